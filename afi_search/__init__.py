@@ -1,0 +1,35 @@
+"""Find where Attentive Feature Integration (AFI) pays in a CNN."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import afi_search.nn  # registers the backbones
+
+if TYPE_CHECKING:
+    from afi_search.cost import measure
+    from afi_search.nn import build
+    from afi_search.report import front
+    from afi_search.search import Ledger
+    from afi_search.space import Architecture, Space
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Architecture": "afi_search.space",
+    "Space": "afi_search.space",
+    "build": "afi_search.nn",
+    "measure": "afi_search.cost",
+    "Ledger": "afi_search.search",
+    "front": "afi_search.report",
+}
+
+__all__ = ["Architecture", "Ledger", "Space", "build", "front", "measure"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: training needs neither Ray nor Optuna."""
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

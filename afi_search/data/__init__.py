@@ -1,0 +1,34 @@
+"""A data set's name -> tensors: reading, checking, downloading, splitting."""
+
+from afi_search.data.dataset import Dataset, ImageSet
+from afi_search.data.errors import DataCorrupt, DataUnavailable, UnknownDataset
+from afi_search.data.registry import (
+    Source,
+    data_folder,
+    dataset_names,
+    get_source,
+    load,
+    locate,
+    read,
+    register,
+)
+from afi_search.data.splits import Split, SplitError, split
+
+__all__ = [
+    "DataCorrupt",
+    "DataUnavailable",
+    "Dataset",
+    "ImageSet",
+    "Source",
+    "Split",
+    "SplitError",
+    "UnknownDataset",
+    "data_folder",
+    "dataset_names",
+    "get_source",
+    "load",
+    "locate",
+    "read",
+    "register",
+    "split",
+]

@@ -1,0 +1,39 @@
+"""Errors that a person can cause and mend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
+
+class UserError(Exception):
+    """A mistake of the person at the keyboard; the command line prints it and exits with 2.
+
+    The message names the file, the key, the value and what would be right.
+    """
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the option closest to `word`, or "" where none is close."""
+    by_lower_case = {option.lower(): option for option in options}
+    close = get_close_matches(word.lower(), list(by_lower_case), n=1, cutoff=0.6)
+    return f" Did you mean {by_lower_case[close[0]]!r}?" if close else ""
+
+
+def exits_on_mistake(command: Callable[P, None]) -> Callable[P, None]:
+    """Make a command print a person's mistake on stderr and exit with 2, without a traceback."""
+
+    @wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return guarded

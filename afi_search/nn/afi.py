@@ -1,0 +1,171 @@
+"""Attentive Feature Integration: what a block reads of the features before it.
+
+Paper: AFINets: Attentive Feature Integration Networks for Image Classification, equations (1) and
+(2). Each source feature X_j (B x C' x H x W) is pooled, z_j = GAP(X_j), and scored,
+s_j = W2 ReLU(W1 z_j); a softmax over the sources, channel by channel, turns the scores into
+weights, and R = sum_j w_j X_j. Neither W1 nor W2 has a bias.
+
+There are two ways to score, with one interface, `AFI`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Scorer(nn.Module):
+    """s = W2 ReLU(W1 z): pooled features (... x C') to scores of the same shape."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(channels, hidden, bias=False)
+        self.expand = nn.Linear(hidden, channels, bias=False)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        scores: Tensor = self.expand(F.relu(self.reduce(pooled)))
+        return scores
+
+
+State = TypeVar("State")
+
+
+class AFI(nn.Module, ABC, Generic[State]):
+    """AFI of one stage: takes its features one by one and integrates those there are.
+
+    Args:
+        channels: C' of the features.
+        hidden: units of a scorer's hidden layer.
+        readers: how many blocks read, N - 1 for a stage of N blocks.
+    """
+
+    @abstractmethod
+    def __init__(self, channels: int, hidden: int, readers: int) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def add(self, state: State | None, feature: Tensor) -> State:
+        """Return the state after one more source, B x C' x H x W; None is the state before any."""
+
+    @abstractmethod
+    def read(self, state: State, reader: int) -> Tensor:
+        """Return R, B x C' x H x W, as the reader of that number (from 0) integrates it."""
+
+    @abstractmethod
+    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        """Return each reader's weights, B x sources x C', given all that the scorers returned.
+
+        Args:
+            scores: the outputs of this stage's scorers in one forward pass, in order.
+        """
+
+
+class Sources(NamedTuple):
+    """The features that later blocks read, and their pooled vectors (B x C' each)."""
+
+    features: tuple[Tensor, ...]
+    pooled: tuple[Tensor, ...]
+
+
+class BlockAFI(AFI[Sources]):
+    """AFI of a stage as in the paper: each reading block has a scorer of its own.
+
+    A block that has but one source (block 2, and block 3 where the transition block offers none)
+    gets weights of exactly 1, whatever its scorer says, so that scorer's gradient is zero. The
+    paper counts its parameters; they are kept.
+    """
+
+    def __init__(self, channels: int, hidden: int, readers: int) -> None:
+        super().__init__(channels, hidden, readers)
+        self.scorers = nn.ModuleList(Scorer(channels, hidden) for _ in range(readers))
+
+    def add(self, state: Sources | None, feature: Tensor) -> Sources:
+        features, pooled = state or Sources((), ())
+        return Sources((*features, feature), (*pooled, global_average(feature)))
+
+    def read(self, state: Sources, reader: int) -> Tensor:
+        scores = self.scorers[reader](torch.stack(state.pooled, dim=1))
+        return weighted_sum(state.features, softmax_over_sources(scores))
+
+    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        return [softmax_over_sources(score) for score in scores]
+
+
+class RunningMean(NamedTuple):
+    """R of the sources so far, and the logarithm of the sum of their exponentiated scores."""
+
+    integrated: Tensor
+    log_total: Tensor
+
+
+class StageAFI(AFI[RunningMean]):
+    """AFI with one scorer for all blocks of a stage; an extension of the paper.
+
+    All readers give a source the same score, so the softmax over the growing list of sources is a
+    running mean: with L the log of the sum of exponentials, a new score s has the weight
+    sigmoid(s - L), R' = lerp(R, X, weight) and L' = logaddexp(L, s). That is exact, and linear in
+    the number of blocks instead of quadratic.
+    """
+
+    def __init__(self, channels: int, hidden: int, readers: int) -> None:
+        super().__init__(channels, hidden, readers)
+        self.readers = readers
+        self.scorer = Scorer(channels, hidden)
+
+    def add(self, state: RunningMean | None, feature: Tensor) -> RunningMean:
+        score = at_least_float32(self.scorer(global_average(feature)))
+        if state is None:
+            # Exactly one, and written so that the scorer is part of the graph in any stage.
+            return RunningMean(feature * spread(torch.exp(score - score), feature), score)
+        weight = torch.sigmoid(score - state.log_total)
+        return RunningMean(
+            torch.lerp(state.integrated, feature, spread(weight, feature)),
+            torch.logaddexp(state.log_total, score),
+        )
+
+    def read(self, state: RunningMean, reader: int) -> Tensor:
+        return state.integrated
+
+    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        counts = range(len(scores) - self.readers + 1, len(scores) + 1)
+        sources = torch.stack(tuple(scores), dim=1)
+        return [softmax_over_sources(sources[:, : max(1, count)]) for count in counts]
+
+
+def global_average(feature: Tensor) -> Tensor:
+    """GAP: B x C x H x W to B x C."""
+    return feature.mean(dim=(2, 3))
+
+
+def at_least_float32(scores: Tensor) -> Tensor:
+    """Widen half-precision scores: what is exponentiated and summed needs the range."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def softmax_over_sources(scores: Tensor) -> Tensor:
+    """Turn scores, B x sources x C', into weights that sum to one over the sources."""
+    return torch.softmax(at_least_float32(scores), dim=1)
+
+
+def spread(weight: Tensor, feature: Tensor) -> Tensor:
+    """Give a weight per channel, B x C, the feature's dtype and number of dimensions."""
+    return weight.to(feature.dtype)[:, :, None, None]
+
+
+def weighted_sum(features: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Return sum_j weights[:, j] * features[j], in one pass a feature and without stacking them.
+
+    Args:
+        features: B x C x H x W each.
+        weights: B x len(features) x C.
+    """
+    columns = weights.to(features[0].dtype)[..., None, None].unbind(dim=1)
+    total = features[0] * columns[0]
+    for feature, column in zip(features[1:], columns[1:], strict=True):
+        total = total.addcmul_(feature, column)
+    return total

@@ -1,0 +1,54 @@
+"""From an architecture to a torch module."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch import nn
+
+from afi_search.errors import UserError
+from afi_search.nn.pretrained import warm_start
+from afi_search.space import Architecture, get_backbone
+
+logger = logging.getLogger(__name__)
+
+
+class UnsupportedImageSize(UserError):
+    """The backbone cannot be built for images of that size."""
+
+
+def build(
+    architecture: Architecture,
+    *,
+    num_classes: int,
+    image_size: int,
+    pretrained: str | Path | None = None,
+) -> nn.Module:
+    """Return the architecture as a module: B x 3 x image_size x image_size to B x num_classes.
+
+    Its weights are drawn from the current torch random number generator.
+
+    Args:
+        architecture: the backbone and what is chosen for its stages.
+        num_classes: the classifier's outputs.
+        image_size: height and width of the images; 32 gives the CIFAR stem.
+        pretrained: a file with torchvision's state dict of the plain backbone. Every tensor of the
+            same name and shape is taken from it; what was and was not taken is logged. To get
+            that list as a value, call `afi_search.nn.warm_start` on a built model instead.
+
+    Raises:
+        UnsupportedImageSize: the backbone is not made for that image size.
+        AttentionTooNarrow: a stage has too few channels for the attention chosen there.
+        PretrainedError: the file holds no weights for the backbone.
+    """
+    backbone = get_backbone(architecture.backbone)
+    if image_size not in backbone.image_sizes:
+        sizes = ", ".join(map(str, backbone.image_sizes))
+        raise UnsupportedImageSize(
+            f"{backbone.name} is not made for images of {image_size} pixels; it takes: {sizes}"
+        )
+    model: nn.Module = backbone.build(architecture, num_classes=num_classes, image_size=image_size)
+    if pretrained is not None:
+        logger.info("%s from %s: %s", architecture, pretrained, warm_start(model, pretrained))
+    return model

@@ -1,0 +1,204 @@
+"""ResNets (He et al. 2016), plain and with squeeze-and-excitation (Hu et al. 2018).
+
+CIFAR: 6n+2 layers, widths 16-32-64, shortcuts of option B (1x1 convolution and batch norm where
+the shape changes), as the AFI paper has them. ImageNet: 50, 101 and 152 layers, the stride on the
+3x3 convolution, with torchvision's names, so that its weights load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from timm.layers.squeeze_excite import SqueezeExcite
+from torch import Tensor, nn
+
+from afi_search.nn.initialise import initialise
+from afi_search.nn.stage import Block, Stage
+from afi_search.nn.stem import IMAGE_SIZES, stem
+from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
+
+MakeResBlock = Callable[[int, int, int, int, int], Block]
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions; the stride is on the first.
+
+    Args:
+        inputs: channels of the block's input.
+        channels: channels of the block's output.
+        stride: 1, or 2 to halve the resolution.
+        first: output channels of the first convolution.
+        second: input channels of the second.
+    """
+
+    def __init__(self, inputs: int, channels: int, stride: int, first: int, second: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, first, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2 = nn.Conv2d(second, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = shortcut(inputs, channels, stride)
+
+    def first(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)), inplace=True)
+
+    def second(self, feature: Tensor) -> Tensor:
+        y: Tensor = self.bn2(self.conv2(feature))
+        return y
+
+    def last(self, y: Tensor, x: Tensor) -> Tensor:
+        return F.relu(y + self.downsample(x), inplace=True)
+
+
+class Bottleneck(Block):
+    """1x1, 3x3 and 1x1 convolutions; the stride is on the 3x3.
+
+    Args:
+        inputs, stride, first, second: as in `BasicBlock`.
+        channels: output channels of the 3x3 convolution.
+        expansion: the block's output has that many times as many.
+        groups: of the 3x3 convolution.
+        squeeze: whether SE, with a ratio of 16 and no bias, weighs the last convolution's output.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        stride: int,
+        first: int,
+        second: int,
+        *,
+        expansion: int = 4,
+        groups: int = 1,
+        squeeze: bool = False,
+    ) -> None:
+        super().__init__()
+        outputs = expansion * channels
+        self.conv1 = nn.Conv2d(inputs, first, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2 = nn.Conv2d(
+            second, channels, 3, stride=stride, padding=1, groups=groups, bias=False
+        )
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.se = SqueezeExcite(outputs, rd_ratio=1 / 16, bias=False) if squeeze else nn.Identity()
+        self.downsample = shortcut(inputs, outputs, stride)
+
+    def first(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)), inplace=True)
+
+    def second(self, feature: Tensor) -> Tensor:
+        return F.relu(self.bn2(self.conv2(feature)), inplace=True)
+
+    def last(self, y: Tensor, x: Tensor) -> Tensor:
+        y = self.se(self.bn3(self.conv3(y)))
+        return F.relu(y + self.downsample(x), inplace=True)
+
+
+def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Option B: the identity, or a 1x1 convolution and batch norm where the shape changes."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+class ResNet(nn.Module):
+    """Stem, stages of residual blocks, global average pooling, linear classifier.
+
+    Args:
+        architecture: the backbone and the choice for each stage.
+        num_classes: the classifier's outputs.
+        conv1: the stem's convolution.
+        maxpool: what follows the stem's batch norm and ReLU.
+        block: makes a block of input channels, channels, stride, and the output channels of its
+            first and the input channels of its second convolution.
+        expansion: a block's output channels over its stage's channels.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        num_classes: int,
+        *,
+        conv1: nn.Conv2d,
+        maxpool: nn.Module,
+        block: MakeResBlock,
+        expansion: int,
+    ) -> None:
+        super().__init__()
+        inputs = conv1.out_channels
+        self.conv1 = conv1
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.maxpool = maxpool
+        self.layers: list[str] = []
+        shapes = get_backbone(architecture.backbone).stages
+        for number, (shape, choice) in enumerate(
+            zip(shapes, architecture.stages, strict=True), start=1
+        ):
+            channels, outputs = shape.channels, expansion * shape.channels
+            transition = block(inputs, channels, 1 if number == 1 else 2, channels, channels)
+            self.layers.append(f"layer{number}")
+            self.add_module(
+                self.layers[-1],
+                Stage(shape, choice, transition, partial(block, outputs, channels, 1)),
+            )
+            inputs = outputs
+        self.fc = nn.Linear(inputs, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        for layer in self.layers:
+            x = self.get_submodule(layer)(x)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def build_cifar_resnet(architecture: Architecture, *, num_classes: int, image_size: int) -> ResNet:
+    """Return a CIFAR ResNet with AFI where the architecture says so."""
+    conv1, maxpool = stem(16, 3, image_size)
+    return initialise(
+        ResNet(
+            architecture, num_classes, conv1=conv1, maxpool=maxpool, block=BasicBlock, expansion=1
+        )
+    )
+
+
+def build_imagenet_resnet(
+    architecture: Architecture, *, num_classes: int, image_size: int, squeeze: bool = False
+) -> ResNet:
+    """Return a ResNet of bottlenecks, with the stem for that image size."""
+    conv1, maxpool = stem(64, 7, image_size)
+    block = partial(Bottleneck, squeeze=squeeze)
+    return initialise(
+        ResNet(architecture, num_classes, conv1=conv1, maxpool=maxpool, block=block, expansion=4)
+    )
+
+
+CIFAR_WIDTHS = (16, 32, 64)
+IMAGENET_WIDTHS = (64, 128, 256, 512)
+IMAGENET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+for depth in (20, 32, 44, 56, 110):
+    register(
+        Backbone(
+            name=f"resnet{depth}",
+            stages=tuple(StageShape(channels, (depth - 2) // 6) for channels in CIFAR_WIDTHS),
+            image_sizes=(32,),
+            build=build_cifar_resnet,
+        )
+    )
+
+for depth, blocks in IMAGENET_BLOCKS.items():
+    stages = tuple(map(StageShape, IMAGENET_WIDTHS, blocks))
+    register(Backbone(f"resnet{depth}", stages, IMAGE_SIZES, build_imagenet_resnet))
+    register(
+        Backbone(
+            f"seresnet{depth}", stages, IMAGE_SIZES, partial(build_imagenet_resnet, squeeze=True)
+        )
+    )

@@ -1,0 +1,68 @@
+"""ResNeXts of cardinality 32 and width 4 (Xie et al. 2017).
+
+`resnext29` is the CIFAR variant that is widely used: a 1x1 stem of 64 channels and three stages of
+three blocks. `resnext50` is the ImageNet one, with torchvision's names, so that its weights load.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from types import MappingProxyType
+
+from torch import nn
+
+from afi_search.nn.initialise import initialise
+from afi_search.nn.resnet import Bottleneck, ResNet
+from afi_search.nn.stem import IMAGE_SIZES, stem
+from afi_search.space import Architecture, Backbone, StageShape, register
+
+EXPANSION = 2
+ResNeXtBlock = partial(Bottleneck, expansion=EXPANSION, groups=32)
+
+
+def build_resnext29(architecture: Architecture, *, num_classes: int, image_size: int) -> ResNet:
+    """Return ResNeXt-29 (32x4d) for CIFAR."""
+    return initialise(
+        ResNet(
+            architecture,
+            num_classes,
+            conv1=nn.Conv2d(3, 64, 1, bias=False),
+            maxpool=nn.Identity(),
+            block=ResNeXtBlock,
+            expansion=EXPANSION,
+        )
+    )
+
+
+def build_resnext50(architecture: Architecture, *, num_classes: int, image_size: int) -> ResNet:
+    """Return ResNeXt-50 (32x4d), with the stem for that image size."""
+    conv1, maxpool = stem(64, 7, image_size)
+    return initialise(
+        ResNet(
+            architecture,
+            num_classes,
+            conv1=conv1,
+            maxpool=maxpool,
+            block=ResNeXtBlock,
+            expansion=EXPANSION,
+        )
+    )
+
+
+register(
+    Backbone(
+        name="resnext29",
+        stages=(StageShape(128, 3), StageShape(256, 3), StageShape(512, 3)),
+        image_sizes=(32,),
+        build=build_resnext29,
+        ratios=MappingProxyType({"base": 4, "B": 8}),
+    )
+)
+register(
+    Backbone(
+        name="resnext50",
+        stages=(StageShape(128, 3), StageShape(256, 4), StageShape(512, 6), StageShape(1024, 3)),
+        image_sizes=IMAGE_SIZES,
+        build=build_resnext50,
+    )
+)

@@ -1,0 +1,125 @@
+"""ShuffleNetV2 1.0x (Ma et al. 2018), with torchvision's names, so that its weights load.
+
+The paper's own rows for ShuffleNetV2 on CIFAR-100 are not this network's: 0.94M parameters and
+1.32 G are those of the first ShuffleNet (2 groups, widths 200-400-800). This is ShuffleNetV2 1.0x
+as published: 1,356,104 parameters for 100 classes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from afi_search.nn.initialise import initialise
+from afi_search.nn.stage import Block, Stage
+from afi_search.nn.stem import IMAGE_SIZES, stem
+from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
+
+STEM, HEAD = 24, 1024
+
+
+class ShuffleBlock(Block):
+    """Half the channels pass, the other half go through 1x1, 3x3 depthwise and 1x1 convolutions.
+
+    A block of stride 2 has no half that passes: both branches read the whole input.
+
+    Args:
+        inputs: channels of the block's input, that is of both branches together, or of each where
+            the stride is 2.
+        channels: output channels of each branch.
+        stride: 1, or 2 to halve the resolution.
+        first: output channels of the second branch's first convolution.
+        second: input channels of its depthwise convolution.
+    """
+
+    def __init__(self, inputs: int, channels: int, stride: int, first: int, second: int) -> None:
+        super().__init__()
+        self.halves = stride == 1
+        self.branch1 = nn.Identity() if self.halves else shrinking_branch(inputs, channels)
+        self.branch2 = nn.Sequential(
+            nn.Conv2d(inputs // 2 if self.halves else inputs, first, 1, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(second, channels, 3, stride, padding=1, groups=channels, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def first(self, x: Tensor) -> Tensor:
+        return self._run(range(3), x.chunk(2, dim=1)[1] if self.halves else x)
+
+    def second(self, feature: Tensor) -> Tensor:
+        return self._run(range(3, 5), feature)
+
+    def last(self, y: Tensor, x: Tensor) -> Tensor:
+        passing = self.branch1(x.chunk(2, dim=1)[0] if self.halves else x)
+        both = torch.cat((passing, self._run(range(5, 8), y)), dim=1)
+        return F.channel_shuffle(both, 2)
+
+    def _run(self, layers: range, x: Tensor) -> Tensor:
+        for layer in layers:
+            x = self.branch2[layer](x)
+        return x
+
+
+def shrinking_branch(inputs: int, outputs: int) -> nn.Sequential:
+    """The first branch of a block of stride 2: 3x3 depthwise and 1x1 convolutions."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride=2, padding=1, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class ShuffleNetV2(nn.Module):
+    """Stem, three stages, 1x1 head, average pooling, classifier."""
+
+    def __init__(self, architecture: Architecture, num_classes: int, image_size: int) -> None:
+        super().__init__()
+        conv, self.maxpool = stem(STEM, 3, image_size)
+        self.conv1 = nn.Sequential(conv, nn.BatchNorm2d(STEM), nn.ReLU(inplace=True))
+        inputs = STEM
+        stages = []
+        for shape, choice in zip(
+            get_backbone(architecture.backbone).stages, architecture.stages, strict=True
+        ):
+            channels, outputs = shape.channels, 2 * shape.channels
+            transition = ShuffleBlock(inputs, channels, 2, channels, channels)
+            following = partial(ShuffleBlock, outputs, channels, 1)
+            stages.append(Stage(shape, choice, transition, following))
+            inputs = outputs
+        self.stage2, self.stage3, self.stage4 = stages
+        self.conv5 = nn.Sequential(
+            nn.Conv2d(inputs, HEAD, 1, bias=False), nn.BatchNorm2d(HEAD), nn.ReLU(inplace=True)
+        )
+        self.fc = nn.Linear(HEAD, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.conv1(x))
+        x = self.conv5(self.stage4(self.stage3(self.stage2(x))))
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+
+def build_shufflenetv2(
+    architecture: Architecture, *, num_classes: int, image_size: int
+) -> ShuffleNetV2:
+    """Return ShuffleNetV2 1.0x with AFI where the architecture says so."""
+    return initialise(ShuffleNetV2(architecture, num_classes, image_size))
+
+
+register(
+    Backbone(
+        name="shufflenetv2",
+        stages=(StageShape(58, 4), StageShape(116, 8), StageShape(232, 4)),
+        image_sizes=IMAGE_SIZES,
+        build=build_shufflenetv2,
+    )
+)

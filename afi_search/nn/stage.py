@@ -1,0 +1,181 @@
+"""A stage that carries features from block to block: the one place where AFI meets a backbone.
+
+A family writes its blocks in three steps (`Block`) and hands the stage a function that makes
+them; everything about AFI is decided here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from afi_search.nn.afi import AFI, BlockAFI, Scorer, StageAFI
+from afi_search.nn.attention import make_attention
+from afi_search.space import StageChoice, StageShape, afi_channels, hidden_units
+
+
+class Block(nn.Module, ABC):
+    """A block in three steps, so that AFI can step in before its second convolution."""
+
+    @abstractmethod
+    def first(self, x: Tensor) -> Tensor:
+        """Return the first convolution's output after batch norm and ReLU: the feature X_i."""
+
+    @abstractmethod
+    def second(self, feature: Tensor) -> Tensor:
+        """Return the second convolution's output after batch norm and what follows it directly.
+
+        `feature` is what the second convolution reads: X_i, or X_i and R, concatenated.
+        """
+
+    @abstractmethod
+    def last(self, y: Tensor, x: Tensor) -> Tensor:
+        """Finish the block, given what `second` returned and the block's input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.first(x)), x)
+
+
+MakeBlock = Callable[[int, int], Block]
+
+
+class Stage(nn.Module):
+    """Blocks 1..N of a stage, with AFI in blocks 2..N where a choice is given.
+
+    Block i reads the sources X_1 .. X_{i-1}. X_1 comes from the transition block: the first C'
+    channels of its first or else its second convolution's output, whichever has the stage's size
+    and enough channels. Where neither has, the list starts with X_2, which block 2 reads itself.
+
+    The blocks are the children "0", "1", ..., as in an nn.Sequential; AFI is the child `afi`.
+
+    Args:
+        shape: the plain stage's channels and number of blocks.
+        choice: how AFI is built in; None leaves the stage as it is.
+        transition: block 1, which AFI never changes.
+        make_block: makes one of the blocks 2..N, given the output channels of its first convolution
+            and the input channels of its second.
+
+    Raises:
+        AttentionTooNarrow: the choice's attention has no meaning for so few channels.
+    """
+
+    afi: AFI[Any] | None
+
+    def __init__(
+        self,
+        shape: StageShape,
+        choice: StageChoice | None,
+        transition: Block,
+        make_block: MakeBlock,
+    ) -> None:
+        super().__init__()
+        first, second = split_channels(shape, choice)
+        self.depth = shape.blocks
+        self.add_module("0", transition)
+        for index in range(1, shape.blocks):
+            self.add_module(str(index), make_block(first, second))
+        if choice is None:
+            self.afi = None
+            return
+        self.channels = afi_channels(shape, choice.width)
+        kind: type[AFI[Any]] = StageAFI if choice.scorer == "stage" else BlockAFI
+        hidden = hidden_units(self.channels, choice.ratio)
+        self.afi = kind(self.channels, hidden, readers=self.depth - 1)
+        self.attention = nn.ModuleList(
+            make_attention(choice.attention, self.channels) if choice.attention else nn.Identity()
+            for _ in range(self.depth - 1)
+        )
+
+    def __iter__(self) -> Iterator[Block]:
+        return (cast(Block, self.get_submodule(str(index))) for index in range(self.depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._plain(x) if self.afi is None else self._integrating(x, self.afi)
+
+    def _plain(self, x: Tensor) -> Tensor:
+        for block in self:
+            x = block(x)
+        return x
+
+    def _integrating(self, x: Tensor, afi: AFI[Any]) -> Tensor:
+        transition, *readers = self
+        first = transition.first(x)
+        second = transition.second(first)
+        x = transition.last(second, x)
+        source = transition_source(first, second, x, self.channels)
+        state = None if source is None else afi.add(None, source)
+        for reader, block in enumerate(readers):
+            feature = block.first(x)
+            starts_list = state is None
+            if state is None:
+                state = afi.add(None, feature)
+            integrated = self.attention[reader](afi.read(state, reader))
+            x = block.last(block.second(torch.cat((feature, integrated), dim=1)), x)
+            if not starts_list and block is not readers[-1]:
+                state = afi.add(state, feature)
+        return x
+
+
+def split_channels(shape: StageShape, choice: StageChoice | None) -> tuple[int, int]:
+    """Return first convolution's output and second's input channels for blocks 2..N."""
+    if choice is None:
+        return shape.channels, shape.channels
+    integrated = afi_channels(shape, choice.width)
+    first = shape.channels if choice.width == "B" else shape.channels - integrated
+    return first, first + integrated
+
+
+def transition_source(
+    first: Tensor, second: Tensor, output: Tensor, channels: int
+) -> Tensor | None:
+    """Return X_1, B x channels x H x W, from what the transition block computed, or None.
+
+    Args:
+        first: the transition block's X, after ReLU.
+        second: its second convolution's output; ReLU is applied here, for those that have none.
+        output: what the block returns; X_1 must have its height and width.
+    """
+    for feature, activate in ((first, False), (second, True)):
+        if feature.shape[2:] == output.shape[2:] and feature.shape[1] >= channels:
+            source = feature[:, :channels]
+            return F.relu(source) if activate else source
+    return None
+
+
+def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Run the model on images and return the weights of every block that has AFI.
+
+    The model is run as it stands (train or eval mode), without gradients.
+
+    Returns:
+        block's name in the model, as in `named_modules`, to its weights, B x sources x C', the
+        sources in order from the oldest.
+    """
+    scores: dict[str, list[Tensor]] = {}
+    hooks = []
+    stages = {name: module for name, module in model.named_modules() if isinstance(module, Stage)}
+    integrating = {name: stage.afi for name, stage in stages.items() if stage.afi is not None}
+    for name, afi in integrating.items():
+        collect = _appender(scores.setdefault(name, []))
+        scorers = (module for module in afi.modules() if isinstance(module, Scorer))
+        hooks += [scorer.register_forward_hook(collect) for scorer in scorers]
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {
+        f"{name}.{block}": weights
+        for name, afi in integrating.items()
+        for block, weights in enumerate(afi.weights(scores[name]), start=1)
+    }
+
+
+def _appender(to: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:
+    return lambda _module, _inputs, output: to.append(output)

@@ -1,0 +1,136 @@
+"""What a report writes into a study's folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas import DataFrame
+
+from afi_search.report.files import write_atomically
+from afi_search.report.front_page import front_html
+from afi_search.report.info import (
+    ACCURACY_CONVENTION,
+    MACS_CONVENTION,
+    PAPER_ACCURACY_CONVENTION,
+    PAPER_FLOPS_CONVENTION,
+    PARAMS_CONVENTION,
+    StudyInfo,
+)
+from afi_search.report.landmarks import Landmarks, landmarks, reference_point
+from afi_search.report.pareto import front, hypervolume
+from afi_search.report.png import front_png
+from afi_search.report.view import front_view
+
+SCHEMA_VERSION = 1
+FRONT_COLUMNS = (
+    "number",
+    "architecture",
+    "id",
+    "accuracy",
+    "macs",
+    "params",
+    "paper_gflops",
+    "epochs",
+    "seed",
+    "seconds",
+)
+
+
+def write_report(records: DataFrame, info: StudyInfo, folder: Path) -> list[Path]:
+    """Write front.csv, front.json, front.html, front.png and trials.csv; return their paths.
+
+    Each file is replaced as a whole or not at all. Where no trial has reached full fidelity yet,
+    the files are written all the same, with an empty front, and the pictures say so.
+
+    Args:
+        records: the ledger's trials.
+        info: the study's facts.
+        folder: where to write; made where it is missing.
+
+    Raises:
+        ValueError: a column of `records` is missing.
+        UnknownBackbone: the study's backbone is not registered.
+    """
+    marks = landmarks(info)
+    contents: dict[str, str | bytes] = {
+        "front.csv": front_csv(records),
+        "front.json": front_json(records, info, marks),
+        "front.html": front_html(records, info, marks),
+        "front.png": front_png(front_view(records, info, marks)),
+        "trials.csv": trials_csv(records),
+    }
+    return [write_atomically(folder / name, content) for name, content in contents.items()]
+
+
+def front_csv(records: DataFrame) -> str:
+    """Return the front as CSV, cheapest first; accuracy 0 to 1, MACs per image."""
+    text: str = front(records)[list(FRONT_COLUMNS)].to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def trials_csv(records: DataFrame) -> str:
+    """Return all trials as CSV, in the order of their numbers; the curve is JSON in its cell."""
+    ordered = records.sort_values("number", kind="stable")
+    written = ordered.assign(curve=[json.dumps(plain(curve)) for curve in ordered["curve"]])
+    text: str = written.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def front_json(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
+    """Return the front with its conventions, the study's facts and the landmarks as JSON."""
+    reference = reference_point(marks, info)
+    states = records["state"].value_counts()
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "conventions": {
+            "accuracy": ACCURACY_CONVENTION,
+            "macs": MACS_CONVENTION,
+            "params": PARAMS_CONVENTION,
+            "paper_gflops": PAPER_FLOPS_CONVENTION,
+            "paper.top1": PAPER_ACCURACY_CONVENTION,
+            "hypervolume": "accuracy x MACs dominated by the front, up to the reference point: "
+            "the accuracy of guessing, and twice the MACs of the (dearest) plain backbone",
+        },
+        "study": info.as_dict(),
+        "trials": {"total": len(records), **{str(name): int(n) for name, n in states.items()}},
+        "hypervolume": hypervolume(records, reference),
+        "reference": {"accuracy": reference[0], "macs": reference[1]},
+        "plain": [
+            {"architecture": name, **_cost(cost)} for name, cost in marks.plain.items()
+        ],
+        "front": front(records)[[*FRONT_COLUMNS, "curve"]].to_dict("records"),
+        "paper": [
+            {
+                "model": result.model,
+                "architecture": result.architecture,
+                "top1": result.top1,
+                "epochs": result.dataset.epochs,
+                **_cost(cost),
+            }
+            for result, cost in marks.paper
+        ],
+    }
+    return json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON knows it: numpy's scalars as Python's, NaN and missing as null."""
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if value is None or value is pd.NaT:
+        return None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _cost(cost: Any) -> dict[str, Any]:
+    return {"macs": cost.macs, "params": cost.params, "paper_gflops": cost.paper_gflops}

@@ -1,0 +1,87 @@
+"""front.html: the front as a picture to explore and as a table."""
+
+from __future__ import annotations
+
+from pandas import DataFrame
+
+from afi_search.report import html
+from afi_search.report.figures import against, count, mega, percent
+from afi_search.report.info import (
+    MACS_CONVENTION,
+    PAPER_FLOPS_CONVENTION,
+    StudyInfo,
+)
+from afi_search.report.landmarks import Landmarks
+from afi_search.report.pareto import front
+from afi_search.report.plots import front_figure
+from afi_search.report.view import FrontView, front_view
+
+COLUMNS = {
+    "trial": "number",
+    "architecture": "name",
+    "accuracy, %": "number",
+    "MACs, M": "number",
+    "vs plain": "number",
+    "parameters": "number",
+    "paper FLOPs, G": "number",
+    "seed": "number",
+}
+
+
+def front_html(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
+    """Return the page of a study's front.
+
+    Raises:
+        ValueError: a column of `records` is missing.
+    """
+    view = front_view(records, info, marks)
+    sections = [
+        html.plot(front_figure(view), "front", with_script=True),
+        reading_help(view),
+        front_section(front(records), marks),
+        conventions(),
+    ]
+    return html.page(view.title, view.facts, view.note, sections)
+
+
+def reading_help(view: FrontView) -> str:
+    """Say how the picture is to be read, as far as it applies."""
+    parts = ["A trial is on the front when no other is both as cheap and more accurate."]
+    if view.intervals and view.front:
+        parts.append(
+            "Bars are 95 % intervals of the sampling error of the validation images; another seed "
+            "adds to it."
+        )
+    if view.paper:
+        parts.append(
+            "The paper's points are test accuracies after its own full training, and no measure of "
+            "these trials."
+        )
+    if view.pruned:
+        parts.append("Pruned trials are drawn by the epoch after which they were stopped.")
+    return f'<p class="small">{" ".join(parts)}</p>'
+
+
+def front_section(best: DataFrame, marks: Landmarks) -> str:
+    """Return the front as a table, or nothing where there is none."""
+    if best.empty:
+        return ""
+    rows = [
+        (
+            f"#{row['number']}",
+            row["architecture"],
+            percent(row["accuracy"]),
+            mega(row["macs"]),
+            against(row["macs"], marks.plain[row["backbone"]].macs),
+            count(row["params"]),
+            f"{row['paper_gflops']:.2f}",
+            str(row["seed"]),
+        )
+        for row in best.to_dict("records")
+    ]
+    return f"<h2>The front, cheapest first</h2>{html.table(COLUMNS, rows)}"
+
+
+def conventions() -> str:
+    """Say what is counted."""
+    return f'<p class="small">MACs: {MACS_CONVENTION}. Paper FLOPs: {PAPER_FLOPS_CONVENTION}.</p>'

@@ -1,0 +1,65 @@
+"""What a report says of a study besides its trials, and the conventions of its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+MACS_CONVENTION = (
+    "multiply-accumulates of conv and linear layers and AFI scoring, per image; "
+    "not doubled into additions and multiplications"
+)
+PAPER_FLOPS_CONVENTION = (
+    "the paper's count, in billions for a batch of 32: "
+    "32 x (MACs + 2 x output elements of every batch norm)"
+)
+PARAMS_CONVENTION = "all learnable parameters"
+ACCURACY_CONVENTION = (
+    "share of the held-out validation images, split from the training set, that is classified "
+    "correctly after the last epoch; 0 to 1"
+)
+PAPER_ACCURACY_CONVENTION = "the paper's test accuracy after its own full training"
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """The facts of a study that stand above its figures.
+
+    Attributes:
+        name: the study's name.
+        backbones: the registered backbones that the architectures are built on; most studies
+            have one.
+        dataset: the data set's name, such as `cifar100`.
+        num_classes: its classes.
+        image_size: side of the square input in pixels.
+        epochs: full fidelity, the epochs after which a trial counts for the front.
+        preset: the preset that was used, or an empty text.
+        device: what the trials were trained on, in words.
+        seed: the study's seed.
+        train_images: the number of images a trial trains on, where it is known.
+        validation_images: the number of images behind each accuracy, where it is known; the
+            sampling error of an accuracy is drawn from it.
+        note: what the numbers are good for, in a sentence.
+        environment: further facts, such as versions, commit and command; names to texts.
+    """
+
+    name: str
+    backbones: tuple[str, ...]
+    dataset: str
+    num_classes: int
+    image_size: int
+    epochs: int
+    preset: str
+    device: str
+    seed: int
+    train_images: int | None = None
+    validation_images: int | None = None
+    note: str = ""
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the facts as plain values that JSON can hold."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return values | {"environment": dict(self.environment)}

@@ -1,0 +1,58 @@
+"""Networks that are known before any trial: the plain backbone and the paper's own points.
+
+Their costs are measured here and now, with the same convention as those of the trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from afi_search.cost import Cost, measure
+from afi_search.report.info import StudyInfo
+from afi_search.report.paper import PaperResult, paper_results_for
+from afi_search.space.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What the trials of a study are seen against.
+
+    Attributes:
+        plain: for each backbone of the study, what it costs without AFI.
+        paper: the paper's results for these backbones on this data set, each with our measure of
+            its cost; empty for any other backbone or data set.
+    """
+
+    plain: Mapping[str, Cost]
+    paper: tuple[tuple[PaperResult, Cost], ...]
+
+
+def landmarks(info: StudyInfo) -> Landmarks:
+    """Measure the plain backbones of a study and the paper's points for them.
+
+    Raises:
+        UnknownBackbone: a backbone of the study is not registered.
+    """
+    results = [
+        result
+        for backbone in info.backbones
+        for result in paper_results_for(backbone, info.dataset, info.image_size)
+    ]
+    return Landmarks(
+        plain={name: _cost(Architecture.plain(name), info) for name in info.backbones},
+        paper=tuple((row, _cost(Architecture.parse(row.architecture), info)) for row in results),
+    )
+
+
+def reference_point(marks: Landmarks, info: StudyInfo) -> tuple[float, float]:
+    """Return the reference of the hypervolume: (accuracy of guessing, twice the plain MACs).
+
+    Of several backbones the dearest counts. The reference depends on nothing but backbones and
+    data set, so that hypervolumes can be compared over time and between studies that share these.
+    """
+    return 1 / info.num_classes, 2.0 * max(cost.macs for cost in marks.plain.values())
+
+
+def _cost(architecture: Architecture, info: StudyInfo) -> Cost:
+    return measure(architecture, num_classes=info.num_classes, image_size=info.image_size)

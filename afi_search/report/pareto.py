@@ -1,0 +1,83 @@
+"""The front: the trials that no other trial beats in both accuracy and cost."""
+
+from __future__ import annotations
+
+import moocore
+import numpy as np
+from pandas import DataFrame
+
+ACCURACY_UP_MACS_DOWN = (True, False)
+
+
+def front(records: DataFrame) -> DataFrame:
+    """Return the non-dominated trials in (accuracy up, MACs down), cheapest first.
+
+    Only trials that reached full fidelity take part: an accuracy after fewer epochs is another
+    measure. A trial without a finite accuracy or cost takes no part either.
+
+    Trials that are equal in both are all kept, for neither beats the other and the choice between
+    them is the reader's; only a repetition of the same architecture is left out. As one
+    architecture has one cost, it stands on the front at most once, with its best accuracy.
+
+    Args:
+        records: a ledger's trials, with the columns `full`, `accuracy` (0 to 1), `macs` and
+            `architecture`; `number` orders equals, where it is there.
+
+    Returns:
+        Those rows, with all columns and their index labels, sorted by MACs, then by accuracy, then
+        by number.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    candidates = comparable(records)
+    if candidates.empty:
+        return candidates
+    order = [name for name in ("macs", "accuracy", "number") if name in candidates]
+    ordered = candidates.sort_values(order, kind="stable")
+    best = moocore.is_nondominated(
+        _points(ordered), maximise=ACCURACY_UP_MACS_DOWN, keep_weakly=True
+    )
+    rows: DataFrame = ordered.loc[best]
+    return rows.drop_duplicates("architecture", keep="first")
+
+
+def hypervolume(records: DataFrame, reference: tuple[float, float]) -> float:
+    """Return the area that the front dominates up to a reference point.
+
+    Args:
+        records: as for `front`.
+        reference: (accuracy, MACs) of a point that is worse than any of interest. A trial counts
+            by as much as it is above that accuracy and below that cost. Areas can be compared only
+            when they have the same reference.
+
+    Returns:
+        The area, in accuracy (0 to 1) x MACs; 0 where no trial is better than the reference.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    best = front(records)
+    if best.empty:
+        return 0.0
+    return float(moocore.hypervolume(_points(best), ref=reference, maximise=ACCURACY_UP_MACS_DOWN))
+
+
+def comparable(records: DataFrame) -> DataFrame:
+    """Return the trials that reached full fidelity and have a finite accuracy and cost.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    missing = [name for name in ("full", "accuracy", "macs", "architecture") if name not in records]
+    if missing:
+        raise ValueError(f"records have no column {', '.join(missing)}")
+    full = records["full"].fillna(False).to_numpy(dtype=bool)
+    finite = np.isfinite(_points(records)).all(axis=1)
+    rows: DataFrame = records.loc[full & finite]
+    return rows
+
+
+def _points(records: DataFrame) -> np.ndarray:
+    # moocore reads the memory row by row
+    return np.ascontiguousarray(records[["accuracy", "macs"]].to_numpy(dtype=float))

@@ -1,0 +1,68 @@
+"""The front as a table for the terminal."""
+
+from __future__ import annotations
+
+from pandas import DataFrame
+from rich import box
+from rich.table import Table
+
+from afi_search.report.figures import against, count, mega, percent
+from afi_search.report.info import StudyInfo
+from afi_search.report.landmarks import landmarks
+from afi_search.report.pareto import front
+
+CAPTION = (
+    "accuracy: held-out validation images; "
+    "MACs: multiply-accumulates of conv and linear layers and AFI scoring, per image; "
+    "paper G: the paper's FLOPs in billions, batch 32"
+)
+
+
+def front_table(records: DataFrame, info: StudyInfo) -> Table:
+    """Return the front, cheapest first, with the plain backbone's cost to compare with.
+
+    Raises:
+        ValueError: a column of `records` is missing.
+        UnknownBackbone: the study's backbone is not registered.
+    """
+    best = front(records)
+    marks = landmarks(info)
+    table = Table(
+        title=f"Front of {info.name}",
+        title_justify="left",
+        caption=CAPTION,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("architecture", overflow="fold", min_width=16)
+    for heading in ("accuracy\n%", "MACs\nM", "vs plain\n", "params\n", "paper\nG", "epochs\n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("trial\n", justify="right", no_wrap=True)
+    for row in best.to_dict("records"):
+        table.add_row(
+            row["architecture"],
+            percent(row["accuracy"]),
+            mega(row["macs"]),
+            against(row["macs"], marks.plain[row["backbone"]].macs),
+            count(row["params"]),
+            f"{row['paper_gflops']:.2f}",
+            str(row["epochs"]),
+            f"#{row['number']}",
+        )
+    if best.empty:
+        table.add_row(f"none yet: no trial has reached full fidelity ({info.epochs} epochs)")
+    table.add_section()
+    for name, cost in marks.plain.items():
+        table.add_row(
+            f"{name} (plain)",
+            "",
+            mega(cost.macs),
+            "",
+            count(cost.params),
+            f"{cost.paper_gflops:.2f}",
+            "",
+            "",
+            style="dim",
+        )
+    return table

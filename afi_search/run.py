@@ -1,0 +1,197 @@
+"""The main job, from a space file to an exported front: python -m afi_search.run SPACE."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.panel import Panel
+
+from afi_search.data import DataUnavailable, get_source, locate, read, split
+from afi_search.errors import exits_on_mistake
+from afi_search.report.export import write_report
+from afi_search.report.study import study_info
+from afi_search.report.table import front_table
+from afi_search.search import Ledger
+from afi_search.search.checks import CHECKS, demand_feasible
+from afi_search.search.conductor import Conductor
+from afi_search.search.costs import SpaceCosts
+from afi_search.search.device import describe_device
+from afi_search.search.engine import cluster_capacity, ray_session, run_trials
+from afi_search.search.proposer import Proposer
+from afi_search.search.pruners import make_pruner
+from afi_search.search.screen import Screen
+from afi_search.search.study import (
+    StudyFile,
+    gather_facts,
+    only_driver,
+    open_study,
+    study_name,
+)
+from afi_search.search.worker import Job, SharedSplit
+from afi_search.space import Space, SpaceFile
+from afi_search.space.loading import load_space_file, preset_names, preset_note
+
+AUTO, NONE = "auto", "none"
+
+console = Console()
+
+
+@exits_on_mistake
+def run(
+    space: Annotated[Path, typer.Argument(help="The space file, like spaces/resnet.yaml.")],
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="A preset of the space file; 'auto': 'short' where there is a CUDA device, "
+            "'smoke' where there is none; 'none': the file as it is."
+        ),
+    ] = AUTO,
+    name: Annotated[
+        str | None, typer.Option(help="The study's name, instead of backbone-data-preset.")
+    ] = None,
+    studies: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("studies"),
+    data: Annotated[
+        str | None,
+        typer.Option(help="The folder of the data sets, before the file's and AFI_SEARCH_DATA."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to join; 'auto' finds it.")
+    ] = None,
+) -> None:
+    """Search a space, or go on with its study, and export the Pareto front."""
+    chosen = choose_preset(space, preset)
+    file = settle_data(load_space_file(space, chosen, CHECKS), data)
+    searched = Space(file)
+    source = get_source(file.data.name)
+    costs = SpaceCosts(searched, num_classes=source.num_classes, image_size=source.image_size)
+    demand_feasible(space, costs)
+
+    asked = StudyFile(
+        name=name or study_name(file, chosen),
+        preset=chosen or "",
+        note=preset_note(space, chosen),
+        space=file,
+        facts=gather_facts(
+            shlex.join(["python", "-m", "afi_search.run", *sys.argv[1:]]), describe_device()
+        ),
+    )
+    folder = studies / asked.name
+    with only_driver(folder):
+        study = open_study(folder, asked)
+        ledger = Ledger.create(folder, study.name, file.objectives, file.search.seed)
+        announce(study, searched, costs)
+        with Screen(console, file.search.trials, ledger.trials()) as screen:
+            conductor = Conductor(
+                ledger,
+                file,
+                Proposer(searched, costs, file.objectives),
+                make_pruner(file.search.pruner, file.recipe.epochs),
+                screen.changed,
+            )
+            finished = not conductor.has_next or train(conductor, file, folder, data, address)
+    report(ledger, study, folder)
+    if not finished:
+        console.print("[bold]Interrupted.[/] Nothing is lost; the same command goes on.")
+        sys.exit(130)
+
+
+def choose_preset(space: Path, asked: str) -> str | None:
+    """Return the preset to take, None for the file as it is; say so where it was chosen here."""
+    if asked == NONE:
+        return None
+    if asked != AUTO:
+        return asked
+    has_gpu = torch.cuda.is_available()
+    chosen = "short" if has_gpu else "smoke"
+    if chosen not in preset_names(space):
+        return None
+    there_is = "a CUDA device" if has_gpu else "no CUDA device"
+    console.print(
+        f"There is {there_is}: taking the preset [bold]{chosen}[/]. {preset_note(space, chosen)}"
+    )
+    return chosen
+
+
+def settle_data(file: SpaceFile, folder: str | None) -> SpaceFile:
+    """Make sure that the data set is there, or go on with the fallback and say so.
+
+    Raises:
+        DataUnavailable: it is not there and the space file names no fallback.
+        DataCorrupt: a file of it is not what it should be.
+    """
+    try:
+        locate(file.data.name, folder or file.data.folder)
+        return file
+    except DataUnavailable as error:
+        if file.data.fallback is None:
+            raise
+        console.print(
+            Panel(
+                f"{error}\n\nGoing on with [bold]{file.data.fallback}[/], as the space file says. "
+                f"[bold]The results are not about {file.data.name}[/]; they go to a study of "
+                f"their own.",
+                title=f"{file.data.name} is not there",
+                border_style="bold red",
+            )
+        )
+    fallback = {"name": file.data.fallback, "folder": None, "fallback": None, "validation": None}
+    return file.model_copy(update={"data": file.data.model_copy(update=fallback)})
+
+
+def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:
+    """Say what is going to be done."""
+    search = study.space.search
+    console.print(
+        f"Study [bold]{study.name}[/]: {search.trials} trials of at most "
+        f"{study.space.recipe.epochs} epochs, out of {costs.feasible:,} of "
+        f"{space.size:,} architectures; sampler {search.sampler}, pruner {search.pruner.name}."
+    )
+
+
+def train(
+    conductor: Conductor, file: SpaceFile, folder: Path, data: str | None, address: str | None
+) -> bool:
+    """Run the study's trials on Ray; return whether they all came to their end."""
+    shared = SharedSplit.of(
+        split(
+            read(file.data.name, data or file.data.folder),
+            validation=file.data.validation,
+            train_subset=file.data.train_subset,
+            validation_subset=file.data.validation_subset,
+        )
+    )
+    with ray_session(address) as dashboard:
+        capacity = cluster_capacity(file.search)
+        console.print(
+            f"Ray dashboard: [bold]http://{dashboard}[/] (its token: ray get-auth-token). "
+            f"{capacity.concurrency} trials at a time, {capacity.threads} CPU cores and "
+            f"{capacity.gpus:g} GPUs each. Ctrl-C stops cleanly."
+        )
+        job = Job(file.recipe, str((folder / "checkpoints").resolve()), capacity.threads)
+        return run_trials(conductor, job, shared, capacity)
+
+
+def report(ledger: Ledger, study: StudyFile, folder: Path) -> None:
+    """Write the front and the trials, and show the front."""
+    records, info = ledger.records(), study_info(study)
+    paths = write_report(records, info, folder)
+    counts = records["state"].value_counts()
+    console.print(front_table(records, info))
+    if study.note:
+        console.print(f"What these numbers are good for: {study.note}")
+    console.print(
+        f"{len(records)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+    )
+    console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(run)
+    app()

@@ -1,0 +1,154 @@
+"""The conductor decides what is tried, gone on with, stopped and finished, on the ledger alone.
+
+It knows nothing of Ray: the Tune run asks it, and so can a simulator.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial, TrialState
+
+from afi_search.search.ledger import UNFINISHED, Ledger
+from afi_search.search.proposer import Proposer
+from afi_search.search.records import curve
+from afi_search.space import Architecture
+from afi_search.space.schema import SpaceFile
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker is to train.
+
+    Attributes:
+        number: of the trial in the ledger.
+        architecture: what to build.
+        seed: of weights and batches.
+        epochs: how far to train.
+        done: epochs that the ledger knows of.
+    """
+
+    number: int
+    architecture: Architecture
+    seed: int
+    epochs: int
+    done: int
+
+
+class Conductor:
+    """Runs a study's trials, one decision at a time.
+
+    A trial that an earlier driver left RUNNING or WAITING is assigned again before anything new
+    is proposed.
+
+    Args:
+        ledger: of the study.
+        file: its space file; `search.trials` is the number of trials the ledger is to hold.
+        proposer: of new architectures; it learns what the ledger holds already.
+        pruner: asked at every epoch.
+        on_change: called with a trial whenever something about it has changed.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        file: SpaceFile,
+        proposer: Proposer,
+        pruner: BasePruner,
+        on_change: Callable[[FrozenTrial], None] = lambda trial: None,
+    ) -> None:
+        self._ledger = ledger
+        self._file = file
+        self._proposer = proposer
+        self._pruner = pruner
+        self._on_change = on_change
+        trials = ledger.trials()
+        for trial in trials:
+            proposer.learn(trial)
+        self._count = len(trials)
+        self._left_over = deque(t.number for t in trials if t.state in UNFINISHED)
+        self._running: set[int] = set()
+
+    @property
+    def running(self) -> frozenset[int]:
+        """Numbers of the trials that are assigned and not finished."""
+        return frozenset(self._running)
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there is anything left to assign."""
+        return bool(self._left_over) or (
+            self._count < self._file.search.trials and not self._proposer.exhausted
+        )
+
+    def next(self) -> Assignment | None:
+        """Assign a trial: one left over, or a new one; None when there is no more to try."""
+        if self._left_over:
+            trial = self._ledger.trial(self._left_over.popleft())
+            if trial.state == TrialState.WAITING:
+                self._ledger.go_on(trial.number)
+        else:
+            proposal = self._proposer.propose(self._count) if self.has_next else None
+            if proposal is None:
+                return None
+            trial = self._ledger.add(proposal, self._file.search.seed, self._file.recipe.epochs)
+            self._count += 1
+        self._running.add(trial.number)
+        self._on_change(self._ledger.trial(trial.number))
+        return Assignment(
+            trial.number,
+            Architecture.parse(trial.user_attrs["architecture"]),
+            trial.user_attrs["seed"],
+            trial.user_attrs["epochs"],
+            len(curve(trial)),
+        )
+
+    def report(self, number: int, accuracies: Sequence[float], seconds: float) -> bool:
+        """Enter what a worker has trained so far; return whether it is to stop.
+
+        Args:
+            number: of the trial.
+            accuracies: of every epoch from the first, so that nothing is lost that an earlier
+                driver did not live to enter.
+            seconds: spent in training the trial so far.
+        """
+        known = len(curve(self._ledger.trial(number)))
+        self._ledger.note(number, seconds=seconds)
+        for epoch in range(min(known + 1, len(accuracies)), len(accuracies) + 1):
+            self._ledger.report(number, epoch, accuracies[epoch - 1])
+            trial = self._ledger.trial(number)
+            if epoch >= trial.user_attrs["epochs"]:
+                self._finish(number, TrialState.COMPLETE, self._values(trial))
+                return True
+            if self._pruner.prune(self._ledger.study, trial):
+                self._finish(number, TrialState.PRUNED)
+                return True
+        self._on_change(self._ledger.trial(number))
+        return False
+
+    def fail(self, number: int, reason: str) -> None:
+        """End a trial that cannot go on, with the reason."""
+        self._ledger.note(number, reason=reason)
+        self._finish(number, TrialState.FAIL)
+
+    def interrupt(self) -> None:
+        """Leave all running trials waiting, for the next driver to go on with."""
+        for number in sorted(self._running):
+            self._ledger.wait(number)
+            self._on_change(self._ledger.trial(number))
+        self._running.clear()
+
+    def _finish(
+        self, number: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> None:
+        trial = self._ledger.finish(number, state, values)
+        self._running.discard(number)
+        self._proposer.learn(trial)
+        self._on_change(trial)
+
+    def _values(self, trial: FrozenTrial) -> list[float]:
+        facts = {**trial.user_attrs, "accuracy": curve(trial)[-1]}
+        return [float(facts[objective]) for objective in self._file.objectives]

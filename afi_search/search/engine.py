@@ -1,0 +1,233 @@
+"""Ray Tune as the engine: it starts, feeds and stops workers, and decides nothing.
+
+Every decision is the conductor's, on the ledger; what Tune would keep for itself is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from afi_search.errors import UserError
+from afi_search.search.conductor import Conductor
+from afi_search.search.worker import Job, SharedSplit, TrialWorker, config_of
+from afi_search.space.schema import Search
+
+_WORKER_DEATHS = 3
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+class EngineError(UserError):
+    """Ray cannot do what the study asks of it."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How many trials run at a time, and what each of them gets.
+
+    Attributes:
+        concurrency: trials at a time.
+        threads: CPU cores of each.
+        gpus: share of a GPU of each; 0 where there is none.
+    """
+
+    concurrency: int
+    threads: int
+    gpus: float
+
+
+def plan_capacity(search: Search, cpus: int, gpus: int) -> Capacity:
+    """Share out the cores and GPUs of a machine or cluster."""
+    share = search.gpus_per_trial if gpus else 0.0
+    if search.concurrency != "auto":
+        concurrency = search.concurrency
+    else:
+        concurrency = int(gpus / share) if gpus else cpus
+    concurrency = max(1, min(concurrency, cpus, search.trials))
+    if gpus:
+        concurrency = min(concurrency, int(gpus / share))
+    return Capacity(concurrency, max(1, cpus // concurrency), share)
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Iterator[str]:
+    """Start Ray on this machine, or join a cluster; yield the dashboard's address.
+
+    Raises:
+        EngineError: there is no cluster at the address.
+    """
+    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+    try:
+        context = ray.init(
+            address=address,
+            include_dashboard=None if address else True,
+            logging_level="ERROR",
+            log_to_driver=False,
+            configure_logging=True,
+        )
+    except ConnectionError as error:
+        raise EngineError(
+            f"--address {address}: there is no Ray cluster to join: {error}"
+        ) from None
+    try:
+        yield context.dashboard_url or ""
+    finally:
+        ray.shutdown()
+
+
+def cluster_capacity(search: Search) -> Capacity:
+    """Share out what the Ray session has."""
+    resources = ray.cluster_resources()
+    return plan_capacity(search, int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
+
+
+def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capacity) -> bool:
+    """Run all trials that the conductor assigns.
+
+    Returns:
+        Whether the study went to its end; False when it was interrupted (Ctrl-C or SIGTERM), its
+        running trials then waiting in the ledger.
+    """
+    worker = tune.with_resources(
+        tune.with_parameters(TrialWorker, job=job, data=data),
+        {"cpu": job.threads, "gpu": capacity.gpus},
+    )
+    with _asked_to_stop() as stop, tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
+        # Not tune.Tuner: it pickles the searcher to restore it later, and the ledger does that here.
+        tune.run(
+            worker,
+            name="trials",
+            search_alg=_LedgerSearcher(conductor, capacity.concurrency, stop),
+            scheduler=_LedgerScheduler(conductor),
+            num_samples=-1,
+            stop=_Interrupted(stop),
+            reuse_actors=True,
+            max_failures=_WORKER_DEATHS,
+            storage_path=scratch,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+    conductor.interrupt()
+    return not stop.asked
+
+
+@dataclass
+class StopRequest:
+    """Whether somebody has asked for the run to stop."""
+
+    asked: bool = False
+
+
+class _LedgerSearcher(Searcher):
+    """Hands the conductor's assignments to Tune, no more at a time than there is room for."""
+
+    def __init__(self, conductor: Conductor, concurrency: int, stop: StopRequest) -> None:
+        super().__init__()
+        self._conductor = conductor
+        self._concurrency = concurrency
+        self._stop = stop
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        if self._stop.asked or not self._conductor.has_next:
+            return Searcher.FINISHED
+        if len(self._conductor.running) >= self._concurrency:
+            return None
+        assignment = self._conductor.next()
+        if assignment is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = assignment.number
+        return config_of(assignment)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        number = self._numbers.pop(trial_id)
+        if error and number in self._conductor.running:
+            self._conductor.fail(
+                number,
+                f"its worker died {_WORKER_DEATHS + 1} times (out of memory, or killed)",
+            )
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the ledger is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: the ledger is the state."""
+
+
+class _LedgerScheduler(FIFOScheduler):
+    """Passes each result to the conductor, and its answer to Tune."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, conductor: Conductor) -> None:
+        super().__init__()
+        self._conductor = conductor
+
+    def on_trial_result(
+        self, tune_controller: object, trial: object, result: dict[str, Any]
+    ) -> str:
+        number = result["number"]
+        if "failed" in result:
+            self._conductor.fail(number, result["failed"])
+            return str(TrialScheduler.STOP)
+        ends = self._conductor.report(number, result["accuracies"], result["seconds"])
+        return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
+
+
+class _Interrupted(tune.Stopper):
+    """Stops everything once that is asked for."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stop.asked
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[StopRequest]:
+    """Yield a request that Ctrl-C and SIGTERM make; a second Ctrl-C interrupts at once."""
+    request = StopRequest()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if request.asked:
+            raise KeyboardInterrupt
+        request.asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _trial_name(trial: Any) -> str:
+    return f"{trial.config['number']:05d}"

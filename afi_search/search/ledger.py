@@ -1,0 +1,180 @@
+"""The ledger: an Optuna study, the one truth about what was tried.
+
+It holds every trial with its architecture, seed, cost, the accuracy of each epoch and how it
+ended. Nothing else is needed to go on, to report or to compare.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from afi_search.cost import Cost
+from afi_search.errors import UserError
+from afi_search.search.records import to_frame
+from afi_search.space import Architecture
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+LEDGER_FILE = "ledger.db"
+UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+_SECONDS_UNTIL_LOCKED = 60
+
+
+class LedgerError(UserError):
+    """A ledger that is not there, or does not fit the study."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a new trial is to try, before it is in the ledger.
+
+    Attributes:
+        architecture: what to train.
+        cost: measured before any training.
+        origin: who proposed it: `first`, a sampler's name, or `untried` (drawn uniformly).
+        params: Optuna's parameters; empty where the architecture lies outside the space.
+        distributions: of each parameter.
+        system_attrs: what the sampler wants to remember of the trial.
+    """
+
+    architecture: Architecture
+    cost: Cost
+    origin: str
+    params: dict[str, Any]
+    distributions: dict[str, CategoricalDistribution]
+    system_attrs: dict[str, Any]
+
+
+class Ledger:
+    """All trials of one study, in Optuna's storage.
+
+    Only the driver writes to it. Each method is one short transaction, so that a driver killed at
+    any moment leaves a ledger from which the next one goes on.
+    """
+
+    def __init__(self, study: optuna.Study, storage: BaseStorage) -> None:
+        self.study = study
+        self._storage = storage
+
+    @classmethod
+    def create(cls, folder: Path, name: str, objectives: Sequence[str], seed: int) -> Ledger:
+        """Open the study's ledger in its folder, making it first if it is not there.
+
+        Raises:
+            LedgerError: there is one with other objectives.
+        """
+        storage = _sqlite(folder / LEDGER_FILE)
+        directions = directions_of(objectives)
+        study = optuna.create_study(
+            study_name=name, storage=storage, directions=directions, load_if_exists=True
+        )
+        if [direction.name.lower() for direction in study.directions] != directions:
+            raise LedgerError(
+                f"{folder / LEDGER_FILE}: was made for {len(study.directions)} objectives, and "
+                f"the space file has {', '.join(objectives)}"
+            )
+        if study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names(list(objectives))
+            study.set_user_attr("seed", seed)
+        return cls(study, storage)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Ledger:
+        """Open the ledger of an existing study.
+
+        Raises:
+            LedgerError: the folder has no ledger.
+        """
+        path = Path(folder) / LEDGER_FILE
+        if not path.is_file():
+            raise LedgerError(f"{folder}: is not a study's folder; there is no {LEDGER_FILE} in it")
+        storage = _sqlite(path)
+        (name,) = optuna.get_all_study_names(storage)
+        return cls(optuna.load_study(study_name=name, storage=storage), storage)
+
+    def trials(self, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
+        """Return the trials in order of their number, to be read only."""
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """Return one trial, to be read only."""
+        return self._storage.get_trial(self._id(number))
+
+    def add(self, proposal: Proposal, seed: int, epochs: int) -> FrozenTrial:
+        """Enter a new trial as RUNNING, with all that is known of it, at once."""
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=proposal.params,
+            distributions=dict(proposal.distributions),
+            user_attrs={
+                "architecture": proposal.architecture.text,
+                "seed": seed,
+                "epochs": epochs,
+                "macs": proposal.cost.macs,
+                "params": proposal.cost.params,
+                "paper_gflops": proposal.cost.paper_gflops,
+                "origin": proposal.origin,
+            },
+            system_attrs=proposal.system_attrs,
+        )
+        template.datetime_start = datetime.now()
+        return self._storage.get_trial(
+            self._storage.create_new_trial(self.study._study_id, template)
+        )
+
+    def go_on(self, number: int) -> None:
+        """Mark a trial that waits as RUNNING."""
+        self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
+
+    def wait(self, number: int) -> None:
+        """Mark a running trial as waiting to be gone on with."""
+        self._storage.set_trial_state_values(self._id(number), TrialState.WAITING)
+
+    def report(self, number: int, epoch: int, accuracy: float) -> None:
+        """Enter the accuracy of an epoch, counted from 1; entering it again changes nothing."""
+        self._storage.set_trial_intermediate_value(self._id(number), epoch, accuracy)
+
+    def note(self, number: int, **facts: Any) -> None:
+        """Enter facts about a trial under their names."""
+        for key, value in facts.items():
+            self._storage.set_trial_user_attr(self._id(number), key, value)
+
+    def finish(
+        self, number: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> FrozenTrial:
+        """End a trial as COMPLETE with its objectives' values, PRUNED or FAIL; return it."""
+        self._storage.set_trial_state_values(self._id(number), state, values)
+        return self.trial(number)
+
+    def records(self) -> pd.DataFrame:
+        """Return one row a trial; see `afi_search.search.records.COLUMNS`."""
+        return to_frame(self.trials())
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+
+def directions_of(objectives: Sequence[str]) -> list[str]:
+    """Return Optuna's direction of each objective: accuracy up, every cost down."""
+    return ["maximize" if name == "accuracy" else "minimize" for name in objectives]
+
+
+def _sqlite(path: Path) -> RDBStorage:
+    return RDBStorage(
+        f"sqlite:///{path.resolve()}",
+        engine_kwargs={"connect_args": {"timeout": _SECONDS_UNTIL_LOCKED}},
+    )

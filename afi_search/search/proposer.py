@@ -1,0 +1,164 @@
+"""What to try next: an Optuna sampler, asked until it names something new that may be tried.
+
+The sampler works on a copy of the study in memory, so that what it proposes in vain never reaches
+the ledger, and it draws from a seed made of the study's seed and the new trial's number: what is
+proposed depends on the ledger alone, not on how often the driver was restarted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from afi_search.search.costs import SpaceCosts
+from afi_search.search.ledger import Proposal, directions_of
+from afi_search.search.samplers import make_sampler
+from afi_search.space import Architecture, Space
+from afi_search.space.schema import Search
+
+_ASKS = 40
+_DRAWS = 2000
+
+
+class Proposer:
+    """Proposes architectures of a space that keep its constraints, each once."""
+
+    def __init__(self, space: Space, costs: SpaceCosts, objectives: Sequence[str]) -> None:
+        self._space = space
+        self._costs = costs
+        self._search: Search = space.file.search
+        self._memory = InMemoryStorage()
+        self._copy = optuna.create_study(
+            storage=self._memory, directions=directions_of(objectives)
+        )
+        self._copied: dict[int, int] = {}
+        self._tried: set[Architecture] = set()
+        self._tried_feasible = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every architecture that may be tried has been."""
+        return self._tried_feasible >= self._costs.feasible and not any(self._first())
+
+    def learn(self, trial: FrozenTrial) -> None:
+        """Take notice of a trial of the ledger that has begun or ended."""
+        if trial.number not in self._copied:
+            self._copied[trial.number] = self._begin(trial)
+        if trial.state.is_finished():
+            copy = self._copied[trial.number]
+            if len(self._copy.directions) == 1:
+                for epoch, accuracy in trial.intermediate_values.items():
+                    self._memory.set_trial_intermediate_value(copy, epoch, accuracy)
+            self._memory.set_trial_state_values(copy, trial.state, trial.values)
+
+    def propose(self, number: int) -> Proposal | None:
+        """Return what the ledger's trial of that number should try, or None if nothing is left.
+
+        The architectures listed first come first. Where the sampler names nothing new, one is
+        drawn uniformly from what has not been tried.
+        """
+        if self.exhausted:
+            return None
+        proposal = (
+            next(self._first(), None) or self._ask(number) or self._draw(_seed(self._search, number))
+        )
+        self._copied[number] = self._begin_proposal(proposal)
+        return proposal
+
+    def _first(self) -> Iterator[Proposal]:
+        for architecture in self._search.first:
+            if architecture not in self._tried:
+                yield self._known(architecture, "first")
+
+    def _ask(self, number: int) -> Proposal | None:
+        for attempt in range(_ASKS):
+            self._copy.sampler = make_sampler(
+                self._search.sampler, _seed(self._search, number, attempt)
+            )
+            trial = self._copy.ask()
+            architecture = self._space.sample(trial)
+            cost = self._costs.of(architecture)
+            known = self._memory.get_trial(trial._trial_id)
+            self._memory.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            if architecture not in self._tried and self._costs.allow(cost):
+                return Proposal(
+                    architecture,
+                    cost,
+                    self._search.sampler,
+                    known.params,
+                    _categorical(known),
+                    known.system_attrs,
+                )
+        return None
+
+    def _draw(self, seed: int) -> Proposal:
+        """Draw uniformly from what is left; where that is rare, walk from a random place."""
+        random = np.random.default_rng(seed)
+        size = len(self._space)
+        for index in random.integers(size, size=_DRAWS):
+            if self._is_left(architecture := self._space[int(index)]):
+                return self._known(architecture, "untried")
+        start = int(random.integers(size))
+        walk = (self._space[(start + step) % size] for step in range(size))
+        return self._known(next(filter(self._is_left, walk)), "untried")
+
+    def _is_left(self, architecture: Architecture) -> bool:
+        return architecture not in self._tried and self._costs.allow(self._costs.of(architecture))
+
+    def _known(self, architecture: Architecture, origin: str) -> Proposal:
+        answers = self._space.answers(architecture)
+        return Proposal(
+            architecture,
+            self._costs.of(architecture),
+            origin,
+            {name: value for name, (value, _) in answers.items()},
+            {name: CategoricalDistribution(options) for name, (_, options) in answers.items()},
+            {},
+        )
+
+    def _begin(self, trial: FrozenTrial) -> int:
+        architecture = Architecture.parse(trial.user_attrs["architecture"])
+        self._remember(architecture)
+        return self._copy_running(trial.params, _categorical(trial), trial.system_attrs)
+
+    def _begin_proposal(self, proposal: Proposal) -> int:
+        self._remember(proposal.architecture)
+        return self._copy_running(proposal.params, proposal.distributions, proposal.system_attrs)
+
+    def _remember(self, architecture: Architecture) -> None:
+        self._tried.add(architecture)
+        if architecture in self._space and self._costs.allow(self._costs.of(architecture)):
+            self._tried_feasible += 1
+
+    def _copy_running(
+        self,
+        params: dict[str, object],
+        distributions: dict[str, CategoricalDistribution],
+        system_attrs: dict[str, object],
+    ) -> int:
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=dict(distributions),
+            system_attrs=system_attrs,
+        )
+        return self._memory.create_new_trial(self._copy._study_id, template)
+
+
+def _seed(search: Search, number: int, attempt: int = 0) -> int:
+    text = f"{search.seed}/{number}/{attempt}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _categorical(trial: FrozenTrial) -> dict[str, CategoricalDistribution]:
+    return {
+        name: distribution
+        for name, distribution in trial.distributions.items()
+        if isinstance(distribution, CategoricalDistribution)
+    }

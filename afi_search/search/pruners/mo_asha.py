@@ -1,0 +1,105 @@
+"""Asynchronous successive halving for accuracy and FLOPs at once.
+
+Source: ASHA, Li et al. 2020 (arXiv:1810.05934); the non-dominated rank in place of one metric as
+in MO-ASHA, Schmucker et al. 2021 (arXiv:2106.12639); ties by hypervolume contribution as in
+SMS-EMOA, Beume et al. 2007.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import moocore
+import numpy as np
+from optuna import Study
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
+
+
+class MultiObjectiveAsha(BasePruner):
+    """Stop a trial whose (accuracy, MACs) at a rung rank below the best 1 / `reduction` of its peers.
+
+    The rungs are `grace`, `grace * reduction`, `grace * reduction ** 2`, ... epochs. A trial is
+    compared with every trial that has reached the rung, by the accuracies at exactly that epoch.
+    What is not dominated there is never stopped. Nothing is remembered outside the study.
+
+    Args:
+        grace: epochs every trial gets; the first rung.
+        reduction: each rung keeps one trial in that many.
+        peers: trials that must have reached a rung before any is stopped there.
+
+    Raises:
+        ValueError: an argument below its least value.
+    """
+
+    def __init__(self, grace: int = 1, reduction: int = 3, peers: int = 3) -> None:
+        for name, value, least in (
+            ("grace", grace, 1),
+            ("reduction", reduction, 2),
+            ("peers", peers, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value} and must be at least {least}")
+        self._grace = grace
+        self._reduction = reduction
+        self._peers = peers
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether to stop the trial at its last epoch; False between rungs."""
+        epoch = trial.last_step
+        if epoch is None or not is_rung(epoch, self._grace, self._reduction):
+            return False
+        others = [
+            other
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and epoch in other.intermediate_values
+        ]
+        peers = [trial, *others]
+        if len(peers) < self._peers:
+            return False
+        return not keeps(peers_at(peers, epoch), self._reduction)[0]
+
+
+def is_rung(epoch: int, grace: int, reduction: int) -> bool:
+    """Whether trials are compared after that many epochs."""
+    rung = grace
+    while rung < epoch:
+        rung *= reduction
+    return rung == epoch
+
+
+def peers_at(trials: Iterable[FrozenTrial], epoch: int) -> np.ndarray:
+    """Return an n x 2 array: accuracy after exactly `epoch` epochs, and MACs."""
+    return np.array(
+        [(trial.intermediate_values[epoch], float(trial.user_attrs["macs"])) for trial in trials]
+    )
+
+
+def keeps(peers: np.ndarray, reduction: int) -> np.ndarray:
+    """Return which of the peers go on past a rung.
+
+    Args:
+        peers: n x 2, accuracy (more is better) and MACs (less is better).
+        reduction: one peer in that many is kept, the non-dominated ones in any case.
+
+    Returns:
+        n booleans. They follow the rows, whatever their order: equal rows get equal answers.
+    """
+    losses = peers * (-1.0, 1.0)
+    rank = moocore.pareto_rank(losses)
+    contribution = _contributions(losses, rank)
+    better = (rank[:, None] < rank) | ((rank[:, None] == rank) & (contribution[:, None] > contribution))
+    place = better.sum(axis=0)
+    return (rank == 0) | (place < len(peers) // reduction)
+
+
+def _contributions(losses: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Return each row's hypervolume contribution among the distinct rows of its rank."""
+    low, high = losses.min(axis=0), losses.max(axis=0)
+    unit = (losses - low) / np.where(high > low, high - low, 1.0)
+    result = np.zeros(len(losses))
+    for level in np.unique(rank):
+        rows = np.flatnonzero(rank == level)
+        distinct, position = np.unique(unit[rows], axis=0, return_inverse=True)
+        result[rows] = moocore.hv_contributions(distinct, ref=[1.1, 1.1])[position.ravel()]
+    return result

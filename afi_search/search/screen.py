@@ -1,0 +1,127 @@
+"""What a person sees while trials run: a live table, or a line a change without a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import TracebackType
+
+import moocore
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from afi_search.search.ledger import UNFINISHED
+from afi_search.search.records import STATE_WORDS, curve
+
+_FINISHED_SHOWN = 8
+_COLOURS = {
+    TrialState.RUNNING: "cyan",
+    TrialState.COMPLETE: "green",
+    TrialState.PRUNED: "yellow",
+    TrialState.FAIL: "red",
+    TrialState.WAITING: "magenta",
+}
+class Screen:
+    """Shows a study's trials as they change.
+
+    Args:
+        console: where to.
+        wanted: trials the study is to have.
+        trials: those it has already.
+    """
+
+    def __init__(self, console: Console, wanted: int, trials: list[FrozenTrial]) -> None:
+        self._console = console
+        self._wanted = wanted
+        self._trials = {trial.number: trial for trial in trials}
+        self._begun = time.monotonic()
+        self._done_before = self._count_done()
+        self._latest: deque[int] = deque(maxlen=_FINISHED_SHOWN)
+        self._live = Live(
+            console=console, get_renderable=self._render, refresh_per_second=2, transient=True
+        )
+
+    def __enter__(self) -> Screen:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def changed(self, trial: FrozenTrial) -> None:
+        """Take notice of a trial about which something has changed."""
+        self._trials[trial.number] = trial
+        if trial.state.is_finished():
+            self._latest.append(trial.number)
+        if not self._console.is_terminal:
+            self._console.print(self._line(trial), soft_wrap=True, highlight=False, markup=False)
+
+    def _render(self) -> Group:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("trial", justify="right")
+        table.add_column("architecture", overflow="fold", ratio=1)
+        table.add_column("MACs/image", justify="right")
+        table.add_column("epoch", justify="right")
+        table.add_column("accuracy", justify="right")
+        table.add_column("state")
+        running = [t for t in self._trials.values() if t.state in UNFINISHED]
+        for trial in [*(self._trials[number] for number in self._latest), *running]:
+            table.add_row(*_cells(trial), style=_COLOURS[trial.state])
+        return Group(table, Text(self._summary(), style="bold"))
+
+    def _line(self, trial: FrozenTrial) -> str:
+        number, architecture, macs, epoch, accuracy, state = _cells(trial)
+        reason = trial.user_attrs.get("reason", "")
+        return (
+            f"trial {number}  {architecture}  {macs} MACs/image  epoch {epoch}  {accuracy}  "
+            f"{state}{f': {reason}' if reason else ''}  |  {self._summary()}"
+        )
+
+    def _summary(self) -> str:
+        done = self._count_done()
+        finished = done - self._done_before
+        parts = [f"{done} of {self._wanted} trials", f"front {self._front_size()}"]
+        if finished and done < self._wanted:
+            left = (time.monotonic() - self._begun) / finished * (self._wanted - done)
+            parts.append(f"about {_duration(left)} left")
+        return ", ".join(parts)
+
+    def _count_done(self) -> int:
+        return sum(trial.state.is_finished() for trial in self._trials.values())
+
+    def _front_size(self) -> int:
+        points = [
+            (-curve(trial)[-1], float(trial.user_attrs["macs"]))
+            for trial in self._trials.values()
+            if trial.state == TrialState.COMPLETE
+        ]
+        return int(moocore.is_nondominated(np.array(points)).sum()) if points else 0
+
+
+def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:
+    accuracies = curve(trial)
+    return (
+        str(trial.number),
+        trial.user_attrs["architecture"],
+        f"{trial.user_attrs['macs'] / 1e6:.1f}M",
+        f"{len(accuracies)}/{trial.user_attrs['epochs']}",
+        f"{100 * accuracies[-1]:.2f} %" if accuracies else "-",
+        STATE_WORDS[trial.state],
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

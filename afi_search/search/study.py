@@ -1,0 +1,214 @@
+"""A study's folder: what was asked for, where and with what it ran, and its ledger.
+
+    study.yaml      the resolved space file and the facts of the machine
+    ledger.db       every trial
+    checkpoints/    of trials that are not finished, or whose weights are kept
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
+
+from afi_search.errors import UserError
+from afi_search.space import SpaceFile
+
+STUDY_FILE = "study.yaml"
+_LOCK_FILE = ".lock"
+_MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial")
+_PACKAGES = ("afi-search", "torch", "torchvision", "timm", "ray", "optuna", "moocore")
+
+
+class StudyError(UserError):
+    """A study that cannot be gone on with as it was asked."""
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """What study.yaml holds.
+
+    Attributes:
+        name: of the study; its folder has the same name when it is made.
+        preset: of the space file, or an empty text.
+        note: what its numbers are good for.
+        space: the resolved space file.
+        facts: command, start, commit, versions, device: names to texts.
+    """
+
+    name: str
+    preset: str
+    note: str
+    space: SpaceFile
+    facts: Mapping[str, str]
+
+    def dump(self) -> str:
+        """Return the YAML text."""
+        stream = StringIO()
+        yaml = YAML()
+        yaml.width = 100
+        yaml.dump(
+            {
+                "name": self.name,
+                "preset": self.preset,
+                "note": self.note,
+                "facts": dict(self.facts),
+                "space": self.space.model_dump(mode="json", exclude={"presets"}),
+            },
+            stream,
+        )
+        return stream.getvalue()
+
+    @classmethod
+    def read(cls, folder: str | Path) -> StudyFile:
+        """Read the study.yaml of a study's folder.
+
+        Raises:
+            StudyError: there is none, or it is not one of ours.
+        """
+        path = Path(folder) / STUDY_FILE
+        try:
+            raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+            return cls(
+                raw["name"],
+                raw["preset"],
+                raw["note"],
+                SpaceFile.model_validate(raw["space"]),
+                raw["facts"],
+            )
+        except FileNotFoundError:
+            raise StudyError(
+                f"{folder}: is not a study's folder; there is no {STUDY_FILE} in it"
+            ) from None
+        except Exception as error:
+            raise StudyError(f"{path}: is not a study.yaml that can be read: {error}") from None
+
+
+def study_name(file: SpaceFile, preset: str | None) -> str:
+    """Return the name of a study: what is searched, the data, the preset."""
+    what = file.name or file.backbone or "architectures"
+    return "-".join(filter(None, (what, file.data.name, preset)))
+
+
+def open_study(folder: Path, asked: StudyFile) -> StudyFile:
+    """Begin a study in its folder, or go on with the one that is there.
+
+    Returns:
+        The study as it is to be run: as asked, with the facts of its first start.
+
+    Raises:
+        StudyError: the folder holds a study with other settings; the message lists them.
+    """
+    path = folder / STUDY_FILE
+    if path.exists():
+        before = StudyFile.read(folder)
+        changes = list(_changes(_fixed(before.space), _fixed(asked.space)))
+        if changes:
+            listed = "\n".join(f"  {key}: {old!r} in the study, {new!r} now" for key, old, new in changes)
+            raise StudyError(
+                f"{folder}: was started with other settings, and its trials would not compare:\n"
+                f"{listed}\n"
+                f"Take the settings back, or start another study with --name."
+            )
+        asked = StudyFile(asked.name, asked.preset, asked.note, asked.space, before.facts)
+    write_whole(path, asked.dump())
+    return asked
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that its name always means a whole file."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with unfinished.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    unfinished.replace(path)
+
+
+@contextmanager
+def only_driver(folder: Path) -> Iterator[None]:
+    """Hold the study for this process alone; the operating system lets go when the process ends.
+
+    Raises:
+        StudyError: another driver is at work on it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK_FILE, timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise StudyError(
+            f"{folder}: another driver is at work on this study; wait for it, or stop it first"
+        ) from None
+
+
+def gather_facts(command: str, device: str) -> dict[str, str]:
+    """Return what is to be known of this run later: names to texts."""
+    return {
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "device": device,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **{name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _commit() -> str:
+    """Return the commit of the sources, with a mark where they differ from it."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _fixed(file: SpaceFile) -> dict[str, Any]:
+    """Return the settings that must stay as they are while a study grows."""
+    return file.model_dump(
+        mode="json",
+        exclude={
+            "presets": True,
+            "promote": True,
+            "data": {"folder"},
+            "search": set(_MAY_CHANGE),
+        },
+    )
+
+
+def _changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], path: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _changes(before, after, f"{path}{key}.")
+        elif before != after:
+            yield f"{path}{key}", before, after

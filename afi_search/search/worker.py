@@ -1,0 +1,171 @@
+"""What runs in a Ray actor: one trial after another, each from its checkpoint on."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from afi_search.data import ImageSet, Split
+from afi_search.nn import build
+from afi_search.search.conductor import Assignment
+from afi_search.space import Architecture, Recipe
+from afi_search.train import DivergedError, Trainer, load, save, seed_everything
+
+
+@dataclass(frozen=True)
+class SharedSplit:
+    """A data set's split as arrays, which Ray keeps once a node and shows to all its workers."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    num_classes: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, split: Split) -> SharedSplit:
+        """Return the split as arrays."""
+        return cls(
+            (split.train.images.numpy(), split.train.labels.numpy()),
+            (split.validation.images.numpy(), split.validation.labels.numpy()),
+            split.num_classes,
+            split.image_size,
+            split.mean,
+            split.std,
+        )
+
+    def tensors(self) -> Split:
+        """Return the split as tensors of this process."""
+        return Split(
+            ImageSet(*(torch.tensor(array) for array in self.train)),
+            ImageSet(*(torch.tensor(array) for array in self.validation)),
+            self.num_classes,
+            self.image_size,
+            self.mean,
+            self.std,
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a study have in common.
+
+    Attributes:
+        recipe: how to train.
+        checkpoints: folder or fsspec URL; each trial has its own folder in it.
+        threads: CPU threads a trial computes with.
+    """
+
+    recipe: Recipe
+    checkpoints: str
+    threads: int
+
+    def checkpoint(self, number: int) -> str:
+        """Return the folder of a trial's checkpoints."""
+        return f"{self.checkpoints}/{number:05d}"
+
+
+def config_of(assignment: Assignment) -> dict[str, Any]:
+    """Return an assignment as plain values that Tune can carry."""
+    return {
+        "number": assignment.number,
+        "architecture": assignment.architecture.text,
+        "seed": assignment.seed,
+    }
+
+
+class TrialWorker(tune.Trainable):
+    """Trains the trials that Tune hands it, an epoch a step, and checkpoints each epoch.
+
+    A step's result has the accuracies and seconds of all epochs so far, so that whoever reads it
+    knows of those that an earlier driver did not live to enter. What goes wrong in a trial is a
+    result too (`failed`, with the reason): the actor lives on for the next trial.
+    """
+
+    def setup(self, config: dict[str, Any], job: Job, data: SharedSplit) -> None:
+        """Begin the trial of `config`, from its checkpoint where there is one."""
+        self._job = job
+        self._data = data
+        self._tensors = data.tensors()
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.set_num_threads(job.threads)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in the same process."""
+        del self._trainer
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train an epoch; after a restart, first report what the checkpoint holds."""
+        try:
+            return self._step()
+        except DivergedError as error:
+            return self._failed(str(error))
+        except Exception as error:
+            return self._failed(_in_a_line(error), traceback.format_exc())
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Keep nothing with Tune: the study's own checkpoints are the only ones."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Load nothing from Tune: the study's own checkpoints are the only ones."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._number: int = config["number"]
+        self._architecture: str = config["architecture"]
+        self._seed: int = config["seed"]
+        self._trainer: Trainer | None = None
+
+    def _step(self) -> dict[str, Any]:
+        if self._trainer is None:
+            self._trainer, resumed = self._start()
+            if resumed:
+                return self._progress(self._trainer)
+        self._trainer.run_epoch()
+        save(self._trainer.state_dict(), self._job.checkpoint(self._number))
+        return self._progress(self._trainer)
+
+    def _start(self) -> tuple[Trainer, bool]:
+        seed_everything(self._seed)
+        model = build(
+            Architecture.parse(self._architecture),
+            num_classes=self._data.num_classes,
+            image_size=self._data.image_size,
+        )
+        trainer = Trainer(
+            model, self._job.recipe, self._tensors, seed=self._seed, device=self._device
+        )
+        state = load(self._job.checkpoint(self._number))
+        if state is not None:
+            trainer.load_state_dict(state)
+        return trainer, state is not None
+
+    def _progress(self, trainer: Trainer) -> dict[str, Any]:
+        history = trainer.history
+        return {
+            "number": self._number,
+            "accuracies": [epoch.accuracy for epoch in history],
+            "seconds": sum(epoch.seconds for epoch in history),
+            "images_per_second": history[-1].images_per_second,
+        }
+
+    def _failed(self, reason: str, details: str = "") -> dict[str, Any]:
+        return {"number": self._number, "failed": reason, "details": details}
+
+
+def _in_a_line(error: Exception) -> str:
+    lines: Sequence[str] = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

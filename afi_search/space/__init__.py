@@ -1,0 +1,45 @@
+"""What may be searched: backbones, architectures, space files."""
+
+from afi_search.space.architecture import (
+    ATTENTIONS,
+    SCORERS,
+    WIDTHS,
+    Architecture,
+    ArchitectureError,
+    StageChoice,
+    afi_channels,
+    hidden_units,
+)
+from afi_search.space.backbone import (
+    Backbone,
+    StageShape,
+    UnknownBackbone,
+    backbone_names,
+    get_backbone,
+    register,
+)
+from afi_search.space.loading import SpaceFileError
+from afi_search.space.recipe import Recipe
+from afi_search.space.schema import SpaceFile
+from afi_search.space.space import Space
+
+__all__ = [
+    "ATTENTIONS",
+    "SCORERS",
+    "WIDTHS",
+    "Architecture",
+    "ArchitectureError",
+    "Backbone",
+    "Recipe",
+    "Space",
+    "SpaceFile",
+    "SpaceFileError",
+    "StageChoice",
+    "StageShape",
+    "UnknownBackbone",
+    "afi_channels",
+    "backbone_names",
+    "get_backbone",
+    "hidden_units",
+    "register",
+]

@@ -1,0 +1,232 @@
+"""Architecture: a backbone and one AFI choice per stage, with one canonical text.
+
+    resnet32(base-r4, off, B-r16-se)
+    resnet110(B-r16)                     one choice for all stages
+    resnet50                             the plain backbone
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from afi_search.errors import UserError, did_you_mean
+from afi_search.space.backbone import StageShape, get_backbone
+
+WIDTHS = ("base", "B")
+ATTENTIONS = ("se", "ge", "cbam", "eca")
+SCORERS = ("block", "stage")
+OFF = "off"
+_SHARED = "shared"
+
+
+class ArchitectureError(UserError):
+    """A text or a choice that names no architecture."""
+
+
+@dataclass(frozen=True)
+class StageChoice:
+    """How AFI is built into one stage.
+
+    Attributes:
+        width: `base` (first convolution gives C/2 channels, AFI the other half) or `B` (first
+            convolution unchanged, AFI adds C channels).
+        ratio: r, the scorer's hidden layer has C' // r units.
+        attention: add-on attention applied to R, or None.
+        scorer: `block`, an AFI module a block (the paper), or `stage`, one scorer for the stage.
+
+    Raises:
+        ArchitectureError: a value that is none of these.
+    """
+
+    width: str
+    ratio: int
+    attention: str | None = None
+    scorer: str = "block"
+
+    def __post_init__(self) -> None:
+        _check("width", self.width, WIDTHS)
+        _check("scorer", self.scorer, SCORERS)
+        if self.attention is not None:
+            _check("attention", self.attention, ATTENTIONS)
+        if self.ratio < 1:
+            raise ArchitectureError(f"ratio {self.ratio} must be a whole number from 1")
+
+    def __str__(self) -> str:
+        parts = [self.width, f"r{self.ratio}"]
+        if self.attention is not None:
+            parts.append(self.attention)
+        if self.scorer == "stage":
+            parts.append(_SHARED)
+        return "-".join(parts)
+
+    @classmethod
+    def parse(cls, text: str) -> StageChoice | None:
+        """Read `off` (as None) or `WIDTH-rR[-ATTENTION][-shared]`.
+
+        Raises:
+            ArchitectureError: the text is neither; the message says which part is wrong.
+        """
+        if text == OFF:
+            return None
+        width, *rest = text.split("-")
+        if width not in WIDTHS:
+            options = [OFF, *WIDTHS]
+            raise ArchitectureError(
+                f"{text!r}: {width!r} is not a width.{did_you_mean(width, options)} "
+                f"A stage is 'off' or WIDTH-rR[-ATTENTION][-shared], WIDTH one of "
+                f"{', '.join(WIDTHS)}"
+            )
+        if not rest or not re.fullmatch(r"r[1-9][0-9]*", rest[0]):
+            found = repr(rest[0]) if rest else "nothing"
+            raise ArchitectureError(
+                f"{text!r}: {found} stands where the ratio is wanted, like '{width}-r4'"
+            )
+        ratio, rest = int(rest[0][1:]), rest[1:]
+        scorer = "block"
+        if rest and rest[-1] == _SHARED:
+            scorer, rest = "stage", rest[:-1]
+        attention = rest.pop(0) if rest else None
+        if rest:
+            raise ArchitectureError(f"{text!r}: {'-'.join(rest)!r} is too much")
+        if attention is not None and attention not in ATTENTIONS:
+            options = [*ATTENTIONS, _SHARED]
+            raise ArchitectureError(
+                f"{text!r}: {attention!r} is no add-on attention."
+                f"{did_you_mean(attention, options)} There are: {', '.join(options)}"
+            )
+        return cls(width, ratio, attention, scorer)
+
+
+def _check(key: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise ArchitectureError(
+            f"{key} {value!r} must be one of {', '.join(options)}.{did_you_mean(value, options)}"
+        )
+
+
+def afi_channels(shape: StageShape, width: str) -> int:
+    """Return C', the channels of the features that AFI integrates: C/2 in base, C in B."""
+    return shape.channels // 2 if width == "base" else shape.channels
+
+
+def hidden_units(channels: int, ratio: int) -> int:
+    """Return the scorer's hidden units, C' // r, and never less than one."""
+    return max(1, channels // ratio)
+
+
+def canonical_ratio(channels: int, ratio: int) -> int:
+    """Return the one ratio that stands for all that give the same hidden units.
+
+    It is the power of two among them, or the largest of them that divides C' into that many.
+    """
+    hidden = hidden_units(channels, ratio)
+    power = 1
+    while hidden_units(channels, power) > hidden:
+        power *= 2
+    return power if hidden_units(channels, power) == hidden else channels // hidden
+
+
+def canonical_choice(choice: StageChoice | None, shape: StageShape) -> StageChoice | None:
+    """Return the one spelling of a choice that stands for all that build the same stage.
+
+    A stage of one block has no room for AFI, so it is always off. A stage of two has a single AFI
+    module, whose scorer is shared with no one.
+    """
+    if choice is None or shape.blocks < 2:
+        return None
+    ratio = canonical_ratio(afi_channels(shape, choice.width), choice.ratio)
+    scorer = "block" if shape.blocks == 2 else choice.scorer
+    return StageChoice(choice.width, ratio, choice.attention, scorer)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A backbone with one choice a stage, None standing for `off`.
+
+    Canonical: however it was spelled, the same network is the same architecture, with the same
+    text, hash and id.
+
+    Raises:
+        UnknownBackbone: the backbone is not registered.
+        ArchitectureError: the number of choices is not the backbone's number of stages.
+    """
+
+    backbone: str
+    stages: tuple[StageChoice | None, ...]
+
+    def __post_init__(self) -> None:
+        shapes = get_backbone(self.backbone).stages
+        if len(self.stages) != len(shapes):
+            raise ArchitectureError(
+                f"{self.backbone} has {len(shapes)} stages, and {len(self.stages)} choices are "
+                f"given; give one a stage, or a single one for all"
+            )
+        stages = tuple(map(canonical_choice, self.stages, shapes))
+        object.__setattr__(self, "stages", stages)
+
+    @classmethod
+    def uniform(cls, backbone: str, choice: StageChoice | None) -> Architecture:
+        """Return the architecture with the same choice in every stage."""
+        return cls(backbone, (choice,) * len(get_backbone(backbone).stages))
+
+    @classmethod
+    def plain(cls, backbone: str) -> Architecture:
+        """Return the backbone without AFI."""
+        return cls.uniform(backbone, None)
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Read an architecture's text; blanks do not matter.
+
+        Raises:
+            ArchitectureError: it is not of the form `backbone(choice, choice, ...)`.
+            UnknownBackbone: the backbone is not registered.
+        """
+        compact = re.sub(r"\s+", "", text)
+        match = re.fullmatch(r"([^(),]+)(?:\(([^()]+)\))?", compact)
+        if match is None:
+            raise ArchitectureError(
+                f"{text!r} is no architecture; write BACKBONE(CHOICE, CHOICE, ...), one choice a "
+                f"stage, like 'resnet32(base-r4, off, B-r16-se)'"
+            )
+        backbone, inside = match.groups()
+        get_backbone(backbone)
+        if inside is None:
+            return cls.plain(backbone)
+        try:
+            choices = [StageChoice.parse(part) for part in inside.split(",")]
+            if len(choices) == 1:
+                return cls.uniform(backbone, choices[0])
+            return cls(backbone, tuple(choices))
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{text!r}: {error}") from None
+
+    @property
+    def text(self) -> str:
+        """The canonical text; `parse` reads it back to an equal architecture."""
+        choices = self.choice_texts
+        if all(choice == OFF for choice in choices):
+            return self.backbone
+        if self == Architecture.uniform(self.backbone, self.stages[0]):
+            return f"{self.backbone}({choices[0]})"
+        return f"{self.backbone}({', '.join(choices)})"
+
+    @property
+    def choice_texts(self) -> list[str]:
+        """The text of each stage's choice."""
+        return [OFF if choice is None else str(choice) for choice in self.stages]
+
+    @property
+    def slug(self) -> str:
+        """The text as a file name."""
+        return re.sub(r"[^A-Za-z0-9-]+", "_", self.text).strip("_")
+
+    @property
+    def id(self) -> str:
+        """Eight hexadecimal digits that depend on the canonical text alone."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:8]
+
+    def __str__(self) -> str:
+        return self.text

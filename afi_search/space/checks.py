@@ -1,0 +1,118 @@
+"""What no single key of a space file can tell: whether its parts fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from afi_search.space.backbone import get_backbone
+from afi_search.space.schema import SpaceFile
+
+Path = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake of a space file: where it is, and what would be right."""
+
+    path: Path
+    message: str
+
+
+Check = tuple[tuple[str, ...], Callable[[SpaceFile], Iterator[Mistake]]]
+"""The parts that a check looks at, and the check: it is not made where one of them is wrong."""
+
+
+def _what_is_searched(file: SpaceFile) -> Iterator[Mistake]:
+    if file.architectures:
+        for key in ("backbone", "stages"):
+            if getattr(file, key):
+                yield Mistake((key,), f"'architectures' lists what to train, so leave {key!r} out")
+    elif file.backbone is None:
+        yield Mistake(("backbone",), "is missing; name the backbone to search, like resnet32")
+
+
+def _stage_numbers(file: SpaceFile) -> Iterator[Mistake]:
+    if file.backbone is None or file.architectures:
+        return
+    count = len(get_backbone(file.backbone).stages)
+    numbers = set(range(1, count + 1))
+    for key in file.stages:
+        if key != "all" and key not in numbers:
+            yield Mistake(
+                ("stages", key), f"{file.backbone} has stages 1 to {count}; there is no stage {key}"
+            )
+    if "all" not in file.stages and (missing := sorted(numbers - set(file.stages))):
+        names = ", ".join(map(str, missing))
+        yield Mistake(
+            ("stages",), f"nothing is said of stage {names}; list every stage, or add 'all'"
+        )
+
+
+def _first_architectures(file: SpaceFile) -> Iterator[Mistake]:
+    for index, architecture in enumerate(file.search.first):
+        if file.backbone is not None and architecture.backbone != file.backbone:
+            yield Mistake(
+                ("search", "first", index),
+                f"{architecture} is not a {file.backbone}, the backbone that is searched",
+            )
+
+
+def _objectives(file: SpaceFile) -> Iterator[Mistake]:
+    if "accuracy" not in file.objectives:
+        yield Mistake(("objectives",), "accuracy must be among them, like [accuracy, macs]")
+
+
+def _pruner(file: SpaceFile) -> Iterator[Mistake]:
+    name, several = file.search.pruner.name, len(file.objectives) > 1
+    if several and name in ("asha", "hyperband", "median"):
+        yield Mistake(
+            ("search", "pruner"),
+            f"{name} looks at accuracy alone and would stop the cheap end of the front; with "
+            f"objectives {', '.join(file.objectives)} use mo-asha or none",
+        )
+    if not several and name == "mo-asha":
+        yield Mistake(
+            ("search", "pruner"),
+            "mo-asha compares several objectives; with accuracy alone use asha, hyperband, "
+            "median or none",
+        )
+
+
+def _promotion(file: SpaceFile) -> Iterator[Mistake]:
+    if file.promote is None or file.backbone is None:
+        return
+    target = get_backbone(file.promote.backbone)
+    if len(file.promote.stages) != len(target.stages):
+        yield Mistake(
+            ("promote", "stages"),
+            f"{target.name} has {len(target.stages)} stages and {len(file.promote.stages)} are "
+            f"given; give one searched stage for each",
+        )
+    count = len(get_backbone(file.backbone).stages)
+    for index, number in enumerate(file.promote.stages):
+        if number > count:
+            yield Mistake(
+                ("promote", "stages", index), f"{file.backbone} has only stages 1 to {count}"
+            )
+
+
+def _batch(file: SpaceFile) -> Iterator[Mistake]:
+    subset = file.data.train_subset
+    if subset is not None and subset < file.recipe.batch_size:
+        yield Mistake(
+            ("data", "train_subset"),
+            f"must be at least recipe.batch_size, {file.recipe.batch_size}",
+        )
+
+
+PART_CHECKS: tuple[Check, ...] = (
+    (("backbone", "stages", "architectures"), _what_is_searched),
+    (("backbone", "stages", "architectures"), _stage_numbers),
+    (("backbone", "search"), _first_architectures),
+    (("objectives",), _objectives),
+    (("objectives", "search"), _pruner),
+    (("backbone", "promote"), _promotion),
+    (("data", "recipe"), _batch),
+)

@@ -1,0 +1,235 @@
+"""The schema of a space file: every key a person can write, with its default and its bounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+
+from afi_search.errors import UserError
+from afi_search.space.architecture import Architecture, StageChoice, canonical_choice
+from afi_search.space.backbone import StageShape, get_backbone
+from afi_search.space.recipe import Positive, Recipe, Strict
+
+Objective = Literal["accuracy", "macs", "params"]
+SamplerName = Literal["tpe", "random", "nsga2"]
+PrunerName = Literal["none", "asha", "hyperband", "median", "mo-asha"]
+
+NONE = "none"
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def read_count(value: Any) -> Any:
+    """Read `80M`, `0.7m` or `470k` as a whole number; leave anything else to the schema."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgG]?)", str(value))
+    return round(float(match[1]) * _UNITS[match[2].lower()]) if match else value
+
+
+def _known_backbone(name: str) -> str:
+    try:
+        return get_backbone(name).name
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _read_architecture(value: Any) -> Any:
+    if isinstance(value, Architecture):
+        return value
+    try:
+        return Architecture.parse(str(value))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} more than once; list each value once")
+    return values
+
+
+Count = Annotated[int, Field(gt=0), BeforeValidator(read_count)]
+BackboneName = Annotated[str, AfterValidator(_known_backbone)]
+ArchitectureText = Annotated[
+    Architecture, BeforeValidator(_read_architecture), PlainSerializer(str, return_type=str)
+]
+Distinct = AfterValidator(_distinct)
+AtLeastOne = Field(min_length=1)
+
+
+class StageAxes(Strict):
+    """What may be chosen in a stage; the choices are all combinations.
+
+    Attributes:
+        width: `off`, `base` or `B`.
+        ratio: reduction ratios r of the AFI scorer.
+        attention: add-on attention on R, or `none`.
+        scorer: `block` (the paper) or `stage` (one scorer for the whole stage).
+    """
+
+    width: Annotated[tuple[Literal["off", "base", "B"], ...], AtLeastOne, Distinct]
+    ratio: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AtLeastOne, Distinct] = (4, 16)
+    attention: Annotated[
+        tuple[Literal["none", "se", "ge", "cbam", "eca"], ...], AtLeastOne, Distinct
+    ] = ("none",)
+    scorer: Annotated[tuple[Literal["block", "stage"], ...], AtLeastOne, Distinct] = ("block",)
+
+    def spellings(self) -> Iterator[StageChoice | None]:
+        """Yield all combinations, in the order of the file."""
+        for width in self.width:
+            if width == "off":
+                yield None
+                continue
+            for ratio, attention, scorer in product(self.ratio, self.attention, self.scorer):
+                yield StageChoice(width, ratio, None if attention == NONE else attention, scorer)
+
+    def choices(self, shape: StageShape) -> tuple[StageChoice | None, ...]:
+        """Return the distinct choices for a stage of that shape, in the order of the file."""
+        return tuple(dict.fromkeys(canonical_choice(c, shape) for c in self.spellings()))
+
+
+class Data(Strict):
+    """The data set of the trials.
+
+    Attributes:
+        name: a registered data set.
+        folder: where it lies or is to be downloaded to; AFI_SEARCH_DATA or the user's cache
+            otherwise.
+        fallback: a data set to go on with, under another study name, where `name` is neither on
+            disk nor to be downloaded.
+        validation: training images held out for validation; the data set's own number otherwise.
+        train_subset: take a stratified subset of that many training images.
+        validation_subset: take a stratified subset of that many validation images.
+    """
+
+    name: str = "cifar100"
+    folder: str | None = None
+    fallback: str | None = None
+    validation: Annotated[int, Field(ge=1)] | None = None
+    train_subset: Annotated[int, Field(ge=2)] | None = None
+    validation_subset: Annotated[int, Field(ge=1)] | None = None
+
+
+class Constraints(Strict):
+    """What an architecture may cost at most; dearer ones never start.
+
+    Attributes:
+        macs: multiply-accumulates of conv and linear layers and AFI scoring, per image.
+        params: learnable parameters.
+    """
+
+    macs: Count | None = None
+    params: Count | None = None
+
+    def allow(self, costs: Mapping[str, Any]) -> bool:
+        """Whether `costs` (by constraint name) keep every limit."""
+        limits = {name: limit for name, limit in self if limit is not None}
+        return all(costs[name] <= limit for name, limit in limits.items())
+
+
+class Pruner(Strict):
+    """When a trial is stopped early; epochs at which trials are compared are rungs.
+
+    Attributes:
+        name: `none`; `mo-asha`, ours for several objectives; `asha`, `hyperband`, `median`,
+            Optuna's for accuracy alone.
+        grace: epochs every trial gets; the first rung.
+        reduction: each rung keeps one trial in that many, and the next is that many times later.
+        peers: trials that must have reached a rung before any is stopped there.
+    """
+
+    name: PrunerName = "none"
+    grace: Annotated[int, Field(ge=1)] = 1
+    reduction: Annotated[int, Field(ge=2)] = 3
+    peers: Annotated[int, Field(ge=1)] = 3
+
+
+def _pruner_by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Search(Strict):
+    """How the space is searched.
+
+    Attributes:
+        trials: architectures to try.
+        sampler: `tpe`, `random` or `nsga2`, all from Optuna.
+        pruner: a name, or a mapping with the pruner's own settings.
+        seed: of proposals, weights and batches.
+        concurrency: trials at a time; `auto`: as many as the GPUs (or without one, the CPU
+            cores) hold.
+        gpus_per_trial: the share of a GPU a trial takes; no more than 1.
+        first: architectures to try before the sampler is asked.
+    """
+
+    trials: Annotated[int, Field(ge=1)] = 100
+    sampler: SamplerName = "tpe"
+    pruner: Annotated[Pruner, BeforeValidator(_pruner_by_name)] = Pruner()
+    seed: Annotated[int, Field(ge=0)] = 0
+    concurrency: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    gpus_per_trial: Annotated[Positive, Field(le=1)] = 1.0
+    first: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
+
+
+class Promote(Strict):
+    """What the winners become on ImageNet.
+
+    Attributes:
+        backbone: the ImageNet backbone.
+        stages: for each of its stages, the number of the searched stage whose choice it takes.
+    """
+
+    backbone: BackboneName
+    stages: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AtLeastOne]
+
+
+class Preset(Strict):
+    """Settings that replace those of the file, under a name.
+
+    Attributes:
+        note: what the numbers of such a run are good for.
+        data: keys of `data`.
+        recipe: keys of `recipe`.
+        search: keys of `search`.
+    """
+
+    note: str = ""
+    data: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    search: dict[str, Any] = {}
+
+
+class SpaceFile(Strict):
+    """A whole space file.
+
+    Attributes:
+        name: of the studies made from it; otherwise the backbone's and the data set's.
+        backbone: the backbone that is searched.
+        stages: what may be chosen, by stage number; `all` for those not listed.
+        architectures: instead of backbone and stages, a plain list of architectures to train.
+        data, objectives, constraints, recipe, search, promote: see their classes.
+        presets: settings by name, taken with --preset.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    backbone: BackboneName | None = None
+    stages: dict[Literal["all"] | Annotated[int, Field(ge=1)], StageAxes] = {}
+    architectures: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
+    data: Data = Data()
+    objectives: Annotated[tuple[Objective, ...], AtLeastOne, Distinct] = ("accuracy", "macs")
+    constraints: Constraints = Constraints()
+    recipe: Recipe = Recipe()
+    search: Search = Search()
+    promote: Promote | None = None
+    presets: dict[str, Preset] = {}
+
+    def axes(self) -> tuple[StageAxes, ...]:
+        """Return the axes of each stage of the backbone, in order."""
+        assert self.backbone is not None
+        count = len(get_backbone(self.backbone).stages)
+        everywhere = self.stages.get("all")
+        axes = [self.stages.get(number, everywhere) for number in range(1, count + 1)]
+        return tuple(axis for axis in axes if axis is not None)

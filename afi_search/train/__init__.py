@@ -1,0 +1,24 @@
+"""One model, one recipe, one device."""
+
+from afi_search.train.checkpoint import CorruptCheckpoint, delete, load, save
+from afi_search.train.evaluation import Evaluation, evaluate
+from afi_search.train.precision import autocast_dtype
+from afi_search.train.schedule import learning_rate
+from afi_search.train.seeding import seed_everything
+from afi_search.train.trainer import CheckpointMismatch, DivergedError, EpochResult, Trainer
+
+__all__ = [
+    "CheckpointMismatch",
+    "CorruptCheckpoint",
+    "DivergedError",
+    "EpochResult",
+    "Evaluation",
+    "Trainer",
+    "autocast_dtype",
+    "delete",
+    "evaluate",
+    "learning_rate",
+    "load",
+    "save",
+    "seed_everything",
+]

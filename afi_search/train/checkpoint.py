@@ -1,0 +1,163 @@
+"""Checkpoints of one trial: a folder, local or any fsspec URL, with its last two epochs.
+
+A local file is written beside its final name, flushed to the disk and renamed, so that a name
+always means a whole file. Object stores show an object only once all of it is there. Should the
+newest file be unreadable all the same, the one before it is taken, and one epoch is trained again.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import torch
+from fsspec.implementations.local import LocalFileSystem
+
+from afi_search.errors import UserError
+
+KEPT = 2
+FORMAT = "afi_search checkpoint 1"
+_NAME = re.compile(r"epoch-(\d{6})\.pt")
+_UNFINISHED = ".unfinished"
+
+
+class CorruptCheckpoint(UserError):
+    """A checkpoint is cut short, damaged, or not one of ours; the message names the file."""
+
+
+class CheckpointWarning(UserWarning):
+    """The newest checkpoint could not be read and an older one was taken."""
+
+
+def save(state: dict[str, Any], url: str) -> str:
+    """Write `state` to the folder `url` as epoch `state["epoch"]`, and drop all but the last two.
+
+    Returns:
+        The file written.
+    """
+    filesystem, folder = _open_folder(url)
+    epoch = int(state["epoch"])
+    target = f"{folder}/epoch-{epoch:06d}.pt"
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    if isinstance(filesystem, LocalFileSystem):
+        _write_local(buffer.getbuffer(), Path(folder), Path(target))
+    else:
+        filesystem.makedirs(folder, exist_ok=True)
+        filesystem.pipe_file(target, buffer.getvalue())
+    earlier = [other for other in _epochs(filesystem, folder) if other < epoch]
+    keep = {epoch, *earlier[-(KEPT - 1) :]}
+    for path in _paths(filesystem, folder):
+        if path.endswith(_UNFINISHED) or _epoch_of(path) not in {None, *keep}:
+            with suppress(FileNotFoundError):
+                filesystem.rm_file(path)
+    return target
+
+
+def load(url: str) -> dict[str, Any] | None:
+    """Return the newest readable state of the folder `url`, on the CPU; None where there is none.
+
+    An unreadable newer file is passed over with a CheckpointWarning that names it.
+
+    Raises:
+        CorruptCheckpoint: there are checkpoints and none can be read.
+    """
+    filesystem, folder = _open_folder(url)
+    unreadable: list[CorruptCheckpoint] = []
+    for epoch in reversed(_epochs(filesystem, folder)):
+        try:
+            state = _read(filesystem, f"{folder}/epoch-{epoch:06d}.pt")
+        except CorruptCheckpoint as error:
+            unreadable.append(error)
+            continue
+        for reason in unreadable:
+            warnings.warn(f"{reason} Going on from epoch {epoch}.", CheckpointWarning, stacklevel=2)
+        return state
+    if unreadable:
+        raise CorruptCheckpoint("\n".join(map(str, unreadable)))
+    return None
+
+
+def load_file(url: str) -> dict[str, Any]:
+    """Return the state in one checkpoint file, on the CPU.
+
+    Raises:
+        CorruptCheckpoint: it is missing, cut short, damaged, or not one of ours.
+    """
+    filesystem, path = fsspec.core.url_to_fs(os.fspath(url))
+    return _read(filesystem, path)
+
+
+def delete(url: str) -> None:
+    """Delete the checkpoints of the folder `url`, and the folder where nothing else is in it."""
+    filesystem, folder = _open_folder(url)
+    for path in _paths(filesystem, folder):
+        if path.endswith(_UNFINISHED) or _epoch_of(path) is not None:
+            filesystem.rm_file(path)
+    with suppress(OSError):
+        filesystem.rmdir(folder)
+
+
+def _open_folder(url: str) -> tuple[Any, str]:
+    filesystem, folder = fsspec.core.url_to_fs(os.fspath(url))
+    filesystem.invalidate_cache()
+    return filesystem, folder.rstrip("/")
+
+
+def _paths(filesystem: Any, folder: str) -> list[str]:
+    try:
+        return sorted(filesystem.ls(folder, detail=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _epoch_of(path: str) -> int | None:
+    match = _NAME.fullmatch(path.rsplit("/", 1)[-1])
+    return int(match.group(1)) if match else None
+
+
+def _epochs(filesystem: Any, folder: str) -> list[int]:
+    epochs = (_epoch_of(path) for path in _paths(filesystem, folder))
+    return sorted(epoch for epoch in epochs if epoch is not None)
+
+
+def _write_local(content: memoryview, folder: Path, target: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(target.name + _UNFINISHED)
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(target)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(filesystem: Any, path: str) -> dict[str, Any]:
+    try:
+        content = io.BytesIO(filesystem.cat_file(path))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise CorruptCheckpoint(f"checkpoint {path} is not a file.") from error
+    try:
+        with zipfile.ZipFile(content) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"its part {damaged} is damaged")
+        content.seek(0)
+        state = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise CorruptCheckpoint(f"checkpoint {path} cannot be read: {reason}.") from error
+    if not isinstance(state, dict) or state.pop("format", None) != FORMAT:
+        raise CorruptCheckpoint(f"checkpoint {path} was not written by afi_search.")
+    return state

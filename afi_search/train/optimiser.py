@@ -1,0 +1,44 @@
+"""SGD as a recipe says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from afi_search.space.recipe import Recipe
+
+NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Split the trained parameters into those that decay and those that do not.
+
+    With `weight_decay_on_norm` everything decays; without it, norms' parameters and biases don't.
+    """
+    decaying: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            spared = isinstance(module, NORMS) or name == "bias"
+            exempt = spared and not recipe.weight_decay_on_norm
+            (free if exempt else decaying).append(parameter)
+    groups = [(decaying, recipe.weight_decay), (free, 0.0)]
+    return [{"params": part, "weight_decay": decay} for part, decay in groups if part]
+
+
+def build_optimiser(model: nn.Module, recipe: Recipe, rate: torch.Tensor) -> torch.optim.SGD:
+    """Return fused SGD whose learning rate is read from the tensor `rate` at every step."""
+    return torch.optim.SGD(
+        parameter_groups(model, recipe),
+        lr=rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        fused=True,
+    )
