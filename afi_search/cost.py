@@ -14,8 +14,9 @@ The figures:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from afi_search.space import Architecture, StageChoice, get_backbone
 from afi_search.space.architecture import canonical_choice
 
 PAPER_BATCH = 32
+ANY_RATIO = 16
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,13 @@ class StageCosts:
         return sum((delta[choice] for delta, choice in stages), start=self.plain).cost
 
 
-@lru_cache(maxsize=4096)
 def measure(architecture: Architecture, *, num_classes: int, image_size: int) -> Cost:
     """Return what an architecture costs; nothing is allocated and no data is run.
 
     Raises:
         UnsupportedImageSize, AttentionTooNarrow: as `afi_search.nn.build` does.
     """
-    return _count(architecture, num_classes, image_size)[""].cost
+    return _count(architecture, num_classes, image_size).whole.cost
 
 
 def stage_costs(
@@ -121,11 +122,14 @@ def stage_costs(
     num_classes: int,
     image_size: int,
 ) -> StageCosts:
-    """Measure what each choice adds in each stage, with one network per distinct choice.
+    """Measure what each choice adds in each stage, with few networks.
+
+    A choice is measured in all stages at once, and an add-on attention, which costs the same
+    whatever scores the sources, once a width.
 
     Args:
         backbone: the backbone's name.
-        choices: the choices of each stage; off (None) is always measured.
+        choices: the choices of each stage; off (None) is always among them.
         num_classes: classes of the classifier.
         image_size: height and width of an image.
 
@@ -133,25 +137,47 @@ def stage_costs(
         UnknownBackbone, UnsupportedImageSize, AttentionTooNarrow: as building does.
     """
     shapes = get_backbone(backbone).stages
-    canonical = [
-        {canonical_choice(choice, shape) for choice in offered}
-        for offered, shape in zip(choices, shapes, strict=True)
+    offered = [
+        {choice for offer in of_stage if (choice := canonical_choice(offer, shape)) is not None}
+        for of_stage, shape in zip(choices, shapes, strict=True)
     ]
     plain = _count(Architecture.plain(backbone), num_classes, image_size)
-    names = [name for name in plain if name]
+
+    def added(choice: StageChoice, stages: Collection[int]) -> list[Count]:
+        placed = tuple(choice if index in stages else None for index in range(len(shapes)))
+        counted = _count(Architecture(backbone, placed), num_classes, image_size)
+        return [
+            part - of_plain for part, of_plain in zip(counted.stages, plain.stages, strict=True)
+        ]
+
+    def attention_added(width: str, attention: str | None, index: int) -> Count:
+        if attention is None:
+            return Count()
+        alike = [
+            stage
+            for stage, of_stage in enumerate(offered)
+            if any((choice.width, choice.attention) == (width, attention) for choice in of_stage)
+        ]
+        bare = StageChoice(width, ANY_RATIO)
+        attended = added(replace(bare, attention=attention), alike)
+        return attended[index] - added(bare, range(len(shapes)))[index]
+
     deltas: list[dict[StageChoice | None, Count]] = [{None: Count()} for _ in shapes]
-    for choice in set().union(*canonical) - {None}:
-        offering = [choice in offered for offered in canonical]
-        stages = tuple(choice if offered else None for offered in offering)
-        counts = _count(Architecture(backbone, stages), num_classes, image_size)
-        for delta, name, offered in zip(deltas, names, offering, strict=True):
-            if offered:
-                delta[choice] = counts[name] - plain[name]
-    return StageCosts(plain[""], tuple(deltas))
+    for index, of_stage in enumerate(offered):
+        for choice in of_stage:
+            bare = added(replace(choice, attention=None), range(len(shapes)))[index]
+            deltas[index][choice] = bare + attention_added(choice.width, choice.attention, index)
+    return StageCosts(plain.whole, tuple(deltas))
 
 
-def _count(architecture: Architecture, num_classes: int, image_size: int) -> dict[str, Count]:
-    """Return the count of the whole network, under "", and of each stage, under its name."""
+class _Counts(NamedTuple):
+    whole: Count
+    stages: tuple[Count, ...]
+
+
+@lru_cache(maxsize=4096)
+def _count(architecture: Architecture, num_classes: int, image_size: int) -> _Counts:
+    """Run the network on the meta device, where tensors have shapes and no data, and count."""
     with torch.device("meta"):
         model = build(architecture, num_classes=num_classes, image_size=image_size).eval()
         image = torch.empty(1, 3, image_size, image_size)
@@ -162,20 +188,25 @@ def _count(architecture: Architecture, num_classes: int, image_size: int) -> dic
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(image)
     flops = {name: sum(of.values()) for name, of in counter.get_flop_counts().items()}
-    parts = {"": model} | {
-        name: module for name, module in model.named_modules() if isinstance(module, Stage)
-    }
-    root = type(model).__name__
-    return {
-        name: Count(
-            macs=flops[f"{root}.{name}" if name else "Global"] // 2,
+
+    def count(part: nn.Module, name: str, counted_as: str) -> Count:
+        return Count(
+            macs=flops[counted_as] // 2,
             params=sum(parameter.numel() for parameter in part.parameters()),
             norm_elements=sum(
-                elements for norm, elements in norm_elements.items() if _is_in(norm, name)
+                elements for norm, elements in norm_elements.items() if norm.startswith(name)
             ),
         )
-        for name, part in parts.items()
-    }
+
+    root = type(model).__name__
+    return _Counts(
+        count(model, "", "Global"),
+        tuple(
+            count(module, f"{name}.", f"{root}.{name}")
+            for name, module in model.named_modules()
+            if isinstance(module, Stage)
+        ),
+    )
 
 
 def _note_elements(into: dict[str, int], name: str) -> Callable[[nn.Module, object, Tensor], None]:
@@ -183,7 +214,3 @@ def _note_elements(into: dict[str, int], name: str) -> Callable[[nn.Module, obje
         into[name] = into.get(name, 0) + output.numel()
 
     return hook
-
-
-def _is_in(module: str, part: str) -> bool:
-    return not part or module.startswith(f"{part}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 
 import pytest
@@ -18,25 +19,73 @@ from afi_search.space import (
     WIDTHS,
     Architecture,
     StageChoice,
+    get_backbone,
 )
 
-# The paper's Table 4: parameters exact, FLOPs (batch of 32) as printed.
+# The paper's Tables 4 and 5: parameters exact, FLOPs (batch of 32) as printed. Where the printed
+# parameters are those of another ratio than the paper names, the row has that ratio, too.
 CIFAR_ROWS = {
     "resnet32": (472_756, 2.23),
     "resnet32(base-r4)": (378_228, 1.78),
     "resnet32(B-r16)": (668_980, 3.15),
     "resnet110": (1_736_564, 8.17),
     "resnet110(base-r4)": (1_334_820, 6.23),
+    "resnet110(base-r2)": (1_346_244, 6.23),
     "resnet110(B-r16)": (2_570_516, 12.06),
+    "mobilenetv2": (2_412_212, 3.03),
+    "mobilenetv2(base-r4)": (2_534_276, 2.67),
+    "mobilenetv2(base-r16)": (2_248_868, 2.67),
+    "mobilenetv2(B-r16)": (2_835_428, 3.16),
+    "resnext29": (4_866_468, 24.95),
+    "resnext29(base-r4)": (4_262_564, 21.74),
+    "resnext29(B-r8)": (5_232_036, 25.90),
+    "resnext29(B-r16)": (5_146_020, 25.90),
+}
+IMAGENET_ROWS = {
+    "resnet50": (25_557_032, 131.57),
+    "resnet50(base-r4)": (23_849_256, 121.72),
+    "resnet50(B-r16)": (33_854_504, 176.05),
+    "resnet152": (60_192_808, 369.88),
+    "resnet152(base-r4)": (54_667_560, 332.24),
+    "seresnet50": (28_071_976, 131.83),
+    "seresnet152": (66_770_984, 370.52),
 }
 
 
-@pytest.mark.parametrize("text", CIFAR_ROWS)
-def test_cost_is_that_of_the_paper(text):
-    params, gflops = CIFAR_ROWS[text]
-    cost = measure(Architecture.parse(text), num_classes=100, image_size=32)
+def check_row(text: str, num_classes: int, image_size: int, params: int, gflops: float) -> None:
+    cost = measure(Architecture.parse(text), num_classes=num_classes, image_size=image_size)
     assert cost.params == params
     assert cost.paper_gflops == pytest.approx(gflops, rel=0.01)
+
+
+@pytest.mark.parametrize("text", CIFAR_ROWS)
+def test_cost_on_cifar_is_that_of_the_paper(text):
+    check_row(text, 100, 32, *CIFAR_ROWS[text])
+
+
+@pytest.mark.parametrize("text", IMAGENET_ROWS)
+def test_cost_on_imagenet_is_that_of_the_paper(text):
+    check_row(text, 1000, 224, *IMAGENET_ROWS[text])
+
+
+def test_shufflenetv2_on_cifar_is_the_published_one():
+    cost = measure(Architecture.plain("shufflenetv2"), num_classes=100, image_size=32)
+    assert cost.params == 1_356_104
+    assert cost.paper_gflops == pytest.approx(1.479, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "base", "wide"),
+    [
+        ("resnet110", 4, 16),
+        ("mobilenetv2", 16, 16),
+        ("resnext29", 4, 8),
+        ("resnet50", 4, 16),
+        ("shufflenetv2", 4, 16),
+    ],
+)
+def test_each_family_has_the_papers_ratios(backbone, base, wide):
+    assert dict(get_backbone(backbone).ratios) == {"base": base, "B": wide}
 
 
 def test_macs_of_a_small_resnet_counted_by_hand():
@@ -76,15 +125,24 @@ CHOICES = [
 
 
 @pytest.fixture(scope="module")
-def resnet20_costs():
-    return stage_costs("resnet20", [CHOICES] * 3, num_classes=10, image_size=32)
+def costs_of():
+    """The stage costs of a backbone for all of CHOICES, measured once."""
+    return cache(
+        lambda name: stage_costs(
+            name, [CHOICES] * len(get_backbone(name).stages), num_classes=10, image_size=32
+        )
+    )
 
 
-@settings(deadline=None, max_examples=40)
-@given(stages=st.tuples(*[st.sampled_from(CHOICES)] * 3))
-def test_stage_costs_add_up_to_the_measured_cost(resnet20_costs, stages):
-    architecture = Architecture("resnet20", stages)
-    assert resnet20_costs.cost(architecture) == measure(architecture, num_classes=10, image_size=32)
+@pytest.mark.parametrize("backbone", ["resnet20", "mobilenetv2", "shufflenetv2"])
+@settings(deadline=None, max_examples=10)
+@given(data=st.data())
+def test_stage_costs_add_up_to_the_measured_cost(costs_of, backbone, data):
+    stages = data.draw(st.tuples(*[st.sampled_from(CHOICES)] * len(get_backbone(backbone).stages)))
+    architecture = Architecture(backbone, stages)
+    assert costs_of(backbone).cost(architecture) == measure(
+        architecture, num_classes=10, image_size=32
+    )
 
 
 def test_choices_may_differ_from_stage_to_stage():

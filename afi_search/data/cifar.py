@@ -157,6 +157,7 @@ def _source(name: str, reader: Reader, num_classes: int, **facts: Any) -> Source
         name=name,
         num_classes=num_classes,
         image_size=32,
+        mirror_safe=True,
         validation=5000,
         prepare=partial(prepare, name, reader),
         read=partial(read, name, reader),

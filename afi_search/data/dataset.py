@@ -42,6 +42,7 @@ class Dataset:
         image_size: height and width, pixels.
         mean: of each channel of the training images, on a scale of 0 to 1.
         std: the same for the standard deviation.
+        mirror_safe: whether a mirrored image keeps its label; a recipe's `flip` is for these only.
         validation: training images that `split` holds out unless told another number.
         train: the training images, the ones to hold out included.
         test: read once, for confirmed architectures.
@@ -52,6 +53,7 @@ class Dataset:
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    mirror_safe: bool
     validation: int
     train: ImageSet
     test: ImageSet

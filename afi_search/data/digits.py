@@ -42,6 +42,7 @@ register(
         image_size=32,
         mean=(0.3049, 0.3049, 0.3049),
         std=(0.3758, 0.3758, 0.3758),
+        mirror_safe=False,
         validation=287,
         prepare=prepare,
         read=read,

@@ -40,7 +40,7 @@ def file_md5(path: Path) -> str:
 
 
 def fetch(url: str, target: Path, md5: str, label: str) -> None:
-    """Download `url` to the file `target`, with a progress bar on stderr.
+    """Download `url` to the file `target`, with a progress bar or else a line on stderr.
 
     Raises:
         DownloadFailed: no connection within CONNECT_SECONDS, nothing received for STALL_SECONDS,
@@ -50,6 +50,8 @@ def fetch(url: str, target: Path, md5: str, label: str) -> None:
     digest = _md5()
     try:
         with response, target.open("wb") as file, _progress() as progress:
+            if not progress.console.is_terminal:
+                progress.console.print(f"Downloading {label}", soft_wrap=True)
             task = progress.add_task(f"Downloading {label}", total=response.length)
             while chunk := response.read(CHUNK):
                 file.write(chunk)

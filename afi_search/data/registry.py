@@ -26,7 +26,7 @@ class Source:
     """Where a data set comes from, and what is known of it before it is read.
 
     Attributes:
-        name, num_classes, image_size, mean, std, validation: as in `Dataset`.
+        name, num_classes, image_size, mean, std, mirror_safe, validation: as in `Dataset`.
         prepare: given the folder and whether it may download, makes sure that every file is
             there and whole; raises DataUnavailable or DataCorrupt.
         read: given the folder, returns the training and the test images; trusts the files.
@@ -37,6 +37,7 @@ class Source:
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    mirror_safe: bool
     validation: int
     prepare: Callable[[Path, bool], None]
     read: Callable[[Path], tuple[ImageSet, ImageSet]]
@@ -110,6 +111,7 @@ def read(name: str, folder: str | Path | None = None) -> Dataset:
         image_size=source.image_size,
         mean=source.mean,
         std=source.std,
+        mirror_safe=source.mirror_safe,
         validation=source.validation,
         train=train,
         test=test,

@@ -20,7 +20,7 @@ class Split:
     Attributes:
         train: what it learns from.
         validation: held out of the data set's training images; disjoint from `train`.
-        num_classes, image_size, mean, std: as in `Dataset`.
+        num_classes, image_size, mean, std, mirror_safe: as in `Dataset`.
     """
 
     train: ImageSet
@@ -29,6 +29,7 @@ class Split:
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    mirror_safe: bool = True
 
 
 def split(
@@ -64,6 +65,7 @@ def split(
         image_size=data.image_size,
         mean=data.mean,
         std=data.std,
+        mirror_safe=data.mirror_safe,
     )
 
 

@@ -99,9 +99,7 @@ def front_json(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
         "trials": {"total": len(records), **{str(name): int(n) for name, n in states.items()}},
         "hypervolume": hypervolume(records, reference),
         "reference": {"accuracy": reference[0], "macs": reference[1]},
-        "plain": [
-            {"architecture": name, **_cost(cost)} for name, cost in marks.plain.items()
-        ],
+        "plain": [{"architecture": name, **_cost(cost)} for name, cost in marks.plain.items()],
         "front": front(records)[[*FRONT_COLUMNS, "curve"]].to_dict("records"),
         "paper": [
             {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pandas import DataFrame
 
 from afi_search.report import html
-from afi_search.report.figures import against, count, mega, percent
 from afi_search.report.info import (
     MACS_CONVENTION,
     PAPER_FLOPS_CONVENTION,
     StudyInfo,
 )
 from afi_search.report.landmarks import Landmarks
+from afi_search.report.notation import against, count, mega, percent
 from afi_search.report.pareto import front
 from afi_search.report.plots import front_figure
 from afi_search.report.view import FrontView, front_view
@@ -59,7 +59,7 @@ def reading_help(view: FrontView) -> str:
         )
     if view.pruned:
         parts.append("Pruned trials are drawn by the epoch after which they were stopped.")
-    return f'<p class="small">{" ".join(parts)}</p>'
+    return html.small(" ".join(parts))
 
 
 def front_section(best: DataFrame, marks: Landmarks) -> str:

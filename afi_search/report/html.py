@@ -28,11 +28,17 @@ th.text, td.text { text-align: left; }
 td.name { text-align: left; font-family: ui-monospace, monospace; font-size: .93em;
   white-space: normal; min-width: 15rem; }
 .plot { height: min(78vh, 40rem); min-height: 30rem; }
+.plot.low { height: 22rem; min-height: 0; }
+.plot.strip { height: 11rem; min-height: 0; }
+.pair { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 0 1rem; }
+.wide { overflow-x: auto; }
+.wide > * { min-width: 52rem; }
 @media (max-width: 600px) {
   body { padding: .75rem .75rem 2rem; font-size: 14px; }
   h1 { font-size: 1.15rem; }
   td.name { min-width: 9rem; }
   .modebar-container { display: none; }
+  .pair { grid-template-columns: minmax(0, 1fr); }
 }
 """
 
@@ -78,13 +84,14 @@ def page(title: str, facts: Iterable[str], note: str, sections: Iterable[str]) -
 """
 
 
-def plot(figure: go.Figure, name: str, *, with_script: bool) -> str:
+def plot(figure: go.Figure, name: str, *, with_script: bool, height: str = "tall") -> str:
     """Return a figure as an element of the page.
 
     Args:
         figure: what to draw; it takes the size of its element.
         name: the element's id.
         with_script: whether to bring plotly's own script along; the first plot of a page must.
+        height: `tall`, `low` or `strip`.
     """
     element: str = to_html(
         figure,
@@ -96,7 +103,22 @@ def plot(figure: go.Figure, name: str, *, with_script: bool) -> str:
         config=_CONFIG,
         post_script=_ON_A_PHONE,
     )
-    return f'<div class="plot">{element}</div>'
+    return f'<div class="plot {height}">{element}</div>'
+
+
+def side_by_side(*elements: str) -> str:
+    """Return elements beside one another, or below where the screen is narrow."""
+    return f'<div class="pair">{"".join(elements)}</div>'
+
+
+def wide(element: str) -> str:
+    """Return an element that scrolls sideways rather than to shrink on a narrow screen."""
+    return f'<div class="wide">{element}</div>'
+
+
+def small(text: str) -> str:
+    """Return a remark."""
+    return f'<p class="small">{escape(text)}</p>'
 
 
 def table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> str:

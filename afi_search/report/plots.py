@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from afi_search.report import style
+from afi_search.report.canvas import dress
 from afi_search.report.view import FrontView, Point
 
 PANEL_HEIGHTS = {"paper": 0.2, "main": 0.65, "pruned": 0.15}
@@ -136,40 +137,11 @@ def _pruned_trace(view: FrontView) -> go.Scatter:
 
 
 def _lay_out(figure: go.Figure, view: FrontView, rows: dict[str, int]) -> None:
-    figure.update_layout(
-        template="none",
-        font={"color": style.INK, "size": 12, "family": "system-ui, sans-serif"},
-        margin={"l": 62, "r": 16, "t": 24, "b": 58},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": 1.06,
-            "yanchor": "bottom",
-        },
-        hoverlabel={"align": "left", "bgcolor": "white", "font": {"color": style.INK}},
-        hovermode="closest",
-        dragmode="zoom",
-    )
+    dress(figure, margin={"l": 62, "r": 16, "t": 24, "b": 58})
+    figure.update_xaxes(range=[macs / 1e6 for macs in view.macs_range])
     figure.update_xaxes(
-        range=[macs / 1e6 for macs in view.macs_range],
-        gridcolor=style.GRID,
-        linecolor=style.FAINT,
-        zeroline=False,
-    )
-    figure.update_yaxes(
-        gridcolor=style.GRID,
-        linecolor=style.FAINT,
-        zeroline=False,
-        title={"standoff": 8, "font": {"size": 12}},
-    )
-    figure.update_xaxes(
-        title={
-            "text": f"{style.MACS_AXIS}<br><span style='font-size:0.85em'>"
-            f"{style.MACS_AXIS_SMALL}</span>",
-            "standoff": 8,
-            "font": {"size": 12},
-        },
+        title_text=f"{style.MACS_AXIS}<br><span style='font-size:0.85em'>"
+        f"{style.MACS_AXIS_SMALL}</span>",
         row=len(rows),
         col=1,
     )
@@ -180,27 +152,28 @@ def _lay_out(figure: go.Figure, view: FrontView, rows: dict[str, int]) -> None:
         figure.update_yaxes(nticks=4, row=rows["paper"], col=1)
     if "pruned" in rows:
         figure.update_yaxes(tickvals=view.pruned_ticks, row=rows["pruned"], col=1)
-    for row in rows.values():
-        figure.add_vline(
-            x=view.plain_macs / 1e6,
-            line={"color": style.PLAIN, "width": 1, "dash": "dot"},
-            layer="below",
-            row=row,
-            col=1,
+    for line in view.plain:
+        for row in rows.values():
+            figure.add_vline(
+                x=line.macs / 1e6,
+                line={"color": style.PLAIN, "width": 1, "dash": "dot"},
+                layer="below",
+                row=row,
+                col=1,
+            )
+        figure.add_annotation(
+            x=line.macs / 1e6,
+            y=1,
+            xref="x",
+            yref="paper",
+            yanchor="bottom",
+            text=escape(line.label),
+            showarrow=False,
+            font={"size": 11},
         )
-    figure.add_annotation(
-        x=view.plain_macs / 1e6,
-        y=1,
-        xref="x",
-        yref="paper",
-        yanchor="bottom",
-        text=f"plain {escape(view.plain)}",
-        showarrow=False,
-        font={"size": 11},
-    )
     if view.message:
         figure.add_trace(  # an axis without a trace is not drawn at all
-            go.Scatter(x=[view.plain_macs / 1e6], y=[None], showlegend=False),
+            go.Scatter(x=[view.macs_range[0] / 1e6], y=[None], showlegend=False),
             row=rows["main"],
             col=1,
         )
@@ -222,12 +195,13 @@ def _coordinates(points: Sequence[Point]) -> dict[str, object]:
     return {
         "x": [point.macs / 1e6 for point in points],
         "y": [point.y for point in points],
-        "hovertext": [_hover(point.lines) for point in points],
+        "hovertext": [hover(point.lines) for point in points],
         "hoverinfo": "text",
     }
 
 
-def _hover(lines: Iterable[str]) -> str:
+def hover(lines: Iterable[str]) -> str:
+    """Return lines as plotly shows them at the pointer, the first one in bold."""
     first, *rest = (escape(line) for line in lines)
     return "<br>".join([f"<b>{_folded(first)}</b>", *rest])
 

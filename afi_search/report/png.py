@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from afi_search.report import style
-from afi_search.report.figures import mega
+from afi_search.report.notation import mega
 from afi_search.report.plots import PANEL_HEIGHTS, front_panels
 from afi_search.report.view import FrontView, Point
 
@@ -208,22 +208,24 @@ def _dress(figure: Figure, axes: dict[str, Axes], view: FrontView) -> None:
         each.tick_params(axis="x", labelbottom=name == names[-1])
         each.spines[["top", "right"]].set_visible(False)
         each.spines[["left", "bottom"]].set_color(style.FAINT)
-        each.axvline(view.plain_macs / 1e6, c=style.PLAIN, lw=0.8, ls=":", zorder=1)
+        for line in view.plain:
+            each.axvline(line.macs / 1e6, c=style.PLAIN, lw=0.8, ls=":", zorder=1)
     if "paper" in axes:
         axes["paper"].yaxis.set_major_locator(MaxNLocator(3))
     if "pruned" in axes:
         axes["pruned"].set_yticks(view.pruned_ticks)
-    axes[names[0]].annotate(
-        f"plain {view.plain}",
-        (view.plain_macs / 1e6, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=SMALL,
-        color=style.INK,
-    )
+    for line in view.plain:
+        axes[names[0]].annotate(
+            line.label,
+            (line.macs / 1e6, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=SMALL,
+            color=style.INK,
+        )
     axes[names[-1]].set_xlabel(
         f"{style.MACS_AXIS} {style.MACS_AXIS_SMALL}", fontsize=8, color=style.INK
     )

@@ -6,9 +6,9 @@ from pandas import DataFrame
 from rich import box
 from rich.table import Table
 
-from afi_search.report.figures import against, count, mega, percent
 from afi_search.report.info import StudyInfo
 from afi_search.report.landmarks import landmarks
+from afi_search.report.notation import against, count, mega, percent
 from afi_search.report.pareto import front
 
 CAPTION = (

@@ -16,10 +16,10 @@ from typing import Any
 from pandas import DataFrame
 
 from afi_search.cost import Cost
-from afi_search.report.figures import against, count, mega, percent
 from afi_search.report.info import StudyInfo
 from afi_search.report.interval import wilson
 from afi_search.report.landmarks import Landmarks
+from afi_search.report.notation import against, count, mega, percent
 from afi_search.report.paper import PaperResult
 from afi_search.report.pareto import comparable, front
 
@@ -286,7 +286,9 @@ def _facts(records: DataFrame, info: StudyInfo) -> tuple[str, ...]:
     full = len(comparable(records))
     parts = [f"{full} of full fidelity ({_plural(info.epochs, 'epoch')})"]
     parts += [
-        f"{states[name]} {name}" for name in ("pruned", "failed", "running", "waiting") if name in states
+        f"{states[name]} {name}"
+        for name in ("pruned", "failed", "running", "waiting")
+        if name in states
     ]
     images = [
         f"{number:,} {what}"

@@ -27,15 +27,11 @@ class Assignment:
         number: of the trial in the ledger.
         architecture: what to build.
         seed: of weights and batches.
-        epochs: how far to train.
-        done: epochs that the ledger knows of.
     """
 
     number: int
     architecture: Architecture
     seed: int
-    epochs: int
-    done: int
 
 
 class Conductor:
@@ -70,12 +66,12 @@ class Conductor:
             proposer.learn(trial)
         self._count = len(trials)
         self._left_over = deque(t.number for t in trials if t.state in UNFINISHED)
-        self._running: set[int] = set()
+        self._entered: dict[int, int] = {}
 
     @property
     def running(self) -> frozenset[int]:
         """Numbers of the trials that are assigned and not finished."""
-        return frozenset(self._running)
+        return frozenset(self._entered)
 
     @property
     def has_next(self) -> bool:
@@ -96,14 +92,12 @@ class Conductor:
                 return None
             trial = self._ledger.add(proposal, self._file.search.seed, self._file.recipe.epochs)
             self._count += 1
-        self._running.add(trial.number)
+        self._entered[trial.number] = len(curve(trial))
         self._on_change(self._ledger.trial(trial.number))
         return Assignment(
             trial.number,
             Architecture.parse(trial.user_attrs["architecture"]),
             trial.user_attrs["seed"],
-            trial.user_attrs["epochs"],
-            len(curve(trial)),
         )
 
     def report(self, number: int, accuracies: Sequence[float], seconds: float) -> bool:
@@ -111,22 +105,24 @@ class Conductor:
 
         Args:
             number: of the trial.
-            accuracies: of every epoch from the first, so that nothing is lost that an earlier
-                driver did not live to enter.
+            accuracies: of every epoch from the first, at least one, so that nothing is lost that
+                an earlier driver did not live to enter.
             seconds: spent in training the trial so far.
         """
-        known = len(curve(self._ledger.trial(number)))
-        self._ledger.note(number, seconds=seconds)
-        for epoch in range(min(known + 1, len(accuracies)), len(accuracies) + 1):
+        first = min(self._entered[number] + 1, len(accuracies))
+        for epoch in range(first, len(accuracies) + 1):
             self._ledger.report(number, epoch, accuracies[epoch - 1])
+            self._entered[number] = epoch
             trial = self._ledger.trial(number)
             if epoch >= trial.user_attrs["epochs"]:
+                self._ledger.note(number, seconds=seconds)
                 self._finish(number, TrialState.COMPLETE, self._values(trial))
                 return True
             if self._pruner.prune(self._ledger.study, trial):
+                self._ledger.note(number, seconds=seconds)
                 self._finish(number, TrialState.PRUNED)
                 return True
-        self._on_change(self._ledger.trial(number))
+        self._on_change(trial)
         return False
 
     def fail(self, number: int, reason: str) -> None:
@@ -136,16 +132,16 @@ class Conductor:
 
     def interrupt(self) -> None:
         """Leave all running trials waiting, for the next driver to go on with."""
-        for number in sorted(self._running):
+        for number in sorted(self._entered):
             self._ledger.wait(number)
             self._on_change(self._ledger.trial(number))
-        self._running.clear()
+        self._entered.clear()
 
     def _finish(
         self, number: int, state: TrialState, values: Sequence[float] | None = None
     ) -> None:
         trial = self._ledger.finish(number, state, values)
-        self._running.discard(number)
+        del self._entered[number]
         self._proposer.learn(trial)
         self._on_change(trial)
 

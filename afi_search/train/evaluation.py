@@ -12,6 +12,9 @@ from afi_search.data.dataset import ImageSet
 from afi_search.train.augment import Normalise
 from afi_search.train.precision import autocast_dtype
 
+CPU_BATCH = 100
+DEVICE_BATCH = 1000
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -34,12 +37,14 @@ def evaluate(
     std: tuple[float, float, float],
     device: torch.device,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
-    batch_size: int = 500,
+    batch_size: int | None = None,
 ) -> Evaluation:
     """Evaluate `model`, which is on `device`, on every image, in eval mode.
 
-    The modes of the model's modules are as before afterwards.
+    The modes of the model's modules are as before afterwards. Without a batch size, the CPU gets
+    batches whose features stay in its cache, other devices batches that fill them.
     """
+    batch_size = batch_size or (CPU_BATCH if device.type == "cpu" else DEVICE_BATCH)
     images = images.to(device)
     normalise = Normalise(mean, std, device)
     dtype = autocast_dtype(precision, device)

@@ -74,7 +74,7 @@ class Trainer:
 
         Args:
             model: takes B x 3 x H x W floats, returns B x num_classes.
-            recipe: how to train it.
+            recipe: how to train it; its `flip` counts where the data is `mirror_safe`.
             data: training and validation images.
             seed: of the order and the augmentation; the weights' is the caller's, see
                 `seed_everything`.
@@ -179,7 +179,7 @@ class Trainer:
             len(self._labels),
             samples,
             pad=self.recipe.pad,
-            flip=self.recipe.flip,
+            flip=self.recipe.flip and self._data.mirror_safe,
             generator=self._generator,
         ).to(self.device)
         mean = 0.0

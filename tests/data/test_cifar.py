@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import socket
 import tarfile
 import threading
 from dataclasses import dataclass
@@ -304,10 +305,35 @@ def test_a_network_that_swallows_everything_does_not_hang(tmp_path, monkeypatch)
     assert asked.is_set()
 
 
+@pytest.mark.parametrize(("sent", "reason"), [(0, "no connection"), (500, "broke off: timed out")])
+def test_a_server_that_falls_silent_does_not_hang(tmp_path, monkeypatch, sent, reason):
+    listener = socket.create_server(("127.0.0.1", 0))
+    answers = []
+
+    def accept():
+        connection, _ = listener.accept()
+        if sent:
+            head = b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n\r\n"
+            connection.sendall(head + bytes(sent))
+        answers.append(connection)
+
+    threading.Thread(target=accept, daemon=True).start()
+    monkeypatch.setattr(Tiny, "url", f"http://127.0.0.1:{listener.getsockname()[1]}/tiny.tar.gz")
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(download, "STALL_SECONDS", 0.3 if sent else 60)
+
+    with pytest.raises(data.DataUnavailable, match=reason):
+        data.locate("tiny", tmp_path / "data")
+
+    assert not (tmp_path / "data").exists()
+    answers[0].close()
+    listener.close()
+
+
 def test_a_disk_that_cannot_be_written_is_the_reason(tmp_path, server):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(data.DataUnavailable, match="Not a directory|File exists"):
+    with pytest.raises(data.DataUnavailable, match=r"Not a directory|File exists"):
         data.locate("tiny", tmp_path / "file")
 
 

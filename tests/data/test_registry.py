@@ -19,7 +19,7 @@ def test_the_data_sets_are_known_before_they_are_read():
 
 
 def test_an_unknown_name_is_answered_with_the_closest():
-    with pytest.raises(data.UnknownDataset, match="'cifar101'.*Did you mean 'cifar10"):
+    with pytest.raises(data.UnknownDataset, match=r"'cifar101'.*Did you mean 'cifar10"):
         data.load("cifar101")
 
 

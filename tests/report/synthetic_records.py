@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pandas as pd
 from pandas import DataFrame
@@ -34,18 +34,19 @@ COLUMNS = (
     "params",
     "paper_gflops",
     "seconds",
+    "origin",
     "curve",
     "reason",
     "started",
     "finished",
 )
-START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
+START = datetime(2026, 11, 20, 8, 0)
 
 
 def study_info(**changes: object) -> StudyInfo:
     facts: dict[str, object] = {
         "name": "resnet32-cifar100",
-        "backbone": "resnet32",
+        "backbones": ("resnet32",),
         "dataset": "cifar100",
         "num_classes": 100,
         "image_size": 32,
@@ -81,6 +82,7 @@ def record(number: int, accuracy: float, macs: float, **changes: object) -> dict
         "params": 400_000,
         "paper_gflops": 2.0,
         "seconds": 90.0,
+        "origin": "tpe",
         "curve": [accuracy] * 9,
         "reason": "",
         "started": pd.Timestamp(START),
@@ -100,13 +102,13 @@ def searched(
 ) -> DataFrame:
     """The records of a search whose accuracies grow with cost, with noise, towards `best`."""
     draw = random.Random(seed)
-    plain = Architecture.plain(info.backbone)
+    plain = Architecture.plain(info.backbones[0])
     rows: list[dict[str, object]] = []
     clock = START
     seen: set[Architecture] = set()
     while len(rows) < trials:
         number = len(rows)
-        architecture = plain if number == 0 else _random_architecture(info.backbone, draw)
+        architecture = plain if number == 0 else _random_architecture(info.backbones[0], draw)
         if architecture in seen:
             continue
         seen.add(architecture)
@@ -128,7 +130,7 @@ def searched(
                 state=state,
                 architecture=str(architecture),
                 id=architecture.id,
-                backbone=info.backbone,
+                backbone=info.backbones[0],
                 epochs=len(curve),
                 full=state == "complete",
                 params=cost.params,

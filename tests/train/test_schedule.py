@@ -26,11 +26,8 @@ def test_step_drops_at_the_papers_epochs():
 
 
 def test_step_drops_by_its_own_factor_at_its_own_fractions():
-    assert rates(10, drops_at=(0.3, 0.6, 0.9), drop=2.0) == [1, 1, 1, 0.5, 0.5, 0.5, 0.25] + [
-        0.25,
-        0.25,
-        0.125,
-    ]
+    expected = [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+    assert rates(10, drops_at=(0.3, 0.6, 0.9), drop=2.0) == expected
 
 
 def test_triangular_rises_to_its_peak_and_falls_to_just_above_zero():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,18 @@ def test_every_image_is_seen_in_every_epoch_in_full_batches(data, monkeypatch):
     assert not torch.equal(seen[0], seen[5])
 
 
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("safe", [True, False])
+def test_images_are_mirrored_where_recipe_and_data_allow_it(data, monkeypatch, flip, safe):
+    mirrored = []
+    monkeypatch.setattr(Trainer, "_step", lambda self, views: mirrored.append(views.mirrored))
+    recipe = RECIPE.model_copy(update={"flip": flip})
+
+    trainer(replace(data, mirror_safe=safe), recipe).run_epoch()
+
+    assert torch.cat(mirrored).any().item() is (flip and safe)
+
+
 def test_a_batch_larger_than_the_set_is_the_set(data):
     training = trainer(data, RECIPE.model_copy(update={"batch_size": 4096}))
 
@@ -227,7 +240,7 @@ def test_a_loss_that_is_no_number_stops_the_training(data, value):
     _, training = exploding(data, at=7, value=value)
     training.run_epoch()
 
-    with pytest.raises(DivergedError, match="loss became (nan|inf) at epoch 2"):
+    with pytest.raises(DivergedError, match=r"loss became (nan|inf) at epoch 2"):
         training.run_epoch()
 
     assert training.epoch == 1

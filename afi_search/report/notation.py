@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+MINUS = "\N{MINUS SIGN}"
+
 
 def percent(accuracy: float) -> str:
     """Write an accuracy of 0..1 in per cent with one digit, without the sign."""
@@ -21,10 +23,15 @@ def count(number: float) -> str:
     return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.1f} K"
 
 
+def signed(value: float, digits: int) -> str:
+    """Write a change with its sign and so many digits after the point."""
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
 def against(value: float, base: float) -> str:
     """Write a value as its difference from a base in per cent, with its sign."""
     change = round(100 * (value / base - 1), 1)
-    return f"{change:+.1f} %".replace("-", "\N{MINUS SIGN}") if change else "\N{PLUS-MINUS SIGN}0 %"
+    return f"{signed(change, 1)} %" if change else "\N{PLUS-MINUS SIGN}0 %"
 
 
 def duration(seconds: float) -> str:

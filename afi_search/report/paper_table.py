@@ -1,0 +1,184 @@
+"""The paper's Tables 4 and 5 beside the counts of the same networks built here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from afi_search.cost import Cost, measure
+from afi_search.report.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, PARAMS_CONVENTION
+from afi_search.report.notation import mega, signed
+from afi_search.report.paper import PaperResult, paper_data, paper_results
+from afi_search.space.architecture import Architecture
+
+SCHEMA_VERSION = 1
+TITLES = {4: "Table 4: CIFAR-100", 5: "Table 5: ImageNet"}
+_UNITS = {"K": 1e3, "M": 1e6}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of the paper and what the network costs that is built here for it.
+
+    Attributes:
+        paper: the row.
+        cost: our counts, at the row's classes and image size.
+    """
+
+    paper: PaperResult
+    cost: Cost
+
+    @property
+    def printed_params(self) -> float:
+        """The paper's number of parameters, as far as it is printed."""
+        figure, unit = self._printed
+        return float(figure) * _UNITS[unit]
+
+    @property
+    def our_params(self) -> str:
+        """Our number of parameters, written as the paper writes it in this row."""
+        unit = self._printed[1]
+        return f"{self.cost.params / _UNITS[unit]:.2f}{unit}"
+
+    @property
+    def params_change(self) -> float:
+        """Our parameters against the printed ones, as a share; 0 where only rounding differs."""
+        if self.our_params == self.paper.printed_params:
+            return 0.0
+        return self.cost.params / self.printed_params - 1
+
+    @property
+    def flops_change(self) -> float:
+        """Our FLOPs, counted as the paper does, against the printed ones, likewise."""
+        printed = self.paper.flops_g or math.nan
+        if round(self.cost.paper_gflops, 2) == printed:
+            return 0.0
+        return self.cost.paper_gflops / printed - 1
+
+    @property
+    def _printed(self) -> tuple[str, str]:
+        printed = self.paper.printed_params or ""
+        return printed[:-1], printed[-1]
+
+
+def compare() -> tuple[Comparison, ...]:
+    """Measure every row of the paper's Tables 4 and 5."""
+    return tuple(
+        Comparison(
+            row,
+            measure(
+                Architecture.parse(row.architecture),
+                num_classes=row.dataset.num_classes,
+                image_size=row.dataset.image_size,
+            ),
+        )
+        for row in paper_results()
+        if row.table is not None
+    )
+
+
+def paper_tables(rows: Sequence[Comparison]) -> RenderableType:
+    """Return both tables for the terminal, with their notes and conventions."""
+    notes = list(dict.fromkeys(row.paper.note for row in rows if row.paper.note))
+    tables = [_table(number, rows, notes) for number in TITLES]
+    remarks = [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
+    conventions = [
+        f"params: {PARAMS_CONVENTION}",
+        f"FLOPs G: {PAPER_FLOPS_CONVENTION}",
+        f"MACs M: in millions; {MACS_CONVENTION}",
+        "=: the printed digits; * another network than the paper counted, see the note",
+    ]
+    return Group(*tables, Text("\n".join([*remarks, "", *conventions])))
+
+
+def paper_tables_json(rows: Iterable[Comparison]) -> str:
+    """Return both tables as JSON, the differences as shares of the printed figures."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "source": paper_data()["source"],
+        "conventions": {
+            "params": PARAMS_CONVENTION,
+            "flops_g": PAPER_FLOPS_CONVENTION,
+            "macs": MACS_CONVENTION,
+            "change": "ours against the printed figure, as a share of it; 0 where ours rounds to "
+            "the printed digits",
+            "same_network": "whether the printed counts are those of the network they name",
+        },
+        "rows": [
+            {
+                "table": row.paper.table,
+                "dataset": row.paper.dataset.name,
+                "model": row.paper.model,
+                "architecture": row.paper.architecture,
+                "same_network": row.paper.same_network,
+                "params": {
+                    "printed": row.printed_params,
+                    "ours": row.cost.params,
+                    "change": row.params_change,
+                },
+                "flops_g": {
+                    "printed": row.paper.flops_g,
+                    "ours": row.cost.paper_gflops,
+                    "change": row.flops_change,
+                },
+                "macs": row.cost.macs,
+                "top1": row.paper.top1,
+                "top5": row.paper.top5,
+                "note": row.paper.note,
+            }
+            for row in rows
+        ],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _table(number: int, rows: Iterable[Comparison], notes: list[str]) -> Table:
+    table = Table(
+        title=TITLES[number],
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("model\n", overflow="fold", min_width=16)
+    for heading in (
+        "params\npaper",
+        "\nours",
+        "\ndiff %",
+        "FLOPs\npaper",
+        "G\nours",
+        "\ndiff %",
+        "MACs M\nours",
+        "top-1\npaper",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        paper = row.paper
+        if paper.table != number:
+            continue
+        remark = f" [{notes.index(paper.note) + 1}]" if paper.note else ""
+        star = "" if paper.same_network else " *"
+        table.add_row(
+            escape(f"{paper.model}{star}{remark}"),
+            paper.printed_params,
+            row.our_params,
+            _shown(row.params_change),
+            f"{paper.flops_g:.2f}",
+            f"{row.cost.paper_gflops:.2f}",
+            _shown(row.flops_change),
+            mega(row.cost.macs),
+            f"{paper.top1:.2f}",
+            style=None if paper.same_network else "dim",
+        )
+    return table
+
+
+def _shown(change: float) -> str:
+    return signed(100 * change, 2) if change else "="

@@ -1,0 +1,45 @@
+"""How the front grew while the study went on."""
+
+from __future__ import annotations
+
+import moocore
+import numpy as np
+import pandas as pd
+from pandas import DataFrame
+
+from afi_search.report.pareto import ACCURACY_UP_MACS_DOWN, comparable
+
+ENDED = ("complete", "pruned", "failed")
+
+
+def hypervolume_over_time(records: DataFrame, reference: tuple[float, float]) -> DataFrame:
+    """Return the front's hypervolume after each trial that ended, in the order of their ends.
+
+    Args:
+        records: the ledger's trials.
+        reference: (accuracy, MACs), as for `hypervolume`.
+
+    Returns:
+        The columns `trials` (ended so far), `hours` (of training, summed over these trials,
+        whether they ran one after the other or not) and `share` (the hypervolume as a share of
+        what a perfect accuracy at no cost would give).
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    ended = records[records["state"].isin(ENDED)].sort_values(["finished", "number"], kind="stable")
+    counts = ended.index.isin(comparable(ended).index)
+    points = ended[["accuracy", "macs"]].to_numpy(dtype=float)
+    whole = (1 - reference[0]) * reference[1]
+    shares = np.zeros(len(ended))
+    for position in np.flatnonzero(counts):
+        so_far = np.ascontiguousarray(points[: position + 1][counts[: position + 1]])
+        area = moocore.hypervolume(so_far, ref=reference, maximise=ACCURACY_UP_MACS_DOWN)
+        shares[position:] = area / whole
+    return pd.DataFrame(
+        {
+            "trials": np.arange(1, len(ended) + 1),
+            "hours": ended["seconds"].to_numpy(dtype=float).cumsum() / 3600,
+            "share": shares,
+        }
+    )

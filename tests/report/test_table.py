@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pandas import DataFrame
+from rich.console import Console
+
+from afi_search.report.table import front_table
+from tests.report.synthetic_records import empty, record, study_info
+
+
+def shown(records: DataFrame, width: int, **facts: object) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(front_table(records, study_info(**facts)))
+    return capture.get()
+
+
+def test_the_front_is_listed_with_its_conventions() -> None:
+    records = DataFrame(
+        [
+            record(1, 0.712, 69_132_160, architecture="resnet32", params=472_756),
+            record(2, 0.706, 55_080_000, architecture="resnet32(base-r4)", params=378_228),
+            record(3, 0.6, 80e6, architecture="resnet32(B-r16)"),
+        ]
+    )
+    text = shown(records, 120)
+    lines = [line.split() for line in text.splitlines()]
+    minus = "\N{MINUS SIGN}"
+    assert ["resnet32(base-r4)", "70.6", "55.08", f"{minus}20.3", "%", "378.2", "K", "2.00", "9",
+            "#2"] in lines  # fmt: skip
+    assert "resnet32(B-r16)" not in text
+    assert "multiply-accumulates of conv and linear layers and AFI scoring, per image" in " ".join(
+        text.split()
+    )
+    assert "resnet32 (plain)" in text
+
+
+def test_nothing_is_cut_off_in_a_terminal_of_80_columns() -> None:
+    name = "resnet32(base-r16-cbam-shared, B-r16-cbam-shared, base-r16-cbam-shared)"
+    text = shown(DataFrame([record(120, 0.712, 1.2e9, architecture=name)]), 80)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    first_column = "".join(line[:20].strip() for line in text.splitlines())
+    assert name.replace(" ", "") in first_column.replace(" ", "")
+    assert "#120" in text and "1,200" in text
+
+
+def test_before_any_full_trial_the_table_says_so() -> None:
+    assert "no trial has reached full fidelity (9 epochs)" in shown(empty(), 120)

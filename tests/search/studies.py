@@ -1,0 +1,94 @@
+"""Studies without training: learning curves by formula, played through the real conductor."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from afi_search.search import Ledger
+from afi_search.search.conductor import Assignment, Conductor
+from afi_search.search.costs import SpaceCosts
+from afi_search.search.proposer import Proposer
+from afi_search.search.pruners import make_pruner
+from afi_search.space import Architecture, Space, SpaceFile
+
+CLASSES, PIXELS = 10, 32
+
+
+def space_file(**changes: Any) -> SpaceFile:
+    """A space of 5 ** 3 = 125 architectures."""
+    settings: dict[str, Any] = {
+        "backbone": "resnet20",
+        "stages": {"all": {"width": ["off", "base", "B"], "ratio": [4], "scorer": ["block", "stage"]}},
+        "data": {"name": "digits"},
+        "recipe": {"epochs": 9},
+        "search": {"trials": 20, "pruner": {"name": "mo-asha", "grace": 1, "peers": 3}},
+    }
+    search = {**settings["search"], **changes.pop("search", {})}
+    return SpaceFile.model_validate({**settings, "search": search, **changes})
+
+
+def accuracy(architecture: Architecture, epoch: int) -> float:
+    """A learning curve that is the architecture's own, and never falls."""
+    level = 0.3 + 0.6 * (int(architecture.id, 16) % 1000) / 1000
+    return level * (1 - 0.5**epoch)
+
+
+def conductor_for(file: SpaceFile, folder: Path, **others: Any) -> tuple[Ledger, Conductor]:
+    folder.mkdir(exist_ok=True)
+    ledger = Ledger.create(folder, "study", file.objectives, file.search.seed)
+    space, costs = Space(file), _costs(file.model_dump_json(exclude={"presets"}))
+    pruner = make_pruner(file.search.pruner, file.recipe.epochs)
+    return ledger, Conductor(
+        ledger, file, Proposer(space, costs, file.objectives), pruner, **others
+    )
+
+
+@lru_cache
+def _costs(json: str) -> SpaceCosts:
+    return SpaceCosts(Space(SpaceFile.model_validate_json(json)), num_classes=CLASSES, image_size=PIXELS)
+
+
+class Killed(Exception):
+    """The driver is gone, in the middle of whatever it was doing."""
+
+
+def play(
+    conductor: Conductor,
+    workers: int = 1,
+    checkpoints: dict[int, int] | None = None,
+    on_epoch: Callable[[int, int], None] = lambda number, epoch: None,
+) -> dict[int, int]:
+    """Run a study to its end; return how many epochs each trial was trained.
+
+    `checkpoints` (trial -> epoch) outlives a driver; `on_epoch` is called when an epoch is trained
+    and checkpointed and before the conductor hears of it.
+    """
+    checkpoints = {} if checkpoints is None else checkpoints
+    trained: dict[int, int] = {}
+    active: deque[Assignment] = deque()
+    while True:
+        while len(active) < workers and conductor.has_next:
+            assignment = conductor.next()
+            assert assignment is not None
+            active.append(assignment)
+            if checkpoints.get(assignment.number) and _tell(conductor, assignment, checkpoints):
+                active.remove(assignment)
+        if not active:
+            return trained
+        assignment = active.popleft()
+        number = assignment.number
+        checkpoints[number] = checkpoints.get(number, 0) + 1
+        trained[number] = trained.get(number, 0) + 1
+        on_epoch(number, checkpoints[number])
+        if not _tell(conductor, assignment, checkpoints):
+            active.append(assignment)
+
+
+def _tell(conductor: Conductor, assignment: Assignment, checkpoints: dict[int, int]) -> bool:
+    epochs = range(1, checkpoints[assignment.number] + 1)
+    curve = [accuracy(assignment.architecture, epoch) for epoch in epochs]
+    return conductor.report(assignment.number, curve, seconds=float(len(curve)))

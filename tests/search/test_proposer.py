@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from afi_search.space import Space
+from tests.search.studies import conductor_for, play, space_file
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+def test_a_small_space_is_tried_whole_once_and_then_the_study_ends(
+    tmp_path: Path, sampler: str
+) -> None:
+    stages = {"all": {"width": ["off", "base"], "ratio": [4], "scorer": ["block", "stage"]}}
+    file = space_file(stages=stages, search={"sampler": sampler, "trials": 1000})
+    ledger, conductor = conductor_for(file, tmp_path)
+    play(conductor, workers=4)
+    tried = ledger.records()["architecture"]
+
+    assert sorted(tried) == sorted(str(a) for a in Space(file).architectures())
+
+
+def test_what_is_listed_first_comes_first_and_is_no_duplicate_later(tmp_path: Path) -> None:
+    first = ["resnet20", "resnet20(B-r16)", "resnet20(base-r4)"]
+    ledger, conductor = conductor_for(space_file(search={"first": first}), tmp_path)
+    play(conductor)
+    records = ledger.records()
+
+    assert list(records["architecture"][:3]) == first
+    assert list(records["origin"][:3]) == ["first"] * 3
+    assert records["architecture"].is_unique
+
+
+def test_nothing_dearer_than_the_constraints_is_tried(tmp_path: Path) -> None:
+    file = space_file(constraints={"macs": "38M", "params": 300_000}, search={"trials": 500})
+    ledger, conductor = conductor_for(file, tmp_path)
+    play(conductor, workers=2)
+    records = ledger.records()
+
+    assert 0 < len(records) < 125
+    assert (records["macs"] <= 38_000_000).all()
+    assert (records["params"] <= 300_000).all()
+
+
+def test_trials_with_parameters_can_be_read_by_the_sampler(tmp_path: Path) -> None:
+    """The ledger's own parameters, those of `first` among them, are Optuna's."""
+    ledger, conductor = conductor_for(space_file(search={"first": ["resnet20"]}), tmp_path)
+    play(conductor)
+    first, *others = ledger.trials()
+
+    assert first.params == {"stage1.width": "off", "stage2.width": "off", "stage3.width": "off"}
+    assert all({"stage1.width", "stage2.width", "stage3.width"} <= set(t.params) for t in others)
+    assert all(set(t.params) == set(t.distributions) for t in others)
+
+
+def test_seeds_make_different_searches(tmp_path: Path) -> None:
+    tried = []
+    for seed in (0, 0, 1):
+        folder = tmp_path / str(len(tried))
+        ledger, conductor = conductor_for(space_file(search={"seed": seed}), folder)
+        play(conductor)
+        tried.append(list(ledger.records()["architecture"]))
+
+    assert tried[0] == tried[1]
+    assert tried[0] != tried[2]

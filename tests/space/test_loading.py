@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from afi_search.space import Space, SpaceFileError
+from afi_search.space.loading import load_space_file, preset_names, preset_note
+
+GOOD = """
+backbone: resnet32
+stages:
+  all: {width: [off, base], ratio: [4]}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def written(text: str) -> Path:
+        path = tmp_path / "space.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return written
+
+
+def mistakes(path: Path) -> list[str]:
+    with pytest.raises(SpaceFileError) as error:
+        load_space_file(path)
+    return str(error.value).splitlines()
+
+
+def test_every_mistake_is_told_at_once_with_its_line_and_what_would_be_right(write) -> None:
+    path = write(
+        """backbone: resnet33
+stages:
+  all: {width: [off, bse], ratio: [4, 0], atention: [se]}
+constraints: {macs: 80X}
+recipe: {epochs: many, lr: -1, shedule: cosine}
+search:
+  trials: 0
+  sampler: tpee
+presets:
+  smoke:
+    recipe: {epochs: 0}
+    serch: {trials: 3}
+"""
+    )
+    expected = [
+        (1, "backbone", "Did you mean 'resnet32'?"),
+        (3, "stages.all.width.1", "'bse' must be one of off, base, B. Did you mean 'base'?"),
+        (3, "stages.all.ratio.1", "0 must be greater than or equal to 1"),
+        (3, "stages.all.atention", "unknown key. Did you mean 'attention'?"),
+        (4, "constraints.macs", "'80X' must be a whole number, like 80M or 470k"),
+        (5, "recipe.epochs", "'many' must be a whole number"),
+        (5, "recipe.lr", "-1 must be greater than 0"),
+        (5, "recipe.shedule", "unknown key. Did you mean 'schedule'?"),
+        (7, "search.trials", "0 must be greater than or equal to 1"),
+        (8, "search.sampler", "'tpee' must be one of tpe, random, nsga2. Did you mean 'tpe'?"),
+        (11, "presets.smoke.recipe.epochs", "0 must be greater than or equal to 1"),
+        (12, "presets.smoke.serch", "unknown key. Did you mean 'search'?"),
+    ]
+
+    told = mistakes(path)
+
+    assert len(told) == len(expected)
+    for line, (number, key, what) in zip(told, expected, strict=True):
+        assert line.startswith(f"{path}:{number}: {key}: ")
+        assert what in line
+
+
+@pytest.mark.parametrize(
+    ("addition", "said"),
+    [
+        ("objectives: [macs]", "objectives: accuracy must be among them"),
+        ("search: {pruner: asha}", "search.pruner: asha looks at accuracy alone"),
+        (
+            "objectives: [accuracy]\nsearch: {pruner: mo-asha}",
+            "search.pruner: mo-asha compares several objectives",
+        ),
+        ("search: {first: [resnet20]}", "search.first.0: resnet20 is not a resnet32"),
+        ("search: {first: [resnet32, resnet32(off)]}", "resnet32 more than once"),
+        (
+            "promote: {backbone: resnet56, stages: [1, 4]}",
+            "promote.stages: resnet56 has 3 stages and 2 are given",
+        ),
+        (
+            "promote: {backbone: resnet56, stages: [1, 4, 1]}",
+            "promote.stages.1: resnet32 has only stages 1 to 3",
+        ),
+        ("data: {train_subset: 32}", "data.train_subset: must be at least recipe.batch_size, 64"),
+        ("architectures: [resnet32]", "backbone: 'architectures' lists what to train"),
+        ("name: ../x", "name: '../x' string should match pattern"),
+        ("recipe: 3", "recipe: 3 must be a mapping of epochs"),
+        ("objectives: accuracy", "objectives: 'accuracy' must be a list, like [accuracy]"),
+        ("backbone: resnet20", "is not YAML"),
+    ],
+)
+def test_parts_must_fit_each_other(write, addition: str, said: str) -> None:
+    assert said in "\n".join(mistakes(write(f"{GOOD}{addition}\n")))
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ("{1: {width: [off]}}", "stages: nothing is said of stage 2, 3"),
+        ("{all: {width: [off]}, 4: {width: [B]}}", "stages.4: resnet32 has stages 1 to 3"),
+        ("{all: {width: []}}", "stages.all.width: [] tuple should have at least 1 item"),
+        ("{all: {width: [B, B]}}", "stages.all.width: B more than once"),
+    ],
+)
+def test_stages_must_be_those_of_the_backbone(write, stages: str, said: str) -> None:
+    assert said in "\n".join(mistakes(write(f"backbone: resnet32\nstages: {stages}\n")))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("backbone: [resnet32", "is not YAML"),
+        ("- resnet32", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("stages: {all: {width: [off]}}", "backbone: is missing"),
+    ],
+)
+def test_what_is_no_space_file(write, text: str, said: str) -> None:
+    assert said in "\n".join(mistakes(write(text)))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "resnet.yaml").write_text(GOOD)
+
+    with pytest.raises(SpaceFileError, match=r"no such file\. Did you mean 'resnet\.yaml'"):
+        load_space_file(tmp_path / "resnt.yaml")
+
+
+def test_numbers_can_be_written_short(write) -> None:
+    file = load_space_file(write(f"{GOOD}constraints: {{macs: 0.5G, params: 470k}}\n"))
+
+    assert (file.constraints.macs, file.constraints.params) == (500_000_000, 470_000)
+
+
+def test_a_preset_replaces_keys_and_leaves_the_others(write) -> None:
+    path = write(
+        f"{GOOD}recipe: {{epochs: 9, lr: 0.5}}\n"
+        "presets:\n  quick: {note: for a look, recipe: {epochs: 2}, search: {trials: 4}}\n"
+    )
+
+    assert preset_names(path) == ["quick"]
+    assert preset_note(path, "quick") == "for a look"
+    plain, quick = load_space_file(path), load_space_file(path, "quick")
+    assert (plain.recipe.epochs, plain.recipe.lr, plain.search.trials) == (9, 0.5, 100)
+    assert (quick.recipe.epochs, quick.recipe.lr, quick.search.trials) == (2, 0.5, 4)
+    with pytest.raises(SpaceFileError, match="Did you mean 'quick'"):
+        load_space_file(path, "quik")
+
+
+@pytest.mark.parametrize("path", sorted(Path("spaces").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_space_file_of_the_project_is_right(path: Path) -> None:
+    for preset in [None, *preset_names(path)]:
+        assert Space.load(path, preset).size > 0
