@@ -12,7 +12,7 @@ from afi_search.data.registry import (
     read,
     register,
 )
-from afi_search.data.splits import Split, SplitError, split
+from afi_search.data.splits import Split, SplitError, split, trained_images
 
 __all__ = [
     "DataCorrupt",
@@ -31,4 +31,5 @@ __all__ = [
     "read",
     "register",
     "split",
+    "trained_images",
 ]

@@ -158,6 +158,7 @@ def _source(name: str, reader: Reader, num_classes: int, **facts: Any) -> Source
         num_classes=num_classes,
         image_size=32,
         mirror_safe=True,
+        train_images=50_000,
         validation=5000,
         prepare=partial(prepare, name, reader),
         read=partial(read, name, reader),

@@ -43,6 +43,7 @@ register(
         mean=(0.3049, 0.3049, 0.3049),
         std=(0.3758, 0.3758, 0.3758),
         mirror_safe=False,
+        train_images=1437,
         validation=287,
         prepare=prepare,
         read=read,

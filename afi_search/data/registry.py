@@ -27,6 +27,7 @@ class Source:
 
     Attributes:
         name, num_classes, image_size, mean, std, mirror_safe, validation: as in `Dataset`.
+        train_images: in its training set, the ones to hold out included.
         prepare: given the folder and whether it may download, makes sure that every file is
             there and whole; raises DataUnavailable or DataCorrupt.
         read: given the folder, returns the training and the test images; trusts the files.
@@ -38,6 +39,7 @@ class Source:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     mirror_safe: bool
+    train_images: int
     validation: int
     prepare: Callable[[Path, bool], None]
     read: Callable[[Path], tuple[ImageSet, ImageSet]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from afi_search.data.dataset import Dataset, ImageSet
+from afi_search.data.registry import Source
 from afi_search.data.stratify import held_out
 from afi_search.errors import UserError
 
@@ -67,6 +68,12 @@ def split(
         std=data.std,
         mirror_safe=data.mirror_safe,
     )
+
+
+def trained_images(source: Source, validation: int | None, train_subset: int | None) -> int:
+    """Return how many images `split` leaves to train on, without reading the data set."""
+    left = source.train_images - (source.validation if validation is None else validation)
+    return left if train_subset is None else min(left, train_subset)
 
 
 def _subset(images: ImageSet, limit: int | None, key: str) -> ImageSet:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pandas import DataFrame
 
 KINDS = ("full fidelity", "pruned", "failed", "not finished")
+SAVED = "saved by pruning"
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ def effort(records: DataFrame, full_epochs: int) -> Effort:
     by_kind = records.assign(kind=kinds).groupby("kind")[["epochs", "seconds"]].sum()
     pruned = records[(records["state"] == "pruned") & (records["epochs"] > 0)]
     left = (full_epochs - pruned["epochs"]).clip(lower=0)
+    present = [kind for kind in KINDS if by_kind["epochs"].get(kind, 0) > 0]
     return Effort(
-        epochs={kind: int(by_kind["epochs"].get(kind, 0)) for kind in KINDS},
-        seconds={kind: float(by_kind["seconds"].get(kind, 0.0)) for kind in KINDS},
+        epochs={kind: int(by_kind["epochs"][kind]) for kind in present},
+        seconds={kind: float(by_kind["seconds"][kind]) for kind in present},
         epochs_saved=int(left.sum()),
         seconds_saved=float((left * pruned["seconds"] / pruned["epochs"]).sum()),
     )

@@ -45,8 +45,7 @@ td.name { text-align: left; font-family: ui-monospace, monospace; font-size: .93
 # A page is scrolled with the finger that would otherwise zoom into a plot.
 _ON_A_PHONE = """
 if (window.matchMedia('(max-width: 600px)').matches) {
-  Plotly.relayout('{plot_id}', {dragmode: false, 'margin.l': 52, 'margin.r': 6, 'font.size': 11,
-    'xaxis.title.font.size': 11});
+  Plotly.relayout('{plot_id}', {dragmode: false, 'font.size': 11, 'xaxis.title.font.size': 11});
 }
 """
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from pandas import DataFrame
 
 from afi_search.report import html
-from afi_search.report.effort import KINDS, Effort, effort
+from afi_search.report.effort import Effort, effort
 from afi_search.report.files import write_atomically
 from afi_search.report.front_page import conventions, front_section, reading_help
 from afi_search.report.importance import FEWEST_TRIALS, importance
@@ -96,7 +96,19 @@ def _curves(
         return
     yield "<h2>Learning curves</h2>"
     yield _plot(curves_figure(records, best, info, marks), "curves")
-    yield html.small("Each mark stands where a trial ended; a name in the legend hides its trials.")
+    yield html.small(
+        "Each mark stands where a trial ended; a name in the legend hides its trials."
+        + _pruned_when(records)
+    )
+
+
+def _pruned_when(records: DataFrame) -> str:
+    after = records.loc[records["state"] == "pruned", "epochs"].value_counts().sort_index()
+    if after.empty:
+        return ""
+    return (
+        f" Pruned: {', '.join(f'{number} after epoch {epoch}' for epoch, number in after.items())}."
+    )
 
 
 def _choices(
@@ -166,10 +178,11 @@ def _stage_table(effects: list[StageEffect], plain_macs: float) -> str:
 
 def _cost(records: DataFrame, info: StudyInfo) -> Iterator[str]:
     spent = effort(records, info.epochs)
-    if not sum(spent.epochs.values()):
+    if not spent.epochs:
         return
     yield "<h2>What the study cost</h2>"
-    yield _plot(effort_figure(spent), "effort", "strip")
+    if len(spent.epochs) > 1 or spent.epochs_saved:
+        yield _plot(effort_figure(spent), "effort", "strip")
     yield _effort_table(spent)
     if spent.epochs_saved:
         yield html.small(
@@ -181,19 +194,11 @@ def _cost(records: DataFrame, info: StudyInfo) -> Iterator[str]:
 
 def _effort_table(spent: Effort) -> str:
     rows = [
-        (kind, f"{spent.epochs[kind]:,}", duration(spent.seconds[kind]))
-        for kind in KINDS
-        if spent.epochs[kind]
+        (name, f"{epochs:,}", duration(spent.seconds[name]))
+        for name, epochs in spent.epochs.items()
     ]
-    rows.append(
-        (
-            "all",
-            f"{sum(spent.epochs.values()):,}",
-            duration(sum(spent.seconds.values())),
-        )
-    )
-    if spent.epochs_saved:
-        rows.append(("saved by pruning", f"{spent.epochs_saved:,}", duration(spent.seconds_saved)))
+    total = (sum(spent.epochs.values()), sum(spent.seconds.values()))
+    rows.append(("all that was trained", f"{total[0]:,}", duration(total[1])))
     columns = {"trials": "text", "epochs": "number", "time in training": "number"}
     return html.table(columns, rows)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from afi_search.data import get_source
+from afi_search.data import get_source, trained_images
 from afi_search.report.info import StudyInfo
 from afi_search.search import Ledger
 from afi_search.search.study import StudyFile
@@ -37,7 +37,7 @@ def study_info(study: StudyFile) -> StudyInfo:
         preset=study.preset,
         device=facts.pop("device", ""),
         seed=file.search.seed,
-        train_images=file.data.train_subset,
+        train_images=trained_images(source, file.data.validation, file.data.train_subset),
         validation_images=min(held_out, file.data.validation_subset or held_out),
         note=study.note,
         environment=facts,

@@ -11,7 +11,7 @@ from pandas import DataFrame
 from afi_search.report import style
 from afi_search.report.canvas import dress
 from afi_search.report.choices import choice_table, levels_of
-from afi_search.report.effort import KINDS, Effort
+from afi_search.report.effort import KINDS, SAVED, Effort
 from afi_search.report.info import StudyInfo
 from afi_search.report.landmarks import Landmarks
 from afi_search.report.notation import signed
@@ -24,6 +24,7 @@ FAILED = "#cc79a7"
 SHADES = ("#d5dbe1", "#a9b5c1", "#7b8794", "#3e4c59")
 EFFORT_COLOURS = dict(zip(KINDS, (style.FRONT, style.OTHERS, FAILED, style.GRID), strict=True))
 MOST_CHOICES = 16
+MOST_TICKS = 12
 NOT_APPLICABLE = "\N{EN DASH}"
 
 
@@ -42,7 +43,8 @@ def progress_figure(progress: DataFrame, over: str) -> go.Figure:
         )
     )
     dress(figure, showlegend=False)
-    figure.update_xaxes(title_text=title, rangemode="tozero")
+    whole_ticks = over == "trials" and len(progress) <= MOST_TICKS
+    figure.update_xaxes(title_text=title, rangemode="tozero", dtick=1 if whole_ticks else None)
     figure.update_yaxes(title_text="hypervolume, % of the box")
     if len(progress) and progress["share"].max() > 0:
         reached = 100 * progress.loc[progress["share"] > 0, "share"]
@@ -60,8 +62,8 @@ def curves_figure(
     state = records["state"].to_numpy()
     drawn = records["curve"].map(bool).to_numpy()
     groups = [
-        ("pruned", state == "pruned", style.PRUNED, 0.6, "x-thin-open"),
-        ("other trials of full fidelity", full & ~on_front, style.OTHERS, 0.8, "circle"),
+        ("other trials of full fidelity", full & ~on_front, style.OTHERS, 0.7, "circle"),
+        ("pruned", state == "pruned", style.SOFT, 0.6, "x-thin-open"),
         ("failed", state == "failed", FAILED, 0.9, "x"),
         (
             "not finished",
@@ -108,7 +110,11 @@ def curves_figure(
             )
         )
     dress(figure)
-    figure.update_xaxes(title_text="epoch", range=[0, info.epochs * 1.03])
+    figure.update_xaxes(
+        title_text="epoch",
+        range=[1 - 0.04 * info.epochs, 1.04 * info.epochs],
+        dtick=1 if info.epochs <= MOST_TICKS else None,
+    )
     figure.update_yaxes(title_text=style.Y_AXES["main"])
     return figure
 
@@ -234,19 +240,19 @@ def stage_figure(effects: Sequence[StageEffect], plain_macs: float) -> go.Figure
                 },
                 name=f"width {width}",
                 mode="markers+text",
-                text=[f"{change} % MACs" for change in macs],
+                text=[f"{change} %" for change in macs],
                 textposition="middle right",
                 textfont={"size": 10, "color": style.SOFT},
                 marker={"color": colour, "symbol": symbol, "size": 10},
                 customdata=[[effect.stage, effect.trials] for effect in chosen],
                 hovertemplate=f"stage %{{customdata[0]}}, width {width}, in %{{customdata[1]}} "
-                "trials<br>%{y:+.2f} points, %{text}<extra></extra>",
+                "trials<br>%{y:+.2f} points, %{text} MACs<extra></extra>",
             )
         )
     dress(figure)
     stages = sorted({effect.stage for effect in effects})
     figure.update_xaxes(
-        range=[stages[0] - 0.5, stages[-1] + 0.6],
+        range=[stages[0] - 0.5, stages[-1] + 0.7],
         tickvals=stages,
         ticktext=[f"stage {stage}" for stage in stages],
         showgrid=False,
@@ -258,11 +264,9 @@ def stage_figure(effects: Sequence[StageEffect], plain_macs: float) -> go.Figure
 
 def effort_figure(spent: Effort) -> go.Figure:
     """Draw the epochs that were trained, and those that pruning saved, as one bar."""
-    parts = [
-        (kind, spent.epochs[kind], EFFORT_COLOURS[kind]) for kind in KINDS if spent.epochs[kind]
-    ]
+    parts = [(kind, epochs, EFFORT_COLOURS[kind]) for kind, epochs in spent.epochs.items()]
     if spent.epochs_saved:
-        parts.append(("saved by pruning", spent.epochs_saved, "white"))
+        parts.append((SAVED, spent.epochs_saved, "white"))
     figure = go.Figure(
         [
             go.Bar(

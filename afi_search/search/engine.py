@@ -5,6 +5,7 @@ Every decision is the conductor's, on the ledger; what Tune would keep for itsel
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
@@ -81,7 +82,7 @@ def ray_session(address: str | None = None) -> Iterator[str]:
         context = ray.init(
             address=address,
             include_dashboard=None if address else True,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             log_to_driver=False,
             configure_logging=True,
         )
@@ -113,7 +114,7 @@ def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capa
         {"cpu": job.threads, "gpu": capacity.gpus},
     )
     with _asked_to_stop() as stop, tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
-        # Not tune.Tuner: it pickles the searcher to restore it later, and the ledger does that here.
+        # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
         tune.run(
             worker,
             name="trials",

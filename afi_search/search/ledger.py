@@ -19,6 +19,7 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.cost import Cost
@@ -81,7 +82,7 @@ class Ledger:
         study = optuna.create_study(
             study_name=name, storage=storage, directions=directions, load_if_exists=True
         )
-        if [direction.name.lower() for direction in study.directions] != directions:
+        if study.directions != directions:
             raise LedgerError(
                 f"{folder / LEDGER_FILE}: was made for {len(study.directions)} objectives, and "
                 f"the space file has {', '.join(objectives)}"
@@ -169,9 +170,10 @@ class Ledger:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
 
-def directions_of(objectives: Sequence[str]) -> list[str]:
+def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
     """Return Optuna's direction of each objective: accuracy up, every cost down."""
-    return ["maximize" if name == "accuracy" else "minimize" for name in objectives]
+    up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    return [up if name == "accuracy" else down for name in objectives]
 
 
 class _Connection(sqlite3.Connection):

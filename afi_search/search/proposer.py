@@ -65,9 +65,7 @@ class Proposer:
         """
         if self.exhausted:
             return None
-        proposal = (
-            next(self._first(), None) or self._ask(number) or self._draw(_seed(self._search, number))
-        )
+        proposal = next(self._first(), None) or self._ask(number) or self._draw(number)
         self._copied[number] = self._begin_proposal(proposal)
         return proposal
 
@@ -97,9 +95,9 @@ class Proposer:
                 )
         return None
 
-    def _draw(self, seed: int) -> Proposal:
+    def _draw(self, number: int) -> Proposal:
         """Draw uniformly from what is left; where that is rare, walk from a random place."""
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(_seed(self._search, number))
         size = len(self._space)
         for index in random.integers(size, size=_DRAWS):
             if self._is_left(architecture := self._space[int(index)]):

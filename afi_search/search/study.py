@@ -115,7 +115,9 @@ def open_study(folder: Path, asked: StudyFile) -> StudyFile:
         before = StudyFile.read(folder)
         changes = list(_changes(_fixed(before.space), _fixed(asked.space)))
         if changes:
-            listed = "\n".join(f"  {key}: {old!r} in the study, {new!r} now" for key, old, new in changes)
+            listed = "\n".join(
+                f"  {key}: {old!r} in the study, {new!r} now" for key, old, new in changes
+            )
             raise StudyError(
                 f"{folder}: was started with other settings, and its trials would not compare:\n"
                 f"{listed}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,15 @@ from afi_search.data import ImageSet, Split
 from afi_search.nn import build
 from afi_search.search.conductor import Assignment
 from afi_search.space import Architecture, Recipe
-from afi_search.train import DivergedError, Trainer, load, save, seed_everything
+from afi_search.train import (
+    CorruptCheckpoint,
+    DivergedError,
+    Trainer,
+    delete,
+    load,
+    save,
+    seed_everything,
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,9 @@ class TrialWorker(tune.Trainable):
     result too (`failed`, with the reason): the actor lives on for the next trial.
     """
 
-    def setup(self, config: dict[str, Any], job: Job, data: SharedSplit) -> None:
+    def setup(  # type: ignore[override]  # with_parameters adds job and data
+        self, config: dict[str, Any], job: Job, data: SharedSplit
+    ) -> None:
         """Begin the trial of `config`, from its checkpoint where there is one."""
         self._job = job
         self._data = data
@@ -148,7 +159,13 @@ class TrialWorker(tune.Trainable):
         trainer = Trainer(
             model, self._job.recipe, self._tensors, seed=self._seed, device=self._device
         )
-        state = load(self._job.checkpoint(self._number))
+        folder = self._job.checkpoint(self._number)
+        try:
+            state = load(folder)
+        except CorruptCheckpoint as error:
+            warnings.warn(f"{error} The trial begins again.", stacklevel=2)
+            delete(folder)
+            state = None
         if state is not None:
             trainer.load_state_dict(state)
         return trainer, state is not None

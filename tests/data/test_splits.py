@@ -48,6 +48,16 @@ def test_images_keep_their_labels(digits):
         assert label_of[image.numpy().tobytes()] == label
 
 
+@pytest.mark.parametrize("validation", [None, 100])
+@pytest.mark.parametrize("limit", [None, 200, 5000])
+def test_the_images_to_train_on_are_counted_without_reading(digits, validation, limit):
+    parts = split(digits, validation=validation, train_subset=limit)
+
+    counted = data.trained_images(data.get_source("digits"), validation, limit)
+
+    assert counted == len(parts.train)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -22,7 +22,9 @@ def space_file(**changes: Any) -> SpaceFile:
     """A space of 5 ** 3 = 125 architectures."""
     settings: dict[str, Any] = {
         "backbone": "resnet20",
-        "stages": {"all": {"width": ["off", "base", "B"], "ratio": [4], "scorer": ["block", "stage"]}},
+        "stages": {
+            "all": {"width": ["off", "base", "B"], "ratio": [4], "scorer": ["block", "stage"]}
+        },
         "data": {"name": "digits"},
         "recipe": {"epochs": 9},
         "search": {"trials": 20, "pruner": {"name": "mo-asha", "grace": 1, "peers": 3}},
@@ -49,7 +51,8 @@ def conductor_for(file: SpaceFile, folder: Path, **others: Any) -> tuple[Ledger,
 
 @lru_cache
 def _costs(json: str) -> SpaceCosts:
-    return SpaceCosts(Space(SpaceFile.model_validate_json(json)), num_classes=CLASSES, image_size=PIXELS)
+    space = Space(SpaceFile.model_validate_json(json))
+    return SpaceCosts(space, num_classes=CLASSES, image_size=PIXELS)
 
 
 class Killed(Exception):

@@ -17,10 +17,11 @@ from optuna.trial import FrozenTrial
 
 
 class MultiObjectiveAsha(BasePruner):
-    """Stop a trial whose (accuracy, MACs) at a rung rank below the best 1 / `reduction` of its peers.
+    """Stop a trial that ranks below the best 1 / `reduction` of its peers at a rung.
 
     The rungs are `grace`, `grace * reduction`, `grace * reduction ** 2`, ... epochs. A trial is
-    compared with every trial that has reached the rung, by the accuracies at exactly that epoch.
+    compared with every trial that has reached the rung, by MACs and the accuracies at exactly that
+    epoch.
     What is not dominated there is never stopped. Nothing is remembered outside the study.
 
     Args:
@@ -88,7 +89,8 @@ def keeps(peers: np.ndarray, reduction: int) -> np.ndarray:
     losses = peers * (-1.0, 1.0)
     rank = moocore.pareto_rank(losses)
     contribution = _contributions(losses, rank)
-    better = (rank[:, None] < rank) | ((rank[:, None] == rank) & (contribution[:, None] > contribution))
+    tied = rank[:, None] == rank
+    better = (rank[:, None] < rank) | (tied & (contribution[:, None] > contribution))
     place = better.sum(axis=0)
     return (rank == 0) | (place < len(peers) // reduction)
 

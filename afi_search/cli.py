@@ -1,0 +1,46 @@
+"""The command line: afi-search run | front | inspect | ..."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from afi_search.errors import exits_on_mistake
+from afi_search.inspect import inspect_space
+from afi_search.report.export import write_report
+from afi_search.report.study import read_study
+from afi_search.report.table import front_table
+from afi_search.run import run
+
+app = typer.Typer(
+    name="afi-search",
+    help="Find where Attentive Feature Integration (AFI) pays in a CNN.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+
+@exits_on_mistake
+def front(
+    study: Annotated[Path, typer.Argument(help="A study's folder, like studies/resnet32-digits.")],
+) -> None:
+    """Write a study's front (csv, json, html, png) and all its trials (csv)."""
+    records, info = read_study(study)
+    paths = write_report(records, info, study)
+    console.print(front_table(records, info))
+    console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
+
+
+app.command()(run)
+app.command()(front)
+app.command("inspect")(inspect_space)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

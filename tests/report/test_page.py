@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pandas import DataFrame, concat
+
+from afi_search.report.page import write_page
+from tests.report.browser import OpenedPage, open_page
+from tests.report.synthetic_records import empty, searched, study_info
+
+INFO = study_info()
+EVERYTHING = [
+    "front",
+    "progress-trials",
+    "progress-hours",
+    "curves",
+    "stages",
+    "importance",
+    "choices",
+    "effort",
+]
+
+
+def two_backbones() -> DataFrame:
+    parts = [
+        searched(4, info=study_info(backbones=(name,)), pruning=False)
+        for name in ("resnet20", "resnet32")
+    ]
+    records = concat(parts, ignore_index=True)
+    return records.assign(number=range(len(records)))
+
+
+def drawn(page: OpenedPage) -> list[str]:
+    """The plots in which the browser has really drawn marks, lines or bars."""
+    parts = re.split(r'<div id="([\w-]+)" class="[^"]*js-plotly-plot', page.dom)[1:]
+    return [
+        name
+        for name, content in zip(parts[::2], parts[1::2], strict=True)
+        if re.search(r'<path class="(point|js-line)"|<g class="point">', content)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("records", "info", "plots"),
+    [
+        pytest.param(searched(60, info=INFO), INFO, EVERYTHING, id="whole study"),
+        pytest.param(
+            searched(3, info=INFO, best=0.16, pruning=False),
+            INFO,
+            ["front", "progress-trials", "progress-hours", "curves", "choices"],
+            id="three trials",
+        ),
+        pytest.param(
+            searched(9, info=INFO, full_share=0).iloc[4:],
+            INFO,
+            ["front", "curves", "effort"],
+            id="no full trial",
+        ),
+        pytest.param(
+            two_backbones(),
+            study_info(backbones=("resnet20", "resnet32")),
+            ["front", "progress-trials", "progress-hours", "curves"],
+            id="two backbones",
+        ),
+        pytest.param(
+            empty(), study_info(dataset="digits", num_classes=10), [], id="before any trial"
+        ),
+    ],
+)
+def test_a_browser_draws_every_plot_without_complaint(
+    records: DataFrame, info: object, plots: list[str], tmp_path: Path
+) -> None:
+    page = write_page(records, info, tmp_path / "study")  # type: ignore[arg-type]
+    assert page.name == "report.html"
+    opened = open_page(page, tmp_path / "profile")
+    assert opened.console == []
+    assert drawn(opened) == plots
+
+
+def test_the_page_tells_what_was_pruned_saved_and_lost(tmp_path: Path) -> None:
+    records = searched(60, info=INFO)
+    text = write_page(records, INFO, tmp_path).read_text(encoding="utf-8")
+    pruned = records[records["state"] == "pruned"]
+    for epoch, number in pruned["epochs"].value_counts().items():
+        assert f"{number} after epoch {epoch}" in text
+    saved = int((INFO.epochs - pruned["epochs"]).sum())
+    assert f"there would have been {saved:,} epochs more" in text
+    assert "loss became nan at epoch 3" in text
+    assert "0123abc" in text
+
+
+def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
+    text = write_page(searched(12, info=INFO), INFO, tmp_path).read_text(encoding="utf-8")
+    assert re.findall(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=\"(?!data:)", text) == []
