@@ -94,7 +94,11 @@ def run(
                 make_pruner(file.search.pruner, file.recipe.epochs),
                 screen.changed,
             )
-            finished = not conductor.has_next or train(conductor, file, folder, data, address)
+            finished = True
+            if conductor.has_next:
+                finished = train(conductor, file, folder, data, address)
+            else:
+                console.print("The study is complete: there is nothing left to train.")
     report(ledger, study, folder)
     if not finished:
         console.print("[bold]Interrupted.[/] Nothing is lost; the same command goes on.")
@@ -158,7 +162,7 @@ def train(
     conductor: Conductor, file: SpaceFile, folder: Path, data: str | None, address: str | None
 ) -> bool:
     """Run the study's trials on Ray; return whether they all came to their end."""
-    shared = SharedSplit.of(
+    shared = SharedSplit(
         split(
             read(file.data.name, data or file.data.folder),
             validation=file.data.validation,

@@ -47,6 +47,7 @@ class AFI(nn.Module, ABC, Generic[State]):
     @abstractmethod
     def __init__(self, channels: int, hidden: int, readers: int) -> None:
         super().__init__()
+        self.readers = readers
 
     @abstractmethod
     def add(self, state: State | None, feature: Tensor) -> State:
@@ -114,7 +115,6 @@ class StageAFI(AFI[RunningMean]):
 
     def __init__(self, channels: int, hidden: int, readers: int) -> None:
         super().__init__(channels, hidden, readers)
-        self.readers = readers
         self.scorer = Scorer(channels, hidden)
 
     def add(self, state: RunningMean | None, feature: Tensor) -> RunningMean:

@@ -9,14 +9,16 @@ one block, have the same widths and depths in both.
 
 from __future__ import annotations
 
+import math
 import re
 from functools import partial
 from types import MappingProxyType
 
 from torch import Tensor, nn
 
+from afi_search.nn.block import Block
 from afi_search.nn.initialise import initialise
-from afi_search.nn.stage import Block, Stage
+from afi_search.nn.stage import Stage
 from afi_search.nn.stem import IMAGE_SIZES, has_cifar_stem
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
 
@@ -72,7 +74,9 @@ class InvertedResidual(Block):
     ) -> None:
         super().__init__()
         activation = nn.ReLU if cifar else nn.ReLU6
-        self.expand = conv_norm(inputs, first, 1, activation) if first else nn.Identity()
+        self.expand = conv_norm(inputs, first, 1) if first else nn.Identity()
+        self.expands = bool(first)
+        self.ceiling = math.inf if cifar else 6.0
         self.depthwise = conv_norm(second, hidden, 3, activation, stride=stride, groups=hidden)
         self.project = conv_norm(hidden, outputs, 1)
         self.residual = stride == 1 and (cifar or inputs == outputs)
@@ -80,8 +84,11 @@ class InvertedResidual(Block):
         self.shortcut = conv_norm(inputs, outputs, 1) if changes_width else nn.Identity()
 
     def first(self, x: Tensor) -> Tensor:
-        feature: Tensor = self.expand(x)
-        return feature
+        y: Tensor = self.expand(x)
+        return y
+
+    def activate(self, y: Tensor) -> Tensor:
+        return super().activate(y) if self.expands else y
 
     def second(self, feature: Tensor) -> Tensor:
         y: Tensor = self.depthwise(feature)

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 
+from afi_search.nn.block import Block
 from afi_search.nn.initialise import initialise
-from afi_search.nn.stage import Block, Stage
+from afi_search.nn.stage import Stage
 from afi_search.nn.stem import IMAGE_SIZES, stem
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
 
@@ -42,7 +43,8 @@ class BasicBlock(Block):
         self.downsample = shortcut(inputs, channels, stride)
 
     def first(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y: Tensor = self.bn1(self.conv1(x))
+        return y
 
     def second(self, feature: Tensor) -> Tensor:
         y: Tensor = self.bn2(self.conv2(feature))
@@ -89,7 +91,8 @@ class Bottleneck(Block):
         self.downsample = shortcut(inputs, outputs, stride)
 
     def first(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y: Tensor = self.bn1(self.conv1(x))
+        return y
 
     def second(self, feature: Tensor) -> Tensor:
         return F.relu(self.bn2(self.conv2(feature)), inplace=True)

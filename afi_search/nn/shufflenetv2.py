@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from afi_search.nn.block import Block
 from afi_search.nn.initialise import initialise
-from afi_search.nn.stage import Block, Stage
+from afi_search.nn.stage import Stage
 from afi_search.nn.stem import IMAGE_SIZES, stem
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
 
@@ -42,7 +43,7 @@ class ShuffleBlock(Block):
         self.branch2 = nn.Sequential(
             nn.Conv2d(inputs // 2 if self.halves else inputs, first, 1, bias=False),
             nn.BatchNorm2d(first),
-            nn.ReLU(inplace=True),
+            nn.Identity(),  # torchvision's ReLU; here the stage activates
             nn.Conv2d(second, channels, 3, stride, padding=1, groups=channels, bias=False),
             nn.BatchNorm2d(channels),
             nn.Conv2d(channels, channels, 1, bias=False),
@@ -51,7 +52,7 @@ class ShuffleBlock(Block):
         )
 
     def first(self, x: Tensor) -> Tensor:
-        return self._run(range(3), x.chunk(2, dim=1)[1] if self.halves else x)
+        return self._run(range(2), x.chunk(2, dim=1)[1] if self.halves else x)
 
     def second(self, feature: Tensor) -> Tensor:
         return self._run(range(3, 5), feature)

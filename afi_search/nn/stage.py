@@ -1,13 +1,13 @@
 """A stage that carries features from block to block: the one place where AFI meets a backbone.
 
-A family writes its blocks in three steps (`Block`) and hands the stage a function that makes
-them; everything about AFI is decided here.
+A family writes its blocks in steps (`Block`) and hands the stage a function that makes them;
+everything about AFI is decided here.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,29 +16,9 @@ from torch import Tensor, nn
 
 from afi_search.nn.afi import AFI, BlockAFI, Scorer, StageAFI
 from afi_search.nn.attention import make_attention
+from afi_search.nn.block import Block
+from afi_search.nn.join import activate_and_join
 from afi_search.space import StageChoice, StageShape, afi_channels, hidden_units
-
-
-class Block(nn.Module, ABC):
-    """A block in three steps, so that AFI can step in before its second convolution."""
-
-    @abstractmethod
-    def first(self, x: Tensor) -> Tensor:
-        """Return the first convolution's output after batch norm and ReLU: the feature X_i."""
-
-    @abstractmethod
-    def second(self, feature: Tensor) -> Tensor:
-        """Return the second convolution's output after batch norm and what follows it directly.
-
-        `feature` is what the second convolution reads: X_i, or X_i and R, concatenated.
-        """
-
-    @abstractmethod
-    def last(self, y: Tensor, x: Tensor) -> Tensor:
-        """Finish the block, given what `second` returned and the block's input."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.second(self.first(x)), x)
 
 
 MakeBlock = Callable[[int, int], Block]
@@ -104,21 +84,56 @@ class Stage(nn.Module):
 
     def _integrating(self, x: Tensor, afi: AFI[Any]) -> Tensor:
         transition, *readers = self
-        first = transition.first(x)
-        second = transition.second(first)
-        x = transition.last(second, x)
-        source = transition_source(first, second, x, self.channels)
-        state = None if source is None else afi.add(None, source)
+        carried = Carried(afi, self.channels)
+        x = transition(x, partial(carried.hold, transition), carried.choose)
         for reader, block in enumerate(readers):
-            feature = block.first(x)
-            starts_list = state is None
-            if state is None:
-                state = afi.add(None, feature)
-            integrated = self.attention[reader](afi.read(state, reader))
-            x = block.last(block.second(torch.cat((feature, integrated), dim=1)), x)
-            if not starts_list and block is not readers[-1]:
-                state = afi.add(state, feature)
+            x = block(x, partial(carried.join, reader, block, self.attention[reader]))
         return x
+
+
+class Carried:
+    """What is carried through a stage in one forward pass.
+
+    Args:
+        afi: of the stage.
+        channels: C' of its features.
+    """
+
+    def __init__(self, afi: AFI[Any], channels: int) -> None:
+        self._afi = afi
+        self._channels = channels
+        self._state: Any = None
+        self._held: Tensor | None = None
+
+    def hold(self, transition: Block, y: Tensor) -> Tensor:
+        """Activate the transition block's feature; keep it until it is known whether it fits."""
+        self._held = transition.activate(y)
+        return self._held
+
+    def choose(self, second: Tensor) -> Tensor:
+        """Take X_1 from the transition block, given its second convolution's output."""
+        assert self._held is not None
+        source = transition_source(self._held, second, self._channels)
+        self._held = None
+        if source is not None:
+            self._state = self._afi.add(None, source)
+        return second
+
+    def join(self, reader: int, block: Block, attention: nn.Module, y: Tensor) -> Tensor:
+        """Return X_i and R for a block, concatenated, given its feature before activation."""
+        if self._state is None:
+            feature = block.activate(y)
+            self._state = self._afi.add(None, feature)
+            return torch.cat((feature, attention(self._afi.read(self._state, reader))), dim=1)
+        integrated = attention(self._afi.read(self._state, reader))
+        if torch.is_grad_enabled():
+            joined, feature = activate_and_join(y, integrated, block.ceiling)
+        else:
+            feature = block.activate(y)
+            joined = torch.cat((feature, integrated), dim=1)
+        if reader + 1 < self._afi.readers:
+            self._state = self._afi.add(self._state, feature)
+        return joined
 
 
 def split_channels(shape: StageShape, choice: StageChoice | None) -> tuple[int, int]:
@@ -130,18 +145,16 @@ def split_channels(shape: StageShape, choice: StageChoice | None) -> tuple[int, 
     return first, first + integrated
 
 
-def transition_source(
-    first: Tensor, second: Tensor, output: Tensor, channels: int
-) -> Tensor | None:
+def transition_source(first: Tensor, second: Tensor, channels: int) -> Tensor | None:
     """Return X_1, B x channels x H x W, from what the transition block computed, or None.
 
     Args:
         first: the transition block's X, after ReLU.
-        second: its second convolution's output; ReLU is applied here, for those that have none.
-        output: what the block returns; X_1 must have its height and width.
+        second: its second convolution's output, of the stage's height and width; ReLU is applied
+            here, for those that have none.
     """
     for feature, activate in ((first, False), (second, True)):
-        if feature.shape[2:] == output.shape[2:] and feature.shape[1] >= channels:
+        if feature.shape[2:] == second.shape[2:] and feature.shape[1] >= channels:
             source = feature[:, :channels]
             return F.relu(source) if activate else source
     return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pandas import DataFrame
 
 from afi_search.report import html
+from afi_search.report.front_rows import front_rows
 from afi_search.report.info import (
     MACS_CONVENTION,
     PAPER_FLOPS_CONVENTION,
     StudyInfo,
 )
 from afi_search.report.landmarks import Landmarks
-from afi_search.report.notation import against, count, mega, percent
 from afi_search.report.pareto import front
 from afi_search.report.plots import front_figure
 from afi_search.report.view import FrontView, front_view
@@ -68,16 +68,16 @@ def front_section(best: DataFrame, marks: Landmarks) -> str:
         return ""
     rows = [
         (
-            f"#{row['number']}",
-            row["architecture"],
-            percent(row["accuracy"]),
-            mega(row["macs"]),
-            against(row["macs"], marks.plain[row["backbone"]].macs),
-            count(row["params"]),
-            f"{row['paper_gflops']:.2f}",
-            str(row["seed"]),
+            row.trial,
+            row.architecture,
+            row.accuracy,
+            row.macs,
+            row.against_plain,
+            row.params,
+            row.paper_gflops,
+            row.seed,
         )
-        for row in best.to_dict("records")
+        for row in front_rows(best, marks)
     ]
     return f"<h2>The front, cheapest first</h2>{html.table(COLUMNS, rows)}"
 

@@ -27,12 +27,12 @@ td { border-bottom: 1px solid #e4e7eb; white-space: nowrap; }
 th.text, td.text { text-align: left; }
 td.name { text-align: left; font-family: ui-monospace, monospace; font-size: .93em;
   white-space: normal; min-width: 15rem; }
+td.name span { white-space: nowrap; }
 .plot { height: min(78vh, 40rem); min-height: 30rem; }
 .plot.low { height: 22rem; min-height: 0; }
 .plot.strip { height: 11rem; min-height: 0; }
 .pair { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 0 1rem; }
 .wide { overflow-x: auto; }
-.wide > * { min-width: 52rem; }
 @media (max-width: 600px) {
   body { padding: .75rem .75rem 2rem; font-size: 14px; }
   h1 { font-size: 1.15rem; }
@@ -110,9 +110,9 @@ def side_by_side(*elements: str) -> str:
     return f'<div class="pair">{"".join(elements)}</div>'
 
 
-def wide(element: str) -> str:
-    """Return an element that scrolls sideways rather than to shrink on a narrow screen."""
-    return f'<div class="wide">{element}</div>'
+def wide(element: str, least: int) -> str:
+    """Return an element that scrolls sideways rather than to shrink below so many rem."""
+    return f'<div class="wide"><div style="min-width: {least}rem">{element}</div></div>'
 
 
 def small(text: str) -> str:
@@ -135,7 +135,7 @@ def table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> str:
     body = "\n".join(
         "<tr>"
         + "".join(
-            f'<td class="{kind}">{escape(cell)}</td>'
+            f'<td class="{kind}">{_cell(cell, kind)}</td>'
             for kind, cell in zip(classes, row, strict=True)
         )
         + "</tr>"
@@ -145,3 +145,10 @@ def table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> str:
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _cell(text: str, kind: str) -> str:
+    """Escape a cell; a name may break after its commas, but not at its hyphens."""
+    if kind != "name":
+        return escape(text)
+    return ", ".join(f"<span>{escape(part)}</span>" for part in text.split(", "))

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from pandas import DataFrame
 
 from afi_search.report import html
-from afi_search.report.effort import Effort, effort
+from afi_search.report.effort import SAVED, Effort, effort
 from afi_search.report.files import write_atomically
 from afi_search.report.front_page import conventions, front_section, reading_help
 from afi_search.report.importance import FEWEST_TRIALS, importance
@@ -21,6 +21,7 @@ from afi_search.report.plots import front_figure
 from afi_search.report.progress import hypervolume_over_time
 from afi_search.report.stages import StageEffect, stage_effects
 from afi_search.report.study_plots import (
+    MOST_CHOICES,
     curves_figure,
     effort_figure,
     importance_figure,
@@ -32,6 +33,7 @@ from afi_search.report.view import front_view
 
 PAGE_FILE = "report.html"
 MOST_FAILURES = 20
+REM_AN_AXIS = 4
 
 
 def write_page(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
@@ -97,7 +99,7 @@ def _curves(
     yield "<h2>Learning curves</h2>"
     yield _plot(curves_figure(records, best, info, marks), "curves")
     yield html.small(
-        "Each mark stands where a trial ended; a name in the legend hides its trials."
+        "Each mark stands at the last epoch of a trial; a name in the legend hides its trials."
         + _pruned_when(records)
     )
 
@@ -146,9 +148,12 @@ def _choices(
             "PED-ANOVA: how much the best tenth of the trials of full fidelity (at least five) "
             "differ from the rest in a choice. It says that a choice matters, not which level of "
             "it is better; with few trials chance alone gives every choice some importance."
+            + (f" The first {MOST_CHOICES} are drawn." if len(weights) > MOST_CHOICES else "")
         )
     yield "<h2>The choices of each trial</h2>"
-    yield html.wide(_plot(parallel_figure(records, best, info, marks), "choices"))
+    choices = parallel_figure(records, best, info, marks)
+    axes = len(choices.layout.xaxis.tickvals)
+    yield html.wide(_plot(choices, "choices"), least=REM_AN_AXIS * axes)
     yield html.small(
         "A line a trial of full fidelity, the darker the more accurate; \N{EN DASH} is what "
         "does not apply to a stage without AFI. Click a name in the legend to hide its lines."
@@ -199,6 +204,8 @@ def _effort_table(spent: Effort) -> str:
     ]
     total = (sum(spent.epochs.values()), sum(spent.seconds.values()))
     rows.append(("all that was trained", f"{total[0]:,}", duration(total[1])))
+    if spent.epochs_saved:
+        rows.append((SAVED, f"{spent.epochs_saved:,}", duration(spent.seconds_saved)))
     columns = {"trials": "text", "epochs": "number", "time in training": "number"}
     return html.table(columns, rows)
 

@@ -25,6 +25,7 @@ AXIS_TITLE_INCHES = 0.55
 LINE_INCHES = 0.165
 LINE_LETTERS = 150
 KEY_LINES = 20
+KEY_LETTERS = 96
 SMALL = 7
 
 
@@ -264,7 +265,7 @@ def _write_key(figure: Figure, key: Sequence[Sequence[str]], height: float, belo
                 x,
                 y,
                 text,
-                fontsize=SMALL,
+                fontsize=SMALL * min(1, KEY_LETTERS / max(len(text), 1)),
                 va="top",
                 ha=side,
                 color=style.SOFT if number == 0 else style.INK,

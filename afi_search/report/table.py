@@ -6,9 +6,10 @@ from pandas import DataFrame
 from rich import box
 from rich.table import Table
 
+from afi_search.report.front_rows import front_rows
 from afi_search.report.info import StudyInfo
 from afi_search.report.landmarks import landmarks
-from afi_search.report.notation import against, count, mega, percent
+from afi_search.report.notation import count, mega
 from afi_search.report.pareto import front
 
 CAPTION = (
@@ -39,16 +40,16 @@ def front_table(records: DataFrame, info: StudyInfo) -> Table:
     for heading in ("accuracy\n%", "MACs\nM", "vs plain\n", "params\n", "paper\nG", "epochs\n"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("trial\n", justify="right", no_wrap=True)
-    for row in best.to_dict("records"):
+    for row in front_rows(best, marks):
         table.add_row(
-            row["architecture"],
-            percent(row["accuracy"]),
-            mega(row["macs"]),
-            against(row["macs"], marks.plain[row["backbone"]].macs),
-            count(row["params"]),
-            f"{row['paper_gflops']:.2f}",
-            str(row["epochs"]),
-            f"#{row['number']}",
+            row.architecture,
+            row.accuracy,
+            row.macs,
+            row.against_plain,
+            row.params,
+            row.paper_gflops,
+            row.epochs,
+            row.trial,
         )
     if best.empty:
         table.add_row(f"none yet: no trial has reached full fidelity ({info.epochs} epochs)")

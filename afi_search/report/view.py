@@ -78,8 +78,8 @@ class FrontView:
         message: what to write into an empty main panel; empty where there is a front.
         plain: the plain backbones, each with its MACs and whether there is room for its name.
         front: non-dominated trials, cheapest first.
-        others: the other trials of full fidelity.
-        plain_trials: trials of full fidelity of the plain backbone, on the front or not.
+        plain_trials: trials of full fidelity of a plain backbone, on the front or not.
+        others: all further trials of full fidelity.
         pruned: trials that were stopped early, over the epoch.
         paper: the paper's points.
         paper_name: what kind of measure these are.
@@ -97,8 +97,8 @@ class FrontView:
     message: str
     plain: tuple[PlainLine, ...]
     front: tuple[Point, ...]
-    others: tuple[Point, ...]
     plain_trials: tuple[Point, ...]
+    others: tuple[Point, ...]
     pruned: tuple[Point, ...]
     paper: tuple[Point, ...]
     paper_name: str
@@ -156,10 +156,10 @@ def front_view(records: DataFrame, info: StudyInfo, marks: Landmarks) -> FrontVi
         return tuple(_trial_point(row, info, marks) for row in rows.to_dict("records"))
 
     front_points = points(best)
-    others = points(full.drop(best.index))
+    dominated = points(full.drop(best.index))
     stopped = tuple(_pruned_point(row, info, marks) for row in pruned.to_dict("records"))
     paper = tuple(_paper_point(result, cost, marks) for result, cost in marks.paper)
-    trials = (*front_points, *others)
+    trials = (*front_points, *dominated)
     apart = _far_apart(_y(paper), _y(trials))
     main = trials if apart else (*trials, *paper)
     plain_macs = [float(cost.macs) for cost in marks.plain.values()]
@@ -176,8 +176,8 @@ def front_view(records: DataFrame, info: StudyInfo, marks: Landmarks) -> FrontVi
         message="" if trials else _nothing_yet(records, info),
         plain=_plain_lines(marks, macs_range),
         front=_with_labels(front_points, macs_range, accuracy_range),
-        others=others,
         plain_trials=tuple(point for point in trials if point.architecture in marks.plain),
+        others=tuple(point for point in dominated if point.architecture not in marks.plain),
         pruned=stopped,
         paper=paper,
         paper_name=_paper_name(marks),

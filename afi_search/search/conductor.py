@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.search.ledger import UNFINISHED, Ledger
-from afi_search.search.proposer import Proposer
+from afi_search.search.ledger import UNFINISHED, Ledger, Proposal
 from afi_search.search.records import curve
 from afi_search.space import Architecture
 from afi_search.space.schema import SpaceFile
@@ -34,6 +34,20 @@ class Assignment:
     seed: int
 
 
+class Proposes(Protocol):
+    """Where new trials come from."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is nothing left to propose."""
+
+    def learn(self, trial: FrozenTrial) -> None:
+        """Take notice of a trial of the ledger that has begun or ended."""
+
+    def propose(self, number: int) -> Proposal | None:
+        """Return what the ledger's trial of that number is to try; None if nothing is left."""
+
+
 class Conductor:
     """Runs a study's trials, one decision at a time.
 
@@ -52,7 +66,7 @@ class Conductor:
         self,
         ledger: Ledger,
         file: SpaceFile,
-        proposer: Proposer,
+        proposer: Proposes,
         pruner: BasePruner,
         on_change: Callable[[FrozenTrial], None] = lambda trial: None,
     ) -> None:
@@ -90,7 +104,8 @@ class Conductor:
             proposal = self._proposer.propose(self._count) if self.has_next else None
             if proposal is None:
                 return None
-            trial = self._ledger.add(proposal, self._file.search.seed, self._file.recipe.epochs)
+            seed = self._file.search.seed if proposal.seed is None else proposal.seed
+            trial = self._ledger.add(proposal, seed, self._file.recipe.epochs)
             self._count += 1
         self._entered[trial.number] = len(curve(trial))
         self._on_change(self._ledger.trial(trial.number))

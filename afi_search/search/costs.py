@@ -26,9 +26,7 @@ class SpaceCosts:
     def of(self, architecture: Architecture) -> Cost:
         """Return what an architecture costs, whether it is in the space or not."""
         if self.space.file.architectures or architecture not in self.space:
-            return measure(
-                architecture, num_classes=self.num_classes, image_size=self.image_size
-            )
+            return measure(architecture, num_classes=self.num_classes, image_size=self.image_size)
         return self._stages.cost(architecture)
 
     def allow(self, cost: Cost) -> bool:

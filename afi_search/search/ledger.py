@@ -49,6 +49,7 @@ class Proposal:
         params: Optuna's parameters; empty where the architecture lies outside the space.
         distributions: of each parameter.
         system_attrs: what the sampler wants to remember of the trial.
+        seed: of weights and batches; the study's where None.
     """
 
     architecture: Architecture
@@ -57,6 +58,7 @@ class Proposal:
     params: dict[str, Any]
     distributions: dict[str, CategoricalDistribution]
     system_attrs: dict[str, Any]
+    seed: int | None = None
 
 
 class Ledger:

@@ -34,9 +34,7 @@ class Proposer:
         self._costs = costs
         self._search: Search = space.file.search
         self._memory = InMemoryStorage()
-        self._copy = optuna.create_study(
-            storage=self._memory, directions=directions_of(objectives)
-        )
+        self._copy = optuna.create_study(storage=self._memory, directions=directions_of(objectives))
         self._copied: dict[int, int] = {}
         self._tried: set[Architecture] = set()
         self._tried_feasible = 0

@@ -25,6 +25,8 @@ _COLOURS = {
     TrialState.FAIL: "red",
     TrialState.WAITING: "magenta",
 }
+
+
 class Screen:
     """Shows a study's trials as they change.
 

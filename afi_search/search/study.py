@@ -1,8 +1,8 @@
 """A study's folder: what was asked for, where and with what it ran, and its ledger.
 
-    study.yaml      the resolved space file and the facts of the machine
-    ledger.db       every trial
-    checkpoints/    of trials that are not finished, or whose weights are kept
+study.yaml      the resolved space file and the facts of the machine
+ledger.db       every trial
+checkpoints/    of trials that are not finished, or whose weights are kept
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -101,8 +101,13 @@ def study_name(file: SpaceFile, preset: str | None) -> str:
     return "-".join(filter(None, (what, file.data.name, preset)))
 
 
-def open_study(folder: Path, asked: StudyFile) -> StudyFile:
+def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()) -> StudyFile:
     """Begin a study in its folder, or go on with the one that is there.
+
+    Args:
+        folder: of the study.
+        asked: the study as it is asked for.
+        may_change: further parts of the space file that may be others than at the start.
 
     Returns:
         The study as it is to be run: as asked, with the facts of its first start.
@@ -113,7 +118,8 @@ def open_study(folder: Path, asked: StudyFile) -> StudyFile:
     path = folder / STUDY_FILE
     if path.exists():
         before = StudyFile.read(folder)
-        changes = list(_changes(_fixed(before.space), _fixed(asked.space)))
+        old, new = (_fixed(file, may_change) for file in (before.space, asked.space))
+        changes = list(_changes(old, new))
         if changes:
             listed = "\n".join(
                 f"  {key}: {old!r} in the study, {new!r} now" for key, old, new in changes
@@ -192,12 +198,14 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _fixed(file: SpaceFile) -> dict[str, Any]:
+def _fixed(file: SpaceFile, may_change: Sequence[str]) -> dict[str, Any]:
     """Return the settings that must stay as they are while a study grows."""
     return file.model_dump(
         mode="json",
         exclude={
+            **dict.fromkeys(may_change, True),
             "presets": True,
+            "confirm": True,
             "promote": True,
             "data": {"folder"},
             "search": set(_MAY_CHANGE),

@@ -6,10 +6,9 @@ import gc
 import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from ray import tune
 
@@ -28,38 +27,25 @@ from afi_search.train import (
 )
 
 
-@dataclass(frozen=True)
 class SharedSplit:
     """A data set's split as arrays, which Ray keeps once a node and shows to all its workers."""
 
-    train: tuple[np.ndarray, np.ndarray]
-    validation: tuple[np.ndarray, np.ndarray]
-    num_classes: int
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    @classmethod
-    def of(cls, split: Split) -> SharedSplit:
-        """Return the split as arrays."""
-        return cls(
-            (split.train.images.numpy(), split.train.labels.numpy()),
-            (split.validation.images.numpy(), split.validation.labels.numpy()),
-            split.num_classes,
-            split.image_size,
-            split.mean,
-            split.std,
-        )
+    def __init__(self, split: Split) -> None:
+        self._arrays = [
+            array.numpy()
+            for images in (split.train, split.validation)
+            for array in (images.images, images.labels)
+        ]
+        nothing = ImageSet(torch.empty(0), torch.empty(0))
+        self._facts = replace(split, train=nothing, validation=nothing)
 
     def tensors(self) -> Split:
         """Return the split as tensors of this process."""
-        return Split(
-            ImageSet(*(torch.tensor(array) for array in self.train)),
-            ImageSet(*(torch.tensor(array) for array in self.validation)),
-            self.num_classes,
-            self.image_size,
-            self.mean,
-            self.std,
+        train, train_labels, validation, validation_labels = map(torch.tensor, self._arrays)
+        return replace(
+            self._facts,
+            train=ImageSet(train, train_labels),
+            validation=ImageSet(validation, validation_labels),
         )
 
 
@@ -104,8 +90,7 @@ class TrialWorker(tune.Trainable):
     ) -> None:
         """Begin the trial of `config`, from its checkpoint where there is one."""
         self._job = job
-        self._data = data
-        self._tensors = data.tensors()
+        self._data = data.tensors()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(job.threads)
         self._begin(config)
@@ -156,9 +141,7 @@ class TrialWorker(tune.Trainable):
             num_classes=self._data.num_classes,
             image_size=self._data.image_size,
         )
-        trainer = Trainer(
-            model, self._job.recipe, self._tensors, seed=self._seed, device=self._device
-        )
+        trainer = Trainer(model, self._job.recipe, self._data, seed=self._seed, device=self._device)
         folder = self._job.checkpoint(self._number)
         try:
             state = load(folder)

@@ -1,8 +1,8 @@
 """Architecture: a backbone and one AFI choice per stage, with one canonical text.
 
-    resnet32(base-r4, off, B-r16-se)
-    resnet110(B-r16)                     one choice for all stages
-    resnet50                             the plain backbone
+resnet32(base-r4, off, B-r16-se)
+resnet110(B-r16)                     one choice for all stages
+resnet50                             the plain backbone
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from afi_search.space.backbone import get_backbone
 from afi_search.space.schema import SpaceFile
 
 Path = tuple[Any, ...]
+IMAGENET_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,19 @@ def _pruner(file: SpaceFile) -> Iterator[Mistake]:
 def _promotion(file: SpaceFile) -> Iterator[Mistake]:
     if file.promote is None or file.backbone is None:
         return
+    if file.promote.backbone is None:
+        if file.promote.stages:
+            yield Mistake(("promote", "stages"), "is for another backbone; name it in 'backbone'")
+        elif IMAGENET_SIZE not in get_backbone(file.backbone).image_sizes:
+            yield Mistake(
+                ("promote",),
+                f"{file.backbone} is not made for ImageNet; name a backbone that is and the "
+                f"stages it takes, like {{backbone: resnet50, stages: [1, 2, 3, 3]}}",
+            )
+        return
     target = get_backbone(file.promote.backbone)
+    if IMAGENET_SIZE not in target.image_sizes:
+        yield Mistake(("promote", "backbone"), f"{target.name} is not made for ImageNet")
     if len(file.promote.stages) != len(target.stages):
         yield Mistake(
             ("promote", "stages"),

@@ -80,7 +80,7 @@ def _read_yaml(path: Path) -> CommentedMap:
 def _with_preset(raw: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
     merged = {key: value for key, value in raw.items() if key != "presets"}
     if preset is not None:
-        for section in ("data", "recipe", "search"):
+        for section in ("data", "recipe", "search", "confirm"):
             changes = raw["presets"][preset].get(section) or {}
             if changes:
                 merged[section] = {**(merged.get(section) or {}), **changes}

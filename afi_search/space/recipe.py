@@ -34,7 +34,7 @@ class Recipe(Strict):
         drops_at: fractions of all epochs at which the step schedule drops.
         drop: what the step schedule divides the rate by.
         pad: pixels of zero padding before the random crop.
-        flip: mirror every second image, at random.
+        flip: mirror every second image, at random, where the data set's images stay what they are.
         precision: `fp32`, `bf16`, or `auto`: bf16 where the device computes in it.
     """
 

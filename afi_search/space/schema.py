@@ -174,16 +174,50 @@ class Search(Strict):
     first: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
 
 
+class Confirm(Strict):
+    """How the front is confirmed: the full recipe, several seeds, and the test set at the end.
+
+    Attributes:
+        top: confirm only so many of the front, the most accurate; all of it otherwise.
+        seeds: trainings of each architecture, none with the search's own seed.
+        architectures: to confirm besides the front.
+        baselines: whether the plain backbone and the paper's placements are confirmed with them.
+        recipe: the paper's unless given.
+        train_subset, validation_subset: as in `data`; all images unless given.
+    """
+
+    top: Annotated[int, Field(ge=1)] | None = None
+    seeds: Annotated[int, Field(ge=2)] = 3
+    architectures: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
+    baselines: bool = True
+    recipe: Recipe = Recipe()
+    train_subset: Annotated[int, Field(ge=2)] | None = None
+    validation_subset: Annotated[int, Field(ge=1)] | None = None
+
+
 class Promote(Strict):
     """What the winners become on ImageNet.
 
     Attributes:
-        backbone: the ImageNet backbone.
+        backbone: the ImageNet backbone; the searched one itself where it is left out.
         stages: for each of its stages, the number of the searched stage whose choice it takes.
+        top: how many winners are promoted, the most accurate first.
+        data: ImageNet's folder, with train/CLASS/IMAGE and val/CLASS/IMAGE; --imagenet comes
+            before it.
+        classes: how many class folders there have to be.
+        recipe: `paper`, `modern`, or a recipe file of your own.
+        pretrained: torchvision's weights of the plain backbone, to start from where shapes allow.
+        checkpoints: folder or fsspec URL of the checkpoints; the study's folder otherwise.
     """
 
-    backbone: BackboneName
-    stages: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AtLeastOne]
+    backbone: BackboneName | None = None
+    stages: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    top: Annotated[int, Field(ge=1)] = 1
+    data: str | None = None
+    classes: Annotated[int, Field(ge=2)] = 1000
+    recipe: str = "paper"
+    pretrained: str | None = None
+    checkpoints: str | None = None
 
 
 class Preset(Strict):
@@ -194,12 +228,14 @@ class Preset(Strict):
         data: keys of `data`.
         recipe: keys of `recipe`.
         search: keys of `search`.
+        confirm: keys of `confirm`.
     """
 
     note: str = ""
     data: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     search: dict[str, Any] = {}
+    confirm: dict[str, Any] = {}
 
 
 class SpaceFile(Strict):
@@ -210,7 +246,7 @@ class SpaceFile(Strict):
         backbone: the backbone that is searched.
         stages: what may be chosen, by stage number; `all` for those not listed.
         architectures: instead of backbone and stages, a plain list of architectures to train.
-        data, objectives, constraints, recipe, search, promote: see their classes.
+        data, objectives, constraints, recipe, search, confirm, promote: see their classes.
         presets: settings by name, taken with --preset.
     """
 
@@ -223,6 +259,7 @@ class SpaceFile(Strict):
     constraints: Constraints = Constraints()
     recipe: Recipe = Recipe()
     search: Search = Search()
+    confirm: Confirm | None = None
     promote: Promote | None = None
     presets: dict[str, Preset] = {}
 

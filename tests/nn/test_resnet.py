@@ -38,7 +38,7 @@ def test_se_weighs_what_the_last_convolution_of_a_block_puts_out():
     block = model.layer1.get_submodule("1")
     x = torch.randn(2, 256, 4, 4).relu()
 
-    y = block.bn3(block.conv3(block.second(block.first(x))))
+    y = block.bn3(block.conv3(block.second(block.activate(block.first(x)))))
     squeezed = y.mean((2, 3))
     w1, w2 = (p.flatten(1) for p in block.se.parameters())
     gate = torch.sigmoid((squeezed @ w1.T).relu() @ w2.T)

@@ -23,7 +23,7 @@ class TwoConvolutions(Block):
         self.two = nn.Conv2d(second, hidden, 3, stride=strides[1], padding=1)
 
     def first(self, x: Tensor) -> Tensor:
-        return F.relu(self.one(x))
+        return self.one(x)
 
     def second(self, feature: Tensor) -> Tensor:
         return self.two(feature)
@@ -52,7 +52,7 @@ def literal(stage: Stage, x: Tensor, choice: StageChoice, source: Tensor | None)
     x = blocks[0](x)
     sources = [] if source is None else [source]
     for i, block in enumerate(blocks[1:]):
-        feature = block.first(x)
+        feature = block.activate(block.first(x))
         read = sources or [feature]
         shared = choice.scorer == "stage"
         scorer = stage.afi.scorer if shared else stage.afi.scorers[i]
@@ -79,8 +79,9 @@ def test_sources_are_the_features_of_all_blocks_before(width, scorer, strides, f
     stage = make_stage(choice, strides=strides).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
 
-    first = stage.get_submodule("0").first(x)
-    second = stage.get_submodule("0").second(first)
+    transition = stage.get_submodule("0")
+    first = transition.activate(transition.first(x))
+    second = transition.second(first)
     source = (F.relu(second) if from_second else first)[:, : 4 if width == "base" else 8]
 
     torch.testing.assert_close(stage(x), literal(stage, x, choice, source))
@@ -99,7 +100,8 @@ def test_a_narrow_transition_still_feeds_the_base_width():
     choice = StageChoice("base", 2)
     stage = make_stage(choice, narrow=6).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    source = stage.get_submodule("0").first(x)[:, :4]
+    transition = stage.get_submodule("0")
+    source = transition.activate(transition.first(x))[:, :4]
     torch.testing.assert_close(stage(x), literal(stage, x, choice, source))
 
 
@@ -111,12 +113,10 @@ def test_a_stage_without_afi_is_its_blocks_one_after_the_other():
 
 
 def test_transition_source_prefers_the_first_convolution():
-    first, second, output = torch.rand(1, 8, 4, 4), -torch.ones(1, 8, 4, 4), torch.zeros(1, 2, 4, 4)
-    assert torch.equal(transition_source(first, second, output, 6), first[:, :6])
-    assert torch.equal(
-        transition_source(first[:, :, :2], second, output, 6), torch.zeros(1, 6, 4, 4)
-    )
-    assert transition_source(first, second, output, 9) is None
+    first, second = torch.rand(1, 8, 4, 4), -torch.ones(1, 8, 4, 4)
+    assert torch.equal(transition_source(first, second, 6), first[:, :6])
+    assert torch.equal(transition_source(first[:, :, :2], second, 6), torch.zeros(1, 6, 4, 4))
+    assert transition_source(first, second, 9) is None
 
 
 @pytest.mark.parametrize("blocks", [2, 3, 5])

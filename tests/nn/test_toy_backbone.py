@@ -31,7 +31,7 @@ class ToyBlock(Block):
         self.two = nn.Conv2d(second, channels, 3, padding=1)
 
     def first(self, x: Tensor) -> Tensor:
-        return F.relu(self.one(x))
+        return self.one(x)
 
     def second(self, feature: Tensor) -> Tensor:
         return F.relu(self.two(feature))

@@ -51,13 +51,13 @@ def test_trials_of_one_architecture_have_no_choices_to_compare() -> None:
     ("name", "levels"),
     [
         ("stage 1 width", ["off", "B", "base"]),
-        ("stage 1 ratio", ["2", "4", "16"]),
+        ("stage 1 ratio", ["2", "4", "8"]),
         ("stage 1 attention", ["none", "eca", "se"]),
     ],
 )
 def test_levels_are_in_an_order_that_reads_well(name: str, levels: list[str]) -> None:
     table = table_of(
-        "resnet32(base-r16, off, off)",
+        "resnet32(base-r8, off, off)",
         "resnet32(B-r2-se, off, off)",
         "resnet32(B-r4-eca, off, off)",
         "resnet32",

@@ -48,7 +48,6 @@ def test_the_page_fetches_nothing() -> None:
         pytest.param(
             searched(3, info=INFO, best=0.16, pruning=False), id="few, far from the paper"
         ),
-        pytest.param(searched(40, info=INFO), id="many, with pruning"),
         pytest.param(empty(), id="none"),
     ],
 )

@@ -38,7 +38,7 @@ def drawn(page: OpenedPage) -> list[str]:
     return [
         name
         for name, content in zip(parts[::2], parts[1::2], strict=True)
-        if re.search(r'<path class="(point|js-line)"|<g class="point">', content)
+        if re.search(r'<path class="(point|js-line)\b|<g class="point">', content)
     ]
 
 
@@ -51,6 +51,7 @@ def drawn(page: OpenedPage) -> list[str]:
             INFO,
             ["front", "progress-trials", "progress-hours", "curves", "choices"],
             id="three trials",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             searched(9, info=INFO, full_share=0).iloc[4:],
@@ -63,6 +64,7 @@ def drawn(page: OpenedPage) -> list[str]:
             study_info(backbones=("resnet20", "resnet32")),
             ["front", "progress-trials", "progress-hours", "curves"],
             id="two backbones",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             empty(), study_info(dataset="digits", num_classes=10), [], id="before any trial"
@@ -87,6 +89,7 @@ def test_the_page_tells_what_was_pruned_saved_and_lost(tmp_path: Path) -> None:
         assert f"{number} after epoch {epoch}" in text
     saved = int((INFO.epochs - pruned["epochs"]).sum())
     assert f"there would have been {saved:,} epochs more" in text
+    assert f'<td class="text">saved by pruning</td><td class="number">{saved:,}</td>' in text
     assert "loss became nan at epoch 3" in text
     assert "0123abc" in text
 

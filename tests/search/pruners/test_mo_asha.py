@@ -74,8 +74,18 @@ def test_ties_of_rank_go_to_the_larger_hypervolume_contribution() -> None:
 
 @pytest.mark.parametrize(
     ("epoch", "grace", "reduction", "expected"),
-    [(1, 1, 3, True), (2, 1, 3, False), (3, 1, 3, True), (9, 1, 3, True), (10, 1, 3, False),
-     (243, 1, 3, True), (1000, 1, 10, True), (4, 4, 2, True), (3, 4, 2, False), (8, 4, 2, True)],
+    [
+        (1, 1, 3, True),
+        (2, 1, 3, False),
+        (3, 1, 3, True),
+        (9, 1, 3, True),
+        (10, 1, 3, False),
+        (243, 1, 3, True),
+        (1000, 1, 10, True),
+        (4, 4, 2, True),
+        (3, 4, 2, False),
+        (8, 4, 2, True),
+    ],
 )
 def test_rungs(epoch: int, grace: int, reduction: int, expected: bool) -> None:
     assert is_rung(epoch, grace, reduction) is expected
@@ -133,9 +143,7 @@ def test_a_restart_decides_the_same_on_the_same_ledger(rows: list[tuple[int, int
         assert decide(before, number, peers=2) == decide(after, number, peers=2)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"grace": 0}, {"reduction": 1}, {"peers": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"grace": 0}, {"reduction": 1}, {"peers": 0}])
 def test_arguments_have_least_values(wrong: dict[str, int]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is .* must be at least"):

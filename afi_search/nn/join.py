@@ -1,0 +1,61 @@
+"""A feature and what AFI adds to it, in one buffer that serves both as activation and as input.
+
+The second convolution reads X_i and R side by side, and later blocks read X_i again. Where the
+activation, the concatenation and the views are operations of their own, training keeps X_i twice:
+in the buffer, for the convolution, and by itself, for the activation and for later blocks. Here
+the activation is made inside the buffer and everybody keeps that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def activate_and_join(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
+    """Return (X, R) as one tensor, and X, which shares its memory.
+
+    Args:
+        before: the feature before its activation, B x C x H x W.
+        integrated: R, B x C' x H x W.
+        ceiling: X is `before`, kept between 0 and this.
+
+    Returns:
+        B x (C + C') x H x W and B x C x H x W; neither may be changed in place.
+    """
+    joined, feature = _ActivateAndJoin.apply(before, integrated, ceiling)
+    return joined, feature
+
+
+class _ActivateAndJoin(torch.autograd.Function):
+    @staticmethod
+    def forward(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
+        joined = torch.cat((before, integrated), dim=1)
+        feature = joined[:, : before.shape[1]]
+        return joined, feature.clamp_(0.0, ceiling)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        before, _, ctx.ceiling = inputs
+        ctx.channels = before.shape[1]
+        ctx.save_for_backward(output[0])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(
+        ctx: Any, d_joined: Tensor | None, d_feature: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        (joined,) = ctx.saved_tensors
+        feature = joined[:, : ctx.channels]
+        d_integrated = None
+        if d_joined is not None:
+            d_integrated = d_joined[:, ctx.channels :]
+            own = d_joined[:, : ctx.channels]
+            d_feature = own if d_feature is None else d_feature + own
+        if d_feature is None:
+            return None, None, None
+        # Of the activation's output it tells as much as of its input: where it is not cut off.
+        d_before = torch.ops.aten.hardtanh_backward(d_feature, feature, 0.0, ctx.ceiling)
+        return d_before, d_integrated, None

@@ -1,0 +1,261 @@
+"""Confirming a front: the full recipe, several seeds, the test set at the end.
+
+A confirmation is a study of its own in the folder `confirm` of the study it confirms, so that what
+is searched and what is confirmed never mix.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import typer
+from rich.console import Console
+
+from afi_search.cost import Cost, measure
+from afi_search.data import Dataset, Source, get_source, load, split
+from afi_search.errors import UserError, exits_on_mistake
+from afi_search.promote.confirmed import (
+    TEST_ACCURACY,
+    confirmed_table,
+    shown,
+    write_confirmed,
+)
+from afi_search.promote.listed import ListedProposer
+from afi_search.promote.trials import CHECKPOINTS, trial_model
+from afi_search.report.pareto import front
+from afi_search.search import Ledger
+from afi_search.search.conductor import Conductor
+from afi_search.search.device import describe_device
+from afi_search.search.engine import cluster_capacity, ray_session, run_trials
+from afi_search.search.pruners import make_pruner
+from afi_search.search.screen import Screen
+from afi_search.search.study import (
+    STUDY_FILE,
+    StudyFile,
+    gather_facts,
+    only_driver,
+    open_study,
+)
+from afi_search.search.worker import Job, SharedSplit
+from afi_search.space import Architecture, SpaceFile, StageChoice, get_backbone
+from afi_search.space.schema import Confirm, Pruner, Search
+from afi_search.train import evaluate
+
+FOLDER = "confirm"
+OBJECTIVES = ("accuracy", "macs")
+
+console = Console()
+
+
+@exits_on_mistake
+def confirm(
+    study: Annotated[
+        Path, typer.Argument(help="A study's folder, like studies/resnet32-cifar100.")
+    ],
+    top: Annotated[
+        int | None,
+        typer.Option(help="Confirm only so many of the front, the most accurate.", min=1),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings of each architecture.", min=2)
+    ] = None,
+    architecture: Annotated[
+        list[str] | None,
+        typer.Option(help="An architecture to confirm instead of the front; may be repeated."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The folder of the data sets.")] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
+) -> None:
+    """Train a study's front again, by the full recipe with several seeds, and test it."""
+    wanted = StudyFile.read(study).space.confirm or Confirm()
+    given = {"top": top, "seeds": seeds}
+    wanted = wanted.model_copy(update={key: v for key, v in given.items() if v is not None})
+    named = [Architecture.parse(text) for text in architecture or ()]
+    if not confirm_study(study, wanted, named, data, address):
+        console.print("[bold]Interrupted.[/] Nothing is lost; the same command goes on.")
+        sys.exit(130)
+
+
+def confirm_study(
+    folder: Path,
+    wanted: Confirm,
+    named: Sequence[Architecture] = (),
+    data: str | None = None,
+    address: str | None = None,
+) -> bool:
+    """Confirm a study, or go on with its confirmation; return whether it came to its end.
+
+    Args:
+        folder: of the study.
+        wanted: how.
+        named: architectures to confirm instead of the front.
+        data: the folder of the data sets, before the study's own.
+        address: of a Ray cluster to join.
+
+    Raises:
+        UserError: there is nothing to confirm, or the confirmation was begun with other settings.
+    """
+    study = StudyFile.read(folder)
+    source = get_source(study.space.data.name)
+    origins = to_confirm(folder, study.space, wanted, named)
+    own = folder / FOLDER
+    with only_driver(own):
+        file = confirmation_file(own, study.space, wanted, origins)
+        name = f"{study.name}-confirm"
+        facts = gather_facts(f"afi-search confirm {folder}", describe_device())
+        note = f"The front of {study.name} by the full recipe, with {wanted.seeds} seeds."
+        open_study(
+            own, StudyFile(name, "", note, file, facts), may_change=("architectures", "constraints")
+        )
+        ledger = Ledger.create(own, name, OBJECTIVES, file.search.seed)
+        console.print(
+            f"Confirming [bold]{len(origins)}[/] architectures with {wanted.seeds} seeds each, "
+            f"{file.recipe.epochs} epochs a training, in {own}."
+        )
+        images = load(file.data.name, data or file.data.folder)
+        finished = _train(ledger, file, own, origins, wanted, source, images, address)
+        if finished:
+            _test(ledger, own, images)
+    report_confirmed(ledger, own, name)
+    return finished
+
+
+def to_confirm(
+    folder: Path, file: SpaceFile, wanted: Confirm, named: Sequence[Architecture] = ()
+) -> dict[Architecture, str]:
+    """Return what is to be confirmed, each with its origin: front, named or baseline.
+
+    Raises:
+        UserError: the study has no front yet and nothing is named.
+    """
+    best = front(Ledger.open(folder).records())
+    if wanted.top is not None:
+        best = best.nlargest(wanted.top, "accuracy")
+    chosen = {} if named else dict.fromkeys(map(Architecture.parse, best["architecture"]), "front")
+    chosen |= dict.fromkeys((*wanted.architectures, *named), "named")
+    if not chosen:
+        raise UserError(
+            f"{folder}: no trial has reached full fidelity yet, so there is no front to confirm; "
+            f"go on with the study, or name what to confirm with --architecture"
+        )
+    if wanted.baselines:
+        backbones = dict.fromkeys(architecture.backbone for architecture in chosen)
+        baselines = (a for backbone in backbones for a in paper_placements(backbone))
+        chosen = dict.fromkeys(baselines, "baseline") | chosen
+    return chosen
+
+
+def paper_placements(backbone: str) -> list[Architecture]:
+    """Return the plain backbone and the paper's two: AFI in every stage, in width base and B."""
+    ratios = get_backbone(backbone).ratios
+    return [
+        Architecture.plain(backbone),
+        *(Architecture.uniform(backbone, StageChoice(width, r)) for width, r in ratios.items()),
+    ]
+
+
+def confirmation_file(
+    own: Path, searched: SpaceFile, wanted: Confirm, origins: dict[Architecture, str]
+) -> SpaceFile:
+    """Return the confirmation as a space file; what an earlier one has confirmed stays in it."""
+    before = StudyFile.read(own).space if (own / STUDY_FILE).exists() else SpaceFile()
+    seeds = max(wanted.seeds, before.confirm.seeds if before.confirm else 0)
+    subsets = {
+        "train_subset": wanted.train_subset,
+        "validation_subset": wanted.validation_subset,
+    }
+    architectures = tuple(dict.fromkeys((*before.architectures, *origins)))
+    return SpaceFile(
+        architectures=architectures,
+        data=searched.data.model_copy(update=subsets),
+        objectives=OBJECTIVES,
+        recipe=wanted.recipe,
+        search=Search(
+            trials=len(architectures) * seeds,
+            sampler="random",
+            pruner=Pruner(),
+            seed=searched.search.seed,
+            concurrency=searched.search.concurrency,
+            gpus_per_trial=searched.search.gpus_per_trial,
+        ),
+        confirm=wanted.model_copy(update={"seeds": seeds}),
+    )
+
+
+def fresh_seeds(searched: int, count: int) -> list[int]:
+    """Return seeds that follow the search's own, whose luck chose the front."""
+    return [searched + 1 + index for index in range(count)]
+
+
+def read_confirmed(folder: Path) -> pd.DataFrame:
+    """Return what the confirmation of a study has found; no rows where there is none."""
+    own = folder / FOLDER
+    return confirmed_table(Ledger.open(own).trials() if (own / STUDY_FILE).exists() else ())
+
+
+def report_confirmed(ledger: Ledger, own: Path, name: str) -> None:
+    """Write and show what is confirmed so far."""
+    table = confirmed_table(ledger.trials())
+    if table.empty:
+        return
+    paths = write_confirmed(table, own)
+    console.print(shown(table, name))
+    console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
+
+
+def _train(
+    ledger: Ledger,
+    file: SpaceFile,
+    own: Path,
+    origins: dict[Architecture, str],
+    wanted: Confirm,
+    source: Source,
+    images: Dataset,
+    address: str | None,
+) -> bool:
+    def cost(architecture: Architecture) -> Cost:
+        return measure(architecture, num_classes=source.num_classes, image_size=source.image_size)
+
+    seeds = fresh_seeds(file.search.seed, wanted.seeds)
+    proposer = ListedProposer(origins, seeds, cost)
+    with Screen(console, file.search.trials, ledger.trials()) as screen:
+        pruner = make_pruner(file.search.pruner, file.recipe.epochs)
+        conductor = Conductor(ledger, file, proposer, pruner, screen.changed)
+        if not conductor.has_next:
+            return True
+        shared = SharedSplit(
+            split(
+                images,
+                validation=file.data.validation,
+                train_subset=file.data.train_subset,
+                validation_subset=file.data.validation_subset,
+            )
+        )
+        with ray_session(address) as dashboard:
+            capacity = cluster_capacity(file.search)
+            console.print(f"Ray dashboard: http://{dashboard}. Ctrl-C stops cleanly.")
+            job = Job(file.recipe, str((own / CHECKPOINTS).resolve()), capacity.threads)
+            return run_trials(conductor, job, shared, capacity)
+
+
+def _test(ledger: Ledger, own: Path, images: Dataset) -> None:
+    """Read the test set for every finished training that has not been tested yet."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for trial in ledger.trials():
+        if not trial.state.is_finished() or not trial.values or TEST_ACCURACY in trial.user_attrs:
+            continue
+        model = trial_model(own, ledger, trial.number)
+        tested = evaluate(
+            model.module.to(device),
+            images.test,
+            mean=images.mean,
+            std=images.std,
+            device=device,
+            precision="fp32",
+        )
+        ledger.note(trial.number, **{TEST_ACCURACY: tested.accuracy})

@@ -1,0 +1,127 @@
+"""What a confirmation found: one row an architecture, as a table, CSV and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+from rich import box
+from rich.table import Table
+
+from afi_search.promote.verdicts import LEVEL, Point, interval, pooled_spread, verdicts
+from afi_search.report.export import plain
+from afi_search.report.files import write_atomically
+from afi_search.report.info import MACS_CONVENTION
+from afi_search.report.notation import mega, percent
+from afi_search.search.records import curve
+
+COLUMNS = (
+    "architecture",
+    "origin",
+    "verdict",
+    "seeds",
+    "test",
+    "test_low",
+    "test_high",
+    "validation",
+    "validation_low",
+    "validation_high",
+    "macs",
+    "params",
+    "paper_gflops",
+)
+CONVENTIONS = {
+    "test": "mean over seeds of the share of test images classified correctly, 0 to 1; the test "
+    "set is read once a training, after all trainings are finished",
+    "validation": "the same on the held-out validation images, which the search has looked at",
+    "low, high": "95 % interval of the mean over seeds (Student's t, spread pooled over all "
+    "architectures); it does not hold the error of drawing these images",
+    "verdict": "stands: more accurate on the test set than every other that is as cheap or "
+    f"cheaper, at a level of {LEVEL:.0%}; beaten: one of these is more accurate; open: neither",
+    "macs": MACS_CONVENTION,
+}
+TEST_ACCURACY = "test_accuracy"
+
+
+def confirmed_table(trials: Iterable[FrozenTrial]) -> pd.DataFrame:
+    """Return one row an architecture whose trainings are finished and tested, cheapest first.
+
+    The columns are `COLUMNS`; see `CONVENTIONS`.
+    """
+    groups: dict[str, list[FrozenTrial]] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and TEST_ACCURACY in trial.user_attrs:
+            groups.setdefault(trial.user_attrs["architecture"], []).append(trial)
+    facts = [of_one[0].user_attrs for of_one in groups.values()]
+    test = [
+        Point(of_one[0].user_attrs["macs"], tuple(t.user_attrs[TEST_ACCURACY] for t in of_one))
+        for of_one in groups.values()
+    ]
+    validation = [
+        Point(of_one[0].user_attrs["macs"], tuple(curve(t)[-1] for t in of_one))
+        for of_one in groups.values()
+    ]
+    test_spread, validation_spread = pooled_spread(test), pooled_spread(validation)
+    rows = [
+        (
+            about["architecture"],
+            about["origin"],
+            verdict,
+            len(tested.accuracies),
+            tested.mean,
+            *interval(tested, test_spread),
+            validated.mean,
+            *interval(validated, validation_spread),
+            about["macs"],
+            about["params"],
+            about["paper_gflops"],
+        )
+        for about, verdict, tested, validated in zip(
+            facts, verdicts(test), test, validation, strict=True
+        )
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.sort_values(["macs", "test"], kind="stable", ignore_index=True)
+
+
+def write_confirmed(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write confirmed.csv and confirmed.json into a confirmation's folder; return the paths."""
+    document = {"conventions": CONVENTIONS, "confirmed": table.to_dict("records")}
+    contents = {
+        "confirmed.csv": table.to_csv(index=False, lineterminator="\n"),
+        "confirmed.json": json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n",
+    }
+    return [write_atomically(folder / name, content) for name, content in contents.items()]
+
+
+def shown(table: pd.DataFrame, name: str) -> Table:
+    """Return the rows for the terminal."""
+    screen = Table(
+        title=f"Confirmed: {name}",
+        title_justify="left",
+        caption="test, validation: mean over seeds and 95 % interval; " + CONVENTIONS["verdict"],
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    screen.add_column("architecture", overflow="fold", min_width=16)
+    screen.add_column("from")
+    for heading in ("MACs\nM", "seeds\n", "test\n%", "\n+-", "validation\n%", "\n+-"):
+        screen.add_column(heading, justify="right", no_wrap=True)
+    screen.add_column("verdict\n")
+    for row in table.to_dict("records"):
+        screen.add_row(
+            row["architecture"],
+            row["origin"],
+            mega(row["macs"]),
+            str(row["seeds"]),
+            percent(row["test"]),
+            percent(row["test_high"] - row["test"]),
+            percent(row["validation"]),
+            percent(row["validation_high"] - row["validation"]),
+            row["verdict"],
+        )
+    return screen

@@ -1,0 +1,65 @@
+"""Batch norms folded into the convolutions before them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norms(model: nn.Module, image_size: int) -> nn.Module:
+    """Return a copy in eval mode whose convolutions do the work of the batch norms after them.
+
+    Which batch norm follows which convolution is seen by running the model once. A batch norm
+    that follows something else, or a convolution that runs more than once, stays as it is. The
+    folded convolution has a bias, and an identity stands in the batch norm's place.
+
+    Args:
+        model: takes B x 3 x image_size x image_size.
+        image_size: height and width of the image it is run on.
+    """
+    folded = copy.deepcopy(model).eval()
+    for convolution, norm in _pairs(folded, image_size):
+        fused = fuse_conv_bn_eval(
+            folded.get_submodule(convolution),  # type: ignore[type-var]
+            folded.get_submodule(norm),  # type: ignore[arg-type]
+        )
+        _replace(folded, convolution, fused)
+        _replace(folded, norm, nn.Identity())
+    return folded
+
+
+def _pairs(model: nn.Module, image_size: int) -> list[tuple[str, str]]:
+    outputs: list[tuple[str, Tensor]] = []
+    pairs: list[tuple[str, str]] = []
+
+    def after_convolution(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda _module, _inputs, output: outputs.append((name, output))
+
+    def before_norm(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _module, inputs: pairs.extend(
+            (convolution, name) for convolution, output in outputs if output is inputs[0]
+        )
+
+    hooks = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(after_convolution(name)))
+        elif isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(before_norm(name)))
+    parameter = next(model.parameters())
+    with torch.no_grad():
+        model(torch.zeros(1, 3, image_size, image_size, device=parameter.device))
+    for hook in hooks:
+        hook.remove()
+    runs = [name for name, _ in outputs]
+    return [(convolution, norm) for convolution, norm in pairs if runs.count(convolution) == 1]
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

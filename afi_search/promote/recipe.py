@@ -1,0 +1,151 @@
+"""How a winner is trained on ImageNet: a YAML file that is read in a minute."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from afi_search.errors import UserError, did_you_mean
+from afi_search.space import Recipe
+from afi_search.space.recipe import Positive, Strict
+
+Pixels = Annotated[int, Field(ge=8, le=1024)]
+BASE_BATCH = 256
+
+
+class RecipeError(UserError):
+    """A recipe that is not there, or is wrong; the message lists every mistake."""
+
+
+class ImageNetRecipe(Strict):
+    """How one model is trained on images in folders; the defaults are the paper's.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step over all devices, however many there are.
+        lr_per_256: learning rate for a batch of 256; it grows with the batch.
+        momentum, nesterov, weight_decay, weight_decay_on_norm, label_smoothing, drop, precision:
+            as in `afi_search.space.Recipe`.
+        schedule: `step`, `cosine`, or `triangular` (OneCycle).
+        warmup_epochs: in which the rate rises from zero.
+        drops_at_epochs: after which the step schedule drops.
+        mixup, cutmix: alpha of each; 0 is without. With both, each batch takes one of them.
+        ema_decay: of the running average of the weights, which is tested and shipped then; None
+            is without.
+        augment: `trivial` for TrivialAugmentWide, or `none`.
+        train_crop: side of the random resized crop.
+        eval_resize: the shorter side before the centre crop.
+        eval_crop: side of the centre crop.
+        sync_batch_norm: batch norms over all GPUs together.
+        images_per_device: the most images a device takes at once; a larger share of the batch is
+            taken in several rounds, whose gradients add up.
+        seed: of weights, order and augmentation.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 90
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    lr_per_256: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay_on_norm: bool = True
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["step", "cosine", "triangular"] = "step"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    drops_at_epochs: tuple[Positive, ...] = (30, 60, 80)
+    drop: Annotated[float, Field(gt=1)] = 10.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    augment: Literal["none", "trivial"] = "none"
+    train_crop: Pixels = 224
+    eval_resize: Pixels = 256
+    eval_crop: Pixels = 224
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    sync_batch_norm: bool = False
+    images_per_device: Annotated[int, Field(ge=1)] = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ImageNetRecipe:
+        if self.eval_crop > self.eval_resize:
+            raise ValueError(
+                f"eval_crop {self.eval_crop} must not be over eval_resize {self.eval_resize}"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be under epochs, {self.epochs}")
+        return self
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate."""
+        return self.lr_per_256 * self.batch_size / BASE_BATCH
+
+    @property
+    def optimisation(self) -> Recipe:
+        """The part that optimiser and schedule read, in the terms of the trials' recipe."""
+        return Recipe(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            weight_decay_on_norm=self.weight_decay_on_norm,
+            label_smoothing=self.label_smoothing,
+            schedule=self.schedule,
+            warmup=self.warmup_epochs / self.epochs,
+            drops_at=tuple(min(epoch / self.epochs, 1.0) for epoch in self.drops_at_epochs),
+            drop=self.drop,
+            precision=self.precision,
+        )
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    files = resources.files(__package__).joinpath("recipes").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def read_recipe(name: str) -> ImageNetRecipe:
+    """Read a recipe by its name, or from a YAML file.
+
+    Raises:
+        RecipeError: there is none, or it is wrong anywhere.
+    """
+    try:
+        if name in recipe_names():
+            file = resources.files(__package__).joinpath("recipes", f"{name}.yaml")
+            text = file.read_text(encoding="utf-8")
+        else:
+            text = Path(name).read_text(encoding="utf-8")
+        return ImageNetRecipe.model_validate(YAML(typ="safe").load(text) or {})
+    except (OSError, UnicodeDecodeError):
+        names = recipe_names()
+        raise RecipeError(
+            f"recipe {name!r}: is neither one of {', '.join(names)} nor a file that can be read."
+            f"{did_you_mean(name, names)}"
+        ) from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RecipeError(f"{name}:{line}: is not YAML: {error.problem}") from None
+    except ValidationError as error:
+        raise RecipeError("\n".join(_mistakes(name, error))) from None
+
+
+def _mistakes(name: str, error: ValidationError) -> list[str]:
+    lines = []
+    for part in error.errors():
+        key = ".".join(map(str, part["loc"]))
+        keys = list(ImageNetRecipe.model_fields)
+        if part["type"] == "extra_forbidden":
+            what = f"unknown key.{did_you_mean(key, keys)} There are: {', '.join(keys)}"
+        else:
+            what = f"{part['input']!r}: {part['msg']}" if key else part["msg"]
+        lines.append(f"{name}: {key + ': ' if key else ''}{what}")
+    return lines

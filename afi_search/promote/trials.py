@@ -1,0 +1,70 @@
+"""The trained networks that a study's checkpoints hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from afi_search.data import get_source
+from afi_search.errors import UserError
+from afi_search.nn import build
+from afi_search.promote.confirmed import TEST_ACCURACY
+from afi_search.promote.model import Facts, Model
+from afi_search.promote.preprocessing import Preprocessing
+from afi_search.search import Ledger
+from afi_search.search.records import curve
+from afi_search.search.study import StudyFile
+from afi_search.space import Architecture
+from afi_search.train import load
+
+CHECKPOINTS = "checkpoints"
+
+
+class NoCheckpoint(UserError):
+    """A trial whose weights are not there."""
+
+
+def trial_model(folder: Path, ledger: Ledger, number: int) -> Model:
+    """Return the network of a trial, as its last checkpoint has it.
+
+    Args:
+        folder: of the study, or of its confirmation.
+        ledger: the folder's.
+        number: of the trial.
+
+    Raises:
+        NoCheckpoint: the trial has none.
+        CorruptCheckpoint: it cannot be read.
+    """
+    study = StudyFile.read(folder)
+    source = get_source(study.space.data.name)
+    trial = ledger.trial(number)
+    where = folder / CHECKPOINTS / f"{number:05d}"
+    state = load(str(where))
+    if state is None:
+        raise NoCheckpoint(f"{where}: trial {number} of {folder} has no checkpoint")
+    architecture = Architecture.parse(trial.user_attrs["architecture"])
+    module = build(architecture, num_classes=source.num_classes, image_size=source.image_size)
+    module.load_state_dict(state["model"])
+    metrics = {"validation accuracy": accuracies[-1]} if (accuracies := curve(trial)) else {}
+    if TEST_ACCURACY in trial.user_attrs:
+        metrics["test accuracy"] = trial.user_attrs[TEST_ACCURACY]
+    facts = Facts(
+        architecture=architecture.text,
+        num_classes=source.num_classes,
+        stem=source.image_size,
+        preprocessing=Preprocessing(
+            resize=source.image_size, crop=source.image_size, mean=source.mean, std=source.std
+        ),
+        classes=tuple(str(number) for number in range(source.num_classes)),
+        metrics=metrics,
+        training={
+            "study": study.name,
+            "trial": number,
+            "epochs": state["epoch"],
+            "seed": trial.user_attrs["seed"],
+            "data": study.space.data.model_dump(mode="json", exclude={"folder"}, exclude_none=True),
+            "recipe": study.space.recipe.model_dump(mode="json"),
+            "facts": {key: value for key, value in study.facts.items() if key != "command"},
+        },
+    )
+    return Model(module, facts)

@@ -1,0 +1,102 @@
+"""Which points of a front survive, by the accuracies of several seeds.
+
+The spread between seeds is taken to be the same for all architectures of a confirmation, which is
+what makes three seeds enough to say something: it is pooled over all of them, and so are its
+degrees of freedom.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from scipy.stats import t as student
+
+Verdict = Literal["stands", "open", "beaten"]
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one architecture reached.
+
+    Attributes:
+        macs: per image.
+        accuracies: one a seed, at least one, 0 to 1.
+    """
+
+    macs: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean accuracy."""
+        return fmean(self.accuracies)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The standard deviation between seeds, pooled over architectures.
+
+    Attributes:
+        deviation: of one training's accuracy; not a number without degrees of freedom.
+        freedom: its degrees of freedom.
+    """
+
+    deviation: float
+    freedom: int
+
+
+def pooled_spread(points: Sequence[Point]) -> Spread:
+    """Return the spread within architectures: the root of all squares over all degrees of freedom."""
+    freedom = sum(len(point.accuracies) - 1 for point in points)
+    squares = sum((a - point.mean) ** 2 for point in points for a in point.accuracies)
+    return Spread(math.sqrt(squares / freedom) if freedom else math.nan, freedom)
+
+
+def interval(point: Point, spread: Spread) -> tuple[float, float]:
+    """Return the 95 % interval of an architecture's mean over seeds (Student's t)."""
+    if not spread.freedom:
+        return math.nan, math.nan
+    half = float(student.ppf(1 - LEVEL / 2, spread.freedom)) * spread.deviation
+    half /= math.sqrt(len(point.accuracies))
+    return point.mean - half, point.mean + half
+
+
+def verdicts(points: Sequence[Point]) -> list[Verdict]:
+    """Judge each point against all others that are as cheap or cheaper, at a level of 5 %.
+
+    `stands`: it is more accurate than every one of them, each by a one-sided t-test. All tests
+    have to succeed, so the level needs no correction (intersection-union test; Berger 1982).
+    `beaten`: at least one of them is more accurate than it, by a one-sided t-test at the level
+    divided by their number (Bonferroni).
+    `open`: neither; more seeds may tell. A point that nothing is as cheap as stands.
+    """
+    spread = pooled_spread(points)
+    return [
+        _verdict(point, [p for p in points if p is not point and p.macs <= point.macs], spread)
+        for point in points
+    ]
+
+
+def _verdict(point: Point, rivals: Sequence[Point], spread: Spread) -> Verdict:
+    if all(chance_better(point, rival, spread) < LEVEL for rival in rivals):
+        return "stands"
+    corrected = LEVEL / len(rivals)
+    if any(chance_better(rival, point, spread) < corrected for rival in rivals):
+        return "beaten"
+    return "open"
+
+
+def chance_better(point: Point, other: Point, spread: Spread) -> float:
+    """Return the p-value of `point` being more accurate than `other`: small where it is."""
+    difference = point.mean - other.mean
+    if not spread.freedom:
+        return 1.0
+    if spread.deviation == 0:
+        return 0.0 if difference > 0 else 1.0
+    error = spread.deviation * math.sqrt(1 / len(point.accuracies) + 1 / len(other.accuracies))
+    return float(student.sf(difference / error, spread.freedom))

@@ -1,0 +1,55 @@
+"""The front as rows of text, the same for the terminal and for pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pandas import DataFrame
+
+from afi_search.report.landmarks import Landmarks
+from afi_search.report.notation import against, count, mega, percent
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """One trial of the front, every figure written out.
+
+    Attributes:
+        trial: its number, like `#12`.
+        architecture: the canonical text.
+        accuracy: in per cent.
+        macs: per image, in millions.
+        against_plain: the change of MACs against the plain backbone, in per cent.
+        params: with its unit.
+        paper_gflops: the paper's FLOPs in billions, batch 32.
+        epochs: trained.
+        seed: of weights and batches.
+    """
+
+    trial: str
+    architecture: str
+    accuracy: str
+    macs: str
+    against_plain: str
+    params: str
+    paper_gflops: str
+    epochs: str
+    seed: str
+
+
+def front_rows(best: DataFrame, marks: Landmarks) -> list[FrontRow]:
+    """Write out a front, in its order."""
+    return [
+        FrontRow(
+            trial=f"#{row['number']}",
+            architecture=row["architecture"],
+            accuracy=percent(row["accuracy"]),
+            macs=mega(row["macs"]),
+            against_plain=against(row["macs"], marks.plain[row["backbone"]].macs),
+            params=count(row["params"]),
+            paper_gflops=f"{row['paper_gflops']:.2f}",
+            epochs=str(row["epochs"]),
+            seed=str(row["seed"]),
+        )
+        for row in best.to_dict("records")
+    ]

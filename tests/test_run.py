@@ -1,0 +1,184 @@
+"""The main job as a person runs it: real processes, real Ray, real kills."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from afi_search import run as main_job
+from afi_search.data import DataUnavailable
+from afi_search.run import choose_preset, settle_data
+from afi_search.search import Ledger
+from afi_search.space import Space
+from afi_search.train import load
+
+SPACE = """
+backbone: resnet20
+stages:
+  all: {width: [off, base, B], ratio: [4], scorer: [block, stage]}
+data: {name: digits, train_subset: 64, validation_subset: 40}
+recipe: {epochs: 4, batch_size: 32, lr: 0.05}
+search:
+  trials: 5
+  concurrency: 1
+  pruner: {name: mo-asha, grace: 1, reduction: 2, peers: 3}
+  first: [resnet20]
+"""
+
+
+class Driver:
+    """A driver process of its own, with its output in a file."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.log = folder / f"{time.monotonic_ns()}.log"
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "afi_search.run", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"},
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, pattern: str) -> None:
+        deadline = time.monotonic() + 200
+        while not re.search(pattern, self.output):
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.05)
+
+    def end(self) -> int:
+        try:
+            return self.process.wait(timeout=200)
+        finally:
+            self.process.kill()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    return tmp_path
+
+
+def test_killed_driver_then_the_same_command_then_the_same_again(folder: Path) -> None:
+    study = folder / "studies" / "resnet20-digits"
+    first = Driver(folder, "tiny.yaml")
+    first.wait_for(r"trial 1 .*epoch 2/4")
+    first.process.send_signal(signal.SIGKILL)
+    first.end()
+    known = {
+        number: load(str(study / "checkpoints" / f"{number:05d}"))["history"] for number in (0, 1)
+    }
+    assert set(Ledger.open(study).records()["state"]) & {"running"}
+
+    second = Driver(folder, "tiny.yaml")
+    assert second.end() == 0, second.output
+    records = Ledger.open(study).records()
+    assert len(records) == 5
+    assert set(records["state"]) <= {"complete", "pruned"}
+    assert records["architecture"].is_unique
+    assert records.loc[0, "full"]
+    for number, history in known.items():
+        final = load(str(study / "checkpoints" / f"{number:05d}"))["history"]
+        assert final[: len(history)] == history, "a checkpointed epoch was trained again"
+    for name in ("front.csv", "front.json", "front.html", "front.png", "trials.csv", "study.yaml"):
+        assert (study / name).stat().st_size > 0
+    assert "Ray dashboard: http://" in second.output
+
+    third = Driver(folder, "tiny.yaml")
+    assert third.end() == 0, third.output
+    assert "The study is complete" in third.output
+    assert "Ray dashboard" not in third.output
+    assert Ledger.open(study).records().equals(records)
+
+
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(folder: Path) -> None:
+    study = folder / "studies" / "mine"
+    command = ("tiny.yaml", "--name", "mine")
+    first = Driver(folder, *command)
+    first.wait_for(r"trial 0 .*epoch 2/4")
+    first.process.send_signal(signal.SIGINT)
+
+    assert first.end() == 130, first.output
+    assert "the same command goes on" in first.output
+    assert "Traceback" not in first.output
+    states = list(Ledger.open(study).records()["state"])
+    assert "running" not in states
+    assert "waiting" in states
+
+    second = Driver(folder, *command)
+    assert second.end() == 0, second.output
+    records = Ledger.open(study).records()
+    assert len(records) == 5
+    assert set(records["state"]) <= {"complete", "pruned"}
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_no_finished_epoch(folder: Path) -> None:
+    driver = Driver(folder, "tiny.yaml")
+    driver.wait_for(r"trial 0 .*epoch 2/4")
+    children = psutil.Process(driver.process.pid).children(recursive=True)
+    workers = [child for child in children if "ResourceTrainable" in " ".join(child.cmdline())]
+    assert workers
+    for worker in workers:
+        worker.kill()
+
+    assert driver.end() == 0, driver.output
+    records = Ledger.open(folder / "studies" / "resnet20-digits").records()
+    assert len(records) == 5
+    assert set(records["state"]) <= {"complete", "pruned"}
+
+
+def test_mistakes_end_with_code_2_before_anything_starts(folder: Path) -> None:
+    (folder / "wrong.yaml").write_text(SPACE.replace("resnet20", "resnet21").replace("lr:", "lrr:"))
+    driver = Driver(folder, "wrong.yaml")
+
+    assert driver.end() == 2
+    assert "wrong.yaml:2: backbone: unknown backbone 'resnet21'" in driver.output
+    assert "wrong.yaml:6: recipe.lrr: unknown key. Did you mean 'lr'?" in driver.output
+    assert "Traceback" not in driver.output
+    assert not (folder / "studies").exists()
+
+
+def test_auto_takes_short_on_a_gpu_and_smoke_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path("spaces/resnet.yaml")
+    for available, expected in ((True, "short"), (False, "smoke")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        assert choose_preset(path, "auto") == expected
+        assert f"preset {expected}" in capsys.readouterr().out
+    assert choose_preset(path, "none") is None
+    assert choose_preset(path, "paper") == "paper"
+
+
+def test_data_that_cannot_be_had_is_replaced_only_where_the_file_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere(name: str, folder: object) -> Path:
+        raise DataUnavailable(f"{name} is nowhere")
+
+    monkeypatch.setattr(main_job, "locate", nowhere)
+    file = Space.load("spaces/resnet.yaml", "smoke").file
+
+    settled = settle_data(file, None)
+    assert (settled.data.name, settled.data.fallback) == ("digits", None)
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "cifar100 is nowhere" in said
+    assert "The results are not about cifar100" in said
+    strict = file.model_copy(update={"data": file.data.model_copy(update={"fallback": None})})
+    with pytest.raises(DataUnavailable):
+        settle_data(strict, None)
