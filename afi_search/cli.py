@@ -11,6 +11,8 @@ from rich.console import Console
 from afi_search.errors import exits_on_mistake
 from afi_search.inspect import inspect_space
 from afi_search.report.export import write_report
+from afi_search.report.page import write_page
+from afi_search.report.paper_table import compare, paper_tables, paper_tables_json
 from afi_search.report.study import read_study
 from afi_search.report.table import front_table
 from afi_search.run import run
@@ -36,8 +38,31 @@ def front(
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
 
 
+@exits_on_mistake
+def report(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")],
+) -> None:
+    """Write a study's report: one page with front, curves, choices, costs and environment."""
+    records, info = read_study(study)
+    console.print(f"Written: {write_page(records, info, study)}", soft_wrap=True)
+
+
+@exits_on_mistake
+def table(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Print the paper's Tables 4 and 5 beside the counts of the networks built here."""
+    rows = compare()
+    if json:
+        print(paper_tables_json(rows))
+    else:
+        console.print(paper_tables(rows))
+
+
 app.command()(run)
 app.command()(front)
+app.command()(report)
+app.command()(table)
 app.command("inspect")(inspect_space)
 
 

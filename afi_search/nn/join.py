@@ -15,18 +15,22 @@ from torch import Tensor
 
 
 def activate_and_join(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
-    """Return (X, R) as one tensor, and X, which shares its memory.
+    """Return (X, R) as one tensor, and X by itself.
 
     Args:
-        before: the feature before its activation, B x C x H x W.
+        before: the feature before its activation, B x C x H x W; it may be overwritten.
         integrated: R, B x C' x H x W.
         ceiling: X is `before`, kept between 0 and this.
 
     Returns:
-        B x (C + C') x H x W and B x C x H x W; neither may be changed in place.
+        B x (C + C') x H x W and B x C x H x W. They share their memory where there may be a
+        backward pass, so neither may be changed in place.
     """
-    joined, feature = _ActivateAndJoin.apply(before, integrated, ceiling)
-    return joined, feature
+    if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        joined, feature = _ActivateAndJoin.apply(before, integrated, ceiling)
+        return joined, feature
+    feature = before.clamp_(0.0, ceiling)
+    return torch.cat((feature, integrated), dim=1), feature
 
 
 class _ActivateAndJoin(torch.autograd.Function):

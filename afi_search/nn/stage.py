@@ -126,11 +126,7 @@ class Carried:
             self._state = self._afi.add(None, feature)
             return torch.cat((feature, attention(self._afi.read(self._state, reader))), dim=1)
         integrated = attention(self._afi.read(self._state, reader))
-        if torch.is_grad_enabled():
-            joined, feature = activate_and_join(y, integrated, block.ceiling)
-        else:
-            feature = block.activate(y)
-            joined = torch.cat((feature, integrated), dim=1)
+        joined, feature = activate_and_join(y, integrated, block.ceiling)
         if reader + 1 < self._afi.readers:
             self._state = self._afi.add(self._state, feature)
         return joined
