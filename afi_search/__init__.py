@@ -10,6 +10,7 @@ import afi_search.nn  # noqa: F401  registers the backbones
 if TYPE_CHECKING:
     from afi_search.cost import measure
     from afi_search.nn import build
+    from afi_search.promote import load
     from afi_search.report import front
     from afi_search.search import Ledger
     from afi_search.space import Architecture, Space
@@ -23,9 +24,10 @@ _EXPORTS = {
     "measure": "afi_search.cost",
     "Ledger": "afi_search.search",
     "front": "afi_search.report",
+    "load": "afi_search.promote",
 }
 
-__all__ = ["Architecture", "Ledger", "Space", "build", "front", "measure"]
+__all__ = ["Architecture", "Ledger", "Space", "build", "front", "load", "measure"]
 
 
 def __getattr__(name: str) -> Any:

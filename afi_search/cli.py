@@ -16,6 +16,8 @@ from afi_search.report.paper_table import compare, paper_tables, paper_tables_js
 from afi_search.report.study import read_study
 from afi_search.report.table import front_table
 from afi_search.run import run
+from afi_search.search import Ledger
+from afi_search.search.explain import explain as explain_trial
 
 app = typer.Typer(
     name="afi-search",
@@ -59,10 +61,21 @@ def table(
         console.print(paper_tables(rows))
 
 
+@exits_on_mistake
+def explain(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")],
+    trial: Annotated[int, typer.Argument(help="The trial's number.")],
+) -> None:
+    """Say why a trial was proposed, kept or stopped, from the ledger alone."""
+    for line in explain_trial(Ledger.open(study).find(trial)):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 app.command()(run)
 app.command()(front)
 app.command()(report)
 app.command()(table)
+app.command()(explain)
 app.command("inspect")(inspect_space)
 
 

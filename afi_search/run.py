@@ -1,4 +1,7 @@
-"""The main job, from a space file to an exported front: python -m afi_search.run SPACE."""
+"""The main job, from a space file to a front, and on to ImageNet where the file says so.
+
+    python -m afi_search.run SPACE
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from rich.panel import Panel
 
 from afi_search.data import DataUnavailable, get_source, locate, read, split
 from afi_search.errors import exits_on_mistake
+from afi_search.promote.confirm import confirm_study
+from afi_search.promote.promotion import promote_study
 from afi_search.report.export import write_report
 from afi_search.report.study import study_info
 from afi_search.report.table import front_table
@@ -36,6 +41,7 @@ from afi_search.search.study import (
 from afi_search.search.worker import Job, SharedSplit
 from afi_search.space import Space, SpaceFile
 from afi_search.space.loading import load_space_file, preset_names, preset_note
+from afi_search.space.schema import Promote
 
 AUTO, NONE = "auto", "none"
 
@@ -64,7 +70,10 @@ def run(
         str | None, typer.Option(help="A running Ray cluster to join; 'auto' finds it.")
     ] = None,
 ) -> None:
-    """Search a space, or go on with its study, and export the Pareto front."""
+    """Search a space, or go on with its study, and export the Pareto front.
+
+    With `confirm:` and `promote:` in the space file, go on to confirmed winners on ImageNet.
+    """
     chosen = choose_preset(space, preset)
     file = settle_data(load_space_file(space, chosen, CHECKS), data)
     searched = Space(file)
@@ -100,6 +109,10 @@ def run(
             else:
                 console.print("The study is complete: there is nothing left to train.")
     report(ledger, study, folder)
+    if finished and file.confirm is not None:
+        finished = confirm_study(folder, file.confirm, data=data, address=address)
+    if finished and file.promote is not None:
+        finished = promote_winners(folder, file.promote, address)
     if not finished:
         console.print("[bold]Interrupted.[/] Nothing is lost; the same command goes on.")
         sys.exit(130)
@@ -177,7 +190,12 @@ def train(
             f"{capacity.concurrency} trials at a time, {capacity.threads} CPU cores and "
             f"{capacity.gpus:g} GPUs each. Ctrl-C stops cleanly."
         )
-        job = Job(file.recipe, str((folder / "checkpoints").resolve()), capacity.threads)
+        job = Job(
+            file.recipe,
+            str((folder / "checkpoints").resolve()),
+            capacity.threads,
+            file.imports,
+        )
         return run_trials(conductor, job, shared, capacity)
 
 
@@ -193,6 +211,19 @@ def report(ledger: Ledger, study: StudyFile, folder: Path) -> None:
         f"{len(records)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items())
     )
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
+
+
+def promote_winners(folder: Path, wanted: Promote, address: str | None) -> bool:
+    """Train the winners on ImageNet, or without ImageNet print the one command that goes on."""
+    if wanted.data is not None and Path(wanted.data).is_dir():
+        return promote_study(folder, wanted, address=address)
+    where = wanted.data or "the space file names no folder"
+    console.print(
+        f"ImageNet is not here ({where}). Where it is, this goes on: "
+        f"[bold]afi-search promote {folder} --data IMAGENET[/]",
+        soft_wrap=True,
+    )
+    return True
 
 
 if __name__ == "__main__":

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from afi_search import data
+from afi_search.space import backbone_names, get_backbone
+from afi_search.space.schema import import_modules
+
+THIRD_PARTY = Path(__file__).parent / "third_party"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -38,3 +43,14 @@ def cifar100(cifar100_folder: Path) -> data.Dataset:
 def digits() -> data.Dataset:
     """The data set that is always there."""
     return data.load("digits")
+
+
+@pytest.fixture
+def toynet(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A third party's backbone, registered for one test; the folder that its module lies in."""
+    registry = {name: get_backbone(name) for name in backbone_names()}
+    monkeypatch.setattr("afi_search.space.backbone._BACKBONES", registry)
+    monkeypatch.syspath_prepend(THIRD_PARTY)
+    monkeypatch.delitem(sys.modules, "toynet", raising=False)
+    import_modules(["toynet"])
+    return THIRD_PARTY

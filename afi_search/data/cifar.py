@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from afi_search.data.cifar_classes import CIFAR10_CLASSES, CIFAR100_CLASSES
 from afi_search.data.dataset import ImageSet
 from afi_search.data.download import DownloadFailed, extract, fetch, file_md5
 from afi_search.data.errors import DataCorrupt, DataUnavailable
@@ -171,6 +172,7 @@ register(
         "cifar10",
         CIFAR10,
         10,
+        class_names=CIFAR10_CLASSES,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
     )
@@ -180,6 +182,7 @@ register(
         "cifar100",
         CIFAR100,
         100,
+        class_names=CIFAR100_CLASSES,
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
     )

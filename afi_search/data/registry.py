@@ -31,6 +31,7 @@ class Source:
         prepare: given the folder and whether it may download, makes sure that every file is
             there and whole; raises DataUnavailable or DataCorrupt.
         read: given the folder, returns the training and the test images; trusts the files.
+        class_names: in the order of the labels, where the classes have names.
     """
 
     name: str
@@ -43,6 +44,11 @@ class Source:
     validation: int
     prepare: Callable[[Path, bool], None]
     read: Callable[[Path], tuple[ImageSet, ImageSet]]
+    class_names: tuple[str, ...] = ()
+
+    def class_name(self, label: int) -> str:
+        """Return what a class is called: its number where the source has no names."""
+        return self.class_names[label] if self.class_names else str(label)
 
 
 _SOURCES: dict[str, Source] = {}

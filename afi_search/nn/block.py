@@ -6,8 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from afi_search.nn.join import rectify_
 
 Step = Callable[[Tensor], Tensor]
 
@@ -27,7 +28,7 @@ class Block(nn.Module, ABC):
 
     def activate(self, y: Tensor) -> Tensor:
         """Return the feature X_i, given what `first` returned, which is overwritten."""
-        return F.relu_(y) if self.ceiling == math.inf else F.hardtanh_(y, 0.0, self.ceiling)
+        return rectify_(y, self.ceiling)
 
     @abstractmethod
     def second(self, feature: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ the activation is made inside the buffer and everybody keeps that.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -29,8 +31,13 @@ def activate_and_join(before: Tensor, integrated: Tensor, ceiling: float) -> tup
     if torch.is_grad_enabled() and not torch.compiler.is_exporting():
         joined, feature = _ActivateAndJoin.apply(before, integrated, ceiling)
         return joined, feature
-    feature = before.clamp_(0.0, ceiling)
+    feature = rectify_(before, ceiling)
     return torch.cat((feature, integrated), dim=1), feature
+
+
+def rectify_(y: Tensor, ceiling: float) -> Tensor:
+    """Cut off what is below zero or above the ceiling, in place; return the same tensor."""
+    return F.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
 
 
 class _ActivateAndJoin(torch.autograd.Function):
@@ -38,7 +45,7 @@ class _ActivateAndJoin(torch.autograd.Function):
     def forward(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
         joined = torch.cat((before, integrated), dim=1)
         feature = joined[:, : before.shape[1]]
-        return joined, feature.clamp_(0.0, ceiling)
+        return joined, rectify_(feature, ceiling)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -14,19 +14,21 @@ from typing import Annotated
 import pandas as pd
 import torch
 import typer
+from optuna.trial import TrialState
 from rich.console import Console
 
 from afi_search.cost import Cost, measure
 from afi_search.data import Dataset, Source, get_source, load, split
 from afi_search.errors import UserError, exits_on_mistake
 from afi_search.promote.confirmed import (
-    TEST_ACCURACY,
     confirmed_table,
+    note_tested,
     shown,
+    tested,
     write_confirmed,
 )
 from afi_search.promote.listed import ListedProposer
-from afi_search.promote.trials import CHECKPOINTS, trial_model
+from afi_search.promote.trials import CHECKPOINTS, trial_model, trial_state
 from afi_search.report.pareto import front
 from afi_search.search import Ledger
 from afi_search.search.conductor import Conductor
@@ -195,12 +197,15 @@ def fresh_seeds(searched: int, count: int) -> list[int]:
 def read_confirmed(folder: Path) -> pd.DataFrame:
     """Return what the confirmation of a study has found; no rows where there is none."""
     own = folder / FOLDER
-    return confirmed_table(Ledger.open(own).trials() if (own / STUDY_FILE).exists() else ())
+    if not (own / STUDY_FILE).exists():
+        return confirmed_table((), {})
+    ledger = Ledger.open(own)
+    return confirmed_table(ledger.trials(), tested(ledger))
 
 
 def report_confirmed(ledger: Ledger, own: Path, name: str) -> None:
     """Write and show what is confirmed so far."""
-    table = confirmed_table(ledger.trials())
+    table = confirmed_table(ledger.trials(), tested(ledger))
     if table.empty:
         return
     paths = write_confirmed(table, own)
@@ -239,18 +244,24 @@ def _train(
         with ray_session(address) as dashboard:
             capacity = cluster_capacity(file.search)
             console.print(f"Ray dashboard: http://{dashboard}. Ctrl-C stops cleanly.")
-            job = Job(file.recipe, str((own / CHECKPOINTS).resolve()), capacity.threads)
+            job = Job(
+                file.recipe,
+                str((own / CHECKPOINTS).resolve()),
+                capacity.threads,
+                file.imports,
+            )
             return run_trials(conductor, job, shared, capacity)
 
 
 def _test(ledger: Ledger, own: Path, images: Dataset) -> None:
     """Read the test set for every finished training that has not been tested yet."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for trial in ledger.trials():
-        if not trial.state.is_finished() or not trial.values or TEST_ACCURACY in trial.user_attrs:
+    known = tested(ledger)
+    for trial in ledger.trials((TrialState.COMPLETE,)):
+        if trial.number in known:
             continue
-        model = trial_model(own, ledger, trial.number)
-        tested = evaluate(
+        model = trial_model(own, ledger, trial.number, trial_state(own, trial.number))
+        reached = evaluate(
             model.module.to(device),
             images.test,
             mean=images.mean,
@@ -258,4 +269,4 @@ def _test(ledger: Ledger, own: Path, images: Dataset) -> None:
             device=device,
             precision="fp32",
         )
-        ledger.note(trial.number, **{TEST_ACCURACY: tested.accuracy})
+        note_tested(ledger, trial.number, reached.accuracy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from afi_search.report.export import plain
 from afi_search.report.files import write_atomically
 from afi_search.report.info import MACS_CONVENTION
 from afi_search.report.notation import mega, percent
+from afi_search.search import Ledger
 from afi_search.search.records import curve
 
 COLUMNS = (
@@ -43,21 +44,38 @@ CONVENTIONS = {
     f"cheaper, at a level of {LEVEL:.0%}; beaten: one of these is more accurate; open: neither",
     "macs": MACS_CONVENTION,
 }
-TEST_ACCURACY = "test_accuracy"
+_TESTED = "test_accuracy/"
 
 
-def confirmed_table(trials: Iterable[FrozenTrial]) -> pd.DataFrame:
+def note_tested(ledger: Ledger, number: int, accuracy: float) -> None:
+    """Enter what a finished training reached on the test set."""
+    ledger.study.set_user_attr(f"{_TESTED}{number}", accuracy)
+
+
+def tested(ledger: Ledger) -> dict[int, float]:
+    """Return the test accuracies that are known, by the number of the trial."""
+    facts = ledger.study.user_attrs
+    return {
+        int(key.removeprefix(_TESTED)): value
+        for key, value in facts.items()
+        if key.startswith(_TESTED)
+    }
+
+
+def confirmed_table(
+    trials: Iterable[FrozenTrial], test_accuracy: Mapping[int, float]
+) -> pd.DataFrame:
     """Return one row an architecture whose trainings are finished and tested, cheapest first.
 
     The columns are `COLUMNS`; see `CONVENTIONS`.
     """
     groups: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
-        if trial.state == TrialState.COMPLETE and TEST_ACCURACY in trial.user_attrs:
+        if trial.state == TrialState.COMPLETE and trial.number in test_accuracy:
             groups.setdefault(trial.user_attrs["architecture"], []).append(trial)
     facts = [of_one[0].user_attrs for of_one in groups.values()]
     test = [
-        Point(of_one[0].user_attrs["macs"], tuple(t.user_attrs[TEST_ACCURACY] for t in of_one))
+        Point(of_one[0].user_attrs["macs"], tuple(test_accuracy[t.number] for t in of_one))
         for of_one in groups.values()
     ]
     validation = [
@@ -70,16 +88,16 @@ def confirmed_table(trials: Iterable[FrozenTrial]) -> pd.DataFrame:
             about["architecture"],
             about["origin"],
             verdict,
-            len(tested.accuracies),
-            tested.mean,
-            *interval(tested, test_spread),
+            len(measured.accuracies),
+            measured.mean,
+            *interval(measured, test_spread),
             validated.mean,
             *interval(validated, validation_spread),
             about["macs"],
             about["params"],
             about["paper_gflops"],
         )
-        for about, verdict, tested, validated in zip(
+        for about, verdict, measured, validated in zip(
             facts, verdicts(test), test, validation, strict=True
         )
     ]

@@ -113,6 +113,7 @@ class TorchvisionLoader:
             num_workers=processes,
             persistent_workers=processes > 0,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),
         )
         own = images.validation[shares.rank :: shares.world]
         self._validation = DataLoader(
@@ -120,6 +121,7 @@ class TorchvisionLoader:
             batch_size=shares.size,
             num_workers=processes,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),
         )
 
     def train(self, epoch: int) -> Iterator[Batch]:
@@ -201,7 +203,8 @@ class _PlainImages(Dataset[Batch]):
 
 def _read(images: Images, path: str) -> Tensor:
     try:
-        return decode_image(str(images.folder / path), mode=ImageReadMode.RGB)
+        pixels: Tensor = decode_image(str(images.folder / path), mode=ImageReadMode.RGB)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         raise ImagesError(f"{images.folder / path}: cannot be read: {reason}") from None
+    return pixels

@@ -176,12 +176,13 @@ def read_image(path: str | Path) -> Tensor:
         ModelError: it is not there, or cannot be decoded.
     """
     try:
-        return decode_image(str(path), mode=ImageReadMode.RGB)
+        pixels: Tensor = decode_image(str(path), mode=ImageReadMode.RGB)
     except RuntimeError as error:
         if not Path(path).is_file():
             raise ModelError(f"{path}: there is no such image file") from None
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{path}: cannot be read as an image: {reason}") from None
+    return pixels
 
 
 def _read_facts(path: Path) -> Facts:

@@ -36,7 +36,8 @@ class Preprocessing(Strict):
         """Resize and crop one image, 3 x H x W uint8, to 3 x crop x crop uint8."""
         if self.resize is not None:
             image = v2.functional.resize(image, [self.resize], antialias=True)
-        return v2.functional.center_crop(image, [self.crop, self.crop])
+        cropped: Tensor = v2.functional.center_crop(image, [self.crop, self.crop])
+        return cropped
 
     def normalised(self, images: Tensor) -> Tensor:
         """Turn B x 3 x H x W uint8 into floats with the strides of channels_last."""

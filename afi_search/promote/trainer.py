@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.transforms import v2
@@ -88,7 +88,7 @@ class ImageTrainer:
         self._identity = identity
         self._steps = shares.steps(images)
         if recipe.sync_batch_norm and shares.world > 1 and device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self._ema = (
             ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
@@ -183,7 +183,7 @@ class ImageTrainer:
             waits = isinstance(self._replica, DistributedDataParallel) and not last
             with self._replica.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 loss = self._loss(images, labels)
-                (loss / len(batches)).backward()
+                torch.autograd.backward(loss / len(batches))
             losses += loss.detach()
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from afi_search.data import get_source
 from afi_search.errors import UserError
 from afi_search.nn import build
-from afi_search.promote.confirmed import TEST_ACCURACY
+from afi_search.promote.confirmed import tested
 from afi_search.promote.model import Facts, Model
 from afi_search.promote.preprocessing import Preprocessing
 from afi_search.search import Ledger
@@ -23,31 +25,39 @@ class NoCheckpoint(UserError):
     """A trial whose weights are not there."""
 
 
-def trial_model(folder: Path, ledger: Ledger, number: int) -> Model:
-    """Return the network of a trial, as its last checkpoint has it.
-
-    Args:
-        folder: of the study, or of its confirmation.
-        ledger: the folder's.
-        number: of the trial.
+def trial_state(folder: Path, number: int) -> dict[str, Any]:
+    """Return the last checkpoint of a trial.
 
     Raises:
         NoCheckpoint: the trial has none.
         CorruptCheckpoint: it cannot be read.
     """
-    study = StudyFile.read(folder)
-    source = get_source(study.space.data.name)
-    trial = ledger.trial(number)
     where = folder / CHECKPOINTS / f"{number:05d}"
     state = load(str(where))
     if state is None:
         raise NoCheckpoint(f"{where}: trial {number} of {folder} has no checkpoint")
+    return state
+
+
+def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, Any]) -> Model:
+    """Return the network of a trial, as a checkpoint of it has it.
+
+    Args:
+        folder: of the study, or of its confirmation.
+        ledger: the folder's.
+        number: of the trial.
+        state: its checkpoint.
+    """
+    study = StudyFile.read(folder)
+    source = get_source(study.space.data.name)
+    trial = ledger.trial(number)
     architecture = Architecture.parse(trial.user_attrs["architecture"])
     module = build(architecture, num_classes=source.num_classes, image_size=source.image_size)
     module.load_state_dict(state["model"])
-    metrics = {"validation accuracy": accuracies[-1]} if (accuracies := curve(trial)) else {}
-    if TEST_ACCURACY in trial.user_attrs:
-        metrics["test accuracy"] = trial.user_attrs[TEST_ACCURACY]
+    accuracies, epoch = curve(trial), int(state["epoch"])
+    metrics = {"validation accuracy": accuracies[epoch - 1]} if epoch <= len(accuracies) else {}
+    if epoch == trial.user_attrs["epochs"] and number in (known := tested(ledger)):
+        metrics["test accuracy"] = known[number]
     facts = Facts(
         architecture=architecture.text,
         num_classes=source.num_classes,
@@ -60,7 +70,7 @@ def trial_model(folder: Path, ledger: Ledger, number: int) -> Model:
         training={
             "study": study.name,
             "trial": number,
-            "epochs": state["epoch"],
+            "epochs": epoch,
             "seed": trial.user_attrs["seed"],
             "data": study.space.data.model_dump(mode="json", exclude={"folder"}, exclude_none=True),
             "recipe": study.space.recipe.model_dump(mode="json"),

@@ -51,7 +51,7 @@ class Spread:
 
 
 def pooled_spread(points: Sequence[Point]) -> Spread:
-    """Return the spread within architectures: the root of all squares over all degrees of freedom."""
+    """Return the spread within architectures, all their degrees of freedom together."""
     freedom = sum(len(point.accuracies) - 1 for point in points)
     squares = sum((a - point.mean) ** 2 for point in points for a in point.accuracies)
     return Spread(math.sqrt(squares / freedom) if freedom else math.nan, freedom)

@@ -14,9 +14,12 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.search.ledger import UNFINISHED, Ledger, Proposal
+from afi_search.search.pruners import judge
 from afi_search.search.records import curve
 from afi_search.space import Architecture
 from afi_search.space.schema import SpaceFile
+
+RUNG = "rung "
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,10 @@ class Conductor:
                 self._ledger.note(number, seconds=seconds)
                 self._finish(number, TrialState.COMPLETE, self._values(trial))
                 return True
-            if self._pruner.prune(self._ledger.study, trial):
+            verdict = judge(self._pruner, self._ledger.study, trial)
+            if verdict is not None:
+                self._ledger.note(number, **{f"{RUNG}{epoch}": verdict.why})
+            if verdict is not None and verdict.stop:
                 self._ledger.note(number, seconds=seconds)
                 self._finish(number, TrialState.PRUNED)
                 return True

@@ -39,7 +39,7 @@ _ENVIRONMENT = {
 
 
 class EngineError(UserError):
-    """Ray cannot do what the study asks of it."""
+    """Ray or the machine cannot do what the study asks of it."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,9 @@ def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capa
     Returns:
         Whether the study went to its end; False when it was interrupted (Ctrl-C or SIGTERM), its
         running trials then waiting in the ledger.
+
+    Raises:
+        EngineError: checkpoints cannot be written; the running trials wait as well.
     """
     worker = tune.with_resources(
         tune.with_parameters(TrialWorker, job=job, data=data),
@@ -119,7 +122,7 @@ def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capa
             worker,
             name="trials",
             search_alg=_LedgerSearcher(conductor, capacity.concurrency, stop),
-            scheduler=_LedgerScheduler(conductor),
+            scheduler=_LedgerScheduler(conductor, stop),
             num_samples=-1,
             stop=_Interrupted(stop),
             reuse_actors=True,
@@ -131,14 +134,17 @@ def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capa
             verbose=0,
         )
     conductor.interrupt()
+    if stop.reason:
+        raise EngineError(f"{stop.reason}. Nothing is lost: mend it, and the same command goes on.")
     return not stop.asked
 
 
 @dataclass
 class StopRequest:
-    """Whether somebody has asked for the run to stop."""
+    """Whether the run is to stop, and the reason where it is not a person's wish."""
 
     asked: bool = False
+    reason: str = ""
 
 
 class _LedgerSearcher(Searcher):
@@ -184,14 +190,18 @@ class _LedgerScheduler(FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, stop: StopRequest) -> None:
         super().__init__()
         self._conductor = conductor
+        self._stop = stop
 
     def on_trial_result(
         self, tune_controller: object, trial: object, result: dict[str, Any]
     ) -> str:
         number = result["number"]
+        if "broken" in result:
+            self._stop.asked, self._stop.reason = True, result["broken"]
+            return str(TrialScheduler.STOP)
         if "failed" in result:
             self._conductor.fail(number, result["failed"])
             return str(TrialScheduler.STOP)

@@ -118,6 +118,17 @@ class Ledger:
         """Return one trial, to be read only."""
         return self._storage.get_trial(self._id(number))
 
+    def find(self, number: int) -> FrozenTrial:
+        """Return the trial a person asks for.
+
+        Raises:
+            LedgerError: there is no trial of that number.
+        """
+        trials = self.trials()
+        if not 0 <= number < len(trials):
+            raise LedgerError(f"there is no trial {number}; there are 0 to {len(trials) - 1}")
+        return trials[number]
+
     def add(self, proposal: Proposal, seed: int, epochs: int) -> FrozenTrial:
         """Enter a new trial as RUNNING, with all that is known of it, at once."""
         template = optuna.trial.create_trial(

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.ledger import Proposal, directions_of
 from afi_search.search.samplers import make_sampler
-from afi_search.space import Architecture, Space
+from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.space.schema import Search
 
 _ASKS = 40
@@ -68,8 +68,8 @@ class Proposer:
         return proposal
 
     def _first(self) -> Iterator[Proposal]:
-        for architecture in self._search.first:
-            if architecture not in self._tried:
+        for architecture in first_to_try(self._space.file):
+            if self._is_left(architecture):
                 yield self._known(architecture, "first")
 
     def _ask(self, number: int) -> Proposal | None:
@@ -145,6 +145,15 @@ class Proposer:
             system_attrs=system_attrs,
         )
         return self._memory.create_new_trial(self._copy._study_id, template)
+
+
+def first_to_try(file: SpaceFile) -> list[Architecture]:
+    """Return what is tried before a sampler is asked, each once: baselines, then the file's own."""
+    baselines: tuple[Architecture, ...] = ()
+    if file.search.baselines and file.backbone is not None:
+        plain = Architecture.plain(file.backbone)
+        baselines = (plain, *Architecture.paper_placements(file.backbone))
+    return list(dict.fromkeys((*baselines, *file.search.first)))
 
 
 def _seed(search: Search, number: int, attempt: int = 0) -> int:

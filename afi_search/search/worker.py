@@ -16,6 +16,7 @@ from afi_search.data import ImageSet, Split
 from afi_search.nn import build
 from afi_search.search.conductor import Assignment
 from afi_search.space import Architecture, Recipe
+from afi_search.space.schema import import_modules
 from afi_search.train import (
     CorruptCheckpoint,
     DivergedError,
@@ -57,11 +58,13 @@ class Job:
         recipe: how to train.
         checkpoints: folder or fsspec URL; each trial has its own folder in it.
         threads: CPU threads a trial computes with.
+        imports: modules that register a third party's backbones.
     """
 
     recipe: Recipe
     checkpoints: str
     threads: int
+    imports: tuple[str, ...] = ()
 
     def checkpoint(self, number: int) -> str:
         """Return the folder of a trial's checkpoints."""
@@ -82,13 +85,15 @@ class TrialWorker(tune.Trainable):
 
     A step's result has the accuracies and seconds of all epochs so far, so that whoever reads it
     knows of those that an earlier driver did not live to enter. What goes wrong in a trial is a
-    result too (`failed`, with the reason): the actor lives on for the next trial.
+    result too (`failed`, with the reason): the actor lives on for the next trial. What is wrong
+    with the machine and not with the trial is `broken`: the study stops, and the trial waits.
     """
 
     def setup(  # type: ignore[override]  # with_parameters adds job and data
         self, config: dict[str, Any], job: Job, data: SharedSplit
     ) -> None:
         """Begin the trial of `config`, from its checkpoint where there is one."""
+        import_modules(job.imports)
         self._job = job
         self._data = data.tensors()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -131,7 +136,11 @@ class TrialWorker(tune.Trainable):
             if resumed:
                 return self._progress(self._trainer)
         self._trainer.run_epoch()
-        save(self._trainer.state_dict(), self._job.checkpoint(self._number))
+        folder = self._job.checkpoint(self._number)
+        try:
+            save(self._trainer.state_dict(), folder)
+        except OSError as error:
+            return {"number": self._number, "broken": f"{folder} cannot be written: {error}"}
         return self._progress(self._trainer)
 
     def _start(self) -> tuple[Trainer, bool]:

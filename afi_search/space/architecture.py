@@ -177,6 +177,12 @@ class Architecture:
         return cls.uniform(backbone, None)
 
     @classmethod
+    def paper_placements(cls, backbone: str) -> tuple[Architecture, ...]:
+        """Return the paper's: AFI in every stage, in each width with the family's own ratio."""
+        ratios = get_backbone(backbone).ratios
+        return tuple(cls.uniform(backbone, StageChoice(w, ratios[w])) for w in WIDTHS)
+
+    @classmethod
     def parse(cls, text: str) -> Architecture:
         """Read an architecture's text; blanks do not matter.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from itertools import product
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,30 @@ def _known_backbone(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def import_modules(names: Iterable[str]) -> None:
+    """Import the modules that register a third party's backbones.
+
+    Raises:
+        UserError: one cannot be imported.
+    """
+    for name in names:
+        try:
+            import_module(name)
+        except Exception as error:
+            raise UserError(
+                f"{name!r} cannot be imported ({type(error).__name__}: {error}); it must be "
+                f"installed, or lie in a folder of PYTHONPATH, on every machine that trains"
+            ) from error
+
+
+def _importable(name: str) -> str:
+    try:
+        import_modules([name])
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 def _read_architecture(value: Any) -> Any:
     if isinstance(value, Architecture):
         return value
@@ -52,6 +77,9 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 Count = Annotated[int, Field(gt=0), BeforeValidator(read_count)]
+ModuleName = Annotated[
+    str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"), AfterValidator(_importable)
+]
 BackboneName = Annotated[str, AfterValidator(_known_backbone)]
 ArchitectureText = Annotated[
     Architecture, BeforeValidator(_read_architecture), PlainSerializer(str, return_type=str)
@@ -162,7 +190,9 @@ class Search(Strict):
         concurrency: trials at a time; `auto`: as many as the GPUs (or without one, the CPU
             cores) hold.
         gpus_per_trial: the share of a GPU a trial takes; no more than 1.
-        first: architectures to try before the sampler is asked.
+        baselines: whether the plain backbone and the paper's own placements (AFI in every stage,
+            in each width with the paper's ratio) are tried first, where they keep the constraints.
+        first: architectures to try next, before the sampler is asked.
     """
 
     trials: Annotated[int, Field(ge=1)] = 100
@@ -171,6 +201,7 @@ class Search(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     concurrency: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     gpus_per_trial: Annotated[Positive, Field(le=1)] = 1.0
+    baselines: bool = True
     first: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
 
 
@@ -202,8 +233,8 @@ class Promote(Strict):
         backbone: the ImageNet backbone; the searched one itself where it is left out.
         stages: for each of its stages, the number of the searched stage whose choice it takes.
         top: how many winners are promoted, the most accurate first.
-        data: ImageNet's folder, with train/CLASS/IMAGE and val/CLASS/IMAGE; --imagenet comes
-            before it.
+        data: ImageNet's folder, with train/CLASS/IMAGE and val/CLASS/IMAGE, unless `afi-search
+            promote` is given another.
         classes: how many class folders there have to be.
         recipe: `paper`, `modern`, or a recipe file of your own.
         pretrained: torchvision's weights of the plain backbone, to start from where shapes allow.
@@ -243,6 +274,8 @@ class SpaceFile(Strict):
 
     Attributes:
         name: of the studies made from it; otherwise the backbone's and the data set's.
+        imports: modules to import first, here and wherever trials run: those of a third party
+            that register backbones.
         backbone: the backbone that is searched.
         stages: what may be chosen, by stage number; `all` for those not listed.
         architectures: instead of backbone and stages, a plain list of architectures to train.
@@ -251,6 +284,7 @@ class SpaceFile(Strict):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    imports: Annotated[tuple[ModuleName, ...], Distinct] = ()
     backbone: BackboneName | None = None
     stages: dict[Literal["all"] | Annotated[int, Field(ge=1)], StageAxes] = {}
     architectures: Annotated[tuple[ArchitectureText, ...], Distinct] = ()

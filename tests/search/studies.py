@@ -27,7 +27,11 @@ def space_file(**changes: Any) -> SpaceFile:
         },
         "data": {"name": "digits"},
         "recipe": {"epochs": 9},
-        "search": {"trials": 20, "pruner": {"name": "mo-asha", "grace": 1, "peers": 3}},
+        "search": {
+            "trials": 20,
+            "baselines": False,
+            "pruner": {"name": "mo-asha", "grace": 1, "peers": 3},
+        },
     }
     search = {**settings["search"], **changes.pop("search", {})}
     return SpaceFile.model_validate({**settings, "search": search, **changes})

@@ -32,6 +32,23 @@ def test_what_is_listed_first_comes_first_and_is_no_duplicate_later(tmp_path: Pa
     assert records["architecture"].is_unique
 
 
+def test_baselines_come_first_of_all_where_they_keep_the_constraints(tmp_path: Path) -> None:
+    search = {"baselines": True, "first": ["resnet20(off, off, B-r4)", "resnet20"]}
+    ledger, conductor = conductor_for(space_file(search=search), tmp_path / "free")
+    play(conductor)
+
+    assert list(ledger.records()["architecture"][:4]) == [
+        "resnet20",
+        "resnet20(base-r4)",
+        "resnet20(B-r16)",
+        "resnet20(off, off, B-r4)",
+    ]
+    limited = space_file(constraints={"macs": "45.6M"}, search=search)
+    ledger, conductor = conductor_for(limited, tmp_path / "limited")
+    play(conductor)
+    assert "resnet20(B-r16)" not in set(ledger.records()["architecture"])
+
+
 def test_nothing_dearer_than_the_constraints_is_tried(tmp_path: Path) -> None:
     file = space_file(constraints={"macs": "38M", "params": 300_000}, search={"trials": 500})
     ledger, conductor = conductor_for(file, tmp_path)

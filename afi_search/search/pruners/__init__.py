@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optuna import Study
 from optuna.pruners import (
     BasePruner,
     HyperbandPruner,
@@ -9,11 +10,12 @@ from optuna.pruners import (
     NopPruner,
     SuccessiveHalvingPruner,
 )
+from optuna.trial import FrozenTrial
 
-from afi_search.search.pruners.mo_asha import MultiObjectiveAsha
+from afi_search.search.pruners.mo_asha import MultiObjectiveAsha, Verdict
 from afi_search.space.schema import Pruner
 
-__all__ = ["MultiObjectiveAsha", "make_pruner"]
+__all__ = ["MultiObjectiveAsha", "Verdict", "judge", "make_pruner"]
 
 
 def make_pruner(settings: Pruner, epochs: int) -> BasePruner:
@@ -34,3 +36,12 @@ def make_pruner(settings: Pruner, epochs: int) -> BasePruner:
             return MedianPruner(
                 n_startup_trials=peers, n_warmup_steps=grace - 1, n_min_trials=peers
             )
+
+
+def judge(pruner: BasePruner, study: Study, trial: FrozenTrial) -> Verdict | None:
+    """Ask a pruner about a trial at its last epoch; None where it had nothing to decide."""
+    if isinstance(pruner, MultiObjectiveAsha):
+        return pruner.judge(study, trial)
+    if pruner.prune(study, trial):
+        return Verdict(True, f"stopped at epoch {trial.last_step} by {type(pruner).__name__}")
+    return None

@@ -8,12 +8,23 @@ SMS-EMOA, Beume et al. 2007.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import moocore
 import numpy as np
 from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
+
+_LOSS = np.array([-1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a trial is to stop at a rung, and why, in words."""
+
+    stop: bool
+    why: str
 
 
 class MultiObjectiveAsha(BasePruner):
@@ -47,18 +58,32 @@ class MultiObjectiveAsha(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial at its last epoch; False between rungs."""
+        verdict = self.judge(study, trial)
+        return verdict is not None and verdict.stop
+
+    def judge(self, study: Study, trial: FrozenTrial) -> Verdict | None:
+        """Compare the trial with its peers at its last epoch; None between rungs."""
         epoch = trial.last_step
         if epoch is None or not is_rung(epoch, self._grace, self._reduction):
-            return False
+            return None
         others = [
             other
             for other in study.get_trials(deepcopy=False)
             if other.number != trial.number and epoch in other.intermediate_values
         ]
-        peers = [trial, *others]
-        if len(peers) < self._peers:
-            return False
-        return not keeps(peers_at(peers, epoch), self._reduction)[0]
+        if len(others) + 1 < self._peers:
+            return Verdict(
+                False, f"{len(others) + 1} trials had got to epoch {epoch}, too few to compare"
+            )
+        peers = peers_at([trial, *others], epoch)
+        ahead = int(places(peers)[0])
+        stop = not keeps(peers, self._reduction)[0]
+        fate = "stopped" if stop else "kept"
+        return Verdict(
+            stop,
+            f"{fate} at epoch {epoch}: behind {ahead} of {len(peers)} trials by accuracy and MACs, "
+            f"where the first {len(peers) // self._reduction} and whatever is not dominated go on",
+        )
 
 
 def is_rung(epoch: int, grace: int, reduction: int) -> bool:
@@ -86,13 +111,20 @@ def keeps(peers: np.ndarray, reduction: int) -> np.ndarray:
     Returns:
         n booleans. They follow the rows, whatever their order: equal rows get equal answers.
     """
-    losses = peers * (-1.0, 1.0)
-    rank = moocore.pareto_rank(losses)
-    contribution = _contributions(losses, rank)
+    return (_ranks(peers) == 0) | (places(peers) < len(peers) // reduction)
+
+
+def places(peers: np.ndarray) -> np.ndarray:
+    """Return how many peers are ahead of each: by rank, then by hypervolume contribution."""
+    rank = _ranks(peers)
+    contribution = _contributions(peers * _LOSS, rank)
     tied = rank[:, None] == rank
-    better = (rank[:, None] < rank) | (tied & (contribution[:, None] > contribution))
-    place = better.sum(axis=0)
-    return (rank == 0) | (place < len(peers) // reduction)
+    ahead = (rank[:, None] < rank) | (tied & (contribution[:, None] > contribution))
+    return np.asarray(ahead.sum(axis=0))
+
+
+def _ranks(peers: np.ndarray) -> np.ndarray:
+    return np.asarray(moocore.pareto_rank(peers * _LOSS))
 
 
 def _contributions(losses: np.ndarray, rank: np.ndarray) -> np.ndarray:

@@ -1,0 +1,87 @@
+"""What a promotion will need: measured on one worker for a few seconds, then multiplied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from afi_search.report.notation import duration
+from afi_search.train.checkpoint import KEPT
+
+FORWARD_SHARE = 1 / 3
+"""Testing an image takes about a third of training on it: no backward pass."""
+_BYTES = 4
+_BINDS_BELOW = 0.9
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one worker measured.
+
+    Attributes:
+        model_speed: images/s of the training step, on images that are there already.
+        loader_speed: images/s of loading and augmenting alone, or NaN where it was not measured.
+        memory: bytes at the most, of the GPU where there is one, otherwise of the process.
+        weights: numbers in the network's state.
+        on_gpu: whether `memory` is a GPU's.
+    """
+
+    model_speed: float
+    loader_speed: float
+    memory: int
+    weights: int
+    on_gpu: bool
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a whole promotion needs.
+
+    Attributes:
+        seconds: for the epochs that are left.
+        memory: bytes a worker.
+        disk: bytes of the checkpoints that are kept and the exported weights.
+    """
+
+    seconds: float
+    memory: int
+    disk: int
+
+
+def needs(
+    probe: Probe, *, workers: int, epochs: int, train: int, validation: int, averages: bool
+) -> Needs:
+    """Multiply a probe's measures.
+
+    Communication between workers is not in it; over NVLink or InfiniBand it takes a few per cent.
+
+    Args:
+        probe: of one worker.
+        workers: how many there will be.
+        epochs: left to train.
+        train, validation: images an epoch.
+        averages: whether a running average of the weights is kept.
+    """
+    training = min(probe.model_speed, probe.loader_speed)
+    testing = min(probe.model_speed / FORWARD_SHARE, probe.loader_speed)
+    epoch = (train / training + validation / testing) / workers
+    copies = 2 + averages  # weights, momentum, and the average
+    disk = probe.weights * _BYTES * (KEPT * copies + 1)
+    return Needs(epochs * epoch, probe.memory, disk)
+
+
+def describe(probe: Probe, needed: Needs, *, workers: int, epochs: int) -> str:
+    """Say in words what is needed, and whether the model or its loader binds."""
+    device = "GPU" if probe.on_gpu else "process"
+    slower = probe.loader_speed < _BINDS_BELOW * probe.model_speed
+    binds = "the loader binds: give it more CPU cores" if slower else "the model binds"
+    return (
+        f"{epochs} epochs on {workers} {'GPUs' if probe.on_gpu else 'CPU processes'}: about "
+        f"{duration(needed.seconds)}, {_giga(needed.memory)} of memory a {device}, "
+        f"{_giga(needed.disk)} of disk. Measured for one {device}: the model "
+        f"{probe.model_speed:,.0f} images/s, its loader "
+        f"{probe.loader_speed:,.0f} images/s; {binds}."
+    )
+
+
+def _giga(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

@@ -1,0 +1,182 @@
+"""What runs in a worker of Ray Train: the training loop, and the probe before it."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from ray import train as ray_train
+from ray.util.queue import Queue
+
+from afi_search.nn import build, warm_start
+from afi_search.promote.estimate import Probe
+from afi_search.promote.folder import Images, list_images
+from afi_search.promote.loader import Batch, Loader, Shares, TorchvisionLoader, share_out
+from afi_search.promote.recipe import ImageNetRecipe
+from afi_search.promote.trainer import ImageTrainer
+from afi_search.space import Architecture
+from afi_search.space.checks import IMAGENET_SIZE
+from afi_search.train import DivergedError, load, save, seed_everything
+
+_WARM_UP, _STEPS = 2, 3
+_LOADER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One promotion, as every worker has to know it.
+
+    Attributes:
+        architecture: what to train.
+        recipe: how.
+        folder: with train/ and val/, at the same place on every node.
+        skipped: images to leave out, as paths below the folder.
+        classes: the class folders.
+        train_images: how many there are, as the driver sees it.
+        checkpoints: folder or fsspec URL that every node reaches.
+        pretrained: weights to start from.
+        cores: CPU cores of each worker.
+        processes: that load and augment, for each worker.
+    """
+
+    architecture: Architecture
+    recipe: ImageNetRecipe
+    folder: Path
+    skipped: tuple[str, ...]
+    classes: tuple[str, ...]
+    train_images: int
+    checkpoints: str
+    pretrained: str | None
+    cores: int
+    processes: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on to be gone on with; the number of workers is free."""
+        return {
+            "architecture": self.architecture.text,
+            "recipe": self.recipe.model_dump(mode="json", exclude={"images_per_device"}),
+            "classes": list(self.classes),
+            "train_images": self.train_images,
+        }
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """Train from the last checkpoint to the recipe's end; tell the driver of every epoch.
+
+    Args:
+        config: `task` and `news`, the queue to the driver.
+    """
+    task: Task = config["task"]
+    news: Queue = config["news"]
+    context = ray_train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = own_device()
+    images = list_images(task.folder, task.skipped)
+    recipe = task.recipe
+    shares = share_out(recipe.batch_size, recipe.images_per_device, rank, world)
+    loader = TorchvisionLoader(images, recipe, shares, task.processes)
+    trainer = make_trainer(task, images, loader, shares, device)
+    state = load(task.checkpoints)
+    if state is not None:
+        trainer.load_state_dict(state)
+    while not trainer.done:
+        try:
+            epoch = trainer.run_epoch()
+        except DivergedError as error:
+            if rank == 0:
+                news.put({"failed": str(error)})
+            return
+        if rank == 0:
+            save(trainer.state_dict(), task.checkpoints)
+            news.put({"history": [asdict(past) for past in trainer.history]})
+        ray_train.report({"epoch": epoch.epoch, "top1": epoch.top1, "loss": epoch.loss})
+
+
+def probe(task: Task, world: int) -> Probe:
+    """Measure a few training steps and a few seconds of loading, as one worker of `world`."""
+    device = own_device()
+    images = list_images(task.folder, task.skipped)
+    recipe = task.recipe
+    shared = share_out(recipe.batch_size, recipe.images_per_device, 0, world)
+    alone = Shares(rank=0, world=1, rounds=1, size=shared.size)
+    loader = TorchvisionLoader(images, recipe, alone, task.processes)
+    loader_speed = measure_loader(loader)
+    trainer = make_trainer(task, images, loader, alone, device)
+    model_speed = measure_steps(trainer, alone.size, recipe.train_crop, len(task.classes), device)
+    on_gpu = device.type == "cuda"
+    return Probe(
+        model_speed,
+        loader_speed,
+        memory=torch.cuda.max_memory_allocated(device)
+        if on_gpu
+        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        weights=sum(tensor.numel() for tensor in trainer.model.state_dict().values()),
+        on_gpu=on_gpu,
+    )
+
+
+def own_device() -> torch.device:
+    """Return the GPU that Ray gave this worker, or the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def make_trainer(
+    task: Task, images: Images, loader: Loader, shares: Shares, device: torch.device
+) -> ImageTrainer:
+    """Build the network, the same in every worker, and its trainer."""
+    if device.type == "cpu":
+        torch.set_num_threads(task.cores)
+    seed_everything(task.recipe.seed)
+    classes = len(task.classes)
+    model = build(task.architecture, num_classes=classes, image_size=IMAGENET_SIZE)
+    if task.pretrained is not None:
+        warm_start(model, task.pretrained)
+    return ImageTrainer(
+        model,
+        task.recipe,
+        loader,
+        shares,
+        images=len(images.train),
+        num_classes=classes,
+        identity=task.identity,
+        device=device,
+    )
+
+
+def measure_loader(loader: Loader) -> float:
+    """Return images/s of loading alone, over a few seconds after the first batch."""
+    batches: Iterator[Batch] = loader.train(0)
+    first, _ = next(batches)
+    started, seen = perf_counter(), 0
+    for images, _ in batches:
+        seen += len(images)
+        if perf_counter() - started > _LOADER_SECONDS:
+            break
+    return (seen or len(first)) / (perf_counter() - started)
+
+
+def measure_steps(
+    trainer: ImageTrainer, size: int, crop: int, classes: int, device: torch.device
+) -> float:
+    """Return images/s of training steps on made-up images."""
+    pixels = torch.randint(0, 256, (size, 3, crop, crop), dtype=torch.uint8)
+    labels = torch.arange(size) % classes
+    trainer.model.train()
+    for step in range(_WARM_UP + _STEPS):
+        if step == _WARM_UP:
+            _finish(device)
+            started = perf_counter()
+        trainer.step(step, [(pixels, labels)])
+    _finish(device)
+    return _STEPS * size / (perf_counter() - started)
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,45 @@
+"""Why a trial was proposed, kept or stopped: from the ledger alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from optuna.trial import FrozenTrial, TrialState
+
+from afi_search.search.conductor import RUNG
+from afi_search.search.records import STATE_WORDS, curve
+
+_ORIGINS = {
+    "first": "is a baseline or stands in the space file's list, which come before the sampler",
+    "untried": "was drawn uniformly from what had not been tried, as the sampler named nothing new",
+}
+
+
+def explain(trial: FrozenTrial) -> Iterator[str]:
+    """Yield a line for each decision about a trial, in the order in which they were made."""
+    facts = trial.user_attrs
+    origin = facts["origin"]
+    yield (
+        f"Trial {trial.number}: {facts['architecture']}, seed {facts['seed']}, {facts['macs']:,} "
+        f"MACs per image, {facts['params']:,} parameters."
+    )
+    yield f"It {_ORIGINS.get(origin, f'was proposed by the sampler {origin}')}."
+    accuracies = curve(trial)
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        verdict = facts.get(f"{RUNG}{epoch}")
+        if verdict is not None:
+            yield f"Epoch {epoch}, accuracy {accuracy:.2%}: {verdict}."
+    yield _ending(trial, accuracies)
+
+
+def _ending(trial: FrozenTrial, accuracies: list[float]) -> str:
+    trained = f"{len(accuracies)} of {trial.user_attrs['epochs']} epochs"
+    match trial.state:
+        case TrialState.COMPLETE:
+            return f"It is complete: {trained}, accuracy {accuracies[-1]:.2%}."
+        case TrialState.FAIL:
+            return f"It failed after {trained}: {trial.user_attrs['reason']}."
+        case TrialState.PRUNED:
+            return f"It was pruned after {trained}."
+        case _:
+            return f"It is {STATE_WORDS[trial.state]}, after {trained}."

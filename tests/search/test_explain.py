@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from afi_search.search.explain import explain
+from tests.search.studies import conductor_for, play, space_file
+
+
+def test_every_decision_about_every_trial_is_told(tmp_path: Path) -> None:
+    ledger, conductor = conductor_for(space_file(search={"first": ["resnet20"]}), tmp_path)
+    play(conductor)
+
+    for trial in ledger.trials():
+        first, origin, *rungs, ending = explain(trial)
+        assert first.startswith(f"Trial {trial.number}: {trial.user_attrs['architecture']}, seed 0")
+        assert ("comes before" in origin or "come before" in origin) == (trial.number == 0)
+        assert [line.split(",")[0] for line in rungs] == [
+            f"Epoch {epoch}" for epoch in (1, 3) if epoch in trial.intermediate_values
+        ]
+        stopped = trial.state == TrialState.PRUNED
+        assert ending.startswith("It was pruned" if stopped else "It is complete: 9 of 9 epochs")
+        assert ("stopped at epoch" in rungs[-1]) == stopped
+
+
+def test_failures_give_their_reason(tmp_path: Path) -> None:
+    ledger, conductor = conductor_for(space_file(), tmp_path)
+    conductor.fail(conductor.next().number, "out of memory")
+
+    assert list(explain(ledger.find(0)))[-1] == "It failed after 0 of 9 epochs: out of memory."
