@@ -1,6 +1,6 @@
 """The main job, from a space file to a front, and on to ImageNet where the file says so.
 
-    python -m afi_search.run SPACE
+python -m afi_search.run SPACE
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from afi_search.search.engine import cluster_capacity, ray_session, run_trials
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.search.screen import Screen
+from afi_search.search.storage import SQLITE, check_storage, only_client
 from afi_search.search.study import (
     StudyFile,
     gather_facts,
@@ -69,6 +70,10 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to join; 'auto' finds it.")
     ] = None,
+    storage: Annotated[
+        str,
+        typer.Option(help="Of the ledger: 'sqlite', 'journal' or postgresql://USER@HOST/DATABASE."),
+    ] = SQLITE,
 ) -> None:
     """Search a space, or go on with its study, and export the Pareto front.
 
@@ -89,11 +94,12 @@ def run(
         facts=gather_facts(
             shlex.join(["python", "-m", "afi_search.run", *sys.argv[1:]]), describe_device()
         ),
+        storage=check_storage(storage),
     )
     folder = studies / asked.name
-    with only_driver(folder):
+    with only_driver(folder), only_client(asked.storage, asked.name):
         study = open_study(folder, asked)
-        ledger = Ledger.create(folder, study.name, file.objectives, file.search.seed)
+        ledger = Ledger.create(folder, study.name, file.objectives, file.search.seed, study.storage)
         announce(study, searched, costs)
         with Screen(console, file.search.trials, ledger.trials()) as screen:
             conductor = Conductor(

@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from afi_search.cli import app
-from afi_search.search.study import StudyFile, open_study
 from tests.search.studies import conductor_for, play, space_file
 
 
@@ -16,7 +15,6 @@ def study(tmp_path: Path) -> Path:
     folder = tmp_path / "study"
     _, conductor = conductor_for(space_file(), folder)
     play(conductor)
-    open_study(folder, StudyFile("study", "", "", space_file(), {"device": "a CPU"}))
     return folder
 
 

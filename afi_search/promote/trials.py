@@ -65,7 +65,7 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
         preprocessing=Preprocessing(
             resize=source.image_size, crop=source.image_size, mean=source.mean, std=source.std
         ),
-        classes=tuple(str(number) for number in range(source.num_classes)),
+        classes=tuple(map(source.class_name, range(source.num_classes))),
         metrics=metrics,
         training={
             "study": study.name,

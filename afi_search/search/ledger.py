@@ -6,7 +6,6 @@ ended. Nothing else is needed to go on, to report or to compare.
 
 from __future__ import annotations
 
-import sqlite3
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,20 +17,20 @@ import optuna
 import pandas as pd
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.cost import Cost
 from afi_search.errors import UserError
 from afi_search.search.records import to_frame
+from afi_search.search.storage import SQLITE, open_storage
+from afi_search.search.study import StudyFile
 from afi_search.space import Architecture
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-LEDGER_FILE = "ledger.db"
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
-_SECONDS_UNTIL_LOCKED = 60
 
 
 class LedgerError(UserError):
@@ -73,21 +72,36 @@ class Ledger:
         self._storage = storage
 
     @classmethod
-    def create(cls, folder: Path, name: str, objectives: Sequence[str], seed: int) -> Ledger:
-        """Open the study's ledger in its folder, making it first if it is not there.
+    def create(
+        cls,
+        folder: Path,
+        name: str,
+        objectives: Sequence[str],
+        seed: int,
+        storage_name: str = SQLITE,
+    ) -> Ledger:
+        """Open the study's ledger, making it first if it is not there.
+
+        Args:
+            folder: of the study; embedded storages are files in it.
+            name: of the study.
+            objectives: what is optimised.
+            seed: of the study, for whoever reads the ledger.
+            storage_name: `sqlite`, `journal` or the URL of a PostgreSQL database.
 
         Raises:
-            LedgerError: there is one with other objectives.
+            StorageError: the storage cannot be opened.
+            LedgerError: there is a ledger of that name with other objectives.
         """
-        storage = _sqlite(folder / LEDGER_FILE)
+        storage = open_storage(folder, storage_name)
         directions = directions_of(objectives)
         study = optuna.create_study(
             study_name=name, storage=storage, directions=directions, load_if_exists=True
         )
         if study.directions != directions:
             raise LedgerError(
-                f"{folder / LEDGER_FILE}: was made for {len(study.directions)} objectives, and "
-                f"the space file has {', '.join(objectives)}"
+                f"the ledger of {folder} was made for {len(study.directions)} objectives, and the "
+                f"space file has {', '.join(objectives)}"
             )
         if study.metric_names is None:
             with warnings.catch_warnings():
@@ -101,14 +115,18 @@ class Ledger:
         """Open the ledger of an existing study.
 
         Raises:
-            LedgerError: the folder has no ledger.
+            StudyError: the folder holds no study.
+            StorageError: its storage cannot be opened.
+            LedgerError: the storage has no ledger of that name.
         """
-        path = Path(folder) / LEDGER_FILE
-        if not path.is_file():
-            raise LedgerError(f"{folder}: is not a study's folder; there is no {LEDGER_FILE} in it")
-        storage = _sqlite(path)
-        (name,) = optuna.get_all_study_names(storage)
-        return cls(optuna.load_study(study_name=name, storage=storage), storage)
+        study = StudyFile.read(folder)
+        storage = open_storage(Path(folder), study.storage, must_exist=True)
+        try:
+            return cls(optuna.load_study(study_name=study.name, storage=storage), storage)
+        except KeyError:
+            raise LedgerError(
+                f"{folder}: its storage ({study.storage}) has no study {study.name}"
+            ) from None
 
     def trials(self, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         """Return the trials in order of their number, to be read only."""
@@ -187,27 +205,3 @@ def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
     """Return Optuna's direction of each objective: accuracy up, every cost down."""
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
     return [up if name == "accuracy" else down for name in objectives]
-
-
-class _Connection(sqlite3.Connection):
-    """A connection that does not wait for the disk at every transaction.
-
-    A killed process loses nothing; a power failure may cost the last transactions, which the
-    workers' checkpoints bring back.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.execute("PRAGMA journal_mode=WAL")
-        self.execute("PRAGMA synchronous=NORMAL")
-
-
-def _sqlite(path: Path) -> BaseStorage:
-    return get_storage(
-        RDBStorage(
-            f"sqlite:///{path.resolve()}",
-            engine_kwargs={
-                "connect_args": {"timeout": _SECONDS_UNTIL_LOCKED, "factory": _Connection}
-            },
-        )
-    )

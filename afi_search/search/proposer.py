@@ -1,4 +1,4 @@
-"""What to try next: an Optuna sampler, asked until it names something new that may be tried.
+"""What to try next: what an Optuna sampler names, or what is nearest to it and not tried yet.
 
 The sampler works on a copy of the study in memory, so that what it proposes in vain never reaches
 the ledger, and it draws from a seed made of the study's seed and the new trial's number: what is
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import optuna
+from optuna import Study
 from optuna.distributions import CategoricalDistribution
+from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -22,7 +25,7 @@ from afi_search.search.samplers import make_sampler
 from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.space.schema import Search
 
-_ASKS = 40
+_ASKS = 3
 _DRAWS = 2000
 
 
@@ -58,8 +61,9 @@ class Proposer:
     def propose(self, number: int) -> Proposal | None:
         """Return what the ledger's trial of that number should try, or None if nothing is left.
 
-        The architectures listed first come first. Where the sampler names nothing new, one is
-        drawn uniformly from what has not been tried.
+        The architectures listed first come first. Where the sampler names nothing new, a neighbour
+        of what it names is taken, one that differs in one stage, and where those are used up too,
+        one is drawn uniformly from what has not been tried.
         """
         if self.exhausted:
             return None
@@ -73,25 +77,34 @@ class Proposer:
                 yield self._known(architecture, "first")
 
     def _ask(self, number: int) -> Proposal | None:
-        for attempt in range(_ASKS):
-            self._copy.sampler = make_sampler(
-                self._search.sampler, _seed(self._search, number, attempt)
-            )
-            trial = self._copy.ask()
-            architecture = self._space.sample(trial)
-            cost = self._costs.of(architecture)
-            known = self._memory.get_trial(trial._trial_id)
-            self._memory.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            if architecture not in self._tried and self._costs.allow(cost):
-                return Proposal(
-                    architecture,
-                    cost,
-                    self._search.sampler,
-                    known.params,
-                    _categorical(known),
-                    known.system_attrs,
-                )
-        return None
+        """Ask the sampler; where all it names is known, take an untried neighbour of that.
+
+        TPE repeats itself on categories: asked again, it names the same architecture.
+        """
+        random = np.random.default_rng(_seed(self._search, number))
+        sampler = make_sampler(self._search.sampler, _seed(self._search, number))
+        self._copy.sampler = sampler
+        trial_id = self._copy.ask()._trial_id
+        named: dict[Architecture, None] = {}
+        try:
+            for _ in range(_ASKS):
+                question = _Question(sampler, self._copy, self._memory.get_trial(trial_id))
+                architecture = self._space.sample(question)
+                if self._is_left(architecture):
+                    return Proposal(
+                        architecture,
+                        self._costs.of(architecture),
+                        self._search.sampler,
+                        question.params,
+                        question.distributions,
+                        dict(self._memory.get_trial(trial_id).system_attrs),
+                    )
+                named[architecture] = None
+        finally:
+            self._memory.set_trial_state_values(trial_id, TrialState.FAIL)
+        near = dict.fromkeys(other for one in named for other in self._space.neighbours(one))
+        left = list(filter(self._is_left, near))
+        return self._known(left[int(random.integers(len(left)))], "neighbour") if left else None
 
     def _draw(self, number: int) -> Proposal:
         """Draw uniformly from what is left; where that is rare, walk from a random place."""
@@ -147,6 +160,31 @@ class Proposer:
         return self._memory.create_new_trial(self._copy._study_id, template)
 
 
+class _Question:
+    """Has a sampler answer what a trial would be asked, and enters nothing in its study."""
+
+    def __init__(self, sampler: BaseSampler, study: Study, trial: FrozenTrial) -> None:
+        self._sampler = sampler
+        self._study = study
+        self._trial = trial
+        searched = sampler.infer_relative_search_space(study, trial)
+        self._together = sampler.sample_relative(study, trial, searched)
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, CategoricalDistribution] = {}
+
+    def suggest_categorical(self, name: str, choices: list[str]) -> str:
+        """Return the sampler's choice, and remember it."""
+        distribution = CategoricalDistribution(choices)
+        if name in self._together:
+            answer = self._together[name]
+        else:
+            answer = self._sampler.sample_independent(
+                self._study, self._trial, name, distribution
+            )
+        self.params[name], self.distributions[name] = answer, distribution
+        return str(answer)
+
+
 def first_to_try(file: SpaceFile) -> list[Architecture]:
     """Return what is tried before a sampler is asked, each once: baselines, then the file's own."""
     baselines: tuple[Architecture, ...] = ()
@@ -156,8 +194,8 @@ def first_to_try(file: SpaceFile) -> list[Architecture]:
     return list(dict.fromkeys((*baselines, *file.search.first)))
 
 
-def _seed(search: Search, number: int, attempt: int = 0) -> int:
-    text = f"{search.seed}/{number}/{attempt}"
+def _seed(search: Search, number: int) -> int:
+    text = f"{search.seed}/{number}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 

@@ -12,7 +12,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from afi_search.errors import UserError
+from afi_search.search.storage import SQLITE
 from afi_search.space import SpaceFile
 
 STUDY_FILE = "study.yaml"
@@ -45,6 +46,7 @@ class StudyFile:
         note: what its numbers are good for.
         space: the resolved space file.
         facts: command, start, commit, versions, device: names to texts.
+        storage: of the ledger: `sqlite`, `journal` or a database's URL, without its password.
     """
 
     name: str
@@ -52,6 +54,7 @@ class StudyFile:
     note: str
     space: SpaceFile
     facts: Mapping[str, str]
+    storage: str = SQLITE
 
     def dump(self) -> str:
         """Return the YAML text."""
@@ -63,6 +66,7 @@ class StudyFile:
                 "name": self.name,
                 "preset": self.preset,
                 "note": self.note,
+                "storage": self.storage,
                 "facts": dict(self.facts),
                 "space": self.space.model_dump(mode="json", exclude={"presets"}),
             },
@@ -86,6 +90,7 @@ class StudyFile:
                 raw["note"],
                 SpaceFile.model_validate(raw["space"]),
                 raw["facts"],
+                raw.get("storage", SQLITE),
             )
         except FileNotFoundError:
             raise StudyError(
@@ -119,7 +124,9 @@ def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
     if path.exists():
         before = StudyFile.read(folder)
         old, new = (_fixed(file, may_change) for file in (before.space, asked.space))
-        changes = list(_changes(old, new))
+        changes = list(
+            _changes({**old, "storage": before.storage}, {**new, "storage": asked.storage})
+        )
         if changes:
             listed = "\n".join(
                 f"  {key}: {old!r} in the study, {new!r} now" for key, old, new in changes
@@ -129,7 +136,7 @@ def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
                 f"{listed}\n"
                 f"Take the settings back, or start another study with --name."
             )
-        asked = StudyFile(asked.name, asked.preset, asked.note, asked.space, before.facts)
+        asked = replace(asked, facts=before.facts)
     write_whole(path, asked.dump())
     return asked
 

@@ -80,6 +80,14 @@ class Space:
         else:
             yield from map(self._architecture, product(*self.stage_choices))
 
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Yield the architectures that differ from one in one stage; of a plain list, none."""
+        for stage, choices in enumerate(self.stage_choices):
+            for choice in choices:
+                if choice != architecture.stages[stage]:
+                    before, after = architecture.stages[:stage], architecture.stages[stage + 1 :]
+                    yield self._architecture((*before, choice, *after))
+
     def __contains__(self, architecture: Architecture) -> bool:
         if self.file.architectures:
             return architecture in self.file.architectures

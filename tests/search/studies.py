@@ -13,6 +13,8 @@ from afi_search.search.conductor import Assignment, Conductor
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
+from afi_search.search.storage import SQLITE
+from afi_search.search.study import STUDY_FILE, StudyFile, open_study
 from afi_search.space import Architecture, Space, SpaceFile
 
 CLASSES, PIXELS = 10, 32
@@ -43,9 +45,13 @@ def accuracy(architecture: Architecture, epoch: int) -> float:
     return level * (1 - 0.5**epoch)
 
 
-def conductor_for(file: SpaceFile, folder: Path, **others: Any) -> tuple[Ledger, Conductor]:
+def conductor_for(
+    file: SpaceFile, folder: Path, storage: str = SQLITE, **others: Any
+) -> tuple[Ledger, Conductor]:
     folder.mkdir(exist_ok=True)
-    ledger = Ledger.create(folder, "study", file.objectives, file.search.seed)
+    if not (folder / STUDY_FILE).exists():
+        open_study(folder, StudyFile("study", "", "", file, {}, storage))
+    ledger = Ledger.create(folder, "study", file.objectives, file.search.seed, storage)
     space, costs = Space(file), _costs(file.model_dump_json(exclude={"presets"}))
     pruner = make_pruner(file.search.pruner, file.recipe.epochs)
     return ledger, Conductor(

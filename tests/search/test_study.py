@@ -67,7 +67,7 @@ def test_a_broken_study_yaml_is_named(tmp_path: Path, content: str) -> None:
 def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="is not a study's folder"):
         StudyFile.read(tmp_path)
-    with pytest.raises(LedgerError, match="is not a study's folder"):
+    with pytest.raises(StudyError, match="is not a study's folder"):
         Ledger.open(tmp_path)
 
 

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torchvision.io import ImageReadMode, decode_image
+
+import afi_search
+from afi_search.promote.confirm import FOLDER as CONFIRM
+from afi_search.promote.confirmed import note_tested
+from afi_search.promote.export import read_checkpoint
+from afi_search.promote.promotion import (
+    PromotionError,
+    for_imagenet,
+    promote_study,
+    winners,
+)
+from afi_search.search import Ledger
+from afi_search.space import Architecture
+from afi_search.space.schema import Promote
+from afi_search.train import load
+from tests.promote.test_confirm import confirmation, play, searched_study
+
+TINY = """
+epochs: {epochs}
+batch_size: {batch}
+lr_per_256: {rate}
+warmup_epochs: 0.5
+schedule: cosine
+train_crop: 32
+eval_resize: 36
+eval_crop: 32
+precision: fp32
+ema_decay: {average}
+"""
+MAPPED = Promote(backbone="resnet50", stages=(1, 2, 3, 3))
+
+
+def recipe_file(
+    folder: Path, epochs: int, batch: int = 8, rate: float = 0.1, average: str = "null"
+) -> str:
+    path = folder / "tiny.yaml"
+    path.write_text(TINY.format(epochs=epochs, batch=batch, rate=rate, average=average))
+    return str(path)
+
+
+def test_stages_go_where_the_space_file_says() -> None:
+    searched = Architecture.parse("resnet20(base-r4, off, B-r16-se)")
+
+    assert str(for_imagenet(searched, MAPPED)) == "resnet50(base-r4, off, B-r16-se, B-r16-se)"
+    same = Architecture.parse("resnet50(base-r4)")
+    assert for_imagenet(same, Promote()) == same
+    with pytest.raises(PromotionError, match="resnet20 is not made for ImageNet"):
+        for_imagenet(searched, Promote())
+
+
+def test_without_a_confirmation_the_fronts_most_accurate_wins(tmp_path: Path) -> None:
+    searched_study(tmp_path)
+    front = afi_search.front(Ledger.open(tmp_path).records())
+    best = Architecture.parse(front.loc[front["accuracy"].idxmax(), "architecture"])
+
+    assert winners(tmp_path, MAPPED) == [for_imagenet(best, MAPPED)]
+
+
+def test_what_a_confirmation_refutes_does_not_win_nor_does_the_test_set_choose(
+    tmp_path: Path,
+) -> None:
+    """By formula, the validation accuracies are 0.74, 0.47 and 0.84 of the three below."""
+    searched_study(tmp_path)
+    texts = ["resnet20(base-r4)", "resnet20", "resnet20(B-r4)"]
+    ledger, conductor = confirmation(tmp_path / CONFIRM, 2, texts)
+    play(conductor)
+    validation = dict(ledger.records().groupby("architecture")["accuracy"].mean())
+    ranking = sorted(texts, key=lambda text: -validation[text])
+    reached = {text: 0.5 + 0.001 * place for place, text in enumerate(ranking)}
+    for trial in ledger.trials():
+        noise = 0.01 * trial.user_attrs["seed"]
+        note_tested(ledger, trial.number, reached[trial.user_attrs["architecture"]] + noise)
+    assert winners(tmp_path, MAPPED) == [for_imagenet(Architecture.parse(ranking[0]), MAPPED)]
+
+    refuted = "resnet20(B-r4)"
+    for trial in ledger.trials():
+        low = trial.user_attrs["architecture"] == refuted
+        noise = 0.0001 * trial.user_attrs["seed"]
+        note_tested(ledger, trial.number, (0.1 if low else 0.5) + noise)
+    three = MAPPED.model_copy(update={"top": 3})
+    left = [text for text in ranking if text != refuted]
+    assert winners(tmp_path, three) == [
+        for_imagenet(Architecture.parse(text), MAPPED) for text in left
+    ]
+
+
+def test_imagenet_has_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(PromotionError, match="afi-search promote .* --data"):
+        promote_study(tmp_path, Promote(), [Architecture.parse("resnet50")])
+
+
+def test_pictures_become_a_model_that_ships(pictures: Path, tmp_path: Path) -> None:
+    wanted = Promote(data=str(pictures), classes=3, recipe=recipe_file(tmp_path, epochs=1))
+    named = [Architecture.parse("shufflenetv2(base-r4)")]
+    assert promote_study(tmp_path, wanted, named, workers=1, name="p")
+    own = tmp_path / "promote" / "p"
+    model = afi_search.load(own / "model")
+    state = load(str(own / "checkpoints"))
+
+    assert model.architecture == named[0]
+    assert model.facts.classes == ("n01", "n02", "n03")
+    assert state is not None
+    assert state["epoch"] == 1
+    assert len(pd.read_csv(own / "history.csv")) == 1
+    (picture,) = (pictures / "val" / "n02").glob("0.JPEG")
+    guesses = model.predict(picture, top=3)
+    assert sum(guess.probability for guess in guesses) == pytest.approx(1, abs=1e-5)
+
+
+COMMAND = (
+    "from afi_search.promote.promotion import promote; import typer; "
+    "app = typer.Typer(); app.command()(promote); app()"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_real_images_on_two_workers_killed_in_the_middle(imagenette: Path, tmp_path: Path) -> None:
+    """AFI-ResNet-50: the loss falls, kill -9 costs no finished epoch, the logits survive."""
+    recipe = recipe_file(tmp_path, epochs=4, batch=40, rate=0.02, average="0.9")
+    arguments = [str(tmp_path), "--data", str(imagenette), "--classes", "10", "--recipe", recipe]
+    arguments += ["--architecture", "resnet50(base-r4)", "--workers", "2", "--name", "p"]
+    own = tmp_path / "promote" / "p"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    first = start()
+    while not (own / "checkpoints" / "epoch-000002.pt").exists():
+        assert first.poll() is None, first.stdout.read() if first.stdout else ""
+        time.sleep(0.2)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+
+    second = start()
+    output, _ = second.communicate(timeout=900)
+    assert second.returncode == 0, output
+    assert "Going on after epoch 2 of 4" in output or "Going on after epoch 3 of 4" in output
+    history = pd.read_csv(own / "history.csv")
+    assert list(history["epoch"]) == [1, 2, 3, 4]
+    assert list(history["workers"]) == [2, 2, 2, 2]
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+    model = afi_search.load(own / "model")
+    from_checkpoint = read_checkpoint(str(own))
+    picture = next((imagenette / "val").glob("*/*.JPEG"))
+    pixels = model.facts.preprocessing(decode_image(str(picture), mode=ImageReadMode.RGB))
+    assert torch.equal(model(pixels), from_checkpoint(pixels))
+    assert model.predict(picture)[0].label in model.facts.classes

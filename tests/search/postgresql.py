@@ -1,0 +1,48 @@
+"""A PostgreSQL server of our own on loopback, from the programs that are installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def find_programs() -> Path | None:
+    """Return the folder of initdb and postgres, or None where they are not installed."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = debian[-1] if debian else shutil.which("initdb")
+    return Path(found).parent if found else None
+
+
+@contextmanager
+def server(programs: Path, folder: Path) -> Iterator[str]:
+    """Run a server with an empty database; yield its URL."""
+    # The server refuses to run as root; Debian's package has made a user for it.
+    user = "postgres" if os.getuid() == 0 else None
+    data = folder / "data"
+    data.mkdir(parents=True)
+    if user is not None:
+        shutil.chown(data, user)
+        for parent in (folder, *folder.parents):
+            if parent.stat().st_uid == 0 and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def call(program: str, *arguments: str) -> None:
+        command = [str(programs / program), "-D", str(data), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, user=user, cwd=data)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    call("initdb", "--auth=trust", "--username=afi", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {data}"
+    call("pg_ctl", "start", "-w", "-l", str(data / "log"), "-o", options)
+    try:
+        yield f"postgresql://afi@127.0.0.1:{port}/postgres"
+    finally:
+        call("pg_ctl", "stop", "-w", "-m", "fast")

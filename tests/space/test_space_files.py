@@ -1,0 +1,77 @@
+"""The space files that come with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from afi_search.data import get_source
+from afi_search.report.paper import paper_results
+from afi_search.search.checks import CHECKS, demand_feasible
+from afi_search.search.costs import SpaceCosts
+from afi_search.space import Architecture, Space, StageChoice, get_backbone
+from afi_search.space.loading import load_space_file, preset_names, preset_note
+
+SPACES = Path(__file__).parents[2] / "spaces"
+FILES = sorted(path.name for path in SPACES.glob("*.yaml"))
+
+
+def costs_of(name: str) -> SpaceCosts:
+    space = Space(load_space_file(SPACES / name, None, CHECKS))
+    source = get_source(space.file.data.name)
+    return SpaceCosts(space, num_classes=source.num_classes, image_size=source.image_size)
+
+
+def test_there_is_a_space_for_each_family_of_the_paper():
+    assert {Space.load(SPACES / name).file.backbone for name in FILES} == {
+        "resnet32",
+        "resnet110",
+        "resnet50",
+        "resnext29",
+        "mobilenetv2",
+        "shufflenetv2",
+        None,
+    }
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_preset_is_right_and_says_what_it_is_good_for(name):
+    assert {"smoke", "short", "paper"} <= set(preset_names(SPACES / name))
+    for preset in preset_names(SPACES / name):
+        load_space_file(SPACES / name, preset, CHECKS)
+        assert preset_note(SPACES / name, preset)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_limits_leave_the_plain_backbone_and_shut_something_out(name):
+    costs = costs_of(name)
+    demand_feasible(SPACES / name, costs)
+    backbone = costs.space.file.backbone
+    if backbone is not None:
+        assert costs.allow(costs.of(Architecture.plain(backbone)))
+        assert costs.space.size // 2 < costs.feasible < costs.space.size
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_papers_own_choices_can_be_found(name):
+    space = Space.load(SPACES / name)
+    if space.file.backbone is not None:
+        shapes = get_backbone(space.file.backbone)
+        for width, ratio in shapes.ratios.items():
+            assert Architecture.uniform(shapes.name, StageChoice(width, ratio)) in space
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "paper.yaml"])
+def test_winners_can_be_promoted_to_imagenet(name):
+    promote = Space.load(SPACES / name).file.promote
+    assert promote is not None
+    assert 224 in get_backbone(promote.backbone).image_sizes
+
+
+def test_the_papers_list_is_all_that_it_trained_on_cifar100():
+    listed = [str(architecture) for architecture in Space.load(SPACES / "paper.yaml").architectures()]
+    rows = [row.architecture for row in paper_results() if row.dataset.name == "cifar100"]
+    assert listed[: len(rows)] == rows
+    assert len(listed) == len(rows) + 6
+    assert load_space_file(SPACES / "paper.yaml").search.trials == len(listed)
