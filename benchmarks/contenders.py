@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import random
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import count
 from typing import Any
 
@@ -25,11 +26,12 @@ from afi_search.search.costs import SpaceCosts
 from afi_search.search.ledger import directions_of
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
-from afi_search.space import Space
+from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
 
 HAS_SYNE_TUNE = importlib.util.find_spec("syne_tune") is not None
 NO_END = 10**9
+REDUCTION = 3
 
 
 def ours(space: Space, costs: SpaceCosts, search: Search) -> Conductor:
@@ -57,7 +59,7 @@ class RayTune:
     def __init__(
         self, space: Space, costs: SpaceCosts, seed: int, *, epochs: int, grace: int | None
     ) -> None:
-        self._space, self._costs, self._seed = space, costs, seed
+        self._costs, self._seed = costs, seed
         self._epochs = epochs
         self._search = OptunaSearch(
             space=lambda trial: {"architecture": space.sample(trial).text},
@@ -69,7 +71,7 @@ class RayTune:
             None
             if grace is None
             else ASHAScheduler(
-                metric="accuracy", mode="max", max_t=epochs, grace_period=grace, reduction_factor=3
+                metric="accuracy", mode="max", max_t=epochs, grace_period=grace, reduction_factor=REDUCTION
             )
         )
         self._trials: dict[int, tuple[Trial, float]] = {}
@@ -80,7 +82,7 @@ class RayTune:
         number = next(self._numbers)
         config = self._search.suggest(str(number))
         assert config is not None
-        architecture = type(self._space[0]).parse(config["architecture"])
+        architecture = Architecture.parse(config["architecture"])
         trial = Trial("trial", config=config, trial_id=str(number), stub=True)
         self._trials[number] = trial, float(self._costs.of(architecture).macs)
         if self._scheduler:
@@ -108,7 +110,10 @@ class RayTune:
 
 
 class SyneTune:
-    """Syne Tune's MOASHA over accuracy and MACs, which draws configurations at random."""
+    """Syne Tune's MOASHA over accuracy and MACs, which draws configurations at random.
+
+    Needs `pip install syne-tune`, which is no dependency of this project.
+    """
 
     has_next = True
 
@@ -119,7 +124,7 @@ class SyneTune:
         from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
 
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002  # what it draws from
+        np.random.seed(seed)
         self._costs, self._seed = costs, seed
         self._texts = {str(a): a for a in space.architectures()}
         self._scheduler = MOASHA(
@@ -129,7 +134,7 @@ class SyneTune:
             time_attr="epoch",
             max_t=epochs,
             grace_period=grace,
-            reduction_factor=3,
+            reduction_factor=REDUCTION,
             random_seed=seed,
         )
         self._trials: dict[int, Any] = {}
@@ -137,8 +142,6 @@ class SyneTune:
 
     def next(self) -> Assignment:
         """Ask the scheduler."""
-        from datetime import datetime
-
         from syne_tune.backend.trial_status import Trial as SyneTrial
 
         number = len(self._trials)

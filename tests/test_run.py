@@ -60,9 +60,9 @@ class Driver:
             assert time.monotonic() < deadline, self.output
             time.sleep(0.05)
 
-    def end(self) -> int:
+    def end(self, timeout: float = 200) -> int:
         try:
-            return self.process.wait(timeout=200)
+            return self.process.wait(timeout)
         finally:
             self.process.kill()
 

@@ -77,6 +77,16 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self._plain(x) if self.afi is None else self._integrating(x, self.afi)
 
+    def first_source(self, x: Tensor) -> int:
+        """Return the number of the first feature that is a source, given the stage's input.
+
+        That is 1, or 2 where the transition block offers none. Only for a stage with AFI.
+        """
+        transition = next(iter(self))
+        feature = transition.activate(transition.first(x))
+        source = transition_source(feature, transition.second(feature), self.channels)
+        return 2 if source is None else 1
+
     def _plain(self, x: Tensor) -> Tensor:
         for block in self:
             x = block(x)

@@ -23,8 +23,8 @@ from afi_search.errors import UserError, exits_on_mistake
 from afi_search.promote.confirmed import (
     confirmed_table,
     note_tested,
+    read_tested,
     shown,
-    tested,
     write_confirmed,
 )
 from afi_search.promote.listed import ListedProposer
@@ -36,6 +36,7 @@ from afi_search.search.device import describe_device
 from afi_search.search.engine import cluster_capacity, ray_session, run_trials
 from afi_search.search.pruners import make_pruner
 from afi_search.search.screen import Screen
+from afi_search.search.storage import only_client
 from afi_search.search.study import (
     STUDY_FILE,
     StudyFile,
@@ -106,15 +107,14 @@ def confirm_study(
     source = get_source(study.space.data.name)
     origins = to_confirm(folder, study.space, wanted, named)
     own = folder / FOLDER
-    with only_driver(own):
+    name = f"{study.name}-confirm"
+    with only_driver(own), only_client(study.storage, name):
         file = confirmation_file(own, study.space, wanted, origins)
-        name = f"{study.name}-confirm"
         facts = gather_facts(f"afi-search confirm {folder}", describe_device())
         note = f"The front of {study.name} by the full recipe, with {wanted.seeds} seeds."
-        open_study(
-            own, StudyFile(name, "", note, file, facts), may_change=("architectures", "constraints")
-        )
-        ledger = Ledger.create(own, name, OBJECTIVES, file.search.seed)
+        asked = StudyFile(name, "", note, file, facts, study.storage)
+        open_study(own, asked, may_change=("architectures",))
+        ledger = Ledger.create(own, name, OBJECTIVES, file.search.seed, study.storage)
         console.print(
             f"Confirming [bold]{len(origins)}[/] architectures with {wanted.seeds} seeds each, "
             f"{file.recipe.epochs} epochs a training, in {own}."
@@ -200,12 +200,12 @@ def read_confirmed(folder: Path) -> pd.DataFrame:
     if not (own / STUDY_FILE).exists():
         return confirmed_table((), {})
     ledger = Ledger.open(own)
-    return confirmed_table(ledger.trials(), tested(ledger))
+    return confirmed_table(ledger.trials(), read_tested(ledger))
 
 
 def report_confirmed(ledger: Ledger, own: Path, name: str) -> None:
     """Write and show what is confirmed so far."""
-    table = confirmed_table(ledger.trials(), tested(ledger))
+    table = confirmed_table(ledger.trials(), read_tested(ledger))
     if table.empty:
         return
     paths = write_confirmed(table, own)
@@ -256,7 +256,7 @@ def _train(
 def _test(ledger: Ledger, own: Path, images: Dataset) -> None:
     """Read the test set for every finished training that has not been tested yet."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    known = tested(ledger)
+    known = read_tested(ledger)
     for trial in ledger.trials((TrialState.COMPLETE,)):
         if trial.number in known:
             continue

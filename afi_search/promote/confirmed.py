@@ -52,7 +52,7 @@ def note_tested(ledger: Ledger, number: int, accuracy: float) -> None:
     ledger.study.set_user_attr(f"{_TESTED}{number}", accuracy)
 
 
-def tested(ledger: Ledger) -> dict[int, float]:
+def read_tested(ledger: Ledger) -> dict[int, float]:
     """Return the test accuracies that are known, by the number of the trial."""
     facts = ledger.study.user_attrs
     return {

@@ -180,6 +180,7 @@ def promote_study(
                 wanted.pretrained,
                 place.cores,
                 place.processes,
+                StudyFile.read(folder).space.imports if has_study(folder) else (),
             )
             console.print(
                 f"Promoting [bold]{architecture}[/] by the recipe {stem}, in {own}. Ray "

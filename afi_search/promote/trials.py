@@ -9,7 +9,7 @@ from typing import Any
 from afi_search.data import get_source
 from afi_search.errors import UserError
 from afi_search.nn import build
-from afi_search.promote.confirmed import tested
+from afi_search.promote.confirmed import read_tested
 from afi_search.promote.model import Facts, Model
 from afi_search.promote.preprocessing import Preprocessing
 from afi_search.search import Ledger
@@ -56,7 +56,7 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
     module.load_state_dict(state["model"])
     accuracies, epoch = curve(trial), int(state["epoch"])
     metrics = {"validation accuracy": accuracies[epoch - 1]} if epoch <= len(accuracies) else {}
-    if epoch == trial.user_attrs["epochs"] and number in (known := tested(ledger)):
+    if epoch == trial.user_attrs["epochs"] and number in (known := read_tested(ledger)):
         metrics["test accuracy"] = known[number]
     facts = Facts(
         architecture=architecture.text,

@@ -21,6 +21,7 @@ from afi_search.promote.recipe import ImageNetRecipe
 from afi_search.promote.trainer import ImageTrainer
 from afi_search.space import Architecture
 from afi_search.space.checks import IMAGENET_SIZE
+from afi_search.space.schema import import_modules
 from afi_search.train import DivergedError, load, save, seed_everything
 
 _WARM_UP, _STEPS = 2, 3
@@ -42,6 +43,7 @@ class Task:
         pretrained: weights to start from.
         cores: CPU cores of each worker.
         processes: that load and augment, for each worker.
+        imports: modules that register a third party's backbones.
     """
 
     architecture: Architecture
@@ -54,6 +56,7 @@ class Task:
     pretrained: str | None
     cores: int
     processes: int
+    imports: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -130,6 +133,7 @@ def make_trainer(
     task: Task, images: Images, loader: Loader, shares: Shares, device: torch.device
 ) -> ImageTrainer:
     """Build the network, the same in every worker, and its trainer."""
+    import_modules(task.imports)
     if device.type == "cpu":
         torch.set_num_threads(task.cores)
     seed_everything(task.recipe.seed)

@@ -116,12 +116,30 @@ def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capa
         tune.with_parameters(TrialWorker, job=job, data=data),
         {"cpu": job.threads, "gpu": capacity.gpus},
     )
+    return run_workers(conductor, worker, capacity.concurrency)
+
+
+def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
+    """Run all trials that the conductor assigns in workers of any kind.
+
+    Args:
+        conductor: decides.
+        worker: a Tune trainable that takes what `config_of` gives and reports as `TrialWorker`
+            does, with its resources.
+        concurrency: trials at a time.
+
+    Returns:
+        As `run_trials` does.
+
+    Raises:
+        EngineError: a worker reported what is `broken`; the running trials wait.
+    """
     with _asked_to_stop() as stop, tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
         # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
         tune.run(
             worker,
             name="trials",
-            search_alg=_LedgerSearcher(conductor, capacity.concurrency, stop),
+            search_alg=_LedgerSearcher(conductor, concurrency, stop),
             scheduler=_LedgerScheduler(conductor, stop),
             num_samples=-1,
             stop=_Interrupted(stop),

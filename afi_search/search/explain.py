@@ -13,6 +13,7 @@ _ORIGINS = {
     "first": "is a baseline or stands in the space file's list, which come before the sampler",
     "neighbour": "differs in one stage from what the sampler named, which had been tried",
     "untried": "was drawn uniformly from what had not been tried, as the sampler named nothing new",
+    "grid": "was next in the space's order",
 }
 
 

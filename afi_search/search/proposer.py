@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.ledger import Proposal, directions_of
-from afi_search.search.samplers import make_sampler
+from afi_search.search.samplers import GRID, make_sampler
 from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.space.schema import Search
 
@@ -67,7 +67,11 @@ class Proposer:
         """
         if self.exhausted:
             return None
-        proposal = next(self._first(), None) or self._ask(number) or self._draw(number)
+        proposal = next(self._first(), None)
+        if proposal is None and self._search.sampler == GRID:
+            proposal = self._next_after(0, GRID)
+        if proposal is None:
+            proposal = self._ask(number) or self._draw(number)
         self._copied[number] = self._begin_proposal(proposal)
         return proposal
 
@@ -113,9 +117,13 @@ class Proposer:
         for index in random.integers(size, size=_DRAWS):
             if self._is_left(architecture := self._space[int(index)]):
                 return self._known(architecture, "untried")
-        start = int(random.integers(size))
+        return self._next_after(int(random.integers(size)), "untried")
+
+    def _next_after(self, start: int, origin: str) -> Proposal:
+        """Return what is left next in the space's order, from a position on and round."""
+        size = len(self._space)
         walk = (self._space[(start + step) % size] for step in range(size))
-        return self._known(next(filter(self._is_left, walk)), "untried")
+        return self._known(next(filter(self._is_left, walk)), origin)
 
     def _is_left(self, architecture: Architecture) -> bool:
         return architecture not in self._tried and self._costs.allow(self._costs.of(architecture))
@@ -178,9 +186,7 @@ class _Question:
         if name in self._together:
             answer = self._together[name]
         else:
-            answer = self._sampler.sample_independent(
-                self._study, self._trial, name, distribution
-            )
+            answer = self._sampler.sample_independent(self._study, self._trial, name, distribution)
         self.params[name], self.distributions[name] = answer, distribution
         return str(answer)
 

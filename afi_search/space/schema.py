@@ -16,7 +16,7 @@ from afi_search.space.backbone import StageShape, get_backbone
 from afi_search.space.recipe import Positive, Recipe, Strict
 
 Objective = Literal["accuracy", "macs", "params"]
-SamplerName = Literal["tpe", "random", "nsga2"]
+SamplerName = Literal["tpe", "nsga2", "gp", "random", "grid"]
 PrunerName = Literal["none", "asha", "hyperband", "median", "mo-asha"]
 
 NONE = "none"
@@ -184,7 +184,7 @@ class Search(Strict):
 
     Attributes:
         trials: architectures to try.
-        sampler: `tpe`, `random` or `nsga2`, all from Optuna.
+        sampler: `tpe`, `nsga2`, `gp` or `random`, all from Optuna; or `grid`: in the space's order.
         pruner: a name, or a mapping with the pruner's own settings.
         seed: of proposals, weights and batches.
         concurrency: trials at a time; `auto`: as many as the GPUs (or without one, the CPU

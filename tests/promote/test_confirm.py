@@ -17,7 +17,7 @@ from afi_search.promote.confirm import (
     read_confirmed,
     to_confirm,
 )
-from afi_search.promote.confirmed import confirmed_table, note_tested, tested, write_confirmed
+from afi_search.promote.confirmed import confirmed_table, note_tested, read_tested, write_confirmed
 from afi_search.promote.export import read_checkpoint
 from afi_search.promote.listed import ListedProposer
 from afi_search.search import Ledger
@@ -36,7 +36,7 @@ def searched_study(folder: Path, **changes: Any) -> SpaceFile:
     changes = {"search": {"trials": 12, "pruner": {"name": "none"}, "seed": 5}, **changes}
     file = space_file(**changes)
     _, conductor = conductor_for(file, folder)
-    open_study(folder, StudyFile("searched", "", "", file, {}))
+    open_study(folder, StudyFile("study", "", "", file, {}))
     play(conductor)
     return file
 
@@ -75,7 +75,7 @@ def test_what_is_named_takes_the_place_of_the_front(tmp_path: Path) -> None:
 
 def test_a_study_without_a_front_has_nothing_to_confirm(tmp_path: Path) -> None:
     conductor_for(space_file(), tmp_path)
-    open_study(tmp_path, StudyFile("empty", "", "", space_file(), {}))
+    open_study(tmp_path, StudyFile("study", "", "", space_file(), {}))
     with pytest.raises(UserError, match="there is no front to confirm"):
         to_confirm(tmp_path, space_file(), Confirm())
 
@@ -123,7 +123,7 @@ def test_only_what_is_tested_is_in_the_table(tmp_path: Path) -> None:
     assert confirmed_table(ledger.trials(), {}).empty
     for number, accuracy in enumerate((0.70, 0.60, 0.702, 0.602)):
         note_tested(ledger, number, accuracy)
-    table = confirmed_table(ledger.trials(), tested(Ledger.open(tmp_path)))
+    table = confirmed_table(ledger.trials(), read_tested(Ledger.open(tmp_path)))
 
     assert list(table["architecture"]) == ["resnet20(base-r4)", "resnet20"]
     assert list(table["test"]) == pytest.approx([0.601, 0.701])
@@ -154,7 +154,7 @@ def test_a_confirmation_trains_tests_and_exports(tmp_path: Path) -> None:
     own = tmp_path / FOLDER
     assert (own / "confirmed.csv").is_file()
     model = read_checkpoint(str(own / "checkpoints" / "00001"))
-    assert model.facts.metrics["test accuracy"] == tested(Ledger.open(own))[1]
+    assert model.facts.metrics["test accuracy"] == read_tested(Ledger.open(own))[1]
     assert model.facts.training["seed"] == file.search.seed + 2
 
     assert confirm_study(tmp_path, wanted)

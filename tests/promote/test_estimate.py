@@ -26,6 +26,13 @@ def test_the_sentence_says_speeds_time_memory_and_disk() -> None:
     needed = needs(PROBE, workers=8, epochs=90, train=1_281_167, validation=50_000, averages=False)
     text = describe(PROBE, needed, workers=8, epochs=90)
 
-    for part in ("90 epochs on 8 GPUs", " h ", "2.00 GB", "0.02 GB", "100 images/s", "1,000 images/s"):
+    for part in (
+        "90 epochs on 8 GPUs",
+        " h ",
+        "2.00 GB",
+        "0.02 GB",
+        "100 images/s",
+        "1,000 images/s",
+    ):
         assert part in text
     assert "the model binds" in text

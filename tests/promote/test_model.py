@@ -58,7 +58,13 @@ def test_the_card_names_cost_accuracy_and_training(tmp_path: Path) -> None:
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
 
     assert card.startswith("# resnet20(base-r4)\n")
-    for part in ("71.09 %", "33,737,312", "multiply-accumulates", "a study", "| recipe.epochs | 300 |"):
+    for part in (
+        "71.09 %",
+        "33,737,312",
+        "multiply-accumulates",
+        "a study",
+        "| recipe.epochs | 300 |",
+    ):
         assert part in card, part
 
 

@@ -98,7 +98,7 @@ def test_what_a_confirmation_refutes_does_not_win_nor_does_the_test_set_choose(
 
 
 def test_imagenet_has_to_be_named(tmp_path: Path) -> None:
-    with pytest.raises(PromotionError, match="afi-search promote .* --data"):
+    with pytest.raises(PromotionError, match=r"afi-search promote .* --data"):
         promote_study(tmp_path, Promote(), [Architecture.parse("resnet50")])
 
 

@@ -66,8 +66,18 @@ def test_more_trials_extend_a_study(tmp_path: Path) -> None:
     assert ledger.records()["architecture"].is_unique
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
-@pytest.mark.parametrize("pruner", ["mo-asha", "none"])
+@pytest.mark.parametrize(
+    ("sampler", "pruner"),
+    [
+        ("tpe", "mo-asha"),
+        ("tpe", "none"),
+        ("nsga2", "mo-asha"),
+        ("nsga2", "none"),
+        ("gp", "mo-asha"),
+        ("random", "mo-asha"),
+        ("grid", "mo-asha"),
+    ],
+)
 def test_killed_at_any_moment_a_study_ends_as_if_it_never_was(
     tmp_path: Path, sampler: str, pruner: str
 ) -> None:

@@ -8,7 +8,7 @@ from afi_search.space import Space
 from tests.search.studies import conductor_for, play, space_file
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random", "grid"])
 def test_a_small_space_is_tried_whole_once_and_then_the_study_ends(
     tmp_path: Path, sampler: str
 ) -> None:

@@ -56,7 +56,11 @@ presets:
         (5, "recipe.lr", "-1 must be greater than 0"),
         (5, "recipe.shedule", "unknown key. Did you mean 'schedule'?"),
         (7, "search.trials", "0 must be greater than or equal to 1"),
-        (8, "search.sampler", "'tpee' must be one of tpe, random, nsga2. Did you mean 'tpe'?"),
+        (
+            8,
+            "search.sampler",
+            "'tpee' must be one of tpe, nsga2, gp, random, grid. Did you mean 'tpe'?",
+        ),
         (11, "presets.smoke.recipe.epochs", "0 must be greater than or equal to 1"),
         (12, "presets.smoke.serch", "unknown key. Did you mean 'search'?"),
     ]

@@ -1,0 +1,147 @@
+"""The trained networks that are analysed: trials of a study, and its plain backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pandas import DataFrame
+from torch import nn
+
+from afi_search.errors import UserError
+from afi_search.promote.trials import NoCheckpoint, trial_model, trial_state
+from afi_search.search import Ledger
+from afi_search.space import Architecture
+
+MOST = 3
+
+
+class AnalysisError(UserError):
+    """What was asked for cannot be analysed."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network.
+
+    Attributes:
+        number: of its trial.
+        architecture: what it is.
+        accuracy: on the validation images after its last epoch, 0 to 1.
+        epochs: that it was trained.
+        model: in eval mode.
+    """
+
+    number: int
+    architecture: Architecture
+    accuracy: float
+    epochs: int
+    model: nn.Module
+
+    @property
+    def title(self) -> str:
+        """Its name and how good it is, in a line."""
+        return (
+            f"{self.architecture}, trial {self.number}: {100 * self.accuracy:.1f} % of the "
+            f"validation images after {self.epochs} epochs"
+        )
+
+
+def load_subjects(study: Path, asked: Sequence[str]) -> list[Subject]:
+    """Return the trials that are asked for, the study's plain backbone before them.
+
+    Args:
+        study: the study's folder.
+        asked: numbers of trials or architectures, one or two; none: the most accurate trial with
+            AFI.
+
+    Raises:
+        AnalysisError: there is no such trial, or they are of several backbones, or too many.
+        NoCheckpoint: a trial's weights are not there.
+        CorruptCheckpoint: they cannot be read.
+    """
+    ledger = Ledger.open(study)
+    records = ledger.records()
+    trained = records[records["epochs"] > 0]
+    return [
+        _load(study, ledger, trained, number) for number in choose(trained, asked, str(study))
+    ]
+
+
+def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:
+    """Return the numbers of the trials to analyse, the plain backbone's first.
+
+    Args:
+        trained: records of trials that have been trained at least an epoch.
+        asked: as in `load_subjects`.
+        study: what to call the study.
+
+    Raises:
+        AnalysisError: as in `load_subjects`.
+    """
+    if trained.empty:
+        raise AnalysisError(f"{study}: no trial has been trained yet; there is nothing to analyse")
+    rows = [_find(trained, what, study) for what in asked] or [_best(trained)]
+    backbones = list(dict.fromkeys(row["backbone"] for row in rows))
+    if len(backbones) > 1:
+        raise AnalysisError(
+            f"trials: {', '.join(asked)}: are of several backbones ({', '.join(backbones)}), whose "
+            f"blocks cannot be set side by side; name trials of one"
+        )
+    plain = _plain(trained, backbones[0])
+    chosen = list(dict.fromkeys([*plain, *(int(row["number"]) for row in rows)]))
+    if len(chosen) > MOST:
+        raise AnalysisError(
+            f"trials: {', '.join(asked)}: are too many to compare; name one or two, the plain "
+            f"{backbones[0]} is added by itself"
+        )
+    return chosen
+
+
+def _find(trained: DataFrame, what: str, study: str) -> dict[str, object]:
+    if what.isdigit():
+        found = trained[trained["number"] == int(what)]
+        missing = f"there is no trial {what} that has been trained"
+    else:
+        found = trained[trained["architecture"] == Architecture.parse(what).text]
+        missing = f"no trial of {what} has been trained"
+    if found.empty:
+        known = ", ".join(map(str, trained["number"].head(20)))
+        raise AnalysisError(f"{study}: {missing}; there are trials {known}")
+    return _most_trained(found)
+
+
+def _best(trained: DataFrame) -> dict[str, object]:
+    """Return the most accurate trial with AFI of those trained longest; else of the plain ones."""
+    with_afi = trained[trained["architecture"] != trained["backbone"]]
+    among = trained if with_afi.empty else with_afi
+    return _most_trained(among[among["epochs"] == among["epochs"].max()])
+
+
+def _plain(trained: DataFrame, backbone: str) -> list[int]:
+    found = trained[trained["architecture"] == backbone]
+    return [] if found.empty else [int(_most_trained(found)["number"])]  # type: ignore[call-overload]
+
+
+def _most_trained(rows: DataFrame) -> dict[str, object]:
+    """Return the row of the most epochs, of these the most accurate."""
+    ordered = rows.sort_values(["epochs", "accuracy"], ascending=False)
+    return dict(ordered.iloc[0])
+
+
+def _load(study: Path, ledger: Ledger, trained: DataFrame, number: int) -> Subject:
+    row = trained[trained["number"] == number].iloc[0]
+    try:
+        state = trial_state(study, number)
+    except NoCheckpoint as error:
+        raise NoCheckpoint(
+            f"{error}; its weights are not kept. Name another trial, or train it again"
+        ) from None
+    return Subject(
+        number,
+        Architecture.parse(row["architecture"]),
+        float(row["accuracy"]),
+        int(row["epochs"]),
+        trial_model(study, ledger, number, state).module,
+    )
