@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pandas import DataFrame
 from torch import nn
@@ -99,7 +100,7 @@ def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:
     return chosen
 
 
-def _find(trained: DataFrame, what: str, study: str) -> dict[str, object]:
+def _find(trained: DataFrame, what: str, study: str) -> dict[str, Any]:
     if what.isdigit():
         found = trained[trained["number"] == int(what)]
         missing = f"there is no trial {what} that has been trained"
@@ -112,7 +113,7 @@ def _find(trained: DataFrame, what: str, study: str) -> dict[str, object]:
     return _most_trained(found)
 
 
-def _best(trained: DataFrame) -> dict[str, object]:
+def _best(trained: DataFrame) -> dict[str, Any]:
     """Return the most accurate trial with AFI of those trained longest; else of the plain ones."""
     with_afi = trained[trained["architecture"] != trained["backbone"]]
     among = trained if with_afi.empty else with_afi
@@ -121,10 +122,10 @@ def _best(trained: DataFrame) -> dict[str, object]:
 
 def _plain(trained: DataFrame, backbone: str) -> list[int]:
     found = trained[trained["architecture"] == backbone]
-    return [] if found.empty else [int(_most_trained(found)["number"])]  # type: ignore[call-overload]
+    return [] if found.empty else [int(_most_trained(found)["number"])]
 
 
-def _most_trained(rows: DataFrame) -> dict[str, object]:
+def _most_trained(rows: DataFrame) -> dict[str, Any]:
     """Return the row of the most epochs, of these the most accurate."""
     ordered = rows.sort_values(["epochs", "accuracy"], ascending=False)
     return dict(ordered.iloc[0])
