@@ -1,4 +1,4 @@
-"""The command line: afi-search run | front | inspect | ..."""
+"""The command line: afi-search run | inspect | front | report | confirm | promote | ..."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from afi_search.analysis.command import analyse
 from afi_search.errors import exits_on_mistake
 from afi_search.inspect import inspect_space
+from afi_search.promote.confirm import confirm
+from afi_search.promote.export import export
+from afi_search.promote.predict import predict
+from afi_search.promote.promotion import promote
 from afi_search.report.export import write_report
 from afi_search.report.page import write_page
 from afi_search.report.paper_table import compare, paper_tables, paper_tables_json
@@ -77,6 +82,11 @@ app.command()(report)
 app.command()(table)
 app.command()(explain)
 app.command("inspect")(inspect_space)
+app.command()(confirm)
+app.command()(promote)
+app.command()(export)
+app.command()(predict)
+app.command()(analyse)
 
 
 def main() -> None:

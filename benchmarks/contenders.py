@@ -71,7 +71,11 @@ class RayTune:
             None
             if grace is None
             else ASHAScheduler(
-                metric="accuracy", mode="max", max_t=epochs, grace_period=grace, reduction_factor=REDUCTION
+                metric="accuracy",
+                mode="max",
+                max_t=epochs,
+                grace_period=grace,
+                reduction_factor=REDUCTION,
             )
         )
         self._trials: dict[int, tuple[Trial, float]] = {}

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import ray
 from ray import tune
@@ -88,14 +89,15 @@ class Idle(tune.Trainable):
         """Load nothing."""
 
 
-def ours(sampler: str) -> Callable[[int, Path, Capacity], None]:
-    """Return our engine with that sampler."""
+def ours(sampler: str) -> Callable[[int, Path, Capacity], Callable[[], object]]:
+    """Return what prepares our engine with that sampler, the costs measured."""
 
-    def run(trials: int, folder: Path, capacity: Capacity) -> None:
+    def prepare(trials: int, folder: Path, capacity: Capacity) -> Callable[[], object]:
         search = {"trials": trials, "sampler": sampler, "baselines": False}
         file = SpaceFile.model_validate({**SPACE, "search": search})
         space = Space(file)
         costs = SpaceCosts(space, num_classes=100, image_size=32)
+        costs.of(space[0])
         ledger = Ledger.create(folder, "overhead", file.objectives, file.search.seed)
         conductor = Conductor(
             ledger,
@@ -103,23 +105,26 @@ def ours(sampler: str) -> Callable[[int, Path, Capacity], None]:
             Proposer(space, costs, file.objectives),
             make_pruner(file.search.pruner, REPORTS),
         )
-        run_workers(conductor, tune.with_resources(Idle, {"cpu": 1}), capacity.concurrency)
+        worker = tune.with_resources(Idle, {"cpu": 1})
+        return lambda: run_workers(conductor, worker, capacity.concurrency)
 
-    return run
+    return prepare
 
 
-def ray_tune(with_optuna: bool) -> Callable[[int, Path, Capacity], None]:
-    """Return Ray Tune alone, or with OptunaSearch on SQLite."""
+def draw(trial: Any) -> dict[str, str]:
+    """Draw an architecture; a function of the module, as Tune pickles its searcher."""
+    return {"architecture": Space(SpaceFile.model_validate(SPACE)).sample(trial).text}
 
-    def run(trials: int, folder: Path, capacity: Capacity) -> None:
+
+def ray_tune(with_optuna: bool) -> Callable[[int, Path, Capacity], Callable[[], object]]:
+    """Return what prepares Ray Tune alone, or with OptunaSearch on SQLite."""
+
+    def prepare(trials: int, folder: Path, capacity: Capacity) -> Callable[[], object]:
         searcher = None
         if with_optuna:
-            import optuna
-
-            space = Space(SpaceFile.model_validate(SPACE))
             searcher = ConcurrencyLimiter(
                 OptunaSearch(
-                    space=lambda trial: {"architecture": space.sample(trial).text},
+                    space=draw,
                     metric=["accuracy", "macs"],
                     mode=["max", "min"],
                     storage=optuna.storages.RDBStorage(f"sqlite:///{folder / 'optuna.db'}"),
@@ -127,7 +132,7 @@ def ray_tune(with_optuna: bool) -> Callable[[int, Path, Capacity], None]:
                 ),
                 max_concurrent=capacity.concurrency,
             )
-        tune.run(
+        return lambda: tune.run(
             tune.with_resources(Idle, {"cpu": 1}),
             config=None if with_optuna else {"x": tune.uniform(0, 1)},
             search_alg=searcher,
@@ -138,7 +143,7 @@ def ray_tune(with_optuna: bool) -> Callable[[int, Path, Capacity], None]:
             verbose=0,
         )
 
-    return run
+    return prepare
 
 
 CONTENDERS = {
@@ -153,8 +158,9 @@ def measure(name: str, trials: int) -> dict[str, Any]:
     """Run one contender in this process; return its row."""
     with tempfile.TemporaryDirectory() as folder, ray_session():
         capacity = cluster_capacity(SpaceFile.model_validate(SPACE).search)
+        run = CONTENDERS[name](trials, Path(folder), capacity)
         before, began, cpu = peak_mib(), time.perf_counter(), time.process_time()
-        CONTENDERS[name](trials, Path(folder), capacity)
+        run()
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     return {
         "contender": name,
@@ -194,7 +200,9 @@ def main() -> None:
                 command = [sys.executable, "-m", "benchmarks.overhead", "--one"]
                 command += ["--trials", str(trials), "--contenders", name]
                 ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-                rows.append({**json.loads(ended.stdout.splitlines()[-1]), "load": os.getloadavg()[0]})
+                rows.append(
+                    {**json.loads(ended.stdout.splitlines()[-1]), "load": os.getloadavg()[0]}
+                )
     table = pd.DataFrame(rows)
     if "plain" in asked.contenders:
         plain = table[table["contender"] == "plain"].groupby("trials")["trials_per_second"].mean()

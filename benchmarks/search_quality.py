@@ -168,9 +168,7 @@ def search(job: tuple[str, bool, str, int, int, int]) -> list[dict[str, object]]
     logging.getLogger("ray").setLevel(logging.ERROR)
     space, costs, table = prepare(curves, epochs)
     make = (pruner_settings() if sweep else contenders(GRACE))[name]
-    played = play(
-        make(space, costs, seed), table, budget=budget * table.epochs, workers=WORKERS
-    )
+    played = play(make(space, costs, seed), table, budget=budget * table.epochs, workers=WORKERS)
     yardstick = Yardstick(table)
     rows = []
     for trainings in range(1, budget + 1):
@@ -288,7 +286,7 @@ def main() -> None:
     print(ranks.pivot(index="curves", columns="epoch", values="kendall_tau").round(2).to_string())
     for which, part in summary.groupby("curves", sort=False):
         label = prepare(str(which), asked.epochs)[2].label
-        suffix = "" if len(curves) == 1 else f"_{Path(str(which)).stem}"
+        suffix = "" if len(curves) == 1 else f"_{Path(str(which).removesuffix('.csv')).name}"
         plot(part, label, asked.out / f"{stem}{suffix}.png")
         marks = {asked.budget // 4, asked.budget // 2, asked.budget}
         print(f"\n{label}, {asked.seeds} seeds, after full trainings:")

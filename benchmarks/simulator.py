@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from benchmarks.curves import CurveTable
-
 from afi_search.search.conductor import Assignment
+from benchmarks.curves import CurveTable
 
 
 class Scheduler(Protocol):

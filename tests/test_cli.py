@@ -32,7 +32,7 @@ def test_front_writes_the_files_and_shows_the_front(study: Path) -> None:
         assert str(study / name) in output
     document = json.loads((study / "front.json").read_text())
     assert document["front"]
-    assert all(point["architecture"] in output for point in document["front"])
+    assert all(f"#{point['number']}" in output for point in document["front"])
 
 
 def test_report_writes_one_page(study: Path) -> None:

@@ -51,7 +51,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     dice = random.Random(5)
     study = tmp_path / "studies" / "soak"
     command = ("tiny.yaml", "--name", "soak")
-    kills = {victim: 0 for victim in VICTIMS}
+    kills = dict.fromkeys(VICTIMS, 0)
     known: dict[str, list[dict[str, float]]] = {}
     driver = Driver(tmp_path, *command)
     while sum(kills.values()) < KILLS:

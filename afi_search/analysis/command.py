@@ -29,6 +29,16 @@ from afi_search.search.study import StudyFile
 from afi_search.train.augment import Normalise
 
 FOLDER = "analysis"
+_PLACE = ("trial", "architecture", "stage", "block")
+WEIGHT_COLUMNS = (*_PLACE, "source", "weight", "std_over_channels")
+SELECTIVITY_COLUMNS = (
+    *_PLACE,
+    "active_channels",
+    "mean",
+    "quarter",
+    "median",
+    "three_quarters",
+)
 console = Console()
 
 
@@ -128,11 +138,12 @@ def draw_weights(
     for subject in subjects:
         readings = mean_weights(subject.model, images, normalise)
         if readings:
-            written[f"weights-{subject.number}.png"] = weights_plot(subject.title, readings)
+            written[f"weights-{subject.number}.png"] = weights_plot(
+                f"What the blocks of {subject.architecture} read", subject.facts, readings
+            )
             lines += _weight_lines(subject, readings)
     if written:
-        header = ("trial", "architecture", "stage", "block", "source", "weight", "std_over_channels")
-        written["weights.csv"] = _csv(header, lines)
+        written["weights.csv"] = _csv(WEIGHT_COLUMNS, lines)
     return written
 
 
@@ -166,9 +177,7 @@ def _normalise(source: Source, device: torch.device) -> Normalise:
     return Normalise(source.mean, source.std, device)
 
 
-def _selectivity_csv(
-    subjects: Sequence[Subject], values: Sequence[Mapping[Place, Tensor]]
-) -> str:
+def _selectivity_csv(subjects: Sequence[Subject], values: Sequence[Mapping[Place, Tensor]]) -> str:
     lines = [
         (
             subject.number,
@@ -181,8 +190,7 @@ def _selectivity_csv(
         for subject, by_place in zip(subjects, values, strict=True)
         for place, indices in by_place.items()
     ]
-    header = "trial architecture stage block active_channels mean quarter median three_quarters"
-    return _csv(header.split(), lines)
+    return _csv(SELECTIVITY_COLUMNS, lines)
 
 
 def _spread(indices: Tensor) -> list[float]:
@@ -192,9 +200,7 @@ def _spread(indices: Tensor) -> list[float]:
     return [float(indices.mean()), *quarters.tolist()]
 
 
-def _weight_lines(
-    subject: Subject, readings: Mapping[Place, Reading]
-) -> list[tuple[object, ...]]:
+def _weight_lines(subject: Subject, readings: Mapping[Place, Reading]) -> list[tuple[object, ...]]:
     return [
         (
             subject.number,

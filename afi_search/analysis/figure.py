@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -17,6 +18,11 @@ TITLE, TEXT, SMALL = 10, 8, 7
 LINE = 0.17
 COLOURS = (style.FAINT, style.FRONT, style.PAPER, "#009e73")
 """One a network, the plain one first."""
+
+
+def room_for(text: str, size: float = TEXT) -> float:
+    """Return about how many inches a line of text takes, bold or not."""
+    return 0.0078 * size * len(text)
 
 
 class Sheet:
@@ -43,10 +49,10 @@ class Sheet:
             )
         )
 
-    def text(self, left: float, top: float, text: str, size: float = TEXT, **style: object) -> None:
-        """Write text whose upper edge is at `top`."""
+    def text(self, left: float, top: float, text: str, size: float = TEXT, **looks: Any) -> None:
+        """Write text whose upper edge is at `top`; `looks` are properties of matplotlib's Text."""
         x, y = left / self.width, 1 - top / self.height
-        self.figure.text(x, y, text, fontsize=size, va="top", **style)
+        self.figure.text(x, y, text, fontsize=size, va="top", **looks)
 
     def legend(self, left: float, top: float, handles: Sequence[Artist]) -> None:
         """Add a legend in one line."""

@@ -8,20 +8,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from afi_search.analysis.figure import LINE, SMALL, TEXT, TITLE, Sheet, bare
+from afi_search.analysis.figure import LINE, SMALL, TEXT, TITLE, Sheet, bare, room_for
 from afi_search.analysis.gradcam import Looks
 from afi_search.report import style
 
 CELL, GAP, MARGIN = 1.0, 0.06, 0.15
-SMOOTH = "turbo"
+HEAT, OPACITY = "inferno", 0.65
 EXPLANATION = (
-    "Red: what speaks most for the image's own class (Grad-CAM of the last stage's output, each "
-    "image on a scale of its own). Below: the network's first guess and its probability."
+    "Bright: what speaks for the image's own class (Grad-CAM of the last stage's output, each map "
+    "on a scale of its own). Below: the first guess, blue where it is right."
 )
 
 
 def gradcam_sheet(
-    title: str, images: Tensor, names: Sequence[str], rows: Sequence[tuple[str, Looks, Sequence[str]]]
+    title: str,
+    images: Tensor,
+    names: Sequence[str],
+    rows: Sequence[tuple[str, Looks, Sequence[str]]],
 ) -> bytes:
     """Draw the images and under them each network's maps; return a PNG.
 
@@ -34,7 +37,9 @@ def gradcam_sheet(
     columns = len(images)
     heading = 2.6 * LINE
     row_height = LINE + CELL + LINE + GAP
-    width = 2 * MARGIN + columns * (CELL + GAP) - GAP
+    lines = [room_for(title, TITLE), room_for(EXPLANATION, SMALL)]
+    lines += [room_for(heading_text) for heading_text, _, _ in rows]
+    width = 2 * MARGIN + max(columns * (CELL + GAP) - GAP, *lines)
     sheet = Sheet(width, MARGIN + heading + CELL + LINE + len(rows) * (row_height + GAP) + MARGIN)
     sheet.text(MARGIN, MARGIN, title, TITLE, weight="bold", color=style.INK)
     sheet.text(MARGIN, MARGIN + 1.2 * LINE, EXPLANATION, SMALL, color=style.SOFT)
@@ -53,7 +58,7 @@ def gradcam_sheet(
             axes = sheet.axes(left, top, CELL, CELL)
             _show(axes, picture, looks.maps[column].numpy())
             right = guesses[column] == names[column]
-            guess = f"{guesses[column]} {100 * looks.probability[column]:.0f} %"
+            guess = f"{guesses[column]}, {100 * looks.probability[column]:.0f} %"
             _caption(sheet, left, top, guess, style.FRONT if right else style.PAPER)
         top += CELL + LINE + 2 * GAP
     return sheet.png()
@@ -66,7 +71,7 @@ def _show(axes: Axes, picture: np.ndarray, heat: np.ndarray | None = None) -> No
         return
     grey = picture.mean(axis=2)
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.imshow(heat, cmap=SMOOTH, vmin=0, vmax=1, alpha=0.5, interpolation="bilinear")
+    axes.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=OPACITY, interpolation="bilinear")
 
 
 def _caption(sheet: Sheet, left: float, top: float, text: str, colour: str) -> None:

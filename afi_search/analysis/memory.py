@@ -21,8 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afi_search.analysis.live_bytes import LiveBytes, storage_id
-from afi_search.nn import build
-from afi_search.space import Architecture
 
 MIB = 2**20
 
@@ -42,12 +40,19 @@ class Memory:
     kept: int
 
 
-def traced(
-    architecture: Architecture, *, num_classes: int, image_size: int, batch_size: int
-) -> Memory:
-    """Follow the tensors of a training step and of an inference, without running anything."""
+MakeModel = Callable[[], nn.Module]
+
+
+def traced(make: MakeModel, image_size: int, batch_size: int) -> Memory:
+    """Follow the tensors of a training step and of an inference, without running anything.
+
+    Args:
+        make: returns a network on torch's current default device.
+        image_size: height and width of the images.
+        batch_size: images at a time.
+    """
     with torch.device("meta"):
-        run = _Run(architecture, num_classes, image_size, batch_size)
+        run = _Run(make, image_size, batch_size)
 
     def peak(step: Callable[[], None]) -> int:
         live = LiveBytes(run.tensors())
@@ -58,17 +63,15 @@ def traced(
     return _measured(run, peak)
 
 
-def allocated(
-    architecture: Architecture,
-    *,
-    num_classes: int,
-    image_size: int,
-    batch_size: int,
-    device: torch.device,
-) -> Memory:
-    """Run a training step and an inference on a GPU and ask its allocator."""
+def allocated(make: MakeModel, image_size: int, batch_size: int, device: torch.device) -> Memory:
+    """Run a training step and an inference on a GPU and ask its allocator.
+
+    Args:
+        make, image_size, batch_size: as for `traced`.
+        device: the GPU.
+    """
     with device:
-        run = _Run(architecture, num_classes, image_size, batch_size)
+        run = _Run(make, image_size, batch_size)
 
     def peak(step: Callable[[], None]) -> int:
         torch.cuda.reset_peak_memory_stats(device)
@@ -92,10 +95,8 @@ def _measured(run: _Run, peak: Callable[[Callable[[], None]], int]) -> Memory:
 class _Run:
     """A network with a batch of images, to be trained and asked."""
 
-    def __init__(
-        self, architecture: Architecture, num_classes: int, image_size: int, batch_size: int
-    ) -> None:
-        self.model = build(architecture, num_classes=num_classes, image_size=image_size)
+    def __init__(self, make: MakeModel, image_size: int, batch_size: int) -> None:
+        self.model = make()
         self.images = torch.empty(batch_size, 3, image_size, image_size).uniform_()
         self.labels = torch.zeros(batch_size, dtype=torch.int64)
         self.momentum: list[Tensor] = []

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from afi_search.analysis.blocks import Place
-from afi_search.analysis.figure import COLOURS, LINE, SMALL, TEXT, TITLE, Sheet
+from afi_search.analysis.figure import COLOURS, LINE, SMALL, TEXT, TITLE, Sheet, room_for
 from afi_search.report import style
 
-WIDTH, PANEL, GAP = 8.0, 1.5, 0.42
+WIDTH, PANEL, GAP = 8.0, 1.35, 0.3
 LEFT, MARGIN = 0.75, 0.15
 EXPLANATION = (
     "0: a channel is as active for all classes; 1: for one class alone. Each shape is the "
@@ -21,9 +24,7 @@ EXPLANATION = (
 )
 
 
-def selectivity_plot(
-    title: str, networks: Sequence[tuple[str, Mapping[Place, Tensor]]]
-) -> bytes:
+def selectivity_plot(title: str, networks: Sequence[tuple[str, Mapping[Place, Tensor]]]) -> bytes:
     """Draw one panel a stage, with the networks' distributions side by side; return a PNG.
 
     Args:
@@ -33,19 +34,23 @@ def selectivity_plot(
     """
     places = list(networks[0][1])
     stages = sorted({place.stage for place in places})
-    top = MARGIN + (2.6 + len(networks)) * LINE + 0.2
-    sheet = Sheet(WIDTH, top + len(stages) * (PANEL + GAP) + 0.1)
+    top = MARGIN + (2.6 + 1.2 * len(networks)) * LINE + 0.1
+    width = max(WIDTH, *(room_for(name) + 1.0 for name, _ in networks))
+    sheet = Sheet(width, top + len(stages) * (PANEL + GAP) + 0.15)
+    highest = max(float(of.max()) for _, values in networks for of in values.values() if len(of))
     sheet.text(MARGIN, MARGIN, title, TITLE, weight="bold", color=style.INK)
     sheet.text(MARGIN, MARGIN + 1.2 * LINE, EXPLANATION, SMALL, color=style.SOFT)
     for row, (name, _) in enumerate(networks):
         patch = Patch(facecolor=COLOURS[row], alpha=0.6, label=name)
-        sheet.legend(MARGIN, MARGIN + (2.5 + row) * LINE, [patch])
+        sheet.legend(MARGIN, MARGIN + (2.6 + 1.2 * row) * LINE, [patch])
     for stage in stages:
-        axes = sheet.axes(LEFT, top, WIDTH - LEFT - MARGIN, PANEL)
+        axes = sheet.axes(LEFT, top, width - LEFT - MARGIN, PANEL)
         blocks = [place for place in places if place.stage == stage]
         for index, (_, values) in enumerate(networks):
             _draw(axes, [values[place] for place in blocks], index, len(networks))
-        _dress(axes, stage, len(blocks))
+        _dress(axes, stage, len(blocks), min(1.0, 1.08 * highest))
+        if stage == stages[-1]:
+            axes.set_xlabel("block", fontsize=TEXT, color=style.INK, labelpad=1)
         top += PANEL + GAP
     return sheet.png()
 
@@ -59,7 +64,7 @@ def _draw(axes: Axes, samples: Sequence[Tensor], index: int, networks: int) -> N
             shape = axes.violinplot(
                 [values], [centre], widths=0.94 * slot, showextrema=False, points=200
             )
-            for body in shape["bodies"]:
+            for body in cast(list[PolyCollection], shape["bodies"]):
                 body.set(facecolor=COLOURS[index], edgecolor="none", alpha=0.6)
         if len(values):
             middle = float(np.median(values))
@@ -72,13 +77,12 @@ def _draw(axes: Axes, samples: Sequence[Tensor], index: int, networks: int) -> N
             )
 
 
-def _dress(axes: Axes, stage: int, blocks: int) -> None:
+def _dress(axes: Axes, stage: int, blocks: int, highest: float) -> None:
     axes.set_xlim(0.4, blocks + 0.6)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, highest)
     axes.set_xticks(range(1, blocks + 1))
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
-    axes.set_ylabel("selectivity", fontsize=TEXT, color=style.INK)
-    axes.set_xlabel(f"block of stage {stage}", fontsize=TEXT, color=style.INK, labelpad=1)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set_ylabel(f"stage {stage}\nselectivity", fontsize=TEXT, color=style.INK)
     axes.grid(axis="y", color=style.GRID, lw=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=SMALL, color=style.FAINT, labelcolor=style.INK)

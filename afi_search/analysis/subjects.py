@@ -41,12 +41,17 @@ class Subject:
     model: nn.Module
 
     @property
-    def title(self) -> str:
-        """Its name and how good it is, in a line."""
+    def facts(self) -> str:
+        """Which trial it is, and how good."""
         return (
-            f"{self.architecture}, trial {self.number}: {100 * self.accuracy:.1f} % of the "
-            f"validation images after {self.epochs} epochs"
+            f"trial {self.number}: {100 * self.accuracy:.1f} % of the validation images after "
+            f"{self.epochs} epochs"
         )
+
+    @property
+    def title(self) -> str:
+        """What it is, which trial and how good, in a line."""
+        return f"{self.architecture}, {self.facts}"
 
 
 def load_subjects(study: Path, asked: Sequence[str]) -> list[Subject]:
@@ -65,9 +70,7 @@ def load_subjects(study: Path, asked: Sequence[str]) -> list[Subject]:
     ledger = Ledger.open(study)
     records = ledger.records()
     trained = records[records["epochs"] > 0]
-    return [
-        _load(study, ledger, trained, number) for number in choose(trained, asked, str(study))
-    ]
+    return [_load(study, ledger, trained, number) for number in choose(trained, asked, str(study))]
 
 
 def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from rich import box
@@ -14,12 +15,25 @@ from rich.table import Table
 from rich.text import Text
 
 from afi_search.analysis.memory import MIB, Memory, allocated, traced
+from afi_search.nn import build
 from afi_search.report.paper import paper_data
 from afi_search.space import Architecture
 
 BATCH_SIZE = 64
 TRACED = "all tensors alive at a time, weights, gradients and momentum among them; float32"
-ALLOCATED = "peak of torch's allocator on the GPU, weights, gradients and momentum included; float32"
+ALLOCATED = "peak of the GPU's allocator, weights, gradients and momentum included; float32"
+COLUMNS = (
+    "table",
+    "architecture",
+    "paper_training_mib",
+    "paper_testing_mib",
+    "training_mib",
+    "testing_mib",
+    "kept_for_backward_mib",
+    "training_ratio",
+    "testing_ratio",
+    "measured",
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +70,10 @@ def measure_memory(
     architecture: Architecture, num_classes: int, image_size: int, device: torch.device
 ) -> Memory:
     """Measure by the allocator where the device is a GPU, otherwise by tracing."""
-    facts = {"num_classes": num_classes, "image_size": image_size, "batch_size": BATCH_SIZE}
+    make = partial(build, architecture, num_classes=num_classes, image_size=image_size)
     if device.type == "cuda":
-        return allocated(architecture, device=device, **facts)
-    return traced(architecture, **facts)
+        return allocated(make, image_size, BATCH_SIZE, device)
+    return traced(make, image_size, BATCH_SIZE)
 
 
 def paper_table6(device: torch.device) -> MemoryTable:
@@ -111,10 +125,7 @@ def as_csv(tables: Sequence[MemoryTable]) -> str:
     """Return the tables as CSV, in MiB."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        "table,architecture,paper_training_mib,paper_testing_mib,training_mib,testing_mib,"
-        "kept_for_backward_mib,training_ratio,testing_ratio,measured".split(",")
-    )
+    writer.writerow(COLUMNS)
     for table in tables:
         base = table.rows[0].ours
         for row in table.rows:

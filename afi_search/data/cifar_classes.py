@@ -1,4 +1,4 @@
-"""What the classes of CIFAR-10 and CIFAR-100 (fine labels) are called, in the order of the labels."""
+"""The classes of CIFAR-10 and CIFAR-100 (fine labels), in the order of the labels."""
 
 from __future__ import annotations
 

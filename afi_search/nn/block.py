@@ -18,9 +18,12 @@ class Block(nn.Module, ABC):
 
     Attributes:
         ceiling: where the activation after the first convolution ends: 6 for ReLU6.
+        second_is_rectified: whether `second` ends in an activation, so that nothing it returns is
+            below zero.
     """
 
     ceiling: float = math.inf
+    second_is_rectified: bool = False
 
     @abstractmethod
     def first(self, x: Tensor) -> Tensor:

@@ -61,6 +61,8 @@ class InvertedResidual(Block):
         cifar: whether to have the CIFAR variant's activation and shortcut.
     """
 
+    second_is_rectified = True
+
     def __init__(
         self,
         inputs: int,

@@ -65,6 +65,8 @@ class Bottleneck(Block):
         squeeze: whether SE, with a ratio of 16 and no bias, weighs the last convolution's output.
     """
 
+    second_is_rectified = True
+
     def __init__(
         self,
         inputs: int,
@@ -98,7 +100,8 @@ class Bottleneck(Block):
         return F.relu(self.bn2(self.conv2(feature)), inplace=True)
 
     def last(self, y: Tensor, x: Tensor) -> Tensor:
-        y = self.se(self.bn3(self.conv3(y)))
+        y = self.conv3(y)
+        y = self.se(self.bn3(y))
         return F.relu(y + self.downsample(x), inplace=True)
 
 

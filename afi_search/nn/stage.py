@@ -20,7 +20,6 @@ from afi_search.nn.block import Block
 from afi_search.nn.join import activate_and_join
 from afi_search.space import StageChoice, StageShape, afi_channels, hidden_units
 
-
 MakeBlock = Callable[[int, int], Block]
 
 
@@ -84,8 +83,8 @@ class Stage(nn.Module):
         """
         transition = next(iter(self))
         feature = transition.activate(transition.first(x))
-        source = transition_source(feature, transition.second(feature), self.channels)
-        return 2 if source is None else 1
+        second = transition.second(feature)
+        return 1 if transition_source(transition, feature, second, self.channels) is not None else 2
 
     def _plain(self, x: Tensor) -> Tensor:
         for block in self:
@@ -95,7 +94,7 @@ class Stage(nn.Module):
     def _integrating(self, x: Tensor, afi: AFI[Any]) -> Tensor:
         transition, *readers = self
         carried = Carried(afi, self.channels)
-        x = transition(x, partial(carried.hold, transition), carried.choose)
+        x = transition(x, partial(carried.hold, transition), partial(carried.choose, transition))
         for reader, block in enumerate(readers):
             x = block(x, partial(carried.join, reader, block, self.attention[reader]))
         return x
@@ -120,10 +119,10 @@ class Carried:
         self._held = transition.activate(y)
         return self._held
 
-    def choose(self, second: Tensor) -> Tensor:
+    def choose(self, transition: Block, second: Tensor) -> Tensor:
         """Take X_1 from the transition block, given its second convolution's output."""
         assert self._held is not None
-        source = transition_source(self._held, second, self._channels)
+        source = transition_source(transition, self._held, second, self._channels)
         self._held = None
         if source is not None:
             self._state = self._afi.add(None, source)
@@ -151,19 +150,24 @@ def split_channels(shape: StageShape, choice: StageChoice | None) -> tuple[int, 
     return first, first + integrated
 
 
-def transition_source(first: Tensor, second: Tensor, channels: int) -> Tensor | None:
+def transition_source(
+    transition: Block, first: Tensor, second: Tensor, channels: int
+) -> Tensor | None:
     """Return X_1, B x channels x H x W, from what the transition block computed, or None.
 
     Args:
-        first: the transition block's X, after ReLU.
+        transition: the block.
+        first: its X, after its activation.
         second: its second convolution's output, of the stage's height and width; ReLU is applied
-            here, for those that have none.
+            here where the block does not do it.
+        channels: C'.
     """
-    for feature, activate in ((first, False), (second, True)):
-        if feature.shape[2:] == second.shape[2:] and feature.shape[1] >= channels:
-            source = feature[:, :channels]
-            return F.relu(source) if activate else source
-    return None
+    if first.shape[2:] == second.shape[2:] and first.shape[1] >= channels:
+        return first[:, :channels]
+    if second.shape[1] < channels:
+        return None
+    source = second[:, :channels]
+    return source if transition.second_is_rectified else F.relu(source)
 
 
 def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ from afi_search.search.study import (
     open_study,
 )
 from afi_search.search.worker import Job, SharedSplit
-from afi_search.space import Architecture, SpaceFile, StageChoice, get_backbone
+from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Confirm, Pruner, Search
 from afi_search.train import evaluate
 
@@ -147,18 +147,9 @@ def to_confirm(
         )
     if wanted.baselines:
         backbones = dict.fromkeys(architecture.backbone for architecture in chosen)
-        baselines = (a for backbone in backbones for a in paper_placements(backbone))
+        baselines = (a for backbone in backbones for a in Architecture.baselines(backbone))
         chosen = dict.fromkeys(baselines, "baseline") | chosen
     return chosen
-
-
-def paper_placements(backbone: str) -> list[Architecture]:
-    """Return the plain backbone and the paper's two: AFI in every stage, in width base and B."""
-    ratios = get_backbone(backbone).ratios
-    return [
-        Architecture.plain(backbone),
-        *(Architecture.uniform(backbone, StageChoice(width, r)) for width, r in ratios.items()),
-    ]
 
 
 def confirmation_file(

@@ -7,6 +7,7 @@ STUDY/promote/NAME/model/          what `afi_search.load` opens
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,13 +27,14 @@ from ray.util.queue import Queue
 from rich.console import Console
 
 from afi_search.errors import UserError, exits_on_mistake
+from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
 from afi_search.promote.estimate import describe, needs
 from afi_search.promote.folder import check
 from afi_search.promote.promoted import promoted_model
 from afi_search.promote.recipe import ImageNetRecipe, read_recipe
 from afi_search.promote.trainer import demand_same
-from afi_search.promote.worker import Task, probe, train_worker
+from afi_search.promote.worker import Task, make_model, probe, train_worker
 from afi_search.report.files import write_atomically
 from afi_search.report.pareto import front
 from afi_search.search import Ledger
@@ -203,13 +205,17 @@ def promote_one(
         demand_same(task.identity, state["identity"])
         epoch = int(state["epoch"])
         console.print(f"Going on after epoch {epoch} of {task.recipe.epochs}.")
+    elif task.pretrained is not None:
+        started = warm_start(make_model(task), task.pretrained)
+        console.print(f"Starting from {task.pretrained}: {started}", highlight=False)
     left = task.recipe.epochs - epoch
     if left:
         announce(task, place, left, validation_images)
         if not _fit(task, own, place):
             return False
     state = load(task.checkpoints)
-    assert state is not None
+    if state is None or state["epoch"] < task.recipe.epochs:
+        return False
     facts = {**study, "facts": gather_facts("", describe_device())}
     write_history(own, state["history"])
     paths = promoted_model(state, facts, skipped=len(task.skipped)).save(own / "model")
@@ -243,7 +249,7 @@ def settle_place(workers: int | None) -> Place:
     Raises:
         PromotionError: there are fewer GPUs or cores than workers.
     """
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources = ray.cluster_resources()
     gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     workers = workers or gpus or 1
     there = gpus or cores
@@ -317,6 +323,7 @@ def _fit(task: Task, own: Path, place: Place) -> bool:
     """Run Ray Train until the recipe's end; return False when a person interrupts it."""
     news = Queue(actor_options={"num_cpus": 0})
     failures: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
     with tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
         trainer = TorchTrainer(
             train_worker,
@@ -335,11 +342,12 @@ def _fit(task: Task, own: Path, place: Place) -> bool:
         try:
             with _listening(news, task.recipe, own, failures):
                 trainer.fit()
-        except KeyboardInterrupt:
-            return False
+        except (KeyboardInterrupt, SystemExit, ray.exceptions.RayActorError):
+            return False  # Ray's own handler of Ctrl-C ends in one of these, or in none
         except ray.train.TrainingFailedError as error:
             raise PromotionError(_reason(error)) from None
         finally:
+            signal.signal(signal.SIGINT, before)
             news.shutdown(force=True)
     if failures:
         raise PromotionError(f"{task.architecture}: {failures[0]}; lower lr_per_256 in the recipe")

@@ -88,7 +88,7 @@ class ImageTrainer:
         self._identity = identity
         self._steps = shares.steps(images)
         if recipe.sync_batch_norm and shares.world > 1 and device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self._ema = (
             ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)

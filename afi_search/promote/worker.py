@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from ray import train as ray_train
+from ray.train.torch import get_device
 from ray.util.queue import Queue
+from torch import nn
 
 from afi_search.nn import build, warm_start
 from afi_search.promote.estimate import Probe
@@ -79,7 +81,7 @@ def train_worker(config: dict[str, Any]) -> None:
     news: Queue = config["news"]
     context = ray_train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    device = own_device()
+    device = get_device()
     images = list_images(task.folder, task.skipped)
     recipe = task.recipe
     shares = share_out(recipe.batch_size, recipe.images_per_device, rank, world)
@@ -103,7 +105,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
 def probe(task: Task, world: int) -> Probe:
     """Measure a few training steps and a few seconds of loading, as one worker of `world`."""
-    device = own_device()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = list_images(task.folder, task.skipped)
     recipe = task.recipe
     shared = share_out(recipe.batch_size, recipe.images_per_device, 0, world)
@@ -124,9 +126,10 @@ def probe(task: Task, world: int) -> Probe:
     )
 
 
-def own_device() -> torch.device:
-    """Return the GPU that Ray gave this worker, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+def make_model(task: Task) -> nn.Module:
+    """Return the network before any training, with weights that the recipe's seed decides."""
+    seed_everything(task.recipe.seed)
+    return build(task.architecture, num_classes=len(task.classes), image_size=IMAGENET_SIZE)
 
 
 def make_trainer(
@@ -136,9 +139,7 @@ def make_trainer(
     import_modules(task.imports)
     if device.type == "cpu":
         torch.set_num_threads(task.cores)
-    seed_everything(task.recipe.seed)
-    classes = len(task.classes)
-    model = build(task.architecture, num_classes=classes, image_size=IMAGENET_SIZE)
+    model = make_model(task)
     if task.pretrained is not None:
         warm_start(model, task.pretrained)
     return ImageTrainer(
@@ -147,7 +148,7 @@ def make_trainer(
         loader,
         shares,
         images=len(images.train),
-        num_classes=classes,
+        num_classes=len(task.classes),
         identity=task.identity,
         device=device,
     )

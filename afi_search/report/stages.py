@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pandas import DataFrame
-from scipy.stats import t as student  # type: ignore[import-untyped]
+from scipy.stats import t as student
 
 from afi_search.report.pareto import comparable
 from afi_search.space.architecture import OFF, Architecture

@@ -129,9 +129,8 @@ class Conductor:
         """
         first = min(self._entered[number] + 1, len(accuracies))
         for epoch in range(first, len(accuracies) + 1):
-            self._ledger.report(number, epoch, accuracies[epoch - 1])
+            trial = self._ledger.report(number, epoch, accuracies[epoch - 1])
             self._entered[number] = epoch
-            trial = self._ledger.trial(number)
             if epoch >= trial.user_attrs["epochs"]:
                 self._ledger.note(number, seconds=seconds)
                 self._finish(number, TrialState.COMPLETE, self._values(trial))

@@ -64,12 +64,14 @@ class Ledger:
     """All trials of one study, in Optuna's storage.
 
     Only the driver writes to it. Each method is one short transaction, so that a driver killed at
-    any moment leaves a ledger from which the next one goes on.
+    any moment leaves a ledger from which the next one goes on. As there is no other writer, a
+    running trial is read from the storage once, and what is written to it is noted here as well.
     """
 
     def __init__(self, study: optuna.Study, storage: BaseStorage) -> None:
         self.study = study
         self._storage = storage
+        self._written: dict[int, FrozenTrial] = {}
 
     @classmethod
     def create(
@@ -165,37 +167,55 @@ class Ledger:
             system_attrs=proposal.system_attrs,
         )
         template.datetime_start = datetime.now()
-        return self._storage.get_trial(
+        trial = self._storage.get_trial(
             self._storage.create_new_trial(self.study._study_id, template)
         )
+        self._written[trial.number] = trial
+        return trial
 
     def go_on(self, number: int) -> None:
         """Mark a trial that waits as RUNNING."""
         self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
+        self._written.pop(number, None)
 
     def wait(self, number: int) -> None:
         """Mark a running trial as waiting to be gone on with."""
         self._storage.set_trial_state_values(self._id(number), TrialState.WAITING)
+        self._written.pop(number, None)
 
-    def report(self, number: int, epoch: int, accuracy: float) -> None:
-        """Enter the accuracy of an epoch, counted from 1; entering it again changes nothing."""
-        self._storage.set_trial_intermediate_value(self._id(number), epoch, accuracy)
+    def report(self, number: int, epoch: int, accuracy: float) -> FrozenTrial:
+        """Enter the accuracy of an epoch, counted from 1, and return the trial with it.
+
+        Entering it again changes nothing.
+        """
+        trial = self._to_write(number)
+        self._storage.set_trial_intermediate_value(trial._trial_id, epoch, accuracy)
+        trial.intermediate_values[epoch] = accuracy
+        return trial
 
     def note(self, number: int, **facts: Any) -> None:
         """Enter facts about a trial under their names."""
+        trial = self._to_write(number)
         for key, value in facts.items():
-            self._storage.set_trial_user_attr(self._id(number), key, value)
+            self._storage.set_trial_user_attr(trial._trial_id, key, value)
+            trial.set_user_attr(key, value)
 
     def finish(
         self, number: int, state: TrialState, values: Sequence[float] | None = None
     ) -> FrozenTrial:
         """End a trial as COMPLETE with its objectives' values, PRUNED or FAIL; return it."""
         self._storage.set_trial_state_values(self._id(number), state, values)
+        self._written.pop(number, None)
         return self.trial(number)
 
     def records(self) -> pd.DataFrame:
         """Return one row a trial; see `afi_search.search.records.COLUMNS`."""
         return to_frame(self.trials())
+
+    def _to_write(self, number: int) -> FrozenTrial:
+        if number not in self._written:
+            self._written[number] = self.trial(number)
+        return self._written[number]
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)

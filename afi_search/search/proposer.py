@@ -195,8 +195,7 @@ def first_to_try(file: SpaceFile) -> list[Architecture]:
     """Return what is tried before a sampler is asked, each once: baselines, then the file's own."""
     baselines: tuple[Architecture, ...] = ()
     if file.search.baselines and file.backbone is not None:
-        plain = Architecture.plain(file.backbone)
-        baselines = (plain, *Architecture.paper_placements(file.backbone))
+        baselines = Architecture.baselines(file.backbone)
     return list(dict.fromkeys((*baselines, *file.search.first)))
 
 

@@ -177,10 +177,14 @@ class Architecture:
         return cls.uniform(backbone, None)
 
     @classmethod
-    def paper_placements(cls, backbone: str) -> tuple[Architecture, ...]:
-        """Return the paper's: AFI in every stage, in each width with the family's own ratio."""
+    def baselines(cls, backbone: str) -> tuple[Architecture, ...]:
+        """Return the plain backbone and the paper's placements.
+
+        The paper has AFI in every stage, in each width with the family's own ratio.
+        """
         ratios = get_backbone(backbone).ratios
-        return tuple(cls.uniform(backbone, StageChoice(w, ratios[w])) for w in WIDTHS)
+        placements = (cls.uniform(backbone, StageChoice(w, ratios[w])) for w in WIDTHS)
+        return cls.plain(backbone), *placements
 
     @classmethod
     def parse(cls, text: str) -> Architecture:

@@ -113,10 +113,38 @@ def test_a_stage_without_afi_is_its_blocks_one_after_the_other():
 
 
 def test_transition_source_prefers_the_first_convolution():
+    block = TwoConvolutions(3, 8, (1, 1), 8, 8)
     first, second = torch.rand(1, 8, 4, 4), -torch.ones(1, 8, 4, 4)
-    assert torch.equal(transition_source(first, second, 6), first[:, :6])
-    assert torch.equal(transition_source(first[:, :, :2], second, 6), torch.zeros(1, 6, 4, 4))
-    assert transition_source(first, second, 9) is None
+    assert torch.equal(transition_source(block, first, second, 6), first[:, :6])
+    narrow = transition_source(block, first[:, :, :2], second, 6)
+    assert torch.equal(narrow, torch.zeros(1, 6, 4, 4))
+    assert transition_source(block, first, second, 9) is None
+
+
+def test_a_second_convolution_that_is_rectified_is_taken_as_it_is():
+    block = TwoConvolutions(3, 8, (2, 1), 8, 8)
+    block.second_is_rectified = True
+    second = torch.rand(1, 8, 4, 4)
+    source = transition_source(block, torch.rand(1, 8, 8, 8), second, 6)
+    assert torch.equal(source, second[:, :6])
+    assert source.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "resnext50", "mobilenetv2"])
+def test_what_is_said_to_be_rectified_is(backbone):
+    model = build(Architecture.plain(backbone), num_classes=10, image_size=64).eval()
+    stages = [module for module in model.modules() if isinstance(module, Stage)]
+    seen = []
+
+    def check(block: Block, inputs: tuple[Tensor, ...]) -> None:
+        feature = block.activate(block.first(inputs[0]))
+        seen.append(block.second_is_rectified and bool((block.second(feature) >= 0).all()))
+
+    for stage in stages:
+        next(iter(stage)).register_forward_pre_hook(check)
+    with torch.no_grad():
+        model(torch.randn(2, 3, 64, 64))
+    assert seen == [True] * len(stages)
 
 
 @pytest.mark.parametrize("blocks", [2, 3, 5])

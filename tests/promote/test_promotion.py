@@ -5,23 +5,30 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from torchvision.io import ImageReadMode, decode_image
 
 import afi_search
 from afi_search.promote.confirm import FOLDER as CONFIRM
 from afi_search.promote.confirmed import note_tested
 from afi_search.promote.export import read_checkpoint
+from afi_search.promote.folder import list_images
+from afi_search.promote.loader import TorchvisionLoader, share_out
 from afi_search.promote.promotion import (
     PromotionError,
     for_imagenet,
     promote_study,
     winners,
 )
+from afi_search.promote.recipe import ImageNetRecipe
+from afi_search.promote.worker import Task, make_model, make_trainer, probe
 from afi_search.search import Ledger
 from afi_search.space import Architecture
 from afi_search.space.schema import Promote
@@ -102,6 +109,58 @@ def test_imagenet_has_to_be_named(tmp_path: Path) -> None:
         promote_study(tmp_path, Promote(), [Architecture.parse("resnet50")])
 
 
+def task_for(pictures: Path, **changes: Any) -> Task:
+    images = list_images(pictures)
+    recipe = ImageNetRecipe(batch_size=8, train_crop=32, eval_resize=32, eval_crop=32)
+    task = Task(
+        Architecture.parse("shufflenetv2(base-r4)"),
+        recipe,
+        pictures,
+        (),
+        images.classes,
+        len(images.train),
+        "",
+        None,
+        cores=1,
+        processes=0,
+    )
+    return replace(task, **changes)
+
+
+def test_a_probe_measures_speeds_and_memory(pictures: Path) -> None:
+    task = task_for(pictures)
+    measured = probe(task, world=2)
+
+    assert measured.model_speed > 0
+    assert measured.loader_speed > 0
+    assert measured.memory > 10**7
+    assert measured.weights == sum(t.numel() for t in make_model(task).state_dict().values())
+
+
+def test_the_number_of_workers_is_no_part_of_what_a_checkpoint_must_agree_on(
+    pictures: Path,
+) -> None:
+    task = task_for(pictures)
+    assert replace(task, cores=7, processes=3).identity == task.identity
+    assert replace(task, train_images=5).identity != task.identity
+
+
+def test_pretrained_weights_are_where_the_training_starts(pictures: Path, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    plain = torchvision.models.shufflenet_v2_x1_0(weights=None)
+    torch.save(plain.state_dict(), tmp_path / "weights.pth")
+    task = task_for(pictures, pretrained=str(tmp_path / "weights.pth"))
+    images, shares = list_images(pictures), share_out(8, 8, 0, 1)
+    loader = TorchvisionLoader(images, task.recipe, shares, 0)
+    trainer = make_trainer(task, images, loader, shares, torch.device("cpu"))
+
+    theirs = [tensor for name, tensor in plain.state_dict().items() if name == "conv1.0.weight"]
+    assert any(
+        tensor.shape == theirs[0].shape and torch.equal(tensor, theirs[0])
+        for tensor in trainer.model.state_dict().values()
+    )
+
+
 def test_pictures_become_a_model_that_ships(pictures: Path, tmp_path: Path) -> None:
     wanted = Promote(data=str(pictures), classes=3, recipe=recipe_file(tmp_path, epochs=1))
     named = [Architecture.parse("shufflenetv2(base-r4)")]
@@ -126,39 +185,60 @@ COMMAND = (
 )
 
 
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_cleanly(pictures: Path, tmp_path: Path) -> None:
+    recipe = recipe_file(tmp_path, epochs=100_000)
+    arguments = [str(tmp_path), "--data", str(pictures), "--classes", "3", "--recipe", recipe]
+    arguments += ["--architecture", "shufflenetv2", "--workers", "1", "--name", "p"]
+    process = start(arguments)
+    wait_for(tmp_path / "promote" / "p" / "history.csv", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=300)
+
+    assert process.returncode == 130, output
+    assert "The same command goes on" in output
+    assert "Traceback" not in output
+    assert load(str(tmp_path / "promote" / "p" / "checkpoints")) is not None
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_real_images_on_two_workers_killed_in_the_middle(imagenette: Path, tmp_path: Path) -> None:
-    """AFI-ResNet-50: the loss falls, kill -9 costs no finished epoch, the logits survive."""
+    """AFI-ResNet-50: the loss falls, kill -9 costs no finished epoch, one worker can go on."""
     recipe = recipe_file(tmp_path, epochs=4, batch=40, rate=0.02, average="0.9")
     arguments = [str(tmp_path), "--data", str(imagenette), "--classes", "10", "--recipe", recipe]
-    arguments += ["--architecture", "resnet50(base-r4)", "--workers", "2", "--name", "p"]
+    arguments += ["--architecture", "resnet50(base-r4)", "--name", "p", "--workers"]
     own = tmp_path / "promote" / "p"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    first = start()
-    while not (own / "checkpoints" / "epoch-000002.pt").exists():
-        assert first.poll() is None, first.stdout.read() if first.stdout else ""
-        time.sleep(0.2)
+    first = start([*arguments, "2"])
+    wait_for(own / "checkpoints" / "epoch-000002.pt", first)
     first.send_signal(signal.SIGKILL)
     first.wait()
 
-    second = start()
+    second = start([*arguments, "1"])
     output, _ = second.communicate(timeout=900)
     assert second.returncode == 0, output
     assert "Going on after epoch 2 of 4" in output or "Going on after epoch 3 of 4" in output
     history = pd.read_csv(own / "history.csv")
     assert list(history["epoch"]) == [1, 2, 3, 4]
-    assert list(history["workers"]) == [2, 2, 2, 2]
+    assert list(history["workers"]) in ([2, 2, 1, 1], [2, 2, 2, 1])
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
     model = afi_search.load(own / "model")
