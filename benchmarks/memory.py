@@ -137,7 +137,7 @@ def explanation(lines: list[Line], batch: int) -> str:
         f"adds its output to its input, tensors that AFI leaves as they are; the features it "
         f"carries come on top. The paper's {plain.paper_testing:,.0f} MiB for the plain network "
         f"are {plain.paper_testing / plain.testing:.1f} times what its tensors need at a time, so "
-        f"its figures are for the most part the libraries' workspaces and the allocator's stock."
+        f"they must hold much else, such as the libraries' workspaces and the allocator's stock."
     )
 
 
@@ -201,7 +201,12 @@ def _line(name: str, memory: Memory, paper: dict[str, float] | None = None) -> L
 
 def _table(lines: list[Line]) -> Table:
     plain = next(line for line in lines if line.network == PLAIN)
-    table = Table(box=box.SIMPLE_HEAD, title="Peak memory, MiB", title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="Peak memory, MiB",
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("\n", no_wrap=True)
     for heading in (
         "training\npaper",
@@ -212,7 +217,7 @@ def _table(lines: list[Line]) -> Table:
         "over\nplain",
         "kept for\nbackward",
     ):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
         table.add_row(
             line.network,

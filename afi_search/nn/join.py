@@ -4,6 +4,9 @@ The second convolution reads X_i and R side by side, and later blocks read X_i a
 activation, the concatenation and the views are operations of their own, training keeps X_i twice:
 in the buffer, for the convolution, and by itself, for the activation and for later blocks. Here
 the activation is made inside the buffer and everybody keeps that.
+
+That is not for narrow features: with channels last, every pixel's few channels are a run of their
+own in the buffer, and what runs over them takes two to six times as long (8 channels, on a CPU).
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LEAST_SHARED = 32
+"""From that many channels on, a run of channels is read as fast as a tensor of its own."""
+
 
 def activate_and_join(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
     """Return (X, R) as one tensor, and X by itself.
@@ -25,10 +31,11 @@ def activate_and_join(before: Tensor, integrated: Tensor, ceiling: float) -> tup
         ceiling: X is `before`, kept between 0 and this.
 
     Returns:
-        B x (C + C') x H x W and B x C x H x W. They share their memory where there may be a
-        backward pass, so neither may be changed in place.
+        B x (C + C') x H x W and B x C x H x W. They may share their memory, so neither may be
+        changed in place.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+    shares = before.shape[1] >= LEAST_SHARED and torch.is_grad_enabled()
+    if shares and not torch.compiler.is_exporting():
         joined, feature = _ActivateAndJoin.apply(before, integrated, ceiling)
         return joined, feature
     feature = rectify_(before, ceiling)

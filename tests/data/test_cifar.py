@@ -360,6 +360,20 @@ def test_the_real_cifar100_is_whole(cifar100):
         assert abs(deviation - cifar100.std[channel]) < 1e-4
 
 
+def test_the_classes_are_called_as_in_the_file(cifar100_folder):
+    with (cifar100_folder / "cifar-100-python" / "meta").open("rb") as stream:
+        names = pickle.load(stream)["fine_label_names"]
+    source = data.get_source("cifar100")
+    assert [source.class_name(label) for label in range(100)] == [
+        name.replace("_", " ") for name in names
+    ]
+
+
+def test_every_class_has_a_name():
+    assert len(set(data.get_source("cifar10").class_names)) == 10
+    assert data.get_source("digits").class_name(7) == "7"
+
+
 def test_a_cifar10_file_among_cifar100s_is_named(cifar100_folder, tmp_path):
     base = tmp_path / "cifar-100-python"
     base.mkdir()

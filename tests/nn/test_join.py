@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from afi_search.nn.join import activate_and_join
+from afi_search.nn.join import LEAST_SHARED, activate_and_join
 
 CEILINGS = [math.inf, 6.0]
+CHANNELS = [LEAST_SHARED - 1, LEAST_SHARED]
 
 
 def apart(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
@@ -18,19 +19,20 @@ def apart(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, T
     return torch.cat((feature, integrated), dim=1), feature
 
 
-def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    before = (4 * torch.randn(2, 3, 5, 4, dtype=dtype)).requires_grad_()
-    return before, torch.rand(2, 6, 5, 4, dtype=dtype).requires_grad_()
+def inputs(dtype: torch.dtype, channels: int = LEAST_SHARED) -> tuple[Tensor, Tensor]:
+    before = (4 * torch.randn(2, channels, 3, 2, dtype=dtype)).requires_grad_()
+    return before, torch.rand(2, 6, 3, 2, dtype=dtype).requires_grad_()
 
 
 @pytest.mark.parametrize("ceiling", CEILINGS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("used", ["both", "joined", "feature"])
-def test_values_and_gradients_are_those_of_separate_operations(ceiling, dtype, used):
-    before, integrated = inputs(dtype)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_values_and_gradients_are_those_of_separate_operations(ceiling, dtype, used, channels):
+    before, integrated = inputs(dtype, channels)
     results = []
     for operation in (activate_and_join, apart):
-        outputs = operation(before, integrated, ceiling)
+        outputs = operation(before * 1, integrated, ceiling)
         chosen = {"both": outputs, "joined": outputs[:1], "feature": outputs[1:]}[used]
         loss = sum((output * output).sum() for output in chosen)
         gradients = torch.autograd.grad(loss, (before, integrated), allow_unused=True)
@@ -58,6 +60,7 @@ def test_one_buffer_is_kept_for_the_backward_pass():
         kept.append(tensor.untyped_storage().data_ptr())
         return tensor
 
+    before, integrated = before * 1, integrated * 1
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         joined, feature = activate_and_join(before, integrated, math.inf)
         (feature * feature).sum()

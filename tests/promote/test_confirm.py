@@ -13,7 +13,6 @@ from afi_search.promote.confirm import (
     confirm_study,
     confirmation_file,
     fresh_seeds,
-    paper_placements,
     read_confirmed,
     to_confirm,
 )
@@ -70,7 +69,7 @@ def test_what_is_named_takes_the_place_of_the_front(tmp_path: Path) -> None:
 
     assert "front" not in origins.values()
     assert origins[named] == "named"
-    assert set(paper_placements("resnet20")) < set(origins)
+    assert set(Architecture.baselines("resnet20")) < set(origins)
 
 
 def test_a_study_without_a_front_has_nothing_to_confirm(tmp_path: Path) -> None:
