@@ -19,6 +19,7 @@ from afi_search.data import DataUnavailable, get_source, locate, read, split
 from afi_search.errors import exits_on_mistake
 from afi_search.promote.confirm import confirm_study
 from afi_search.promote.promotion import promote_study
+from afi_search.promote.recipe import read_recipe
 from afi_search.report.export import write_report
 from afi_search.report.study import study_info
 from afi_search.report.table import front_table
@@ -80,7 +81,12 @@ def run(
     With `confirm:` and `promote:` in the space file, go on to confirmed winners on ImageNet.
     """
     chosen = choose_preset(space, preset)
-    file = settle_data(load_space_file(space, chosen, CHECKS), data)
+    loaded = load_space_file(space, chosen, CHECKS)
+    if loaded.promote is not None:
+        read_recipe(loaded.promote.recipe)
+    file = settle_data(loaded, data)
+    if name is not None and file.data.name != loaded.data.name:
+        name = f"{name}-{file.data.name}"
     searched = Space(file)
     source = get_source(file.data.name)
     costs = SpaceCosts(searched, num_classes=source.num_classes, image_size=source.image_size)
@@ -157,8 +163,7 @@ def settle_data(file: SpaceFile, folder: str | None) -> SpaceFile:
         console.print(
             Panel(
                 f"{error}\n\nGoing on with [bold]{file.data.fallback}[/], as the space file says. "
-                f"[bold]The results are not about {file.data.name}[/]; they go to a study of "
-                f"their own.",
+                f"[bold]The results are not about {file.data.name}[/]; they go to another study.",
                 title=f"{file.data.name} is not there",
                 border_style="bold red",
             )

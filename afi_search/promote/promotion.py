@@ -163,6 +163,11 @@ def promote_study(
         )
     recipe = read_recipe(wanted.recipe)
     chosen = [for_imagenet(a) for a in named] or winners(folder, wanted)
+    if name is not None and len(chosen) > 1:
+        raise UserError(
+            f"--name {name} is for one architecture, and {len(chosen)} are to be promoted; leave "
+            f"it out, or take --top 1"
+        )
     images, skipped = check(Path(wanted.data), wanted.classes, skip=skip_broken)
     for path in skipped:
         console.print(f"Left out, as asked: {path}", soft_wrap=True, highlight=False)

@@ -25,6 +25,18 @@ def check_names(file: SpaceFile) -> Iterator[Mistake]:
             yield Mistake(("data", key), str(error))
 
 
+def check_validation(file: SpaceFile) -> Iterator[Mistake]:
+    """Yield a validation split that leaves nothing to train on."""
+    if file.data.validation is not None and file.data.name in dataset_names():
+        images = get_source(file.data.name).train_images
+        if file.data.validation >= images:
+            yield Mistake(
+                ("data", "validation"),
+                f"{file.data.validation:,} must be less than the {images:,} training images of "
+                f"{file.data.name}",
+            )
+
+
 def check_images(file: SpaceFile) -> Iterator[Mistake]:
     """Yield a backbone that cannot be built for the data set's images."""
     names = [name for name in (file.data.name, file.data.fallback) if name in dataset_names()]
@@ -40,7 +52,11 @@ def check_images(file: SpaceFile) -> Iterator[Mistake]:
             yield Mistake(("backbone",), f"{error} ({name})")
 
 
-CHECKS: tuple[Check, ...] = ((("data",), check_names), (("backbone", "data"), check_images))
+CHECKS: tuple[Check, ...] = (
+    (("data",), check_names),
+    (("data",), check_validation),
+    (("backbone", "data"), check_images),
+)
 
 
 def demand_feasible(path: Path, costs: SpaceCosts) -> None:

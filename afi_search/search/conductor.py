@@ -145,9 +145,9 @@ class Conductor:
         self._on_change(trial)
         return False
 
-    def fail(self, number: int, reason: str) -> None:
-        """End a trial that cannot go on, with the reason."""
-        self._ledger.note(number, reason=reason)
+    def fail(self, number: int, reason: str, details: str = "") -> None:
+        """End a trial that cannot go on, with the reason in a line and what a developer needs."""
+        self._ledger.note(number, reason=reason, details=details)
         self._finish(number, TrialState.FAIL)
 
     def interrupt(self) -> None:

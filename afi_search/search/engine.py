@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -57,17 +57,29 @@ class Capacity:
     gpus: float
 
 
-def plan_capacity(search: Search, cpus: int, gpus: int) -> Capacity:
-    """Share out the cores and GPUs of a machine or cluster."""
+@dataclass(frozen=True)
+class Node:
+    """What a machine of the cluster has."""
+
+    cpus: int
+    gpus: int
+
+
+def plan_capacity(search: Search, nodes: Sequence[Node]) -> Capacity:
+    """Share out the cores and GPUs of the nodes, so that a trial fits on every one that it may use.
+
+    Where there are GPUs, only nodes with GPUs are used.
+    """
+    hosts = [node for node in nodes if node.gpus] or list(nodes)
+    cpus, gpus = sum(node.cpus for node in hosts), sum(node.gpus for node in hosts)
     share = search.gpus_per_trial if gpus else 0.0
+    room = sum(int(node.gpus / share) for node in hosts) if gpus else cpus
     if search.concurrency != "auto":
-        concurrency = search.concurrency
-    else:
-        concurrency = int(gpus / share) if gpus else cpus
-    concurrency = max(1, min(concurrency, cpus, search.trials))
-    if gpus:
-        concurrency = min(concurrency, int(gpus / share))
-    return Capacity(concurrency, max(1, cpus // concurrency), share)
+        room = min(room, search.concurrency)
+    concurrency = max(1, min(room, cpus, search.trials))
+    on_a_node = -(-concurrency // len(hosts))
+    threads = max(1, min(node.cpus for node in hosts) // on_a_node)
+    return Capacity(concurrency, threads, share)
 
 
 @contextmanager
@@ -98,8 +110,10 @@ def ray_session(address: str | None = None) -> Iterator[str]:
 
 def cluster_capacity(search: Search) -> Capacity:
     """Share out what the Ray session has."""
-    resources = ray.cluster_resources()
-    return plan_capacity(search, int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return plan_capacity(
+        search, [Node(int(has.get("CPU", 1)), int(has.get("GPU", 0))) for has in alive]
+    )
 
 
 def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capacity) -> bool:
@@ -193,7 +207,7 @@ class _LedgerSearcher(Searcher):
         if error and number in self._conductor.running:
             self._conductor.fail(
                 number,
-                f"its worker died {_WORKER_DEATHS + 1} times (out of memory, or killed)",
+                f"its worker died or could not be set up, {_WORKER_DEATHS + 1} times",
             )
 
     def save(self, checkpoint_path: str) -> None:
@@ -221,7 +235,7 @@ class _LedgerScheduler(FIFOScheduler):
             self._stop.asked, self._stop.reason = True, result["broken"]
             return str(TrialScheduler.STOP)
         if "failed" in result:
-            self._conductor.fail(number, result["failed"])
+            self._conductor.fail(number, result["failed"], result["details"])
             return str(TrialScheduler.STOP)
         ends = self._conductor.report(number, result["accuracies"], result["seconds"])
         return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)

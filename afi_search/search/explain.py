@@ -11,8 +11,8 @@ from afi_search.search.records import STATE_WORDS, curve
 
 _ORIGINS = {
     "first": "is a baseline or stands in the space file's list, which come before the sampler",
-    "neighbour": "differs in one stage from what the sampler named, which had been tried",
-    "untried": "was drawn uniformly from what had not been tried, as the sampler named nothing new",
+    "neighbour": "differs in one stage from what the sampler named, which was tried or too dear",
+    "untried": "was drawn uniformly from what was left, as the sampler named nothing that was",
     "grid": "was next in the space's order",
 }
 

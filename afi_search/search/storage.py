@@ -21,6 +21,7 @@ from afi_search.errors import UserError
 SQLITE, JOURNAL = "sqlite", "journal"
 _FILES = {SQLITE: "ledger.db", JOURNAL: "ledger.log"}
 _SECONDS_UNTIL_LOCKED = 60
+_NO_DRIVER = "PostgreSQL needs an extra that is not installed: pip install -e '.[postgres]'"
 
 
 class StorageError(UserError):
@@ -67,6 +68,8 @@ def open_storage(folder: Path, name: str = SQLITE, *, must_exist: bool = False) 
                 },
             )
         )
+    except ImportError:
+        raise StorageError(_NO_DRIVER) from None
     except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError, RuntimeError) as error:
         raise StorageError(f"the ledger {path or name} cannot be opened: {_cause(error)}") from None
 
@@ -81,7 +84,10 @@ def only_client(name: str, study: str) -> Iterator[None]:
     if name in _FILES:
         yield
         return
-    engine = create_engine(_postgresql(name))
+    try:
+        engine = create_engine(_postgresql(name))
+    except ImportError:
+        raise StorageError(_NO_DRIVER) from None
     try:
         with engine.connect() as connection:
             key = {"key": zlib.crc32(study.encode())}

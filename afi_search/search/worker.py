@@ -168,7 +168,6 @@ class TrialWorker(tune.Trainable):
             "number": self._number,
             "accuracies": [epoch.accuracy for epoch in history],
             "seconds": sum(epoch.seconds for epoch in history),
-            "images_per_second": history[-1].images_per_second,
         }
 
     def _failed(self, reason: str, details: str = "") -> dict[str, Any]:

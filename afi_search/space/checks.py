@@ -73,6 +73,12 @@ def _pruner(file: SpaceFile) -> Iterator[Mistake]:
             f"{name} looks at accuracy alone and would stop the cheap end of the front; with "
             f"objectives {', '.join(file.objectives)} use mo-asha or none",
         )
+    grace, epochs = file.search.pruner.grace, file.recipe.epochs
+    if name != "none" and grace >= epochs > 1:
+        yield Mistake(
+            ("search", "pruner", "grace"),
+            f"{grace} must be less than recipe.epochs, {epochs}, or nothing is ever stopped",
+        )
     if not several and name == "mo-asha":
         yield Mistake(
             ("search", "pruner"),
@@ -125,7 +131,7 @@ PART_CHECKS: tuple[Check, ...] = (
     (("backbone", "stages", "architectures"), _stage_numbers),
     (("backbone", "search"), _first_architectures),
     (("objectives",), _objectives),
-    (("objectives", "search"), _pruner),
+    (("objectives", "search", "recipe"), _pruner),
     (("backbone", "promote"), _promotion),
     (("data", "recipe"), _batch),
 )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from afi_search.errors import UserError, did_you_mean
 from afi_search.space.checks import PART_CHECKS, Check, Mistake
@@ -51,13 +51,18 @@ def load_space_file(
 
 def preset_note(path: str | Path, preset: str | None) -> str:
     """Return what the file says the numbers of that preset are good for."""
-    presets = _read_yaml(Path(path)).get("presets") or {}
-    return " ".join(str((presets.get(preset) or {}).get("note", "")).split())
+    chosen = _presets(path).get(preset)
+    return " ".join(str(chosen.get("note", "")).split()) if isinstance(chosen, Mapping) else ""
 
 
 def preset_names(path: str | Path) -> list[str]:
     """Return the names of the file's presets."""
-    return list(_read_yaml(Path(path)).get("presets") or {})
+    return [str(name) for name in _presets(path)]
+
+
+def _presets(path: str | Path) -> Mapping[Any, Any]:
+    presets = _read_yaml(Path(path)).get("presets")
+    return presets if isinstance(presets, Mapping) else {}
 
 
 def _read_yaml(path: Path) -> CommentedMap:
@@ -72,6 +77,8 @@ def _read_yaml(path: Path) -> CommentedMap:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpaceFileError(f"{path}:{line}: is not YAML: {error.problem}") from None
+    except YAMLError as error:
+        raise SpaceFileError(f"{path}: is not YAML: {error}") from None
     if not isinstance(raw, CommentedMap):
         raise SpaceFileError(f"{path}: must be a mapping, like 'backbone: resnet32'")
     return raw
@@ -81,9 +88,12 @@ def _with_preset(raw: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
     merged = {key: value for key, value in raw.items() if key != "presets"}
     if preset is not None:
         for section in ("data", "recipe", "search", "confirm"):
-            changes = raw["presets"][preset].get(section) or {}
-            if changes:
-                merged[section] = {**(merged.get(section) or {}), **changes}
+            changes = raw["presets"][preset].get(section)
+            before = merged.get(section)
+            if isinstance(changes, Mapping) and isinstance(before, Mapping | None):
+                merged[section] = {**(before or {}), **changes}
+            elif changes is not None:
+                merged[section] = changes
     return merged
 
 
@@ -96,7 +106,7 @@ def _mistakes(raw: Mapping[str, Any], checks: Iterable[Check]) -> Iterator[Mista
         for details in error.errors():
             yield _explain(details)
         wrong = frozenset(str(details["loc"][0]) for details in error.errors())
-        file = SpaceFile.model_validate({k: v for k, v in raw.items() if k not in wrong})
+        file = SpaceFile.model_validate({k: v for k, v in raw.items() if str(k) not in wrong})
     for needs, check in checks:
         if not wrong & set(needs):
             yield from check(file)

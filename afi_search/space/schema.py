@@ -15,7 +15,7 @@ from afi_search.space.architecture import Architecture, StageChoice, canonical_c
 from afi_search.space.backbone import StageShape, get_backbone
 from afi_search.space.recipe import Positive, Recipe, Strict
 
-Objective = Literal["accuracy", "macs", "params"]
+Objective = Literal["accuracy", "macs"]
 SamplerName = Literal["tpe", "nsga2", "gp", "random", "grid"]
 PrunerName = Literal["none", "asha", "hyperband", "median", "mo-asha"]
 

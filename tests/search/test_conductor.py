@@ -36,7 +36,7 @@ def test_pruned_trials_keep_their_curve_and_have_no_values(tmp_path: Path) -> No
 
 
 def test_complete_trials_have_the_objectives_as_values(tmp_path: Path) -> None:
-    file = space_file(objectives=["accuracy", "params"])
+    file = space_file()
     ledger, conductor = conductor_for(file, tmp_path)
     play(conductor)
     records = ledger.records().set_index("number")
@@ -45,7 +45,7 @@ def test_complete_trials_have_the_objectives_as_values(tmp_path: Path) -> None:
         row = records.loc[trial.number]
         assert row["full"]
         assert row["epochs"] == 9
-        assert trial.values == [row["accuracy"], row["params"]]
+        assert trial.values == [row["accuracy"], row["macs"]]
 
 
 def test_a_finished_study_starts_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from afi_search.search.engine import Capacity, plan_capacity
+from afi_search.search.engine import Capacity, Node, plan_capacity
 from afi_search.space.schema import Search
 
 
@@ -23,4 +23,16 @@ from afi_search.space.schema import Search
 def test_cores_and_gpus_are_shared_out(
     settings: dict[str, float], cpus: int, gpus: int, expected: Capacity
 ) -> None:
-    assert plan_capacity(Search(**settings), cpus, gpus) == expected
+    assert plan_capacity(Search(**settings), [Node(cpus, gpus)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([Node(4, 0), Node(8, 1)], Capacity(1, 8, 1.0)),
+        ([Node(8, 2), Node(16, 2)], Capacity(4, 4, 1.0)),
+        ([Node(4, 0), Node(2, 0)], Capacity(6, 1, 0.0)),
+    ],
+)
+def test_a_trial_fits_on_every_node_it_may_use(nodes: list[Node], expected: Capacity) -> None:
+    assert plan_capacity(Search(), nodes) == expected

@@ -82,6 +82,21 @@ presets:
             "objectives: [accuracy]\nsearch: {pruner: mo-asha}",
             "search.pruner: mo-asha compares several objectives",
         ),
+        (
+            "recipe: {epochs: 5}\nsearch: {pruner: {name: mo-asha, grace: 5}}",
+            "search.pruner.grace: 5 must be less than recipe.epochs, 5",
+        ),
+        (
+            "data: cifar100\npresets: {smoke: {data: {name: digits}}}",
+            "data: 'cifar100' must be a mapping",
+        ),
+        ("presets: {smoke: {data: digits}}", "presets.smoke.data: 'digits' must be a mapping"),
+        ("presets: 5", "presets: 5 must be a mapping"),
+        ("presets: {smoke: 3}", "presets.smoke: 3 must be a mapping"),
+        ("1: x", "keys should be strings"),
+        ("x: \x01", "is not YAML"),
+        ("recipe: {lr: .inf}", "recipe.lr: inf"),
+        ("objectives: [accuracy, params]", "'params' must be one of accuracy, macs"),
         ("search: {first: [resnet20]}", "search.first.0: resnet20 is not a resnet32"),
         ("search: {first: [resnet32, resnet32(off)]}", "resnet32 more than once"),
         (
