@@ -10,19 +10,23 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from afi_search.report import style
 
 DPI = 200
 TITLE, TEXT, SMALL = 10, 8, 7
-LINE = 0.17
+LINE, MARGIN = 0.17, 0.15
+POINTS_PER_INCH = 72
 COLOURS = (style.FAINT, style.FRONT, style.PAPER, "#009e73")
 """One a network, the plain one first."""
 
 
-def room_for(text: str, size: float = TEXT) -> float:
-    """Return about how many inches a line of text takes, bold or not."""
-    return 0.0078 * size * len(text)
+def room_for(text: str, size: float = TEXT, weight: str = "normal") -> float:
+    """Return how many inches a line of text and the margins beside it take."""
+    path = TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight))
+    return float(path.get_extents().width) / POINTS_PER_INCH + 2 * MARGIN
 
 
 class Sheet:

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from afi_search.analysis.figure import LINE, SMALL, TEXT, TITLE, Sheet, bare, room_for
+from afi_search.analysis.figure import LINE, MARGIN, SMALL, TEXT, TITLE, Sheet, bare, room_for
 from afi_search.analysis.gradcam import Looks
 from afi_search.report import style
 
-CELL, GAP, MARGIN = 1.0, 0.06, 0.15
+CELL, GAP = 1.0, 0.06
 HEAT, OPACITY = "inferno", 0.65
 EXPLANATION = (
     "Bright: what speaks for the image's own class (Grad-CAM of the last stage's output, each map "
@@ -37,9 +37,9 @@ def gradcam_sheet(
     columns = len(images)
     heading = 2.6 * LINE
     row_height = LINE + CELL + LINE + GAP
-    lines = [room_for(title, TITLE), room_for(EXPLANATION, SMALL)]
+    lines = [room_for(title, TITLE, "bold"), room_for(EXPLANATION, SMALL)]
     lines += [room_for(heading_text) for heading_text, _, _ in rows]
-    width = 2 * MARGIN + max(columns * (CELL + GAP) - GAP, *lines)
+    width = max(2 * MARGIN + columns * (CELL + GAP) - GAP, *lines)
     sheet = Sheet(width, MARGIN + heading + CELL + LINE + len(rows) * (row_height + GAP) + MARGIN)
     sheet.text(MARGIN, MARGIN, title, TITLE, weight="bold", color=style.INK)
     sheet.text(MARGIN, MARGIN + 1.2 * LINE, EXPLANATION, SMALL, color=style.SOFT)

@@ -70,6 +70,7 @@ def allocated(make: MakeModel, image_size: int, batch_size: int, device: torch.d
         make, image_size, batch_size: as for `traced`.
         device: the GPU.
     """
+    others = torch.cuda.memory_allocated(device)
     with device:
         run = _Run(make, image_size, batch_size)
 
@@ -77,7 +78,7 @@ def allocated(make: MakeModel, image_size: int, batch_size: int, device: torch.d
         torch.cuda.reset_peak_memory_stats(device)
         step()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_allocated(device) - others
 
     return _measured(run, peak)
 

@@ -13,11 +13,11 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from afi_search.analysis.blocks import Place
-from afi_search.analysis.figure import COLOURS, LINE, SMALL, TEXT, TITLE, Sheet, room_for
+from afi_search.analysis.figure import COLOURS, LINE, MARGIN, SMALL, TEXT, TITLE, Sheet, room_for
 from afi_search.report import style
 
 WIDTH, PANEL, GAP = 8.0, 1.35, 0.3
-LEFT, MARGIN = 0.75, 0.15
+LEFT, KEY = 0.75, 0.4
 EXPLANATION = (
     "0: a channel is as active for all classes; 1: for one class alone. Each shape is the "
     "distribution over a block's output channels, the bar its median."
@@ -35,7 +35,7 @@ def selectivity_plot(title: str, networks: Sequence[tuple[str, Mapping[Place, Te
     places = list(networks[0][1])
     stages = sorted({place.stage for place in places})
     top = MARGIN + (2.6 + 1.2 * len(networks)) * LINE + 0.1
-    width = max(WIDTH, *(room_for(name) + 1.0 for name, _ in networks))
+    width = max(WIDTH, *(room_for(name) + KEY for name, _ in networks))
     sheet = Sheet(width, top + len(stages) * (PANEL + GAP) + 0.15)
     highest = max(float(of.max()) for _, values in networks for of in values.values() if len(of))
     sheet.text(MARGIN, MARGIN, title, TITLE, weight="bold", color=style.INK)

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
 from afi_search.analysis.blocks import Place
-from afi_search.analysis.figure import LINE, SMALL, TEXT, TITLE, Sheet, bare, room_for
+from afi_search.analysis.figure import LINE, MARGIN, SMALL, TEXT, TITLE, Sheet, bare, room_for
 from afi_search.analysis.weights import Reading
 from afi_search.report import style
 
 LARGEST_CELL, PANELS_WIDTH, LEAST_WIDTH = 0.5, 8.0, 5.4
-LEFT, GAP, MARGIN = 0.75, 0.55, 0.15
+LEFT, GAP = 0.75, 0.55
 READABLE_CELL = 0.32
 COLOUR_MAP = "RdBu_r"
 EXPLANATION = (
@@ -67,7 +67,7 @@ def weights_plot(title: str, facts: str, readings: Mapping[Place, Reading]) -> b
     height = cell * max(len(panel.blocks) for panel in panels)
     lines = (facts, *(EXPLANATION if readable else (COARSE,)))
     top = MARGIN + (2.2 + 0.9 * len(lines)) * LINE
-    width = max(LEFT + columns * cell + gaps + 1.4, LEAST_WIDTH, room_for(title, TITLE))
+    width = max(LEFT + columns * cell + gaps + 1.4, LEAST_WIDTH, room_for(title, TITLE, "bold"))
     sheet = Sheet(width, top + height + 0.55)
     sheet.text(MARGIN, MARGIN, title, TITLE, weight="bold", color=style.INK)
     for row, line in enumerate(lines):
@@ -131,6 +131,10 @@ def _scale(
 
 def _dress(axes: Axes, panel: Panel, *, labelled: bool) -> None:
     bare(axes, ("x", "y"))
+    axes.set_xticks(np.arange(0.5, len(panel.sources)), minor=True)
+    axes.set_yticks(np.arange(0.5, len(panel.blocks)), minor=True)
+    axes.grid(which="minor", color="white", lw=0.7)
+    axes.tick_params(which="minor", length=0)
     columns, rows = _ticks(panel.sources), _ticks(panel.blocks)
     axes.set_xticks(list(columns), [f"$X_{{{number}}}$" for number in columns.values()])
     axes.set_yticks(list(rows), [str(number) for number in rows.values()])

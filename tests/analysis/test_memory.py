@@ -59,6 +59,19 @@ def test_the_device_makes_no_difference_to_what_is_kept():
     assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize("text", ["resnet20(B-r4)", "resnet50(base-r4)", "mobilenetv2(B-r16)"])
+def test_a_forward_pass_that_is_thrown_away_leaves_nothing_behind(text):
+    with torch.device("meta"):
+        model = network(text, 10, 32)()
+        images = torch.empty(2, 3, 32, 32)
+    with LiveBytes([*model.parameters(), *model.buffers(), images]) as live:
+        before = live.now
+        logits = model(images)
+        assert live.now > before + logits.untyped_storage().nbytes()
+        del logits
+        assert live.now == before
+
+
 def network(text: str, num_classes: int, image_size: int) -> Callable[[], nn.Module]:
     architecture = Architecture.parse(text)
     return partial(build, architecture, num_classes=num_classes, image_size=image_size)
