@@ -161,6 +161,7 @@ def test_pretrained_weights_are_where_the_training_starts(pictures: Path, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_pictures_become_a_model_that_ships(pictures: Path, tmp_path: Path) -> None:
     wanted = Promote(data=str(pictures), classes=3, recipe=recipe_file(tmp_path, epochs=1))
     named = [Architecture.parse("shufflenetv2(base-r4)")]

@@ -43,6 +43,7 @@ def test_every_preset_is_right_and_says_what_it_is_good_for(name):
         assert preset_note(SPACES / name, preset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_limits_leave_the_plain_backbone_and_shut_something_out(name):
     costs = costs_of(name)
