@@ -32,7 +32,7 @@ from afi_search.search.engine import cluster_capacity, ray_session, run_trials
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.search.screen import Screen
-from afi_search.search.storage import SQLITE, check_storage, only_client
+from afi_search.search.storage import JOURNAL, check_storage, only_client
 from afi_search.search.study import (
     StudyFile,
     gather_facts,
@@ -73,8 +73,8 @@ def run(
     ] = None,
     storage: Annotated[
         str,
-        typer.Option(help="Of the ledger: 'sqlite', 'journal' or postgresql://USER@HOST/DATABASE."),
-    ] = SQLITE,
+        typer.Option(help="Of the ledger: 'journal', 'sqlite' or postgresql://USER@HOST/DATABASE."),
+    ] = JOURNAL,
 ) -> None:
     """Search a space, or go on with its study, and export the Pareto front.
 

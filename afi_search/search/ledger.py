@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from afi_search.cost import Cost
 from afi_search.errors import UserError
 from afi_search.search.records import to_frame
-from afi_search.search.storage import SQLITE, open_storage
+from afi_search.search.storage import JOURNAL, open_storage
 from afi_search.search.study import StudyFile
 from afi_search.space import Architecture
 
@@ -80,7 +80,7 @@ class Ledger:
         name: str,
         objectives: Sequence[str],
         seed: int,
-        storage_name: str = SQLITE,
+        storage_name: str = JOURNAL,
     ) -> Ledger:
         """Open the study's ledger, making it first if it is not there.
 
@@ -89,7 +89,7 @@ class Ledger:
             name: of the study.
             objectives: what is optimised.
             seed: of the study, for whoever reads the ledger.
-            storage_name: `sqlite`, `journal` or the URL of a PostgreSQL database.
+            storage_name: `journal`, `sqlite` or the URL of a PostgreSQL database.
 
         Raises:
             StorageError: the storage cannot be opened.

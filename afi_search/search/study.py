@@ -1,7 +1,7 @@
 """A study's folder: what was asked for, where and with what it ran, and its ledger.
 
 study.yaml      the resolved space file and the facts of the machine
-ledger.db       every trial
+ledger.log      every trial
 checkpoints/    of trials that are not finished, or whose weights are kept
 """
 
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from afi_search.errors import UserError
-from afi_search.search.storage import SQLITE
+from afi_search.search.storage import JOURNAL
 from afi_search.space import SpaceFile
 
 STUDY_FILE = "study.yaml"
@@ -46,7 +46,7 @@ class StudyFile:
         note: what its numbers are good for.
         space: the resolved space file.
         facts: command, start, commit, versions, device: names to texts.
-        storage: of the ledger: `sqlite`, `journal` or a database's URL, without its password.
+        storage: of the ledger: `journal`, `sqlite` or a database's URL, without its password.
     """
 
     name: str
@@ -54,7 +54,7 @@ class StudyFile:
     note: str
     space: SpaceFile
     facts: Mapping[str, str]
-    storage: str = SQLITE
+    storage: str = JOURNAL
 
     def dump(self) -> str:
         """Return the YAML text."""
@@ -90,7 +90,7 @@ class StudyFile:
                 raw["note"],
                 SpaceFile.model_validate(raw["space"]),
                 raw["facts"],
-                raw.get("storage", SQLITE),
+                raw["storage"],
             )
         except FileNotFoundError:
             raise StudyError(

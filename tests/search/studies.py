@@ -13,7 +13,7 @@ from afi_search.search.conductor import Assignment, Conductor
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
-from afi_search.search.storage import SQLITE
+from afi_search.search.storage import JOURNAL
 from afi_search.search.study import STUDY_FILE, StudyFile, open_study
 from afi_search.space import Architecture, Space, SpaceFile
 
@@ -46,7 +46,7 @@ def accuracy(architecture: Architecture, epoch: int) -> float:
 
 
 def conductor_for(
-    file: SpaceFile, folder: Path, storage: str = SQLITE, **others: Any
+    file: SpaceFile, folder: Path, storage: str = JOURNAL, **others: Any
 ) -> tuple[Ledger, Conductor]:
     folder.mkdir(exist_ok=True)
     if not (folder / STUDY_FILE).exists():
