@@ -45,7 +45,7 @@ class Journal(JournalFileBackend):
             self._alone.release()
 
     def drop_unfinished_line(self) -> None:
-        """Cut off a last line that a power failure or a copy left unfinished; for its one writer."""
+        """Cut off a last line that a power failure left unfinished; for its one writer."""
         content = self._path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole != len(content):

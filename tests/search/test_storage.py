@@ -16,7 +16,6 @@ from afi_search.search.storage import StorageError, check_storage, only_client, 
 from tests.search import postgresql
 from tests.search.studies import Killed, conductor_for, play, space_file
 
-
 FILES = {"journal": "ledger.log", "sqlite": "ledger.db"}
 
 
