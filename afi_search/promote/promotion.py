@@ -191,7 +191,7 @@ def promote_study(
             )
             console.print(
                 f"Promoting [bold]{architecture}[/] by the recipe {stem}, in {own}. Ray "
-                f"dashboard: http://{dashboard}.",
+                f"dashboard: {dashboard}.",
                 soft_wrap=True,
             )
             with only_driver(own):

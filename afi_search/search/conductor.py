@@ -20,6 +20,7 @@ from afi_search.space import Architecture
 from afi_search.space.schema import SpaceFile
 
 RUNG = "rung "
+DEATHS = "deaths"
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,13 @@ class Conductor:
         """End a trial that cannot go on, with the reason in a line and what a developer needs."""
         self._ledger.note(number, reason=reason, details=details)
         self._finish(number, TrialState.FAIL)
+
+    def lose_worker(self, number: int, cause: str) -> None:
+        """Note that a trial's worker died; the trial goes on from its checkpoint in another."""
+        trial = self._ledger.trial(number)
+        deaths = trial.user_attrs.get(DEATHS, [])
+        self._ledger.note(number, **{DEATHS: [*deaths, f"{len(curve(trial))}: {cause}"]})
+        self._on_change(self._ledger.trial(number))
 
     def interrupt(self) -> None:
         """Leave all running trials waiting, for the next driver to go on with."""

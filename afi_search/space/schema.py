@@ -209,7 +209,8 @@ class Search(Strict):
         seed: of proposals, weights and batches.
         concurrency: trials at a time; `auto`: as many as the GPUs (or without one, the CPU
             cores) hold.
-        gpus_per_trial: the share of a GPU a trial takes; no more than 1.
+        gpus_per_trial: the share of a GPU a trial takes, its memory included; no more than 1.
+        memory_per_trial: bytes of the machine's memory a trial may take beyond its empty worker.
         baselines: whether the plain backbone and the paper's own placements (AFI in every stage,
             in each width with the paper's ratio) are tried first, where they keep the constraints.
         first: architectures to try next, before the sampler is asked.
@@ -221,6 +222,7 @@ class Search(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     concurrency: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     gpus_per_trial: Annotated[Positive, Field(le=1)] = 1.0
+    memory_per_trial: Annotated[Count, Field(ge=100_000_000)] | None = None
     baselines: bool = True
     first: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
 
