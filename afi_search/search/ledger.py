@@ -224,8 +224,13 @@ class Ledger:
         return self.trial(number)
 
     def records(self) -> pd.DataFrame:
-        """Return one row a trial; see `afi_search.search.records.COLUMNS`."""
-        return to_frame(self.trials())
+        """Return one row a trial; see `afi_search.search.records.COLUMNS`.
+
+        The table's `attrs` say under `costs` what the study optimises besides the accuracy.
+        """
+        table = to_frame(self.trials())
+        table.attrs["costs"] = [n for n in self.study.metric_names or () if n != "accuracy"]
+        return table
 
     def _to_write(self, number: int) -> FrozenTrial:
         if number not in self._written:
