@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +17,13 @@ from afi_search.space import (
     SCORERS,
     WIDTHS,
     Architecture,
+    Space,
     StageChoice,
     backbone_names,
     get_backbone,
 )
+
+SPACES = sorted(Path(__file__).parents[2].glob("spaces/*.yaml"))
 
 # One of each kind of block and of network; the slow test goes over all backbones.
 REPRESENTATIVES = ("resnet20", "resnet50", "resnext29", "mobilenetv2", "shufflenetv2")
@@ -67,9 +71,8 @@ def scorers_of_a_single_source(model: torch.nn.Module, images: torch.Tensor) -> 
     return dead
 
 
-def check_that_it_trains(data: st.DataObject, backbone: str) -> None:
-    architecture = data.draw(architectures(backbone))
-    size = data.draw(st.sampled_from(small_sizes(backbone)))
+def check_that_it_trains(data: st.DataObject, architecture: Architecture) -> None:
+    size = data.draw(st.sampled_from(small_sizes(architecture.backbone)))
     dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
     layout = data.draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
     model = build(architecture, num_classes=10, image_size=size).to(memory_format=layout)
@@ -93,7 +96,7 @@ def check_that_it_trains(data: st.DataObject, backbone: str) -> None:
 @settings(deadline=None, max_examples=5)
 @given(data=st.data())
 def test_random_architectures_train(backbone, data):
-    check_that_it_trains(data, backbone)
+    check_that_it_trains(data, data.draw(architectures(backbone)))
 
 
 @pytest.mark.slow
@@ -101,14 +104,30 @@ def test_random_architectures_train(backbone, data):
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_many_random_architectures_train(backbone, data):
-    check_that_it_trains(data, backbone)
+    check_that_it_trains(data, data.draw(architectures(backbone)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+@settings(deadline=None, max_examples=8)
+@given(data=st.data())
+def test_random_architectures_of_every_space_train_copy_and_export(path, data):
+    space = Space.load(path)
+    architecture = space[data.draw(st.integers(0, space.size - 1))]
+    check_that_it_trains(data, architecture)
+    check_copies(architecture)
+    check_export(architecture)
 
 
 @pytest.mark.parametrize("backbone", REPRESENTATIVES)
 def test_copies_and_state_dicts_give_the_same_network(backbone):
+    check_copies(varied(backbone))
+
+
+def check_copies(architecture: Architecture) -> None:
     def made(seed):
         torch.manual_seed(seed)
-        return build(varied(backbone), num_classes=10, image_size=32)
+        return build(architecture, num_classes=10, image_size=32)
 
     model, other = made(1), made(2)
     images = torch.randn(2, 3, 32, 32)
@@ -127,7 +146,11 @@ def test_copies_and_state_dicts_give_the_same_network(backbone):
 
 @pytest.mark.parametrize("backbone", REPRESENTATIVES)
 def test_networks_can_be_exported_for_any_batch_size(backbone):
-    model = build(varied(backbone), num_classes=10, image_size=32).eval()
+    check_export(varied(backbone))
+
+
+def check_export(architecture: Architecture) -> None:
+    model = build(architecture, num_classes=10, image_size=32).eval()
     images = torch.randn(2, 3, 32, 32)
     batch = torch.export.Dim("batch")
 
