@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 from threading import Event, Thread
@@ -31,6 +30,7 @@ from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
 from afi_search.promote.estimate import describe, needs
 from afi_search.promote.folder import check
+from afi_search.promote.place import Place, plan_place
 from afi_search.promote.promoted import promoted_model
 from afi_search.promote.recipe import ImageNetRecipe, read_recipe
 from afi_search.promote.trainer import demand_same
@@ -39,7 +39,7 @@ from afi_search.report.files import write_atomically
 from afi_search.report.pareto import front
 from afi_search.search import Ledger
 from afi_search.search.device import describe_device
-from afi_search.search.engine import ray_session
+from afi_search.search.engine import cluster_nodes, ray_session
 from afi_search.search.study import STUDY_FILE, StudyFile, gather_facts, only_driver
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.checks import IMAGENET_SIZE
@@ -55,31 +55,6 @@ console = Console()
 
 class PromotionError(UserError):
     """A promotion that cannot be begun, or has failed."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a promotion runs.
-
-    Attributes:
-        workers: processes, one a GPU where there are any.
-        cores: CPU cores of each.
-        on_gpu: whether each has a GPU.
-    """
-
-    workers: int
-    cores: int
-    on_gpu: bool
-
-    @property
-    def processes(self) -> int:
-        """Processes that load for each worker; the CPU that trains loads by itself."""
-        return self.cores if self.on_gpu else max(0, min(1, self.cores - 1))
-
-    @property
-    def resources(self) -> dict[str, float]:
-        """What Ray sets aside for each worker."""
-        return {"CPU": self.cores, **({"GPU": 1} if self.on_gpu else {})}
 
 
 @exits_on_mistake
@@ -172,7 +147,7 @@ def promote_study(
     for path in skipped:
         console.print(f"Left out, as asked: {path}", soft_wrap=True, highlight=False)
     with ray_session(address) as dashboard:
-        place = settle_place(workers)
+        place = plan_place(cluster_nodes(), workers)
         for architecture in chosen:
             stem = Path(wanted.recipe).stem
             own = folder / FOLDER / (name or f"{architecture.slug}-{stem}")
@@ -246,23 +221,6 @@ def announce(task: Task, place: Place, epochs: int, validation_images: int) -> N
         averages=task.recipe.ema_decay is not None,
     )
     console.print(describe(measured, needed, workers=place.workers, epochs=epochs), soft_wrap=True)
-
-
-def settle_place(workers: int | None) -> Place:
-    """Share out what the Ray session has.
-
-    Raises:
-        PromotionError: there are fewer GPUs or cores than workers.
-    """
-    resources = ray.cluster_resources()
-    gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    workers = workers or gpus or 1
-    there = gpus or cores
-    if workers > there:
-        raise PromotionError(
-            f"--workers {workers}: there are only {there} {'GPUs' if gpus else 'CPU cores'}"
-        )
-    return Place(workers, max(1, cores // workers), gpus > 0)
 
 
 def winners(folder: Path, wanted: Promote) -> list[Architecture]:

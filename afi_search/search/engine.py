@@ -108,12 +108,16 @@ def ray_session(address: str | None = None) -> Iterator[str]:
         ray.shutdown()
 
 
+def cluster_nodes() -> list[Node]:
+    """Return the machines of the Ray session that can compute: not a head that only manages."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [Node(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive]
+    return [node for node in nodes if node.cpus]
+
+
 def cluster_capacity(search: Search) -> Capacity:
     """Share out what the Ray session has."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return plan_capacity(
-        search, [Node(int(has.get("CPU", 1)), int(has.get("GPU", 0))) for has in alive]
-    )
+    return plan_capacity(search, cluster_nodes() or [Node(1, 0)])
 
 
 def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capacity) -> bool:
