@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from afi_search.errors import exits_on_mistake
+from afi_search.promote.checkpoints import reachable
 from afi_search.promote.model import FACTS, Model, ModelError
 from afi_search.promote.model import load as load_model
 from afi_search.promote.portable import write_exported, write_onnx
@@ -63,7 +64,8 @@ def read_checkpoint(place: str) -> Model:
         return load_model(place)
     place = place.rstrip("/")
     is_file = place.endswith(".pt")
-    state = load_file(place) if is_file else load(place) or load(f"{place}/{CHECKPOINTS}")
+    with reachable(place):
+        state = load_file(place) if is_file else load(place) or load(f"{place}/{CHECKPOINTS}")
     if state is None:
         raise ModelError(
             f"{place}: there is no checkpoint in it; name a folder like STUDY/promote/NAME or "

@@ -27,7 +27,9 @@ from rich.console import Console
 
 from afi_search.errors import UserError, exits_on_mistake
 from afi_search.nn import warm_start
+from afi_search.promote.checkpoints import demand_writable
 from afi_search.promote.confirm import read_confirmed
+from afi_search.promote.dali import demand_dali
 from afi_search.promote.estimate import describe, needs
 from afi_search.promote.folder import check
 from afi_search.promote.place import Place, plan_place
@@ -43,7 +45,7 @@ from afi_search.search.engine import cluster_nodes, ray_session
 from afi_search.search.study import STUDY_FILE, StudyFile, gather_facts, only_driver
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.checks import IMAGENET_SIZE
-from afi_search.space.schema import Promote
+from afi_search.space.schema import LoaderName, Promote
 from afi_search.train import load
 
 FOLDER = "promote"
@@ -84,6 +86,9 @@ def promote(
     checkpoints: Annotated[
         str | None, typer.Option(help="Folder or fsspec URL, like s3://bucket/folder.")
     ] = None,
+    loader: Annotated[
+        LoaderName | None, typer.Option(help="Of the images; dali decodes on the GPU.")
+    ] = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out what the scan finds wrong.")
     ] = False,
@@ -99,6 +104,7 @@ def promote(
         "classes": classes,
         "pretrained": pretrained,
         "checkpoints": checkpoints,
+        "loader": loader,
     }
     wanted = wanted.model_copy(update={key: v for key, v in given.items() if v is not None})
     named = [Architecture.parse(text) for text in architecture or ()]
@@ -137,6 +143,8 @@ def promote_study(
             f"--data /data/imagenet"
         )
     recipe = read_recipe(wanted.recipe)
+    if wanted.loader == "dali":
+        demand_dali()
     chosen = [for_imagenet(a) for a in named] or winners(folder, wanted)
     if name is not None and len(chosen) > 1:
         raise UserError(
@@ -146,6 +154,7 @@ def promote_study(
     images, skipped = check(Path(wanted.data), wanted.classes, skip=skip_broken)
     for path in skipped:
         console.print(f"Left out, as asked: {path}", soft_wrap=True, highlight=False)
+    study = StudyFile.read(folder) if has_study(folder) else None
     with ray_session(address) as dashboard:
         place = plan_place(cluster_nodes(), workers)
         for architecture in chosen:
@@ -154,15 +163,17 @@ def promote_study(
             task = Task(
                 architecture,
                 recipe,
-                images.folder.absolute(),
-                tuple(skipped),
-                images.classes,
-                len(images.train),
-                _below(wanted.checkpoints, own),
-                wanted.pretrained,
-                place.cores,
-                place.processes,
-                StudyFile.read(folder).space.imports if has_study(folder) else (),
+                folder=images.folder.absolute(),
+                skipped=tuple(skipped),
+                classes=images.classes,
+                train_images=len(images.train),
+                checkpoints=_below(wanted.checkpoints, own),
+                pretrained=wanted.pretrained,
+                cores=place.cores,
+                processes=place.processes,
+                loader=wanted.loader,
+                study=study.name if study else "",
+                imports=study.space.imports if study else (),
             )
             console.print(
                 f"Promoting [bold]{architecture}[/] by the recipe {stem}, in {own}. Ray "
@@ -170,15 +181,14 @@ def promote_study(
                 soft_wrap=True,
             )
             with only_driver(own):
-                if not promote_one(task, own, place, len(images.validation), study_of(folder)):
+                if not promote_one(task, own, place, len(images.validation)):
                     return False
     return True
 
 
-def promote_one(
-    task: Task, own: Path, place: Place, validation_images: int, study: dict[str, Any]
-) -> bool:
+def promote_one(task: Task, own: Path, place: Place, validation_images: int) -> bool:
     """Train one architecture to the recipe's end and export it; False when interrupted."""
+    demand_writable(task.checkpoints)
     state = load(task.checkpoints)
     epoch = 0
     if state is not None:
@@ -196,9 +206,9 @@ def promote_one(
     state = load(task.checkpoints)
     if state is None or state["epoch"] < task.recipe.epochs:
         return False
-    facts = {**study, "facts": gather_facts("", describe_device())}
     write_history(own, state["history"])
-    paths = promoted_model(state, facts, skipped=len(task.skipped)).save(own / "model")
+    facts = gather_facts("", describe_device())
+    paths = promoted_model(state, facts).save(own / "model")
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
     return True
 
@@ -269,11 +279,6 @@ def for_imagenet(architecture: Architecture, wanted: Promote | None = None) -> A
 def has_study(folder: Path) -> bool:
     """Whether a folder is a study's."""
     return (folder / STUDY_FILE).is_file()
-
-
-def study_of(folder: Path) -> dict[str, Any]:
-    """Return what the model card says of the study."""
-    return {"study": StudyFile.read(folder).name} if has_study(folder) else {}
 
 
 def write_history(own: Path, history: list[dict[str, Any]]) -> None:

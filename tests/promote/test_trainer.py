@@ -206,14 +206,17 @@ def test_what_is_promoted_is_the_average_with_its_facts() -> None:
         "model": model.state_dict(),
         "ema": average.state_dict(),
         "history": [{**epoch, "workers": 2}, epoch],
+        "origin": {"study": "s", "images left out": 3},
     }
-    promoted = promoted_model(state, {"study": "s"}, skipped=3)
+    promoted = promoted_model(state, {"torch": "2"})
 
     assert promoted.architecture == architecture
     assert promoted.facts.classes == ("cat", "dog")
     assert promoted.facts.metrics == {"validation top-1": 0.5, "validation top-5": 0.75}
     assert promoted.facts.training["workers by epoch"] == [2, 4]
     assert promoted.facts.training["study"] == "s"
+    assert promoted.facts.training["images left out"] == 3
+    assert promoted.facts.training["facts"] == {"torch": "2"}
     weight = promoted.module.state_dict()["fc.weight"]
     assert torch.equal(weight, average.state_dict()["fc.weight"])
     assert not torch.equal(weight, model.state_dict()["fc.weight"])
