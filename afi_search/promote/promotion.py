@@ -207,7 +207,7 @@ def promote_one(task: Task, own: Path, place: Place, validation_images: int) -> 
     if state is None or state["epoch"] < task.recipe.epochs:
         return False
     write_history(own, state["history"])
-    facts = gather_facts("", describe_device())
+    facts = {name: fact for name, fact in gather_facts("", describe_device()).items() if fact}
     paths = promoted_model(state, facts).save(own / "model")
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
     return True
