@@ -80,9 +80,9 @@ class Task:
         """What a model card says of where the network comes from; it goes into the checkpoint."""
         return {
             **({"study": self.study} if self.study else {}),
-            "loader": self.loader,
-            "pretrained": self.pretrained,
+            **({"started from": self.pretrained} if self.pretrained else {}),
             "images left out": len(self.skipped),
+            "loader": self.loader,
         }
 
 
