@@ -214,7 +214,7 @@ def shown(table: pd.DataFrame) -> Table:
     facts = table.iloc[0]
     screen = Table(
         title=f"Training step, batch {facts['batch']}, {facts['crop']} pixels, "
-        f"{facts['precision']}, {facts['device']}, {facts['threads']} CPU threads",
+        f"{facts['precision']}, {facts['device']}, CPU threads: {facts['threads']}",
         title_justify="left",
         caption="MACs: multiply-accumulates of conv and linear layers and AFI scoring, per image "
         "of 224 pixels; ratio: images/s over torchvision's, median (quartiles) of the rounds",

@@ -338,6 +338,8 @@ def _listening(
                 if ended:
                     return
                 continue
+            except ray.exceptions.RayActorError:
+                return  # the session is over, and the queue with it
             if "failed" in item:
                 failures.append(item["failed"])
                 continue

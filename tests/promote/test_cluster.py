@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from ray.cluster_utils import Cluster
 
 import afi_search
-from afi_search.train import load
+from afi_search.promote.export import read_checkpoint
+from tests.promote.conftest import noise
 from tests.promote.test_promotion import recipe_file, start
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[Cluster]:
-    """Two nodes that are not alike: a head that trains nothing would have none of the cores."""
+    """Two nodes that are not alike: one of two cores and one of a single core."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     nodes = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
@@ -44,7 +46,7 @@ def test_three_workers_on_two_nodes_with_checkpoints_in_s3(
     own = tmp_path / "promote" / "p"
     assert list(pd.read_csv(own / "history.csv")["workers"]) == [3, 3]
     assert not (own / "checkpoints").exists()
-    state = load(f"s3://{bucket}/promotions/p")
-    assert state is not None
-    assert state["epoch"] == 2
-    assert afi_search.load(own / "model").facts.training["workers by epoch"] == [3, 3]
+    model = afi_search.load(own / "model")
+    from_bucket = read_checkpoint(f"s3://{bucket}/promotions/p")
+    assert torch.equal(from_bucket(noise(2, 32)), model(noise(2, 32)))
+    assert from_bucket.facts.training["workers by epoch"] == [3, 3]
