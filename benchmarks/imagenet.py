@@ -47,7 +47,7 @@ KINDS = {
     "norm": ("batch_norm",),
     "matmul": ("mm", "linear"),
     "activation": ("relu", "threshold", "clamp", "hardtanh"),
-    "sums, copies": ("add", "mul", "lerp", "cat", "sum", "mean", "div", "copy", "fill"),
+    "elementwise": ("add", "mul", "lerp", "cat", "sum", "mean", "div", "copy", "fill"),
 }
 """An operation is of the first kind of which a word is in its name; what is left is the rest."""
 REST = "rest"
@@ -140,9 +140,8 @@ def main(
     )
     kinds = where_time_goes(steps, device)
     results.mkdir(parents=True, exist_ok=True)
-    table.merge(kinds, on="network").to_csv(
-        results / "imagenet.csv", index=False, lineterminator="\n"
-    )
+    written = table.merge(kinds.set_index("network").add_prefix("ms_"), on="network")
+    written.to_csv(results / "imagenet.csv", index=False, lineterminator="\n")
     console.print(shown(table))
     console.print(shown_kinds(kinds))
     console.print(f"Written: {results / 'imagenet.csv'}", soft_wrap=True)
