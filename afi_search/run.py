@@ -12,15 +12,17 @@ from typing import Annotated
 
 import torch
 import typer
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.panel import Panel
 
-from afi_search.data import DataUnavailable, get_source, locate, read, split
+from afi_search.data import DataUnavailable, Source, get_source, locate, read, split
 from afi_search.errors import exits_on_mistake
 from afi_search.promote.confirm import confirm_study
 from afi_search.promote.promotion import promote_study
 from afi_search.promote.recipe import read_recipe
 from afi_search.report.export import write_report
+from afi_search.report.notation import size
 from afi_search.report.study import study_info
 from afi_search.report.table import front_table
 from afi_search.search import Ledger
@@ -28,7 +30,10 @@ from afi_search.search.checks import CHECKS, demand_feasible
 from afi_search.search.conductor import Conductor
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.device import describe_device
-from afi_search.search.engine import cluster_capacity, ray_session, run_trials
+from afi_search.search.engine import cluster_capacity, demand_shared, ray_session, run_trials
+from afi_search.search.kept import Keeper, disk_use
+from afi_search.search.latencies import Latencies, measure_space
+from afi_search.search.places import check_url, place_of, size_of
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.search.screen import Screen
@@ -75,6 +80,13 @@ def run(
         str,
         typer.Option(help="Of the ledger: 'journal', 'sqlite' or postgresql://USER@HOST/DATABASE."),
     ] = JOURNAL,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder or fsspec URL for the checkpoints that all machines of a cluster reach, "
+            "like s3://bucket/folder; the study's folder otherwise."
+        ),
+    ] = None,
 ) -> None:
     """Search a space, or go on with its study, and export the Pareto front.
 
@@ -88,10 +100,6 @@ def run(
     if name is not None and file.data.name != loaded.data.name:
         name = f"{name}-{file.data.name}"
     searched = Space(file)
-    source = get_source(file.data.name)
-    costs = SpaceCosts(searched, num_classes=source.num_classes, image_size=source.image_size)
-    demand_feasible(space, costs)
-
     asked = StudyFile(
         name=name or study_name(file, chosen),
         preset=chosen or "",
@@ -101,28 +109,49 @@ def run(
             shlex.join(["python", "-m", "afi_search.run", *sys.argv[1:]]), describe_device()
         ),
         storage=check_storage(storage),
+        checkpoints=check_url(checkpoints),
     )
     folder = studies / asked.name
+    source = get_source(file.data.name)
+    latencies = settle_latencies(searched, source, folder)
+    costs = SpaceCosts(
+        searched,
+        num_classes=source.num_classes,
+        image_size=source.image_size,
+        latencies=latencies,
+    )
+    demand_feasible(space, costs)
     with only_driver(folder), only_client(asked.storage, asked.name):
         study = open_study(folder, asked)
+        if latencies is not None:
+            latencies.write(folder)
         ledger = Ledger.create(folder, study.name, file.objectives, file.search.seed, study.storage)
         announce(study, searched, costs)
-        with Screen(console, file.search.trials, ledger.trials()) as screen:
+        place = place_of(folder, study.checkpoints)
+        keeper = Keeper(place, file.objectives, ledger.trials())
+        with Screen(console, file.search.trials, ledger.trials(), file.costs) as screen:
+
+            def changed(trial: FrozenTrial) -> None:
+                keeper.changed(trial)
+                screen.changed(trial)
+
             conductor = Conductor(
                 ledger,
                 file,
                 Proposer(searched, costs, file.objectives),
-                make_pruner(file.search.pruner, file.recipe.epochs),
-                screen.changed,
+                make_pruner(file),
+                changed,
             )
             finished = True
             if conductor.has_next:
-                finished = train(conductor, file, folder, data, address)
+                finished = train(conductor, file, place, data, address)
             else:
                 console.print("The study is complete: there is nothing left to train.")
     report(ledger, study, folder)
     if finished and file.confirm is not None:
-        finished = confirm_study(folder, file.confirm, data=data, address=address)
+        finished = confirm_study(
+            folder, file.confirm, data=data, address=address, checkpoints=checkpoints
+        )
     if finished and file.promote is not None:
         finished = promote_winners(folder, file.promote, address)
     if not finished:
@@ -172,6 +201,22 @@ def settle_data(file: SpaceFile, folder: str | None) -> SpaceFile:
     return file.model_copy(update={"data": file.data.model_copy(update=fallback)})
 
 
+def settle_latencies(space: Space, source: Source, folder: Path | None = None) -> Latencies | None:
+    """Return the latencies that a study has, or measure them; None where nobody asks for any.
+
+    Raises:
+        LatencyError: they cannot be measured or read.
+    """
+    if not space.file.asks_for("latency"):
+        return None
+    latencies = None if folder is None else Latencies.read(folder)
+    if latencies is None:
+        with console.status("Measuring latency") as status:
+            latencies = measure_space(space, source, status.update)
+    console.print(f"Latency: on {latencies.device}.")
+    return latencies
+
+
 def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:
     """Say what is going to be done."""
     search = study.space.search
@@ -183,7 +228,7 @@ def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:
 
 
 def train(
-    conductor: Conductor, file: SpaceFile, folder: Path, data: str | None, address: str | None
+    conductor: Conductor, file: SpaceFile, place: str, data: str | None, address: str | None
 ) -> bool:
     """Run the study's trials on Ray; return whether they all came to their end."""
     shared = SharedSplit(
@@ -192,20 +237,19 @@ def train(
             validation=file.data.validation,
             train_subset=file.data.train_subset,
             validation_subset=file.data.validation_subset,
-        )
+        ),
+        file.recipe.pad,
     )
     with ray_session(address) as dashboard:
+        demand_shared(place)
         capacity = cluster_capacity(file.search)
         console.print(
-            f"Ray dashboard: [bold]http://{dashboard}[/] (its token: ray get-auth-token). "
+            f"Ray dashboard: [bold]{dashboard}[/]. "
             f"{capacity.concurrency} trials at a time, {capacity.threads} CPU cores and "
             f"{capacity.gpus:g} GPUs each. Ctrl-C stops cleanly."
         )
         job = Job(
-            file.recipe,
-            str((folder / "checkpoints").resolve()),
-            capacity.threads,
-            file.imports,
+            file.recipe, place, capacity.threads, file.imports, capacity.gpus, capacity.memory
         )
         return run_trials(conductor, job, shared, capacity)
 
@@ -218,10 +262,17 @@ def report(ledger: Ledger, study: StudyFile, folder: Path) -> None:
     console.print(front_table(records, info))
     if study.note:
         console.print(f"What these numbers are good for: {study.note}")
+    rejected = len(ledger.rejected())
     console.print(
-        f"{len(records)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+        f"{len(records)} trials: "
+        + ", ".join(f"{n} {state}" for state, n in counts.items())
+        + (f"; {rejected} architectures were too dear to try" if rejected else "")
     )
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
+    place = place_of(folder, study.checkpoints)
+    console.print(
+        f"On disk: {size(disk_use(folder, place))}, {size(size_of(place))} of it checkpoints."
+    )
 
 
 def promote_winners(folder: Path, wanted: Promote, address: str | None) -> bool:

@@ -22,6 +22,7 @@ class Split:
         train: what it learns from.
         validation: held out of the data set's training images; disjoint from `train`.
         num_classes, image_size, mean, std, mirror_safe: as in `Dataset`.
+        padding: black pixels that already surround the training images on each side.
     """
 
     train: ImageSet
@@ -31,6 +32,7 @@ class Split:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     mirror_safe: bool = True
+    padding: int = 0
 
 
 def split(

@@ -28,12 +28,13 @@ from afi_search.promote.confirmed import (
     write_confirmed,
 )
 from afi_search.promote.listed import ListedProposer
-from afi_search.promote.trials import CHECKPOINTS, trial_model, trial_state
+from afi_search.promote.trials import trial_model, trial_state
 from afi_search.report.pareto import front
 from afi_search.search import Ledger
 from afi_search.search.conductor import Conductor
 from afi_search.search.device import describe_device
-from afi_search.search.engine import cluster_capacity, ray_session, run_trials
+from afi_search.search.engine import cluster_capacity, demand_shared, ray_session, run_trials
+from afi_search.search.places import check_url, place_of
 from afi_search.search.pruners import make_pruner
 from afi_search.search.screen import Screen
 from afi_search.search.storage import only_client
@@ -73,13 +74,16 @@ def confirm(
     ] = None,
     data: Annotated[str | None, typer.Option(help="The folder of the data sets.")] = None,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="A folder or fsspec URL for the checkpoints, as for run.")
+    ] = None,
 ) -> None:
     """Train a study's front again, by the full recipe with several seeds, and test it."""
     wanted = StudyFile.read(study).space.confirm or Confirm()
     given = {"top": top, "seeds": seeds}
     wanted = wanted.model_copy(update={key: v for key, v in given.items() if v is not None})
     named = [Architecture.parse(text) for text in architecture or ()]
-    if not confirm_study(study, wanted, named, data, address):
+    if not confirm_study(study, wanted, named, data, address, checkpoints):
         console.print("[bold]Interrupted.[/] Nothing is lost; the same command goes on.")
         sys.exit(130)
 
@@ -90,6 +94,7 @@ def confirm_study(
     named: Sequence[Architecture] = (),
     data: str | None = None,
     address: str | None = None,
+    checkpoints: str | None = None,
 ) -> bool:
     """Confirm a study, or go on with its confirmation; return whether it came to its end.
 
@@ -99,6 +104,7 @@ def confirm_study(
         named: architectures to confirm instead of the front.
         data: the folder of the data sets, before the study's own.
         address: of a Ray cluster to join.
+        checkpoints: folder or fsspec URL of the checkpoints; the confirmation's folder otherwise.
 
     Raises:
         UserError: there is nothing to confirm, or the confirmation was begun with other settings.
@@ -112,15 +118,16 @@ def confirm_study(
         file = confirmation_file(own, study.space, wanted, origins)
         facts = gather_facts(f"afi-search confirm {folder}", describe_device())
         note = f"The front of {study.name} by the full recipe, with {wanted.seeds} seeds."
-        asked = StudyFile(name, "", note, file, facts, study.storage)
-        open_study(own, asked, may_change=("architectures",))
+        asked = StudyFile(name, "", note, file, facts, study.storage, check_url(checkpoints))
+        opened = open_study(own, asked, may_change=("architectures",))
         ledger = Ledger.create(own, name, OBJECTIVES, file.search.seed, study.storage)
         console.print(
             f"Confirming [bold]{len(origins)}[/] architectures with {wanted.seeds} seeds each, "
             f"{file.recipe.epochs} epochs a training, in {own}."
         )
         images = load(file.data.name, data or file.data.folder)
-        finished = _train(ledger, file, own, origins, wanted, source, images, address)
+        place = place_of(own, opened.checkpoints)
+        finished = _train(ledger, file, place, origins, wanted, source, images, address)
         if finished:
             _test(ledger, own, images)
     report_confirmed(ledger, own, name)
@@ -207,7 +214,7 @@ def report_confirmed(ledger: Ledger, own: Path, name: str) -> None:
 def _train(
     ledger: Ledger,
     file: SpaceFile,
-    own: Path,
+    place: str,
     origins: dict[Architecture, str],
     wanted: Confirm,
     source: Source,
@@ -219,8 +226,8 @@ def _train(
 
     seeds = fresh_seeds(file.search.seed, wanted.seeds)
     proposer = ListedProposer(origins, seeds, cost)
-    with Screen(console, file.search.trials, ledger.trials()) as screen:
-        pruner = make_pruner(file.search.pruner, file.recipe.epochs)
+    with Screen(console, file.search.trials, ledger.trials(), file.costs) as screen:
+        pruner = make_pruner(file)
         conductor = Conductor(ledger, file, proposer, pruner, screen.changed)
         if not conductor.has_next:
             return True
@@ -230,16 +237,15 @@ def _train(
                 validation=file.data.validation,
                 train_subset=file.data.train_subset,
                 validation_subset=file.data.validation_subset,
-            )
+            ),
+            file.recipe.pad,
         )
         with ray_session(address) as dashboard:
+            demand_shared(place)
             capacity = cluster_capacity(file.search)
-            console.print(f"Ray dashboard: http://{dashboard}. Ctrl-C stops cleanly.")
+            console.print(f"Ray dashboard: {dashboard}. Ctrl-C stops cleanly.")
             job = Job(
-                file.recipe,
-                str((own / CHECKPOINTS).resolve()),
-                capacity.threads,
-                file.imports,
+                file.recipe, place, capacity.threads, file.imports, capacity.gpus, capacity.memory
             )
             return run_trials(conductor, job, shared, capacity)
 

@@ -27,21 +27,21 @@ from rich.console import Console
 
 from afi_search.errors import UserError, exits_on_mistake
 from afi_search.nn import warm_start
-from afi_search.promote.checkpoints import demand_writable
 from afi_search.promote.confirm import read_confirmed
 from afi_search.promote.dali import demand_dali
 from afi_search.promote.estimate import describe, needs
 from afi_search.promote.folder import check
-from afi_search.promote.place import Place, plan_place
 from afi_search.promote.promoted import promoted_model
 from afi_search.promote.recipe import ImageNetRecipe, read_recipe
+from afi_search.promote.room import Place, plan_place
 from afi_search.promote.trainer import demand_same
 from afi_search.promote.worker import Task, make_model, probe, train_worker
 from afi_search.report.files import write_atomically
 from afi_search.report.pareto import front
 from afi_search.search import Ledger
 from afi_search.search.device import describe_device
-from afi_search.search.engine import cluster_nodes, ray_session
+from afi_search.search.engine import cluster_nodes, demand_shared, ray_session
+from afi_search.search.places import IN_THE_FOLDER, check_url, place_of
 from afi_search.search.study import STUDY_FILE, StudyFile, gather_facts, only_driver
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.checks import IMAGENET_SIZE
@@ -145,6 +145,7 @@ def promote_study(
     recipe = read_recipe(wanted.recipe)
     if wanted.loader == "dali":
         demand_dali()
+    below = check_url(wanted.checkpoints)
     chosen = [for_imagenet(a) for a in named] or winners(folder, wanted)
     if name is not None and len(chosen) > 1:
         raise UserError(
@@ -167,7 +168,7 @@ def promote_study(
                 skipped=tuple(skipped),
                 classes=images.classes,
                 train_images=len(images.train),
-                checkpoints=_below(wanted.checkpoints, own),
+                checkpoints=_checkpoints_of(own, below),
                 pretrained=wanted.pretrained,
                 cores=place.cores,
                 processes=place.processes,
@@ -177,7 +178,7 @@ def promote_study(
             )
             console.print(
                 f"Promoting [bold]{architecture}[/] by the recipe {stem}, in {own}. Ray "
-                f"dashboard: http://{dashboard}.",
+                f"dashboard: {dashboard}.",
                 soft_wrap=True,
             )
             with only_driver(own):
@@ -188,7 +189,7 @@ def promote_study(
 
 def promote_one(task: Task, own: Path, place: Place, validation_images: int) -> bool:
     """Train one architecture to the recipe's end and export it; False when interrupted."""
-    demand_writable(task.checkpoints)
+    demand_shared(task.checkpoints)
     state = load(task.checkpoints)
     epoch = 0
     if state is not None:
@@ -374,7 +375,5 @@ def _reason(error: Exception) -> str:
     return f"the training failed {_WORKER_DEATHS + 1} times: {lines[-1].strip()}"
 
 
-def _below(checkpoints: str | None, own: Path) -> str:
-    if checkpoints is None:
-        return str((own / "checkpoints").absolute())
-    return f"{checkpoints.rstrip('/')}/{own.name}"
+def _checkpoints_of(own: Path, below: str) -> str:
+    return place_of(own, below) if below == IN_THE_FOLDER else f"{below}/{own.name}"

@@ -13,12 +13,11 @@ from afi_search.promote.confirmed import read_tested
 from afi_search.promote.model import Facts, Model
 from afi_search.promote.preprocessing import Preprocessing
 from afi_search.search import Ledger
+from afi_search.search.places import place_of, trial_place
 from afi_search.search.records import curve
 from afi_search.search.study import StudyFile
 from afi_search.space import Architecture
 from afi_search.train import load
-
-CHECKPOINTS = "checkpoints"
 
 
 class NoCheckpoint(UserError):
@@ -32,8 +31,8 @@ def trial_state(folder: Path, number: int) -> dict[str, Any]:
         NoCheckpoint: the trial has none.
         CorruptCheckpoint: it cannot be read.
     """
-    where = folder / CHECKPOINTS / f"{number:05d}"
-    state = load(str(where))
+    where = trial_place(place_of(folder, StudyFile.read(folder).checkpoints), number)
+    state = load(where)
     if state is None:
         raise NoCheckpoint(f"{where}: trial {number} of {folder} has no checkpoint")
     return state

@@ -2,7 +2,7 @@
 
 study.yaml      the resolved space file and the facts of the machine
 ledger.log      every trial
-checkpoints/    of trials that are not finished, or whose weights are kept
+checkpoints/    of trials that are not finished or whose weights are kept, unless they lie at a URL
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from afi_search.errors import UserError
+from afi_search.search.places import IN_THE_FOLDER, is_below, place_for, place_of, size_of
 from afi_search.search.storage import JOURNAL
 from afi_search.space import SpaceFile
 
 STUDY_FILE = "study.yaml"
 _LOCK_FILE = ".lock"
-_MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial")
+_MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
 _PACKAGES = ("afi-search", "torch", "torchvision", "timm", "ray", "optuna", "moocore")
 
 
@@ -47,6 +48,7 @@ class StudyFile:
         space: the resolved space file.
         facts: command, start, commit, versions, device: names to texts.
         storage: of the ledger: `journal`, `sqlite` or a database's URL, without its password.
+        checkpoints: where they lie: `checkpoints`, in the study's folder, or an fsspec URL.
     """
 
     name: str
@@ -55,6 +57,7 @@ class StudyFile:
     space: SpaceFile
     facts: Mapping[str, str]
     storage: str = JOURNAL
+    checkpoints: str = IN_THE_FOLDER
 
     def dump(self) -> str:
         """Return the YAML text."""
@@ -67,6 +70,7 @@ class StudyFile:
                 "preset": self.preset,
                 "note": self.note,
                 "storage": self.storage,
+                "checkpoints": self.checkpoints,
                 "facts": dict(self.facts),
                 "space": self.space.model_dump(mode="json", exclude={"presets"}),
             },
@@ -90,7 +94,8 @@ class StudyFile:
                 raw["note"],
                 SpaceFile.model_validate(raw["space"]),
                 raw["facts"],
-                raw["storage"],
+                raw.get("storage", JOURNAL),
+                raw.get("checkpoints", IN_THE_FOLDER),
             )
         except FileNotFoundError:
             raise StudyError(
@@ -111,21 +116,29 @@ def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
 
     Args:
         folder: of the study.
-        asked: the study as it is asked for.
+        asked: the study as it is asked for; its checkpoints are to be its own place below a URL.
         may_change: further parts of the space file that may be others than at the start.
 
     Returns:
-        The study as it is to be run: as asked, with the facts of its first start.
+        The study as it is to be run: as asked, with the facts of its first start and the place of
+        its checkpoints, which may be another as long as there are none.
 
     Raises:
         StudyError: the folder holds a study with other settings; the message lists them.
     """
     path = folder / STUDY_FILE
+    place = place_for(asked.checkpoints, asked.name)
     if path.exists():
         before = StudyFile.read(folder)
         old, new = (_fixed(file, may_change) for file in (before.space, asked.space))
+        stays = is_below(before.checkpoints, asked.checkpoints)
+        may_move = not size_of(place_of(folder, before.checkpoints))
+        wanted = before.checkpoints if stays or may_move else asked.checkpoints
         changes = list(
-            _changes({**old, "storage": before.storage}, {**new, "storage": asked.storage})
+            _changes(
+                {**old, "storage": before.storage, "checkpoints": before.checkpoints},
+                {**new, "storage": asked.storage, "checkpoints": wanted},
+            )
         )
         if changes:
             listed = "\n".join(
@@ -136,9 +149,11 @@ def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
                 f"{listed}\n"
                 f"Take the settings back, or start another study with --name."
             )
+        place = before.checkpoints if stays else place
         asked = replace(asked, facts=before.facts)
-    write_whole(path, asked.dump())
-    return asked
+    opened = replace(asked, checkpoints=place)
+    write_whole(path, opened.dump())
+    return opened
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -15,6 +15,8 @@ from ray import tune
 from afi_search.data import ImageSet, Split
 from afi_search.nn import build
 from afi_search.search.conductor import Assignment
+from afi_search.search.limits import as_limit, limit_gpu, limit_memory
+from afi_search.search.places import trial_place
 from afi_search.space import Architecture, Recipe
 from afi_search.space.schema import import_modules
 from afi_search.train import (
@@ -26,23 +28,39 @@ from afi_search.train import (
     save,
     seed_everything,
 )
+from afi_search.train.augment import pad_images
 
 
 class SharedSplit:
-    """A data set's split as arrays, which Ray keeps once a node and shows to all its workers."""
+    """A data set's split as arrays, which Ray keeps once a node and shows to all its workers.
 
-    def __init__(self, split: Split) -> None:
+    Args:
+        split: of the data set.
+        pad: pixels that the recipe pads the training images with; done here, once.
+    """
+
+    def __init__(self, split: Split, pad: int) -> None:
+        padded = pad_images(split.train.images, pad - split.padding)
         self._arrays = [
             array.numpy()
-            for images in (split.train, split.validation)
-            for array in (images.images, images.labels)
+            for array in (
+                padded,
+                split.train.labels,
+                split.validation.images,
+                split.validation.labels,
+            )
         ]
         nothing = ImageSet(torch.empty(0), torch.empty(0))
-        self._facts = replace(split, train=nothing, validation=nothing)
+        self._facts = replace(split, train=nothing, validation=nothing, padding=pad)
 
     def tensors(self) -> Split:
-        """Return the split as tensors of this process."""
-        train, train_labels, validation, validation_labels = map(torch.tensor, self._arrays)
+        """Return the split as tensors on the memory that all workers of a node share.
+
+        They are to be read only: Ray keeps them in pages that no worker may write to.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            train, train_labels, validation, validation_labels = map(torch.from_numpy, self._arrays)
         return replace(
             self._facts,
             train=ImageSet(train, train_labels),
@@ -59,16 +77,17 @@ class Job:
         checkpoints: folder or fsspec URL; each trial has its own folder in it.
         threads: CPU threads a trial computes with.
         imports: modules that register a third party's backbones.
+        gpus: the share of a GPU whose memory a trial may take; 0 or 1: all of it.
+        memory: bytes of the machine's memory that a trial may take beyond its empty worker; None:
+            as much as there is.
     """
 
     recipe: Recipe
     checkpoints: str
     threads: int
     imports: tuple[str, ...] = ()
-
-    def checkpoint(self, number: int) -> str:
-        """Return the folder of a trial's checkpoints."""
-        return f"{self.checkpoints}/{number:05d}"
+    gpus: float = 0.0
+    memory: int | None = None
 
 
 def config_of(assignment: Assignment) -> dict[str, Any]:
@@ -98,6 +117,8 @@ class TrialWorker(tune.Trainable):
         self._data = data.tensors()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(job.threads)
+        limit_gpu(job.gpus)
+        limit_memory(job.memory)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -116,7 +137,8 @@ class TrialWorker(tune.Trainable):
         except DivergedError as error:
             return self._failed(str(error))
         except Exception as error:
-            return self._failed(_in_a_line(error), traceback.format_exc())
+            reason = as_limit(error, self._job.memory) or _in_a_line(error)
+            return self._failed(reason, traceback.format_exc())
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing with Tune: the study's own checkpoints are the only ones."""
@@ -136,7 +158,7 @@ class TrialWorker(tune.Trainable):
             if resumed:
                 return self._progress(self._trainer)
         self._trainer.run_epoch()
-        folder = self._job.checkpoint(self._number)
+        folder = trial_place(self._job.checkpoints, self._number)
         try:
             save(self._trainer.state_dict(), folder)
         except OSError as error:
@@ -151,7 +173,7 @@ class TrialWorker(tune.Trainable):
             image_size=self._data.image_size,
         )
         trainer = Trainer(model, self._job.recipe, self._data, seed=self._seed, device=self._device)
-        folder = self._job.checkpoint(self._number)
+        folder = trial_place(self._job.checkpoints, self._number)
         try:
             state = load(folder)
         except CorruptCheckpoint as error:

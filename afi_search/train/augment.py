@@ -56,7 +56,9 @@ def draw_views(
 
 
 def pad_images(images: Tensor, pad: int) -> Tensor:
-    """Surround N x H x W x 3 images with `pad` black pixels on each side."""
+    """Surround N x H x W x 3 images with `pad` black pixels on each side; none: the same images."""
+    if not pad:
+        return images
     return torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
 
 

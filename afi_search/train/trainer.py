@@ -86,7 +86,7 @@ class Trainer:
         self.history: list[EpochResult] = []
         self._seed = seed
         self._data = data
-        self._padded = pad_images(data.train.images.to(device), recipe.pad)
+        self._padded = pad_images(data.train.images.to(device), recipe.pad - data.padding)
         self._labels = data.train.labels.to(device)
         self._validation = data.validation.to(device)
         self._normalise = Normalise(data.mean, data.std, device)

@@ -52,11 +52,16 @@ def conductor_for(
     if not (folder / STUDY_FILE).exists():
         open_study(folder, StudyFile("study", "", "", file, {}, storage))
     ledger = Ledger.create(folder, "study", file.objectives, file.search.seed, storage)
-    space, costs = Space(file), _costs(file.model_dump_json(exclude={"presets"}))
-    pruner = make_pruner(file.search.pruner, file.recipe.epochs)
+    space, costs = Space(file), conductor_costs(file)
+    pruner = make_pruner(file)
     return ledger, Conductor(
         ledger, file, Proposer(space, costs, file.objectives), pruner, **others
     )
+
+
+def conductor_costs(file: SpaceFile) -> SpaceCosts:
+    """The costs of a file's space, measured once."""
+    return _costs(file.model_dump_json(exclude={"presets"}))
 
 
 @lru_cache

@@ -10,13 +10,14 @@ from afi_search.data import Dataset, split
 from afi_search.search.worker import Job, SharedSplit, TrialWorker
 from afi_search.space import Recipe
 from afi_search.train import load
+from afi_search.train.augment import pad_images
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
 
 
 @pytest.fixture
 def data(digits: Dataset) -> SharedSplit:
-    return SharedSplit(split(digits, train_subset=32, validation_subset=20))
+    return SharedSplit(split(digits, train_subset=32, validation_subset=20), RECIPE.pad)
 
 
 def begin(folder: Path, data: SharedSplit, recipe: Recipe = RECIPE, **config: Any) -> TrialWorker:
@@ -101,7 +102,9 @@ def test_shared_arrays_are_the_split(digits: Dataset, data: SharedSplit) -> None
     original = split(digits, train_subset=32, validation_subset=20)
     again = data.tensors()
 
-    assert torch.equal(again.train.images, original.train.images)
+    assert torch.equal(again.train.images, pad_images(original.train.images, RECIPE.pad))
+    assert torch.equal(again.train.labels, original.train.labels)
+    assert torch.equal(again.validation.images, original.validation.images)
     assert torch.equal(again.validation.labels, original.validation.labels)
     for fact in ("num_classes", "image_size", "mean", "std", "mirror_safe"):
         assert getattr(again, fact) == getattr(original, fact)

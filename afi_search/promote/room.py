@@ -9,7 +9,7 @@ from afi_search.errors import UserError
 from afi_search.search.engine import Node
 
 
-class PlaceError(UserError):
+class NoRoom(UserError):
     """There is no room for the workers that are asked for."""
 
 
@@ -49,14 +49,14 @@ def plan_place(nodes: Sequence[Node], workers: int | None) -> Place:
         workers: as asked; all GPUs, or one CPU process, where nobody asks.
 
     Raises:
-        PlaceError: there are fewer GPUs or cores than workers.
+        NoRoom: there are fewer GPUs or cores than workers.
     """
     on_gpu = any(node.gpus for node in nodes)
     hosts = [node for node in nodes if node.gpus] if on_gpu else nodes
     most = _room(hosts, 1, on_gpu)
     workers = workers or (most if on_gpu else 1)
     if not 1 <= workers <= most:
-        raise PlaceError(
+        raise NoRoom(
             f"--workers {workers}: there is room for {most} here, one a "
             f"{'GPU, each with a CPU core' if on_gpu else 'CPU core'}"
         )

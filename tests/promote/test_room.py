@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afi_search.promote.place import Place, PlaceError, plan_place
+from afi_search.promote.room import NoRoom, Place, plan_place
 from afi_search.search.engine import Node
 
 NODES = st.lists(st.builds(Node, st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=5)
@@ -33,7 +33,7 @@ def test_workers_get_the_most_cores_with_which_all_have_room(
 def test_what_is_planned_fits_on_the_nodes(nodes: list[Node], workers: int) -> None:
     try:
         place = plan_place(nodes, workers)
-    except PlaceError:
+    except NoRoom:
         return
     on = [
         min(node.cpus // place.cores, node.gpus) if place.on_gpu else node.cpus // place.cores
@@ -55,5 +55,5 @@ def test_what_is_planned_fits_on_the_nodes(nodes: list[Node], workers: int) -> N
 def test_more_workers_than_there_is_room_for_are_told(
     nodes: list[Node], workers: int | None, message: str
 ) -> None:
-    with pytest.raises(PlaceError, match=message):
+    with pytest.raises(NoRoom, match=message):
         plan_place(nodes, workers)

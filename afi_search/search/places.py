@@ -1,0 +1,83 @@
+"""Where a study's checkpoints lie: in its folder, or below a URL that a whole cluster reaches."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import fsspec
+
+from afi_search.errors import UserError, did_you_mean
+
+IN_THE_FOLDER = "checkpoints"
+
+
+class PlaceError(UserError):
+    """A place that cannot hold checkpoints."""
+
+
+def check_url(url: str | None) -> str:
+    """Return what `--checkpoints` gives, a local folder as an absolute path.
+
+    Returns:
+        The URL; where there is none, the name of the folder inside the study's.
+
+    Raises:
+        PlaceError: nothing can be kept there, or the URL holds a password.
+    """
+    if url is None:
+        return IN_THE_FOLDER
+    protocol, separator, _ = url.partition("://")
+    if not separator:
+        return str(Path(url).expanduser().absolute())
+    if urlsplit(url).password is not None:
+        raise PlaceError(
+            f"--checkpoints {protocol}://...: leave the password out, it would be written into "
+            f"study.yaml; the file system's own settings or environment hold it"
+        )
+    if protocol == "memory":
+        raise PlaceError(f"--checkpoints {url}: one process's memory is no place for checkpoints")
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ValueError:
+        known = fsspec.available_protocols()
+        raise PlaceError(
+            f"--checkpoints {url}: there is no file system {protocol!r}."
+            f"{did_you_mean(protocol, known)} Like: file:///shared/folder, s3://bucket/folder"
+        ) from None
+    except ImportError as error:
+        raise PlaceError(f"--checkpoints {url}: {error}") from None
+    return url.rstrip("/")
+
+
+def place_for(checkpoints: str, study: str) -> str:
+    """Return a new study's own place: no other study, of whatever name, has it below that URL."""
+    if checkpoints == IN_THE_FOLDER:
+        return checkpoints
+    return f"{checkpoints}/{study}-{secrets.token_hex(4)}"
+
+
+def is_below(place: str, checkpoints: str) -> bool:
+    """Whether a study's place is one that `place_for` gives for that URL."""
+    return checkpoints in (place, place.rpartition("/")[0])
+
+
+def place_of(folder: Path, checkpoints: str) -> str:
+    """Return the folder or URL of all checkpoints of the study that lies in `folder` now."""
+    return str((folder / checkpoints).resolve()) if checkpoints == IN_THE_FOLDER else checkpoints
+
+
+def trial_place(place: str, number: int) -> str:
+    """Return the folder or URL of a trial's checkpoints."""
+    return f"{place}/{number:05d}"
+
+
+def size_of(place: str) -> int:
+    """Return the bytes of all files below a folder or fsspec URL; 0 where there is none."""
+    filesystem, folder = fsspec.core.url_to_fs(place)
+    filesystem.invalidate_cache()
+    try:
+        return int(filesystem.du(folder))
+    except FileNotFoundError:
+        return 0
