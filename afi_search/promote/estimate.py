@@ -39,7 +39,7 @@ class Needs:
     Attributes:
         seconds: for the epochs that are left.
         memory: bytes a worker.
-        disk: bytes of the checkpoints that are kept and the exported weights.
+        disk: bytes of the checkpoints, at the most, and of the exported weights.
     """
 
     seconds: float
@@ -65,7 +65,8 @@ def needs(
     testing = min(probe.model_speed / FORWARD_SHARE, probe.loader_speed)
     epoch = (train / training + validation / testing) / workers
     copies = 2 + averages  # weights, momentum, and the average
-    disk = probe.weights * _BYTES * (KEPT * copies + 1)
+    checkpoints = KEPT + 1  # the new one is whole before the oldest goes
+    disk = probe.weights * _BYTES * (checkpoints * copies + 1)
     return Needs(epochs * epoch, probe.memory, disk)
 
 
@@ -74,8 +75,9 @@ def describe(probe: Probe, needed: Needs, *, workers: int, epochs: int) -> str:
     device = "GPU" if probe.on_gpu else "process"
     slower = probe.loader_speed < _BINDS_BELOW * probe.model_speed
     binds = "the loader binds: give it more CPU cores" if slower else "the model binds"
+    trainings = f"{epochs} epoch{'s' if epochs > 1 else ''}"
     return (
-        f"{epochs} epochs on {workers} {'GPUs' if probe.on_gpu else 'CPU processes'}: about "
+        f"{trainings} on {workers} {'GPUs' if probe.on_gpu else 'CPU processes'}: about "
         f"{duration(needed.seconds)}, {_giga(needed.memory)} of memory a {device}, "
         f"{_giga(needed.disk)} of disk. Measured for one {device}: the model "
         f"{probe.model_speed:,.0f} images/s, its loader "

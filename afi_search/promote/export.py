@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from afi_search.errors import exits_on_mistake
+from afi_search.errors import UserError, exits_on_mistake
 from afi_search.promote.model import FACTS, Model, ModelError
 from afi_search.promote.model import load as load_model
 from afi_search.promote.portable import write_exported, write_onnx
@@ -72,7 +72,7 @@ def read_checkpoint(place: str) -> Model:
         number = int(folder.name)
         state = load_file(place) if is_file else trial_state(study, number)
         return trial_model(study, Ledger.open(study), number, state)
-    found = load_file(place) if is_file else load(place) or load(f"{place}/{IN_THE_FOLDER}")
+    found = _last_state(place, is_file)
     if found is None:
         raise ModelError(
             f"{place}: there is no checkpoint in it; name a folder like STUDY/promote/NAME or "
@@ -84,3 +84,12 @@ def read_checkpoint(place: str) -> Model:
             f"the study's checkpoints lie"
         )
     return promoted_model(found)
+
+
+def _last_state(place: str, is_file: bool) -> dict[str, Any] | None:
+    try:
+        return load_file(place) if is_file else load(place) or load(f"{place}/{IN_THE_FOLDER}")
+    except UserError:
+        raise
+    except Exception as error:  # each file system has its own
+        raise ModelError(f"{place}: cannot be read: {error}") from None

@@ -158,6 +158,11 @@ def is_readable(path: Path) -> bool:
         return True
     if head == _PNG and _PNG_END in tail[-16:]:
         return True
+    return is_decodable(path)
+
+
+def is_decodable(path: Path) -> bool:
+    """Return whether a file can be decoded as an image."""
     try:
         decode_image(str(path), mode=ImageReadMode.RGB)
     except RuntimeError:

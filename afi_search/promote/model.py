@@ -177,18 +177,19 @@ def read_image(path: str | Path) -> Tensor:
     """
     try:
         pixels: Tensor = decode_image(str(path), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
+    except RuntimeError:
         if not Path(path).is_file():
             raise ModelError(f"{path}: there is no such image file") from None
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{path}: cannot be read as an image: {reason}") from None
+        raise ModelError(
+            f"{path}: is no whole image; JPEG, PNG, WebP and GIF can be read"
+        ) from None
     return pixels
 
 
 def _read_facts(path: Path) -> Facts:
     try:
         return Facts.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ModelError(
             f"{path.parent}: is no model's folder; there is no {FACTS} in it"
         ) from None

@@ -12,15 +12,12 @@ from afi_search.space import Architecture
 from afi_search.space.checks import IMAGENET_SIZE
 
 
-def promoted_model(
-    state: dict[str, Any], facts: dict[str, Any] | None = None, *, skipped: int = 0
-) -> Model:
+def promoted_model(state: dict[str, Any], facts: dict[str, Any] | None = None) -> Model:
     """Return the network of a promotion's checkpoint: the average of the weights, if there is one.
 
     Args:
         state: as the checkpoint has it.
-        facts: of study and machine, for the model card.
-        skipped: images that were left out of the training.
+        facts: of the machine, for the model card.
     """
     identity, last = state["identity"], state["history"][-1]
     recipe = ImageNetRecipe.model_validate(identity["recipe"])
@@ -38,15 +35,15 @@ def promoted_model(
             classes=classes,
             metrics={"validation top-1": last["top1"], "validation top-5": last["top5"]},
             training={
-                **(facts or {}),
+                **state["origin"],
                 "epochs": state["epoch"],
                 "data": {
                     "train images": identity["train_images"],
                     "classes": len(classes),
-                    "images left out": skipped,
                 },
                 "workers by epoch": [epoch["workers"] for epoch in state["history"]],
                 "recipe": recipe.model_dump(mode="json"),
+                **({"facts": facts} if facts else {}),
             },
         ),
     )

@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 from threading import Event, Thread
@@ -29,21 +28,24 @@ from rich.console import Console
 from afi_search.errors import UserError, exits_on_mistake
 from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
+from afi_search.promote.dali import demand_dali
 from afi_search.promote.estimate import describe, needs
 from afi_search.promote.folder import check
 from afi_search.promote.promoted import promoted_model
 from afi_search.promote.recipe import ImageNetRecipe, read_recipe
+from afi_search.promote.room import Place, plan_place
 from afi_search.promote.trainer import demand_same
 from afi_search.promote.worker import Task, make_model, probe, train_worker
 from afi_search.report.files import write_atomically
 from afi_search.report.pareto import front
 from afi_search.search import Ledger
 from afi_search.search.device import describe_device
-from afi_search.search.engine import ray_session
+from afi_search.search.engine import cluster_nodes, demand_shared, ray_session
+from afi_search.search.places import IN_THE_FOLDER, check_url, place_of
 from afi_search.search.study import STUDY_FILE, StudyFile, gather_facts, only_driver
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.checks import IMAGENET_SIZE
-from afi_search.space.schema import Promote
+from afi_search.space.schema import LoaderName, Promote
 from afi_search.train import load
 
 FOLDER = "promote"
@@ -55,31 +57,6 @@ console = Console()
 
 class PromotionError(UserError):
     """A promotion that cannot be begun, or has failed."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a promotion runs.
-
-    Attributes:
-        workers: processes, one a GPU where there are any.
-        cores: CPU cores of each.
-        on_gpu: whether each has a GPU.
-    """
-
-    workers: int
-    cores: int
-    on_gpu: bool
-
-    @property
-    def processes(self) -> int:
-        """Processes that load for each worker; the CPU that trains loads by itself."""
-        return self.cores if self.on_gpu else max(0, min(1, self.cores - 1))
-
-    @property
-    def resources(self) -> dict[str, float]:
-        """What Ray sets aside for each worker."""
-        return {"CPU": self.cores, **({"GPU": 1} if self.on_gpu else {})}
 
 
 @exits_on_mistake
@@ -109,6 +86,9 @@ def promote(
     checkpoints: Annotated[
         str | None, typer.Option(help="Folder or fsspec URL, like s3://bucket/folder.")
     ] = None,
+    loader: Annotated[
+        LoaderName | None, typer.Option(help="Of the images; dali decodes on the GPU.")
+    ] = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out what the scan finds wrong.")
     ] = False,
@@ -124,6 +104,7 @@ def promote(
         "classes": classes,
         "pretrained": pretrained,
         "checkpoints": checkpoints,
+        "loader": loader,
     }
     wanted = wanted.model_copy(update={key: v for key, v in given.items() if v is not None})
     named = [Architecture.parse(text) for text in architecture or ()]
@@ -162,6 +143,9 @@ def promote_study(
             f"--data /data/imagenet"
         )
     recipe = read_recipe(wanted.recipe)
+    if wanted.loader == "dali":
+        demand_dali()
+    below = check_url(wanted.checkpoints)
     chosen = [for_imagenet(a) for a in named] or winners(folder, wanted)
     if name is not None and len(chosen) > 1:
         raise UserError(
@@ -171,23 +155,26 @@ def promote_study(
     images, skipped = check(Path(wanted.data), wanted.classes, skip=skip_broken)
     for path in skipped:
         console.print(f"Left out, as asked: {path}", soft_wrap=True, highlight=False)
+    study = StudyFile.read(folder) if has_study(folder) else None
     with ray_session(address) as dashboard:
-        place = settle_place(workers)
+        place = plan_place(cluster_nodes(), workers)
         for architecture in chosen:
             stem = Path(wanted.recipe).stem
             own = folder / FOLDER / (name or f"{architecture.slug}-{stem}")
             task = Task(
                 architecture,
                 recipe,
-                images.folder.absolute(),
-                tuple(skipped),
-                images.classes,
-                len(images.train),
-                _below(wanted.checkpoints, own),
-                wanted.pretrained,
-                place.cores,
-                place.processes,
-                StudyFile.read(folder).space.imports if has_study(folder) else (),
+                folder=images.folder.absolute(),
+                skipped=tuple(skipped),
+                classes=images.classes,
+                train_images=len(images.train),
+                checkpoints=_checkpoints_of(own, below),
+                pretrained=wanted.pretrained,
+                cores=place.cores,
+                processes=place.processes,
+                loader=wanted.loader,
+                study=study.name if study else "",
+                imports=study.space.imports if study else (),
             )
             console.print(
                 f"Promoting [bold]{architecture}[/] by the recipe {stem}, in {own}. Ray "
@@ -195,15 +182,14 @@ def promote_study(
                 soft_wrap=True,
             )
             with only_driver(own):
-                if not promote_one(task, own, place, len(images.validation), study_of(folder)):
+                if not promote_one(task, own, place, len(images.validation)):
                     return False
     return True
 
 
-def promote_one(
-    task: Task, own: Path, place: Place, validation_images: int, study: dict[str, Any]
-) -> bool:
+def promote_one(task: Task, own: Path, place: Place, validation_images: int) -> bool:
     """Train one architecture to the recipe's end and export it; False when interrupted."""
+    demand_shared(task.checkpoints)
     state = load(task.checkpoints)
     epoch = 0
     if state is not None:
@@ -221,9 +207,9 @@ def promote_one(
     state = load(task.checkpoints)
     if state is None or state["epoch"] < task.recipe.epochs:
         return False
-    facts = {**study, "facts": gather_facts("", describe_device())}
     write_history(own, state["history"])
-    paths = promoted_model(state, facts, skipped=len(task.skipped)).save(own / "model")
+    facts = {name: fact for name, fact in gather_facts("", describe_device()).items() if fact}
+    paths = promoted_model(state, facts).save(own / "model")
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
     return True
 
@@ -246,23 +232,6 @@ def announce(task: Task, place: Place, epochs: int, validation_images: int) -> N
         averages=task.recipe.ema_decay is not None,
     )
     console.print(describe(measured, needed, workers=place.workers, epochs=epochs), soft_wrap=True)
-
-
-def settle_place(workers: int | None) -> Place:
-    """Share out what the Ray session has.
-
-    Raises:
-        PromotionError: there are fewer GPUs or cores than workers.
-    """
-    resources = ray.cluster_resources()
-    gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    workers = workers or gpus or 1
-    there = gpus or cores
-    if workers > there:
-        raise PromotionError(
-            f"--workers {workers}: there are only {there} {'GPUs' if gpus else 'CPU cores'}"
-        )
-    return Place(workers, max(1, cores // workers), gpus > 0)
 
 
 def winners(folder: Path, wanted: Promote) -> list[Architecture]:
@@ -311,11 +280,6 @@ def for_imagenet(architecture: Architecture, wanted: Promote | None = None) -> A
 def has_study(folder: Path) -> bool:
     """Whether a folder is a study's."""
     return (folder / STUDY_FILE).is_file()
-
-
-def study_of(folder: Path) -> dict[str, Any]:
-    """Return what the model card says of the study."""
-    return {"study": StudyFile.read(folder).name} if has_study(folder) else {}
 
 
 def write_history(own: Path, history: list[dict[str, Any]]) -> None:
@@ -375,6 +339,8 @@ def _listening(
                 if ended:
                     return
                 continue
+            except ray.exceptions.RayActorError:
+                return  # the session is over, and the queue with it
             if "failed" in item:
                 failures.append(item["failed"])
                 continue
@@ -409,7 +375,5 @@ def _reason(error: Exception) -> str:
     return f"the training failed {_WORKER_DEATHS + 1} times: {lines[-1].strip()}"
 
 
-def _below(checkpoints: str | None, own: Path) -> str:
-    if checkpoints is None:
-        return str((own / "checkpoints").absolute())
-    return f"{checkpoints.rstrip('/')}/{own.name}"
+def _checkpoints_of(own: Path, below: str) -> str:
+    return place_of(own, below) if below == IN_THE_FOLDER else f"{below}/{own.name}"

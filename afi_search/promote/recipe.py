@@ -41,7 +41,7 @@ class ImageNetRecipe(Strict):
         train_crop: side of the random resized crop.
         eval_resize: the shorter side before the centre crop.
         eval_crop: side of the centre crop.
-        sync_batch_norm: batch norms over all GPUs together.
+        sync_batch_norm: batch norms over all GPUs together; CPU processes keep their own.
         images_per_device: the most images a device takes at once; a larger share of the batch is
             taken in several rounds, whose gradients add up.
         seed: of weights, order and augmentation.

@@ -87,8 +87,8 @@ class ImageTrainer:
         self._shares = shares
         self._identity = identity
         self._steps = shares.steps(images)
-        if recipe.sync_batch_norm and shares.world > 1 and device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if recipe.sync_batch_norm:
+            model = synchronised(model, shares.world, device)
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self._ema = (
             ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
@@ -250,6 +250,14 @@ class ImageTrainer:
     def _sum(self, values: Tensor) -> None:
         if self._shares.world > 1:
             dist.all_reduce(values)
+
+
+def synchronised(model: nn.Module, world: int, device: torch.device) -> nn.Module:
+    """Return a network whose batch norms work over all GPUs together; alone or on CPUs, itself."""
+    if world == 1 or device.type != "cuda":
+        return model
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
 
 
 def make_mix(recipe: ImageNetRecipe, num_classes: int) -> Mix | None:

@@ -16,6 +16,7 @@ from ray.util.queue import Queue
 from torch import nn
 
 from afi_search.nn import build, warm_start
+from afi_search.promote.dali import DaliLoader
 from afi_search.promote.estimate import Probe
 from afi_search.promote.folder import Images, list_images
 from afi_search.promote.loader import Batch, Loader, Shares, TorchvisionLoader, share_out
@@ -23,7 +24,7 @@ from afi_search.promote.recipe import ImageNetRecipe
 from afi_search.promote.trainer import ImageTrainer
 from afi_search.space import Architecture
 from afi_search.space.checks import IMAGENET_SIZE
-from afi_search.space.schema import import_modules
+from afi_search.space.schema import LoaderName, import_modules
 from afi_search.train import DivergedError, load, save, seed_everything
 
 _WARM_UP, _STEPS = 2, 3
@@ -45,6 +46,8 @@ class Task:
         pretrained: weights to start from.
         cores: CPU cores of each worker.
         processes: that load and augment, for each worker.
+        loader: `torchvision` or `dali`.
+        study: the study's name, for the model card; empty without one.
         imports: modules that register a third party's backbones.
     """
 
@@ -58,6 +61,8 @@ class Task:
     pretrained: str | None
     cores: int
     processes: int
+    loader: LoaderName = "torchvision"
+    study: str = ""
     imports: tuple[str, ...] = ()
 
     @property
@@ -68,6 +73,16 @@ class Task:
             "recipe": self.recipe.model_dump(mode="json", exclude={"images_per_device"}),
             "classes": list(self.classes),
             "train_images": self.train_images,
+        }
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a model card says of where the network comes from; it goes into the checkpoint."""
+        return {
+            **({"study": self.study} if self.study else {}),
+            **({"started from": self.pretrained} if self.pretrained else {}),
+            "images left out": len(self.skipped),
+            "loader": self.loader,
         }
 
 
@@ -85,7 +100,7 @@ def train_worker(config: dict[str, Any]) -> None:
     images = list_images(task.folder, task.skipped)
     recipe = task.recipe
     shares = share_out(recipe.batch_size, recipe.images_per_device, rank, world)
-    loader = TorchvisionLoader(images, recipe, shares, task.processes)
+    loader = make_loader(task, images, shares, device)
     trainer = make_trainer(task, images, loader, shares, device)
     state = load(task.checkpoints)
     if state is not None:
@@ -98,7 +113,7 @@ def train_worker(config: dict[str, Any]) -> None:
                 news.put({"failed": str(error)})
             return
         if rank == 0:
-            save(trainer.state_dict(), task.checkpoints)
+            save({**trainer.state_dict(), "origin": task.origin}, task.checkpoints)
             news.put({"history": [asdict(past) for past in trainer.history]})
         ray_train.report({"epoch": epoch.epoch, "top1": epoch.top1, "loss": epoch.loss})
 
@@ -110,7 +125,7 @@ def probe(task: Task, world: int) -> Probe:
     recipe = task.recipe
     shared = share_out(recipe.batch_size, recipe.images_per_device, 0, world)
     alone = Shares(rank=0, world=1, rounds=1, size=shared.size)
-    loader = TorchvisionLoader(images, recipe, alone, task.processes)
+    loader = make_loader(task, images, alone, device)
     loader_speed = measure_loader(loader)
     trainer = make_trainer(task, images, loader, alone, device)
     model_speed = measure_steps(trainer, alone.size, recipe.train_crop, len(task.classes), device)
@@ -130,6 +145,13 @@ def make_model(task: Task) -> nn.Module:
     """Return the network before any training, with weights that the recipe's seed decides."""
     seed_everything(task.recipe.seed)
     return build(task.architecture, num_classes=len(task.classes), image_size=IMAGENET_SIZE)
+
+
+def make_loader(task: Task, images: Images, shares: Shares, device: torch.device) -> Loader:
+    """Return the loader that is asked for."""
+    if task.loader == "dali":
+        return DaliLoader(images, task.recipe, shares, max(1, task.processes), device)
+    return TorchvisionLoader(images, task.recipe, shares, task.processes)
 
 
 def make_trainer(

@@ -147,16 +147,17 @@ def ray_session(address: str | None = None) -> Iterator[str]:
         ray.shutdown()
 
 
+def cluster_nodes() -> list[Node]:
+    """Return the machines of the Ray session."""
+    has = [node["Resources"] for node in _alive()]
+    return [
+        Node(int(of.get("CPU", 0)), int(of.get("GPU", 0)), of.get("memory", math.inf)) for of in has
+    ]
+
+
 def cluster_capacity(search: Search) -> Capacity:
     """Share out what the Ray session has."""
-    has = [node["Resources"] for node in _alive()]
-    return plan_capacity(
-        search,
-        [
-            Node(int(of.get("CPU", 0)), int(of.get("GPU", 0)), of.get("memory", math.inf))
-            for of in has
-        ],
-    )
+    return plan_capacity(search, cluster_nodes())
 
 
 def demand_shared(place: str) -> None:

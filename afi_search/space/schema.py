@@ -18,6 +18,7 @@ from afi_search.space.recipe import Positive, Recipe, Strict
 Objective = Literal["accuracy", "macs", "params", "memory", "latency"]
 SamplerName = Literal["tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid"]
 PrunerName = Literal["none", "asha", "hyperband", "median", "mo-asha"]
+LoaderName = Literal["torchvision", "dali"]
 
 NONE = "none"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
@@ -261,6 +262,7 @@ class Promote(Strict):
         recipe: `paper`, `modern`, or a recipe file of your own.
         pretrained: torchvision's weights of the plain backbone, to start from where shapes allow.
         checkpoints: folder or fsspec URL of the checkpoints; the study's folder otherwise.
+        loader: of the images: `torchvision` on the CPU, or `dali`, on the GPU where there is one.
     """
 
     backbone: BackboneName | None = None
@@ -271,6 +273,7 @@ class Promote(Strict):
     recipe: str = "paper"
     pretrained: str | None = None
     checkpoints: str | None = None
+    loader: LoaderName = "torchvision"
 
 
 class Preset(Strict):

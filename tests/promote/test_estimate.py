@@ -10,7 +10,7 @@ def test_time_is_training_and_testing_over_all_workers() -> None:
 
     assert needed.seconds == 10 * (1000 / 100 + 300 / 300) / 2
     assert needed.memory == 2 * 10**9
-    assert needed.disk == 4 * 10**6 * (2 * 2 + 1)
+    assert needed.disk == 4 * 10**6 * (3 * 2 + 1)
 
 
 def test_the_slower_of_model_and_loader_counts() -> None:
@@ -18,7 +18,7 @@ def test_the_slower_of_model_and_loader_counts() -> None:
     needed = needs(slow, workers=1, epochs=1, train=100, validation=50, averages=True)
 
     assert needed.seconds == 100 / 50 + 50 / 50
-    assert needed.disk == 4 * (2 * 3 + 1)
+    assert needed.disk == 4 * (3 * 3 + 1)
     assert "the loader binds" in describe(slow, needed, workers=1, epochs=1)
 
 
@@ -30,7 +30,7 @@ def test_the_sentence_says_speeds_time_memory_and_disk() -> None:
         "90 epochs on 8 GPUs",
         " h ",
         "2.00 GB",
-        "0.02 GB",
+        "0.03 GB",
         "100 images/s",
         "1,000 images/s",
     ):

@@ -91,6 +91,9 @@ def test_a_grey_png_is_read_as_rgb(tmp_path: Path) -> None:
 def test_mistakes_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nowhere: is no model's folder"):
         load(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match=r"file: is no model's folder"):
+        load(tmp_path / "file")
     trained("resnet20").save(tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:1000])
@@ -118,7 +121,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_image_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("no image")
-    with pytest.raises(ModelError, match=r"a\.jpg: cannot be read as an image"):
+    with pytest.raises(ModelError, match=r"a\.jpg: is no whole image"):
         read_image(tmp_path / "a.jpg")
     with pytest.raises(ModelError, match=r"b\.jpg: there is no such image"):
         read_image(tmp_path / "b.jpg")

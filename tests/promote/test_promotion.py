@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 import torchvision
@@ -204,6 +205,28 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_a_worker_that_is_killed_is_started_again(pictures: Path, tmp_path: Path) -> None:
+    recipe = recipe_file(tmp_path, epochs=20)
+    arguments = [str(tmp_path), "--data", str(pictures), "--classes", "3", "--recipe", recipe]
+    arguments += ["--architecture", "shufflenetv2", "--workers", "1", "--name", "p"]
+    process = start(arguments)
+    own = tmp_path / "promote" / "p"
+    wait_for(own / "checkpoints" / "epoch-000002.pt", process)
+    worker = next(
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "RayTrainWorker" in " ".join(child.cmdline())
+    )
+    worker.kill()
+    output, _ = process.communicate(timeout=500)
+
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    assert list(pd.read_csv(own / "history.csv")["epoch"]) == list(range(1, 21))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ctrl_c_ends_cleanly(pictures: Path, tmp_path: Path) -> None:
     recipe = recipe_file(tmp_path, epochs=100_000)
     arguments = [str(tmp_path), "--data", str(pictures), "--classes", "3", "--recipe", recipe]
@@ -221,28 +244,33 @@ def test_ctrl_c_ends_cleanly(pictures: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_real_images_on_two_workers_killed_in_the_middle(imagenette: Path, tmp_path: Path) -> None:
-    """AFI-ResNet-50: the loss falls, kill -9 costs no finished epoch, one worker can go on."""
-    recipe = recipe_file(tmp_path, epochs=4, batch=40, rate=0.02, average="0.9")
+def test_real_images_on_two_workers_then_one_then_two_killed_in_between(
+    imagenette: Path, tmp_path: Path
+) -> None:
+    """AFI-ResNet-50: the loss falls, kill -9 costs no finished epoch, workers may go and come."""
+    recipe = recipe_file(tmp_path, epochs=5, batch=40, rate=0.02, average="0.9")
     arguments = [str(tmp_path), "--data", str(imagenette), "--classes", "10", "--recipe", recipe]
     arguments += ["--architecture", "resnet50(base-r4)", "--name", "p", "--workers"]
     own = tmp_path / "promote" / "p"
 
-    first = start([*arguments, "2"])
-    wait_for(own / "checkpoints" / "epoch-000002.pt", first)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    for workers, until in (("2", 1), ("1", 3)):
+        killed = start([*arguments, workers])
+        wait_for(own / "checkpoints" / f"epoch-{until:06d}.pt", killed)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
 
-    second = start([*arguments, "1"])
-    output, _ = second.communicate(timeout=900)
-    assert second.returncode == 0, output
-    assert "Going on after epoch 2 of 4" in output or "Going on after epoch 3 of 4" in output
+    last = start([*arguments, "2"])
+    output, _ = last.communicate(timeout=900)
+    assert last.returncode == 0, output
+    assert "Going on after epoch 3 of 5" in output or "Going on after epoch 4 of 5" in output
     history = pd.read_csv(own / "history.csv")
-    assert list(history["epoch"]) == [1, 2, 3, 4]
-    assert list(history["workers"]) in ([2, 2, 1, 1], [2, 2, 2, 1])
+    assert list(history["epoch"]) == [1, 2, 3, 4, 5]
+    workers_by_epoch = list(history["workers"])
+    assert workers_by_epoch in ([2, 1, 1, 2, 2], [2, 2, 1, 2, 2], [2, 1, 1, 1, 2], [2, 2, 1, 1, 2])
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
     model = afi_search.load(own / "model")
+    assert model.facts.training["workers by epoch"] == workers_by_epoch
     from_checkpoint = read_checkpoint(str(own))
     picture = next((imagenette / "val").glob("*/*.JPEG"))
     pixels = model.facts.preprocessing(decode_image(str(picture), mode=ImageReadMode.RGB))

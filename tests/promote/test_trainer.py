@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from afi_search.nn import build
@@ -14,7 +15,7 @@ from afi_search.promote.folder import list_images
 from afi_search.promote.loader import Batch, Shares, TorchvisionLoader, share_out
 from afi_search.promote.promoted import promoted_model
 from afi_search.promote.recipe import ImageNetRecipe
-from afi_search.promote.trainer import ImageTrainer
+from afi_search.promote.trainer import ImageTrainer, synchronised
 from afi_search.space import Architecture
 from afi_search.train import CheckpointMismatch, DivergedError, load, save, seed_everything
 
@@ -190,6 +191,75 @@ def test_a_loss_that_is_no_number_ends_it() -> None:
         plain_trainer(linear, 24, 1).run_epoch()
 
 
+def test_batch_norms_are_synchronised_between_gpus_and_keep_their_weights() -> None:
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    names = list(tiny_network().state_dict())
+    converted = synchronised(tiny_network(), 2, gpu)
+
+    assert [type(module) for module in converted.modules()].count(nn.SyncBatchNorm) == 1
+    assert list(converted.state_dict()) == names
+    for world, device in ((1, gpu), (2, cpu)):
+        left = synchronised(tiny_network(), world, device)
+        assert not any(isinstance(module, nn.SyncBatchNorm) for module in left.modules())
+
+
+def test_bf16_trains_and_keeps_the_weights_in_full(pictures: Path) -> None:
+    trainer = trainer_for(pictures, precision="bf16")
+    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
+    full = trainer_for(pictures)
+    losses = trainer.run_epoch().loss, full.run_epoch().loss
+
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    for name, parameter in trainer.model.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert not torch.equal(parameter, before[name])
+
+
+def train_part(rank: int, world: int, folder: Path, store: Path) -> None:
+    """Train two epochs without batch norms as one of `world` processes; the first one saves."""
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    images = list_images(folder)
+    recipe = ImageNetRecipe.model_validate({**SMALL, "mixup": 0, "cutmix": 0})
+    shares = share_out(recipe.batch_size, 3, rank, world)
+    assert shares.rounds == 4 // world
+    seed_everything(recipe.seed)
+    trainer = ImageTrainer(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3)),
+        recipe,
+        TorchvisionLoader(images, recipe, shares, 0),
+        shares,
+        images=len(images.train),
+        num_classes=3,
+        identity={},
+        device=torch.device("cpu"),
+    )
+    trainer.run_epoch()
+    trainer.run_epoch()
+    if rank == 0:
+        save(trainer.state_dict(), str(folder / f"of-{world}"))
+    if world > 1:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_in_rounds_train_as_one_does(pictures: Path, tmp_path: Path) -> None:
+    train_part(0, 1, pictures, tmp_path / "store")
+    torch.multiprocessing.spawn(train_part, (2, pictures, tmp_path / "store"), nprocs=2)
+    one, two = (load(str(pictures / f"of-{world}")) for world in (1, 2))
+
+    assert one is not None and two is not None
+    for part in ("model", "ema"):
+        for name, tensor in one[part].items():
+            assert torch.allclose(two[part][name], tensor, atol=1e-5), name
+    for alone, shared in zip(one["history"], two["history"], strict=True):
+        assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+        assert (shared["top1"], shared["top5"]) == (alone["top1"], alone["top5"])
+        assert (alone["workers"], shared["workers"]) == (1, 2)
+
+
 def test_what_is_promoted_is_the_average_with_its_facts() -> None:
     architecture = Architecture.parse("resnet50(base-r4)")
     recipe = ImageNetRecipe(epochs=2, ema_decay=0.9)
@@ -206,14 +276,17 @@ def test_what_is_promoted_is_the_average_with_its_facts() -> None:
         "model": model.state_dict(),
         "ema": average.state_dict(),
         "history": [{**epoch, "workers": 2}, epoch],
+        "origin": {"study": "s", "images left out": 3},
     }
-    promoted = promoted_model(state, {"study": "s"}, skipped=3)
+    promoted = promoted_model(state, {"torch": "2"})
 
     assert promoted.architecture == architecture
     assert promoted.facts.classes == ("cat", "dog")
     assert promoted.facts.metrics == {"validation top-1": 0.5, "validation top-5": 0.75}
     assert promoted.facts.training["workers by epoch"] == [2, 4]
     assert promoted.facts.training["study"] == "s"
+    assert promoted.facts.training["images left out"] == 3
+    assert promoted.facts.training["facts"] == {"torch": "2"}
     weight = promoted.module.state_dict()["fc.weight"]
     assert torch.equal(weight, average.state_dict()["fc.weight"])
     assert not torch.equal(weight, model.state_dict()["fc.weight"])
