@@ -13,8 +13,8 @@ from rich.table import Table
 
 from afi_search.data import get_source, trained_images
 from afi_search.errors import exits_on_mistake
-from afi_search.run import choose_preset
-from afi_search.search.checks import CHECKS, demand_feasible
+from afi_search.run import choose_preset, settle_latencies
+from afi_search.search.checks import CHECKS, demand_feasible, figure
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.device import describe_device
 from afi_search.search.estimate import images_per_second
@@ -33,8 +33,15 @@ def inspect_space(
     searched = Space(load_space_file(space, choose_preset(space, preset), CHECKS))
     file = searched.file
     source = get_source(file.data.name)
-    costs = SpaceCosts(searched, num_classes=source.num_classes, image_size=source.image_size)
-    limits = ", ".join(f"{name} <= {limit:,}" for name, limit in file.constraints if limit)
+    costs = SpaceCosts(
+        searched,
+        num_classes=source.num_classes,
+        image_size=source.image_size,
+        latencies=settle_latencies(searched, source),
+    )
+    limits = ", ".join(
+        f"{name} <= {figure(name, limit)}" for name, limit in file.constraints.limits().items()
+    )
     share = costs.feasible / searched.size
     console.print(
         f"[bold]{searched.size:,}[/] architectures, [bold]{costs.feasible:,}[/] of them "
@@ -46,7 +53,9 @@ def inspect_space(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
-    for heading in ("MACs/image", "parameters", "paper G", "MACs of a trial", "time of a trial"):
+    asked = [cost for cost in ("memory", "latency") if file.asks_for(cost)]
+    headings = ("MACs/image", "parameters", "paper G", *asked, "MACs of a trial", "time of a trial")
+    for heading in headings:
         table.add_column(heading, justify="right")
     shown = named(searched, costs)
     for name, architecture in shown.items():
@@ -58,6 +67,7 @@ def inspect_space(
             f"{cost.macs / 1e6:.1f}M",
             f"{cost.params:,}",
             f"{cost.paper_gflops:.2f}",
+            *(figure(name, getattr(cost, name)) for name in asked),
             f"{3 * cost.macs * seen:.1e}",
             duration(seen / speed),
         )

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.panel import Panel
 
-from afi_search.data import DataUnavailable, get_source, locate, read, split
+from afi_search.data import DataUnavailable, Source, get_source, locate, read, split
 from afi_search.errors import exits_on_mistake
 from afi_search.promote.confirm import confirm_study
 from afi_search.promote.promotion import promote_study
@@ -32,11 +32,12 @@ from afi_search.search.costs import SpaceCosts
 from afi_search.search.device import describe_device
 from afi_search.search.engine import cluster_capacity, demand_shared, ray_session, run_trials
 from afi_search.search.kept import Keeper, disk_use
+from afi_search.search.latencies import Latencies, measure_space
 from afi_search.search.places import check_url, place_of, size_of
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.search.screen import Screen
-from afi_search.search.storage import SQLITE, check_storage, only_client
+from afi_search.search.storage import JOURNAL, check_storage, only_client
 from afi_search.search.study import (
     StudyFile,
     gather_facts,
@@ -77,8 +78,8 @@ def run(
     ] = None,
     storage: Annotated[
         str,
-        typer.Option(help="Of the ledger: 'sqlite', 'journal' or postgresql://USER@HOST/DATABASE."),
-    ] = SQLITE,
+        typer.Option(help="Of the ledger: 'journal', 'sqlite' or postgresql://USER@HOST/DATABASE."),
+    ] = JOURNAL,
     checkpoints: Annotated[
         str | None,
         typer.Option(
@@ -99,10 +100,6 @@ def run(
     if name is not None and file.data.name != loaded.data.name:
         name = f"{name}-{file.data.name}"
     searched = Space(file)
-    source = get_source(file.data.name)
-    costs = SpaceCosts(searched, num_classes=source.num_classes, image_size=source.image_size)
-    demand_feasible(space, costs)
-
     asked = StudyFile(
         name=name or study_name(file, chosen),
         preset=chosen or "",
@@ -115,13 +112,24 @@ def run(
         checkpoints=check_url(checkpoints),
     )
     folder = studies / asked.name
+    source = get_source(file.data.name)
+    latencies = settle_latencies(searched, source, folder)
+    costs = SpaceCosts(
+        searched,
+        num_classes=source.num_classes,
+        image_size=source.image_size,
+        latencies=latencies,
+    )
+    demand_feasible(space, costs)
     with only_driver(folder), only_client(asked.storage, asked.name):
         study = open_study(folder, asked)
+        if latencies is not None:
+            latencies.write(folder)
         ledger = Ledger.create(folder, study.name, file.objectives, file.search.seed, study.storage)
         announce(study, searched, costs)
         place = place_of(folder, study.checkpoints)
         keeper = Keeper(place, file.objectives, ledger.trials())
-        with Screen(console, file.search.trials, ledger.trials()) as screen:
+        with Screen(console, file.search.trials, ledger.trials(), file.costs) as screen:
 
             def changed(trial: FrozenTrial) -> None:
                 keeper.changed(trial)
@@ -131,7 +139,7 @@ def run(
                 ledger,
                 file,
                 Proposer(searched, costs, file.objectives),
-                make_pruner(file.search.pruner, file.recipe.epochs),
+                make_pruner(file),
                 changed,
             )
             finished = True
@@ -193,6 +201,22 @@ def settle_data(file: SpaceFile, folder: str | None) -> SpaceFile:
     return file.model_copy(update={"data": file.data.model_copy(update=fallback)})
 
 
+def settle_latencies(space: Space, source: Source, folder: Path | None = None) -> Latencies | None:
+    """Return the latencies that a study has, or measure them; None where nobody asks for any.
+
+    Raises:
+        LatencyError: they cannot be measured or read.
+    """
+    if not space.file.asks_for("latency"):
+        return None
+    latencies = None if folder is None else Latencies.read(folder)
+    if latencies is None:
+        with console.status("Measuring latency") as status:
+            latencies = measure_space(space, source, status.update)
+    console.print(f"Latency: on {latencies.device}.")
+    return latencies
+
+
 def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:
     """Say what is going to be done."""
     search = study.space.search
@@ -238,8 +262,11 @@ def report(ledger: Ledger, study: StudyFile, folder: Path) -> None:
     console.print(front_table(records, info))
     if study.note:
         console.print(f"What these numbers are good for: {study.note}")
+    rejected = len(ledger.rejected())
     console.print(
-        f"{len(records)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+        f"{len(records)} trials: "
+        + ", ".join(f"{n} {state}" for state, n in counts.items())
+        + (f"; {rejected} architectures were too dear to try" if rejected else "")
     )
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
     place = place_of(folder, study.checkpoints)

@@ -43,7 +43,7 @@ def ours(space: Space, costs: SpaceCosts, search: Search) -> Conductor:
         Ledger(study, storage),
         file,
         Proposer(Space(file), costs, file.objectives),
-        make_pruner(search.pruner, file.recipe.epochs),
+        make_pruner(file),
     )
 
 

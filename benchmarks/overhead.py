@@ -103,7 +103,7 @@ def ours(sampler: str) -> Callable[[int, Path, Capacity], Callable[[], object]]:
             ledger,
             file,
             Proposer(space, costs, file.objectives),
-            make_pruner(file.search.pruner, REPORTS),
+            make_pruner(file),
         )
         worker = tune.with_resources(Idle, {"cpu": 1})
         return lambda: run_workers(conductor, worker, capacity.concurrency)

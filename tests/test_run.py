@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -20,51 +14,7 @@ from afi_search.run import choose_preset, settle_data
 from afi_search.search import Ledger
 from afi_search.space import Space
 from afi_search.train import load
-
-SPACE = """
-backbone: resnet20
-stages:
-  all: {width: [off, base, B], ratio: [4], scorer: [block, stage]}
-data: {name: digits, train_subset: 64, validation_subset: 40}
-recipe: {epochs: 4, batch_size: 32, lr: 0.05}
-search:
-  trials: 5
-  concurrency: 1
-  pruner: {name: mo-asha, grace: 1, reduction: 2, peers: 3}
-  first: [resnet20]
-"""
-
-
-class Driver:
-    """A driver process of its own, with its output in a file."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.log = folder / f"{time.monotonic_ns()}.log"
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "afi_search.run", *arguments],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"},
-            )
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text()
-
-    def wait_for(self, pattern: str) -> None:
-        deadline = time.monotonic() + 200
-        while not re.search(pattern, self.output):
-            assert self.process.poll() is None, self.output
-            assert time.monotonic() < deadline, self.output
-            time.sleep(0.05)
-
-    def end(self, timeout: float = 200) -> int:
-        try:
-            return self.process.wait(timeout)
-        finally:
-            self.process.kill()
+from tests.driver import SPACE, Driver
 
 
 @pytest.fixture
@@ -130,8 +80,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(folder: Path) -> None:
 def test_a_killed_worker_costs_no_finished_epoch(folder: Path) -> None:
     driver = Driver(folder, "tiny.yaml")
     driver.wait_for(r"trial 0 .*epoch 2/4")
-    children = psutil.Process(driver.process.pid).children(recursive=True)
-    workers = [child for child in children if "ResourceTrainable" in " ".join(child.cmdline())]
+    workers = driver.descendants("ResourceTrainable")
     assert workers
     for worker in workers:
         worker.kill()

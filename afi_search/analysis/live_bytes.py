@@ -6,9 +6,11 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import Tensor, UntypedStorage
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from afi_search.cost.memory import storage_id
 
 
 class LiveBytes(TorchDispatchMode):
@@ -55,8 +57,3 @@ class LiveBytes(TorchDispatchMode):
     def _free(self, storage: int, size: int) -> None:
         self._alive.discard(storage)
         self.now -= size
-
-
-def storage_id(storage: UntypedStorage) -> int:
-    """Return what tells a storage from all others that are alive; addresses do not, on `meta`."""
-    return int(storage._cdata)

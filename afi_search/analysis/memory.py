@@ -12,15 +12,15 @@ Both train with SGD with momentum in float32, and count weights, gradients and m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.analysis.live_bytes import LiveBytes, storage_id
+from afi_search.analysis.live_bytes import LiveBytes
+from afi_search.cost.memory import kept_bytes
 
 MIB = 2**20
 
@@ -90,7 +90,7 @@ def _measured(run: _Run, peak: Callable[[Callable[[], None]], int]) -> Memory:
         run.loss()
     run.forget()
     run.infer()
-    return Memory(training=training, testing=peak(run.infer), kept=kept())
+    return Memory(training=training, testing=peak(run.infer), kept=kept.total())
 
 
 class _Run:
@@ -135,22 +135,3 @@ class _Run:
     def infer(self) -> None:
         with torch.no_grad():
             self.model.eval()(self.images)
-
-
-@contextmanager
-def kept_bytes(model: nn.Module) -> Iterator[Callable[[], int]]:
-    """Within it, note what is kept for a backward pass; yields a function that sums it up.
-
-    The model's own weights and buffers do not count, and memory that tensors share counts once.
-    """
-    own = {storage_id(t.untyped_storage()) for t in [*model.parameters(), *model.buffers()]}
-    kept = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage_id(storage) not in own:
-            kept[storage_id(storage)] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield lambda: sum(storage.nbytes() for storage in kept.values())

@@ -226,8 +226,8 @@ def _train(
 
     seeds = fresh_seeds(file.search.seed, wanted.seeds)
     proposer = ListedProposer(origins, seeds, cost)
-    with Screen(console, file.search.trials, ledger.trials()) as screen:
-        pruner = make_pruner(file.search.pruner, file.recipe.epochs)
+    with Screen(console, file.search.trials, ledger.trials(), file.costs) as screen:
+        pruner = make_pruner(file)
         conductor = Conductor(ledger, file, proposer, pruner, screen.changed)
         if not conductor.has_next:
             return True

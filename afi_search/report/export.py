@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas import DataFrame
 
+from afi_search.cost import Cost
+from afi_search.report.axis import costs_of
 from afi_search.report.files import write_atomically
 from afi_search.report.front_page import front_html
 from afi_search.report.info import (
     ACCURACY_CONVENTION,
+    LATENCY_CONVENTION,
     MACS_CONVENTION,
+    MEMORY_CONVENTION,
     PAPER_ACCURACY_CONVENTION,
     PAPER_FLOPS_CONVENTION,
     PARAMS_CONVENTION,
@@ -34,6 +39,8 @@ FRONT_COLUMNS = (
     "macs",
     "params",
     "paper_gflops",
+    "memory",
+    "latency",
     "epochs",
     "seed",
     "seconds",
@@ -55,7 +62,7 @@ def write_report(records: DataFrame, info: StudyInfo, folder: Path) -> list[Path
         ValueError: a column of `records` is missing.
         UnknownBackbone: the study's backbone is not registered.
     """
-    marks = landmarks(info)
+    marks = landmarks(info, records)
     contents: dict[str, str | bytes] = {
         "front.csv": front_csv(records),
         "front.json": front_json(records, info, marks),
@@ -82,7 +89,8 @@ def trials_csv(records: DataFrame) -> str:
 
 def front_json(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
     """Return the front with its conventions, the study's facts and the landmarks as JSON."""
-    reference = reference_point(marks, info)
+    costs = costs_of(records)
+    reference = reference_point(marks, info, costs)
     states = records["state"].value_counts()
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -91,14 +99,17 @@ def front_json(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
             "macs": MACS_CONVENTION,
             "params": PARAMS_CONVENTION,
             "paper_gflops": PAPER_FLOPS_CONVENTION,
+            "memory": MEMORY_CONVENTION,
+            "latency": LATENCY_CONVENTION,
             "paper.top1": PAPER_ACCURACY_CONVENTION,
-            "hypervolume": "accuracy x MACs dominated by the front, up to the reference point: "
-            "the accuracy of guessing, and twice the MACs of the (dearest) plain backbone",
+            "hypervolume": f"accuracy x {' x '.join(costs)} dominated by the front, up to the "
+            "reference point: the accuracy of guessing, and twice what the (dearest) plain "
+            "backbone costs; null where that is not known",
         },
         "study": info.as_dict(),
         "trials": {"total": len(records), **{str(name): int(n) for name, n in states.items()}},
         "hypervolume": hypervolume(records, reference),
-        "reference": {"accuracy": reference[0], "macs": reference[1]},
+        "reference": dict(zip(("accuracy", *costs), reference, strict=True)),
         "plain": [{"architecture": name, **_cost(cost)} for name, cost in marks.plain.items()],
         "front": front(records)[[*FRONT_COLUMNS, "curve"]].to_dict("records"),
         "paper": [
@@ -130,5 +141,5 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _cost(cost: Any) -> dict[str, Any]:
-    return {"macs": cost.macs, "params": cost.params, "paper_gflops": cost.paper_gflops}
+def _cost(cost: Cost) -> dict[str, Any]:
+    return {name: value for name, value in asdict(cost).items() if value is not None}

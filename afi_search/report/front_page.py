@@ -16,17 +16,6 @@ from afi_search.report.pareto import front
 from afi_search.report.plots import front_figure
 from afi_search.report.view import FrontView, front_view
 
-COLUMNS = {
-    "trial": "number",
-    "architecture": "name",
-    "accuracy, %": "number",
-    "MACs, M": "number",
-    "vs plain": "number",
-    "parameters": "number",
-    "paper FLOPs, G": "number",
-    "seed": "number",
-}
-
 
 def front_html(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
     """Return the page of a study's front.
@@ -66,20 +55,33 @@ def front_section(best: DataFrame, marks: Landmarks) -> str:
     """Return the front as a table, or nothing where there is none."""
     if best.empty:
         return ""
-    rows = [
+    rows = front_rows(best, marks)
+    columns = {
+        "trial": "number",
+        "architecture": "name",
+        "accuracy, %": "number",
+        "MACs, M": "number",
+        "vs plain": "number",
+        **dict.fromkeys(rows[0].measured, "number"),
+        "parameters": "number",
+        "paper FLOPs, G": "number",
+        "seed": "number",
+    }
+    cells = [
         (
             row.trial,
             row.architecture,
             row.accuracy,
             row.macs,
             row.against_plain,
+            *row.measured.values(),
             row.params,
             row.paper_gflops,
             row.seed,
         )
-        for row in front_rows(best, marks)
+        for row in rows
     ]
-    return f"<h2>The front, cheapest first</h2>{html.table(COLUMNS, rows)}"
+    return f"<h2>The front, cheapest first</h2>{html.table(columns, cells)}"
 
 
 def conventions() -> str:

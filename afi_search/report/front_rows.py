@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
+from afi_search.report.axis import AXES
 from afi_search.report.landmarks import Landmarks
 from afi_search.report.notation import against, count, mega, percent
+from afi_search.report.view import measured
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class FrontRow:
         accuracy: in per cent.
         macs: per image, in millions.
         against_plain: the change of MACs against the plain backbone, in per cent.
+        measured: further costs, as far as the study asked for them; headings to figures.
         params: with its unit.
         paper_gflops: the paper's FLOPs in billions, batch 32.
         epochs: trained.
@@ -31,6 +34,7 @@ class FrontRow:
     accuracy: str
     macs: str
     against_plain: str
+    measured: dict[str, str]
     params: str
     paper_gflops: str
     epochs: str
@@ -46,6 +50,7 @@ def front_rows(best: DataFrame, marks: Landmarks) -> list[FrontRow]:
             accuracy=percent(row["accuracy"]),
             macs=mega(row["macs"]),
             against_plain=against(row["macs"], marks.plain[row["backbone"]].macs),
+            measured={AXES[name].heading: AXES[name].write(row[name]) for name in measured(row)},
             params=count(row["params"]),
             paper_gflops=f"{row['paper_gflops']:.2f}",
             epochs=str(row["epochs"]),

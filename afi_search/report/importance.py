@@ -15,6 +15,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from pandas import DataFrame
 
+from afi_search.report.axis import costs_of
 from afi_search.report.choices import choice_table, levels_of
 from afi_search.report.pareto import comparable
 
@@ -44,7 +45,7 @@ def importance(records: DataFrame) -> DataFrame:
     if len(full) < FEWEST_TRIALS or table.columns.empty:
         return DataFrame(columns=["front", "accuracy"], dtype=float)
     quantile = max(BEST_SHARE, FEWEST_BEST / len(full))
-    front = _ped_anova(table, full, ("accuracy", "macs"), quantile)
+    front = _ped_anova(table, full, ("accuracy", *costs_of(records)), quantile)
     accurate = _ped_anova(table, full, ("accuracy",), quantile)
     result = DataFrame({"front": front, "accuracy": accurate})
     return result.sort_values("front", ascending=False, kind="stable")

@@ -16,6 +16,14 @@ PAPER_FLOPS_CONVENTION = (
     "32 x (MACs + 2 x output elements of every batch norm)"
 )
 PARAMS_CONVENTION = "all learnable parameters"
+MEMORY_CONVENTION = (
+    "bytes that a training step of the recipe's batch holds at its peak, in float32; null where "
+    "the study did not ask for it"
+)
+LATENCY_CONVENTION = (
+    "milliseconds of a forward pass on the target, in float32, summed over stages that were "
+    "measured one by one; null where the study did not ask for it"
+)
 ACCURACY_CONVENTION = (
     "share of the held-out validation images, split from the training set, that is classified "
     "correctly after the last epoch; 0 to 1"

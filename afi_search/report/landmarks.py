@@ -5,8 +5,11 @@ Their costs are measured here and now, with the same convention as those of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pandas import DataFrame
 
 from afi_search.cost import Cost, measure
 from afi_search.report.info import StudyInfo
@@ -28,8 +31,14 @@ class Landmarks:
     paper: tuple[tuple[PaperResult, Cost], ...]
 
 
-def landmarks(info: StudyInfo) -> Landmarks:
+def landmarks(info: StudyInfo, records: DataFrame | None = None) -> Landmarks:
     """Measure the plain backbones of a study and the paper's points for them.
+
+    Memory and latency are those of the study, as far as the plain backbones were tried in it.
+
+    Args:
+        info: the study's facts.
+        records: the ledger's trials.
 
     Raises:
         UnknownBackbone: a backbone of the study is not registered.
@@ -39,19 +48,42 @@ def landmarks(info: StudyInfo) -> Landmarks:
         for backbone in info.backbones
         for result in paper_results_for(backbone, info.dataset, info.image_size)
     ]
+    plain = {name: _cost(Architecture.plain(name), info) for name in info.backbones}
+    if records is not None:
+        plain = {name: _as_tried(name, cost, records) for name, cost in plain.items()}
     return Landmarks(
-        plain={name: _cost(Architecture.plain(name), info) for name in info.backbones},
+        plain=plain,
         paper=tuple((row, _cost(Architecture.parse(row.architecture), info)) for row in results),
     )
 
 
-def reference_point(marks: Landmarks, info: StudyInfo) -> tuple[float, float]:
-    """Return the reference of the hypervolume: (accuracy of guessing, twice the plain MACs).
+def reference_point(
+    marks: Landmarks, info: StudyInfo, costs: Sequence[str] = ("macs",)
+) -> tuple[float, ...]:
+    """Return the reference of the hypervolume: (accuracy of guessing, twice the plain costs).
 
     Of several backbones the dearest counts. The reference depends on nothing but backbones and
     data set, so that hypervolumes can be compared over time and between studies that share these.
+    A cost that is not known of any plain backbone has no end.
     """
-    return 1 / info.num_classes, 2.0 * max(cost.macs for cost in marks.plain.values())
+    known = [[getattr(cost, name) for cost in marks.plain.values()] for name in costs]
+    return 1 / info.num_classes, *(
+        2.0 * max((value for value in values if value is not None), default=np.inf)
+        for values in known
+    )
+
+
+def _as_tried(backbone: str, cost: Cost, records: DataFrame) -> Cost:
+    tried = records[records["architecture"] == backbone]
+    if tried.empty:
+        return cost
+    row = tried.iloc[0]
+    measured = {
+        name: float(row[name])
+        for name in ("memory", "latency")
+        if name in row and np.isfinite(row[name])
+    }
+    return replace(cost, **measured)  # type: ignore[arg-type]
 
 
 def _cost(architecture: Architecture, info: StudyInfo) -> Cost:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 from pandas import DataFrame
 
 from afi_search.report import html
+from afi_search.report.axis import AXES, costs_of
 from afi_search.report.effort import SAVED, Effort, effort
 from afi_search.report.files import write_atomically
 from afi_search.report.front_page import conventions, front_section, reading_help
 from afi_search.report.importance import FEWEST_TRIALS, importance
 from afi_search.report.info import StudyInfo
 from afi_search.report.landmarks import Landmarks, landmarks, reference_point
-from afi_search.report.notation import duration, mega, signed
+from afi_search.report.notation import duration, signed
 from afi_search.report.pareto import comparable, front
 from afi_search.report.plots import front_figure
 from afi_search.report.progress import hypervolume_over_time
@@ -43,7 +45,7 @@ def write_page(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
         ValueError: a column of `records` is missing.
         UnknownBackbone: the study's backbone is not registered.
     """
-    return write_atomically(folder / PAGE_FILE, study_page(records, info, landmarks(info)))
+    return write_atomically(folder / PAGE_FILE, study_page(records, info, landmarks(info, records)))
 
 
 def study_page(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
@@ -77,7 +79,13 @@ def study_page(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
 def _progress(records: DataFrame, info: StudyInfo, marks: Landmarks) -> Iterator[str]:
     if comparable(records).empty:
         return
-    reference = reference_point(marks, info)
+    axes = [AXES[name] for name in costs_of(records)]
+    reference = reference_point(marks, info, [axis.column for axis in axes])
+    if not np.isfinite(reference).all():
+        return
+    ends = " and ".join(
+        f"{axis.write(end)} {axis.noun}" for axis, end in zip(axes, reference[1:], strict=True)
+    )
     progress = hypervolume_over_time(records, reference)
     yield "<h2>How the front grew</h2>"
     yield html.side_by_side(
@@ -85,9 +93,9 @@ def _progress(records: DataFrame, info: StudyInfo, marks: Landmarks) -> Iterator
         _plot(progress_figure(progress, "hours"), "progress-hours", "low"),
     )
     yield html.small(
-        "The hypervolume is the area under the front, as a share of the box between guessing "
-        f"({100 * reference[0]:.3g} %) and a perfect accuracy, and between no MACs and "
-        f"{mega(reference[1])} M, twice the plain backbone. The axis starts at its first value."
+        "The hypervolume is what the front dominates, as a share of the box between guessing "
+        f"({100 * reference[0]:.3g} %) and a perfect accuracy, and between nothing and "
+        f"{ends}, twice the plain backbone. The axis starts at its first value."
     )
 
 

@@ -1,4 +1,8 @@
-"""The front: the trials that no other trial beats in both accuracy and cost."""
+"""The front: the trials that no other trial beats in both accuracy and cost.
+
+Which costs count is the study's matter (`afi_search.report.axis.costs_of`); MACs where a table does
+not say.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ import moocore
 import numpy as np
 from pandas import DataFrame
 
-ACCURACY_UP_MACS_DOWN = (True, False)
+from afi_search.report.axis import costs_of
 
 
 def front(records: DataFrame) -> DataFrame:
-    """Return the non-dominated trials in (accuracy up, MACs down), cheapest first.
+    """Return the non-dominated trials in (accuracy up, costs down), cheapest first.
 
     Only trials that reached full fidelity take part: an accuracy after fewer epochs is another
     measure. A trial without a finite accuracy or cost takes no part either.
@@ -20,12 +24,12 @@ def front(records: DataFrame) -> DataFrame:
     architecture has one cost, it stands on the front at most once, with its best accuracy.
 
     Args:
-        records: a ledger's trials, with the columns `full`, `accuracy` (0 to 1), `macs` and
-            `architecture`; `number` orders equals, where it is there.
+        records: a ledger's trials, with the columns `full`, `accuracy` (0 to 1), `architecture`
+            and the costs; `number` orders equals, where it is there.
 
     Returns:
-        Those rows, with all columns and their index labels, sorted by MACs, then by accuracy, then
-        by number.
+        Those rows, with all columns and their index labels, sorted by the costs, then by accuracy,
+        then by number.
 
     Raises:
         ValueError: a column is missing.
@@ -33,26 +37,24 @@ def front(records: DataFrame) -> DataFrame:
     candidates = comparable(records)
     if candidates.empty:
         return candidates
-    order = [name for name in ("macs", "accuracy", "number") if name in candidates]
+    order = [name for name in (*costs_of(records), "accuracy", "number") if name in candidates]
     ordered = candidates.sort_values(order, kind="stable")
-    best = moocore.is_nondominated(
-        _points(ordered), maximise=ACCURACY_UP_MACS_DOWN, keep_weakly=True
-    )
+    best = moocore.is_nondominated(points(ordered), maximise=accuracy_up(records), keep_weakly=True)
     rows: DataFrame = ordered.loc[best]
     return rows.drop_duplicates("architecture", keep="first")
 
 
-def hypervolume(records: DataFrame, reference: tuple[float, float]) -> float:
-    """Return the area that the front dominates up to a reference point.
+def hypervolume(records: DataFrame, reference: tuple[float, ...]) -> float:
+    """Return the area (with several costs, the volume) that the front dominates up to a point.
 
     Args:
         records: as for `front`.
-        reference: (accuracy, MACs) of a point that is worse than any of interest. A trial counts
+        reference: (accuracy, costs) of a point that is worse than any of interest. A trial counts
             by as much as it is above that accuracy and below that cost. Areas can be compared only
             when they have the same reference.
 
     Returns:
-        The area, in accuracy (0 to 1) x MACs; 0 where no trial is better than the reference.
+        The area, in accuracy (0 to 1) x costs; 0 where no trial is better than the reference.
 
     Raises:
         ValueError: a column is missing.
@@ -60,7 +62,7 @@ def hypervolume(records: DataFrame, reference: tuple[float, float]) -> float:
     best = front(records)
     if best.empty:
         return 0.0
-    return float(moocore.hypervolume(_points(best), ref=reference, maximise=ACCURACY_UP_MACS_DOWN))
+    return float(moocore.hypervolume(points(best), ref=reference, maximise=accuracy_up(records)))
 
 
 def comparable(records: DataFrame) -> DataFrame:
@@ -69,15 +71,22 @@ def comparable(records: DataFrame) -> DataFrame:
     Raises:
         ValueError: a column is missing.
     """
-    missing = [name for name in ("full", "accuracy", "macs", "architecture") if name not in records]
+    needed = ("full", "accuracy", *costs_of(records), "architecture")
+    missing = [name for name in needed if name not in records]
     if missing:
         raise ValueError(f"records have no column {', '.join(missing)}")
     full = records["full"].fillna(False).to_numpy(dtype=bool)
-    finite = np.isfinite(_points(records)).all(axis=1)
+    finite = np.isfinite(points(records)).all(axis=1)
     rows: DataFrame = records.loc[full & finite]
     return rows
 
 
-def _points(records: DataFrame) -> np.ndarray:
+def points(records: DataFrame) -> np.ndarray:
+    """Return n x (1 + costs): the accuracy and the costs that the front is about."""
     # moocore reads the memory row by row
-    return np.ascontiguousarray(records[["accuracy", "macs"]].to_numpy(dtype=float))
+    return np.ascontiguousarray(records[["accuracy", *costs_of(records)]].to_numpy(dtype=float))
+
+
+def accuracy_up(records: DataFrame) -> list[bool]:
+    """Return which of `points`' columns are the better the larger."""
+    return [True, *(False for _ in costs_of(records))]

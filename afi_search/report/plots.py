@@ -52,7 +52,7 @@ def _trial_traces(view: FrontView) -> list[go.Scatter]:
     if view.others:
         traces.append(
             go.Scatter(
-                **_coordinates(view.others),
+                **_coordinates(view, view.others),
                 name=style.OTHERS_NAME,
                 legendrank=2,
                 mode="markers",
@@ -63,7 +63,7 @@ def _trial_traces(view: FrontView) -> list[go.Scatter]:
         corners = view.stairs
         traces.append(
             go.Scatter(
-                x=[macs / 1e6 for macs, _ in corners],
+                x=[cost / view.axis.unit for cost, _ in corners],
                 y=[accuracy for _, accuracy in corners],
                 mode="lines",
                 line={"color": style.FRONT, "width": 1.5},
@@ -74,7 +74,7 @@ def _trial_traces(view: FrontView) -> list[go.Scatter]:
         )
         traces.append(
             go.Scatter(
-                **_coordinates(view.front),
+                **_coordinates(view, view.front),
                 name=style.FRONT_NAME,
                 legendrank=1,
                 legendgroup="front",
@@ -90,7 +90,7 @@ def _trial_traces(view: FrontView) -> list[go.Scatter]:
     if view.plain_trials:
         traces.append(
             go.Scatter(
-                **_coordinates(view.plain_trials),
+                **_coordinates(view, view.plain_trials),
                 name=style.PLAIN_NAME,
                 legendrank=3,
                 mode="markers",
@@ -107,7 +107,7 @@ def _trial_traces(view: FrontView) -> list[go.Scatter]:
 
 def _paper_trace(view: FrontView) -> go.Scatter:
     return go.Scatter(
-        **_coordinates(view.paper),
+        **_coordinates(view, view.paper),
         name=view.paper_name,
         legendrank=4,
         mode="markers",
@@ -122,7 +122,7 @@ def _paper_trace(view: FrontView) -> go.Scatter:
 
 def _pruned_trace(view: FrontView) -> go.Scatter:
     return go.Scatter(
-        **_coordinates(view.pruned),
+        **_coordinates(view, view.pruned),
         name=style.PRUNED_NAME,
         legendrank=5,
         mode="markers",
@@ -138,10 +138,10 @@ def _pruned_trace(view: FrontView) -> go.Scatter:
 
 def _lay_out(figure: go.Figure, view: FrontView, rows: dict[str, int]) -> None:
     dress(figure, margin={"l": 62, "r": 16, "t": 24, "b": 58})
-    figure.update_xaxes(range=[macs / 1e6 for macs in view.macs_range])
+    figure.update_xaxes(range=[cost / view.axis.unit for cost in view.cost_range])
     figure.update_xaxes(
-        title_text=f"{style.MACS_AXIS}<br><span style='font-size:0.85em'>"
-        f"{style.MACS_AXIS_SMALL}</span>",
+        title_text=f"{view.axis.title}<br><span style='font-size:0.85em'>"
+        f"{view.axis.explanation}</span>",
         row=len(rows),
         col=1,
     )
@@ -155,14 +155,14 @@ def _lay_out(figure: go.Figure, view: FrontView, rows: dict[str, int]) -> None:
     for line in view.plain:
         for row in rows.values():
             figure.add_vline(
-                x=line.macs / 1e6,
+                x=line.cost / view.axis.unit,
                 line={"color": style.PLAIN, "width": 1, "dash": "dot"},
                 layer="below",
                 row=row,
                 col=1,
             )
         figure.add_annotation(
-            x=line.macs / 1e6,
+            x=line.cost / view.axis.unit,
             y=1,
             xref="x",
             yref="paper",
@@ -173,7 +173,7 @@ def _lay_out(figure: go.Figure, view: FrontView, rows: dict[str, int]) -> None:
         )
     if view.message:
         figure.add_trace(  # an axis without a trace is not drawn at all
-            go.Scatter(x=[view.macs_range[0] / 1e6], y=[None], showlegend=False),
+            go.Scatter(x=[view.cost_range[0] / view.axis.unit], y=[None], showlegend=False),
             row=rows["main"],
             col=1,
         )
@@ -191,9 +191,9 @@ def _lay_out(figure: go.Figure, view: FrontView, rows: dict[str, int]) -> None:
         )
 
 
-def _coordinates(points: Sequence[Point]) -> dict[str, object]:
+def _coordinates(view: FrontView, points: Sequence[Point]) -> dict[str, object]:
     return {
-        "x": [point.macs / 1e6 for point in points],
+        "x": [point.cost / view.axis.unit for point in points],
         "y": [point.y for point in points],
         "hovertext": [hover(point.lines) for point in points],
         "hoverinfo": "text",

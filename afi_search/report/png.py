@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from afi_search.report import style
-from afi_search.report.notation import mega
 from afi_search.report.plots import PANEL_HEIGHTS, front_panels
 from afi_search.report.view import FrontView, Point
 
@@ -72,15 +71,16 @@ def heading_lines(view: FrontView) -> list[str]:
 
 
 def front_key(view: FrontView) -> list[tuple[str, str, str, str]]:
-    """Return the lines under the picture: label, architecture, accuracy, MACs; cheapest first."""
+    """Return the lines under the picture: label, architecture, accuracy, cost; cheapest first."""
     if not view.front:
         return []
     shown: Sequence[Point] = view.front
     if len(shown) > KEY_LINES:
         shown = [point for point in view.front if point.labelled][: KEY_LINES - 1]
-    lines = [("front", "", "accuracy, %", "MACs, M")]
+    lines = [("front", "", "accuracy, %", view.axis.heading)]
     lines += [
-        (point.label, point.architecture, f"{point.y:.1f}", mega(point.macs)) for point in shown
+        (point.label, point.architecture, f"{point.y:.1f}", view.axis.write(point.cost))
+        for point in shown
     ]
     if len(shown) < len(view.front):
         lines.append(("", f"and {len(view.front) - len(shown)} more", "", ""))
@@ -91,10 +91,10 @@ def _draw_trials(axes: Axes, view: FrontView) -> list[Artist]:
     """Draw the main panel; return what its legend names, in order."""
     artists: list[Artist] = []
     if view.front:
-        axes.plot(*zip(*_in_millions(view.stairs), strict=True), c=style.FRONT, lw=1.1, zorder=3)
+        axes.plot(*zip(*_in_units(view), strict=True), c=style.FRONT, lw=1.1, zorder=3)
         if view.intervals:
             axes.errorbar(
-                *_xy(view.front),
+                *_xy(view, view.front),
                 yerr=[
                     [point.y - point.low for point in view.front],
                     [point.high - point.y for point in view.front],
@@ -109,7 +109,7 @@ def _draw_trials(axes: Axes, view: FrontView) -> list[Artist]:
             )
         artists.append(
             axes.scatter(
-                *_xy(view.front),
+                *_xy(view, view.front),
                 s=32,
                 c=style.FRONT,
                 edgecolors="white",
@@ -122,7 +122,7 @@ def _draw_trials(axes: Axes, view: FrontView) -> list[Artist]:
             if point.labelled:
                 axes.annotate(
                     point.label,
-                    (point.macs / 1e6, point.y),
+                    (point.cost / view.axis.unit, point.y),
                     xytext=(-4, 4),
                     textcoords="offset points",
                     ha="right",
@@ -133,7 +133,7 @@ def _draw_trials(axes: Axes, view: FrontView) -> list[Artist]:
     if view.others:
         artists.append(
             axes.scatter(
-                *_xy(view.others),
+                *_xy(view, view.others),
                 s=18,
                 c=style.OTHERS,
                 edgecolors="white",
@@ -145,7 +145,7 @@ def _draw_trials(axes: Axes, view: FrontView) -> list[Artist]:
     if view.plain_trials:
         artists.append(
             axes.scatter(
-                *_xy(view.plain_trials),
+                *_xy(view, view.plain_trials),
                 s=90,
                 marker="*",
                 c=style.PLAIN,
@@ -172,7 +172,7 @@ def _draw_trials(axes: Axes, view: FrontView) -> list[Artist]:
 
 def _draw_paper(axes: Axes, view: FrontView) -> Artist:
     return axes.scatter(
-        *_xy(view.paper),
+        *_xy(view, view.paper),
         s=34,
         marker="D",
         facecolors="none",
@@ -185,7 +185,7 @@ def _draw_paper(axes: Axes, view: FrontView) -> Artist:
 
 def _draw_pruned(axes: Axes, view: FrontView) -> Artist:
     return axes.scatter(
-        *_xy(view.pruned),
+        *_xy(view, view.pruned),
         s=28,
         marker="|",
         c=style.PRUNED,
@@ -199,7 +199,7 @@ def _draw_pruned(axes: Axes, view: FrontView) -> Artist:
 def _dress(figure: Figure, axes: dict[str, Axes], view: FrontView) -> None:
     names = list(axes)
     for name, each in axes.items():
-        each.set_xlim(*(macs / 1e6 for macs in view.macs_range))
+        each.set_xlim(*(cost / view.axis.unit for cost in view.cost_range))
         each.set_ylim(*view.y_range(name))
         title = style.Y_AXES[name]
         each.set_ylabel(title, fontsize=8 if name == "main" else SMALL, color=style.INK)
@@ -210,7 +210,7 @@ def _dress(figure: Figure, axes: dict[str, Axes], view: FrontView) -> None:
         each.spines[["top", "right"]].set_visible(False)
         each.spines[["left", "bottom"]].set_color(style.FAINT)
         for line in view.plain:
-            each.axvline(line.macs / 1e6, c=style.PLAIN, lw=0.8, ls=":", zorder=1)
+            each.axvline(line.cost / view.axis.unit, c=style.PLAIN, lw=0.8, ls=":", zorder=1)
     if "paper" in axes:
         axes["paper"].yaxis.set_major_locator(MaxNLocator(3))
     if "pruned" in axes:
@@ -218,7 +218,7 @@ def _dress(figure: Figure, axes: dict[str, Axes], view: FrontView) -> None:
     for line in view.plain:
         axes[names[0]].annotate(
             line.label,
-            (line.macs / 1e6, 1),
+            (line.cost / view.axis.unit, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, 2),
             textcoords="offset points",
@@ -228,7 +228,7 @@ def _dress(figure: Figure, axes: dict[str, Axes], view: FrontView) -> None:
             color=style.INK,
         )
     axes[names[-1]].set_xlabel(
-        f"{style.MACS_AXIS} {style.MACS_AXIS_SMALL}", fontsize=8, color=style.INK
+        f"{view.axis.title} {view.axis.explanation}", fontsize=8, color=style.INK
     )
     figure.align_ylabels(list(axes.values()))
 
@@ -272,9 +272,9 @@ def _write_key(figure: Figure, key: Sequence[Sequence[str]], height: float, belo
             )
 
 
-def _xy(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    return [point.macs / 1e6 for point in points], [point.y for point in points]
+def _xy(view: FrontView, points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [point.cost / view.axis.unit for point in points], [point.y for point in points]
 
 
-def _in_millions(corners: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(macs / 1e6, accuracy) for macs, accuracy in corners]
+def _in_units(view: FrontView) -> list[tuple[float, float]]:
+    return [(cost / view.axis.unit, accuracy) for cost, accuracy in view.stairs]

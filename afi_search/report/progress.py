@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import moocore
 import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from afi_search.report.pareto import ACCURACY_UP_MACS_DOWN, comparable
+from afi_search.report.pareto import accuracy_up, comparable, points
 
 ENDED = ("complete", "pruned", "failed")
 
 
-def hypervolume_over_time(records: DataFrame, reference: tuple[float, float]) -> DataFrame:
+def hypervolume_over_time(records: DataFrame, reference: tuple[float, ...]) -> DataFrame:
     """Return the front's hypervolume after each trial that ended, in the order of their ends.
 
     Args:
         records: the ledger's trials.
-        reference: (accuracy, MACs), as for `hypervolume`.
+        reference: (accuracy, costs), as for `hypervolume`.
 
     Returns:
         The columns `trials` (ended so far), `hours` (of training, summed over these trials,
@@ -29,12 +31,12 @@ def hypervolume_over_time(records: DataFrame, reference: tuple[float, float]) ->
     """
     ended = records[records["state"].isin(ENDED)].sort_values(["finished", "number"], kind="stable")
     counts = ended.index.isin(comparable(ended).index)
-    points = ended[["accuracy", "macs"]].to_numpy(dtype=float)
-    whole = (1 - reference[0]) * reference[1]
+    everywhere = points(ended)
+    whole = (1 - reference[0]) * math.prod(reference[1:])
     shares = np.zeros(len(ended))
     for position in np.flatnonzero(counts):
-        so_far = np.ascontiguousarray(points[: position + 1][counts[: position + 1]])
-        area = moocore.hypervolume(so_far, ref=reference, maximise=ACCURACY_UP_MACS_DOWN)
+        so_far = np.ascontiguousarray(everywhere[: position + 1][counts[: position + 1]])
+        area = moocore.hypervolume(so_far, ref=reference, maximise=accuracy_up(records))
         shares[position:] = area / whole
     return pd.DataFrame(
         {

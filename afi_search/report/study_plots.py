@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from pandas import DataFrame
 
 from afi_search.report import style
+from afi_search.report.axis import axis_of
 from afi_search.report.canvas import dress
 from afi_search.report.choices import choice_table, levels_of
 from afi_search.report.effort import KINDS, SAVED, Effort
@@ -147,11 +148,12 @@ def parallel_figure(
                 bgcolor="rgba(255, 255, 255, 0.8)",
                 borderpad=1,
             )
-    for column, scale in (("macs", 1e6), ("accuracy", 0.01)):
+    axis = axis_of(records)
+    for column, scale in ((axis.column, axis.unit), ("accuracy", 0.01)):
         values = full[column].to_numpy(dtype=float) / scale
         low, high = values.min(), values.max()
         heights.append((values - low) / (high - low) if high > low else np.full(len(full), 0.5))
-        names.append({"macs": "MACs, M", "accuracy": "accuracy, %"}[column])
+        names.append("accuracy, %" if column == "accuracy" else axis.heading)
         for height, value in ((0, low), (1, high)):
             figure.add_annotation(
                 x=len(names) - 1,

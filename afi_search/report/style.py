@@ -20,8 +20,6 @@ OTHERS_NAME = "other trials of full fidelity"
 PLAIN_NAME = "plain backbone, trained here"
 PRUNED_NAME = "pruned early"
 
-MACS_AXIS = "MACs per image, in millions:"
-MACS_AXIS_SMALL = "multiply-accumulates of conv and linear layers and AFI scoring"
 Y_AXES = {
     "main": "validation accuracy, %",
     "paper": "paper, %",

@@ -26,8 +26,9 @@ def front_table(records: DataFrame, info: StudyInfo) -> Table:
         ValueError: a column of `records` is missing.
         UnknownBackbone: the study's backbone is not registered.
     """
-    best = front(records)
-    marks = landmarks(info)
+    marks = landmarks(info, records)
+    rows = front_rows(front(records), marks)
+    further = list(rows[0].measured) if rows else []
     table = Table(
         title=f"Front of {info.name}",
         title_justify="left",
@@ -37,21 +38,25 @@ def front_table(records: DataFrame, info: StudyInfo) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("architecture", overflow="fold", min_width=16)
-    for heading in ("accuracy\n%", "MACs\nM", "vs plain\n", "params\n", "paper\nG", "epochs\n"):
+    headings = ["accuracy\n%", "MACs\nM", "vs plain\n"]
+    headings += [heading.replace(", ", "\n") for heading in further]
+    headings += ["params\n", "paper\nG", "epochs\n"]
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("trial\n", justify="right", no_wrap=True)
-    for row in front_rows(best, marks):
+    for row in rows:
         table.add_row(
             row.architecture,
             row.accuracy,
             row.macs,
             row.against_plain,
+            *row.measured.values(),
             row.params,
             row.paper_gflops,
             row.epochs,
             row.trial,
         )
-    if best.empty:
+    if not rows:
         table.add_row(f"none yet: no trial has reached full fidelity ({info.epochs} epochs)")
     table.add_section()
     for name, cost in marks.plain.items():
@@ -60,6 +65,7 @@ def front_table(records: DataFrame, info: StudyInfo) -> Table:
             "",
             mega(cost.macs),
             "",
+            *("" for _ in further),
             count(cost.params),
             f"{cost.paper_gflops:.2f}",
             "",

@@ -1,14 +1,15 @@
 """What the picture of a front shows, prepared once for every renderer.
 
-The picture has up to three panels over one axis of MACs. The main one holds the trials of full
-fidelity and their front. The paper's points are another measure; where they lie far from the
-trials they get a panel of their own above, so that neither squeezes the other. Pruned trials have
-no accuracy that could be compared, so the panel below shows their cost against the epoch after
-which they were stopped.
+The picture has up to three panels over one axis of cost, the study's first. The main one holds the
+trials of full fidelity and their front. The paper's points are another measure; where they lie far
+from the trials they get a panel of their own above, so that neither squeezes the other. Pruned
+trials have no accuracy that could be compared, so the panel below shows their cost against the
+epoch after which they were stopped.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from pandas import DataFrame
 
 from afi_search.cost import Cost
+from afi_search.report.axis import AXES, CostAxis, axis_of
 from afi_search.report.info import StudyInfo
 from afi_search.report.interval import wilson
 from afi_search.report.landmarks import Landmarks
@@ -34,7 +36,7 @@ class Point:
     """A marker.
 
     Attributes:
-        macs: its place on the axis of cost, per image.
+        cost: its place on the axis of cost.
         y: accuracy in per cent, or the epoch after which a pruned trial was stopped.
         label: a short name, like `#12`.
         architecture: the canonical text.
@@ -44,7 +46,7 @@ class Point:
         labelled: whether there is room to write the label beside it.
     """
 
-    macs: float
+    cost: float
     y: float
     label: str
     architecture: str
@@ -59,11 +61,11 @@ class PlainLine:
     """Where a backbone without AFI stands on the axis of cost.
 
     Attributes:
-        macs: per image.
+        cost: its place.
         label: what to write at its top; empty where there is no room.
     """
 
-    macs: float
+    cost: float
     label: str
 
 
@@ -76,7 +78,8 @@ class FrontView:
         facts: what was run, in short parts.
         note: what the numbers are good for; may be empty.
         message: what to write into an empty main panel; empty where there is a front.
-        plain: the plain backbones, each with its MACs and whether there is room for its name.
+        axis: the cost that everything is drawn over.
+        plain: the plain backbones, each with its cost and whether there is room for its name.
         front: non-dominated trials, cheapest first.
         plain_trials: trials of full fidelity of a plain backbone, on the front or not.
         others: all further trials of full fidelity.
@@ -85,7 +88,7 @@ class FrontView:
         paper_name: what kind of measure these are.
         paper_apart: whether these have a panel of their own.
         intervals: whether the points carry a sampling error.
-        macs_range: of the common axis.
+        cost_range: of the common axis.
         accuracy_range: of the main panel, in per cent.
         paper_range: of the paper's panel, in per cent.
         epochs: full fidelity.
@@ -95,6 +98,7 @@ class FrontView:
     facts: tuple[str, ...]
     note: str
     message: str
+    axis: CostAxis
     plain: tuple[PlainLine, ...]
     front: tuple[Point, ...]
     plain_trials: tuple[Point, ...]
@@ -104,7 +108,7 @@ class FrontView:
     paper_name: str
     paper_apart: bool
     intervals: bool
-    macs_range: tuple[float, float]
+    cost_range: tuple[float, float]
     accuracy_range: tuple[float, float]
     paper_range: tuple[float, float]
     epochs: int
@@ -126,14 +130,14 @@ class FrontView:
 
     @property
     def stairs(self) -> tuple[tuple[float, float], ...]:
-        """The corners of the best accuracy that can be had for at most so many MACs."""
+        """The corners of the best accuracy that can be had for at most so much."""
         corners: list[tuple[float, float]] = []
         for point in self.front:
             if corners:
-                corners.append((point.macs, corners[-1][1]))
-            corners.append((point.macs, point.y))
+                corners.append((point.cost, corners[-1][1]))
+            corners.append((point.cost, max([point.y, *(y for _, y in corners[-1:])])))
         if corners:
-            corners.append((self.macs_range[1], corners[-1][1]))
+            corners.append((self.cost_range[1], corners[-1][1]))
         return tuple(corners)
 
 
@@ -148,34 +152,37 @@ def front_view(records: DataFrame, info: StudyInfo, marks: Landmarks) -> FrontVi
     Raises:
         ValueError: a column of `records` is missing.
     """
+    axis = axis_of(records)
     best = front(records)
     full = comparable(records)
     pruned = records[(records["state"] == "pruned") & (records["epochs"] > 0)]
 
     def points(rows: DataFrame) -> tuple[Point, ...]:
-        return tuple(_trial_point(row, info, marks) for row in rows.to_dict("records"))
+        return tuple(_trial_point(row, info, marks, axis) for row in rows.to_dict("records"))
 
     front_points = points(best)
     dominated = points(full.drop(best.index))
-    stopped = tuple(_pruned_point(row, info, marks) for row in pruned.to_dict("records"))
-    paper = tuple(_paper_point(result, cost, marks) for result, cost in marks.paper)
+    stopped = tuple(_pruned_point(row, info, marks, axis) for row in pruned.to_dict("records"))
+    paper = tuple(
+        _paper_point(result, cost, marks, axis)
+        for result, cost in marks.paper
+        if getattr(cost, axis.column) is not None
+    )
     trials = (*front_points, *dominated)
     apart = _far_apart(_y(paper), _y(trials))
     main = trials if apart else (*trials, *paper)
-    plain_macs = [float(cost.macs) for cost in marks.plain.values()]
-    macs_range = _padded(
-        [*plain_macs, *(point.macs for point in (*trials, *stopped, *paper))],
-        share=0.07,
-        least=0.03 * max(plain_macs),
-    )
+    plain = _plain_costs(marks, axis)
+    costs = [*plain.values(), *(point.cost for point in (*trials, *stopped, *paper))]
+    cost_range = _padded(costs, share=0.07, least=0.03 * max(costs, default=axis.unit))
     accuracy_range = _accuracy_range(main, front_points)
     return FrontView(
         title=_title(info),
         facts=_facts(records, info),
         note=info.note,
         message="" if trials else _nothing_yet(records, info),
-        plain=_plain_lines(marks, macs_range),
-        front=_with_labels(front_points, macs_range, accuracy_range),
+        axis=axis,
+        plain=_plain_lines(plain, cost_range),
+        front=_with_labels(front_points, cost_range, accuracy_range),
         plain_trials=tuple(point for point in trials if point.architecture in marks.plain),
         others=tuple(point for point in dominated if point.architecture not in marks.plain),
         pruned=stopped,
@@ -183,7 +190,7 @@ def front_view(records: DataFrame, info: StudyInfo, marks: Landmarks) -> FrontVi
         paper_name=_paper_name(marks),
         paper_apart=apart,
         intervals=bool(info.validation_images),
-        macs_range=macs_range,
+        cost_range=cost_range,
         accuracy_range=accuracy_range,
         paper_range=_padded(_y(paper), 0.35, SMALLEST_SPAN / 2),
         epochs=info.epochs,
@@ -203,18 +210,26 @@ def describe(row: Mapping[Any, Any], info: StudyInfo, marks: Landmarks) -> tuple
         row["architecture"],
         accuracy,
         f"{mega(row['macs'])} M MACs per image ({against(row['macs'], plain.macs)} vs plain)",
+        *(f"{AXES[name].write(row[name])} {AXES[name].noun}" for name in measured(row)),
         f"{count(row['params'])} parameters ({against(row['params'], plain.params)} vs plain)",
         f"{row['paper_gflops']:.2f} G FLOPs as the paper counts (batch 32)",
         f"trial #{row['number']}, {_plural(row['epochs'], 'epoch')}, seed {row['seed']}",
     )
 
 
-def _trial_point(row: Mapping[Any, Any], info: StudyInfo, marks: Landmarks) -> Point:
+def measured(row: Mapping[Any, Any]) -> list[str]:
+    """Return which of the costs that only some studies ask for a trial has."""
+    return [name for name in ("memory", "latency") if math.isfinite(row.get(name, math.nan))]
+
+
+def _trial_point(
+    row: Mapping[Any, Any], info: StudyInfo, marks: Landmarks, axis: CostAxis
+) -> Point:
     accuracy = row["accuracy"]
     images = info.validation_images
     low, high = wilson(accuracy, images) if images else (accuracy, accuracy)
     return Point(
-        macs=float(row["macs"]),
+        cost=float(row[axis.column]),
         y=100 * accuracy,
         label=f"#{row['number']}",
         architecture=row["architecture"],
@@ -224,10 +239,12 @@ def _trial_point(row: Mapping[Any, Any], info: StudyInfo, marks: Landmarks) -> P
     )
 
 
-def _pruned_point(row: Mapping[Any, Any], info: StudyInfo, marks: Landmarks) -> Point:
+def _pruned_point(
+    row: Mapping[Any, Any], info: StudyInfo, marks: Landmarks, axis: CostAxis
+) -> Point:
     epochs = float(row["epochs"])
     return Point(
-        macs=float(row["macs"]),
+        cost=float(row[axis.column]),
         y=epochs,
         label=f"#{row['number']}",
         architecture=row["architecture"],
@@ -237,7 +254,7 @@ def _pruned_point(row: Mapping[Any, Any], info: StudyInfo, marks: Landmarks) -> 
     )
 
 
-def _paper_point(result: PaperResult, cost: Cost, marks: Landmarks) -> Point:
+def _paper_point(result: PaperResult, cost: Cost, marks: Landmarks, axis: CostAxis) -> Point:
     plain = marks.plain[result.backbone]
     lines = (
         f"{result.model}, the paper's own result",
@@ -248,7 +265,7 @@ def _paper_point(result: PaperResult, cost: Cost, marks: Landmarks) -> Point:
         f"{cost.paper_gflops:.2f} G FLOPs as the paper counts (batch 32)",
     )
     return Point(
-        macs=float(cost.macs),
+        cost=float(getattr(cost, axis.column)),
         y=result.top1,
         label=result.model,
         architecture=result.architecture,
@@ -264,15 +281,23 @@ def _title(info: StudyInfo) -> str:
     return f"{info.name}: accuracy against cost of {what} with AFI on {info.dataset}"
 
 
-def _plain_lines(marks: Landmarks, macs_range: tuple[float, float]) -> tuple[PlainLine, ...]:
+def _plain_costs(marks: Landmarks, axis: CostAxis) -> dict[str, float]:
+    """Return where the plain backbones stand on an axis, as far as that is known."""
+    costs = {name: getattr(cost, axis.column) for name, cost in marks.plain.items()}
+    return {name: float(cost) for name, cost in costs.items() if cost is not None}
+
+
+def _plain_lines(
+    costs: Mapping[str, float], cost_range: tuple[float, float]
+) -> tuple[PlainLine, ...]:
     """Place the lines of the plain backbones; a name goes where the one before it leaves room."""
     lines: list[PlainLine] = []
-    room_from = macs_range[0]
-    for name, cost in sorted(marks.plain.items(), key=lambda item: item[1].macs):
-        fits = cost.macs >= room_from
-        lines.append(PlainLine(float(cost.macs), f"plain {name}" if fits else ""))
+    room_from = cost_range[0]
+    for name, cost in sorted(costs.items(), key=lambda item: item[1]):
+        fits = cost >= room_from
+        lines.append(PlainLine(cost, f"plain {name}" if fits else ""))
         if fits:
-            room_from = cost.macs + NAME_GAP * (macs_range[1] - macs_range[0])
+            room_from = cost + NAME_GAP * (cost_range[1] - cost_range[0])
     return tuple(lines)
 
 
@@ -337,7 +362,7 @@ def _with_labels(
     placed: list[tuple[float, float]] = []
     chosen: list[Point] = []
     for point in reversed(tuple(points)):
-        x = (point.macs - x_range[0]) / (x_range[1] - x_range[0])
+        x = (point.cost - x_range[0]) / (x_range[1] - x_range[0])
         y = (point.y - y_range[0]) / (y_range[1] - y_range[0])
         free = all(
             abs(x - other_x) > LABEL_GAP[0] or abs(y - other_y) > LABEL_GAP[1]

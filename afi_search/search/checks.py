@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from afi_search.cost import measure
@@ -66,19 +67,39 @@ def demand_feasible(path: Path, costs: SpaceCosts) -> None:
         SpaceFileError: no architecture keeps the constraints, or one of `search.first` does not.
     """
     file = costs.space.file
-    limits = ", ".join(f"{name} {limit:,}" for name, limit in file.constraints if limit is not None)
+    limits = file.constraints.limits()
     if costs.feasible == 0:
-        cheapest, _ = costs.extremes()
-        cost = costs.of(cheapest)
+        least = (
+            f"{name} {figure(name, limit)} (the least is "
+            f"{figure(name, asdict(costs.of(costs.least(name)))[name])}, of {costs.least(name)})"
+            for name, limit in limits.items()
+        )
         raise SpaceFileError(
-            f"{path}: constraints: none of the {costs.space.size:,} architectures keeps {limits}; "
-            f"the cheapest, {cheapest}, has macs {cost.macs:,} and params {cost.params:,}"
+            f"{path}: constraints: none of the {costs.space.size:,} architectures keeps "
+            f"{' and '.join(least)}"
         )
     mistakes = [
-        f"{path}: search.first: {architecture} has macs {cost.macs:,} and params {cost.params:,}, "
-        f"over the constraints ({limits}); take it out, or raise them"
+        f"{path}: search.first: {architecture} has {', '.join(over)}; take it out, or raise the "
+        f"constraints"
         for architecture in file.search.first
-        if not costs.allow(cost := costs.of(architecture))
+        if (over := list(_over(asdict(costs.of(architecture)), limits)))
     ]
     if mistakes:
         raise SpaceFileError("\n".join(mistakes))
+
+
+def figure(name: str, value: float) -> str:
+    """Return the figure of a cost, by its name in `afi_search.cost.Cost`, with its unit."""
+    match name:
+        case "latency":
+            return f"{value:,.3f} ms"
+        case "memory":
+            return f"{value / 1e6:,.1f} MB"
+        case _:
+            return f"{value:,.0f}"
+
+
+def _over(cost: Mapping[str, float], limits: Mapping[str, float]) -> Iterator[str]:
+    for name, limit in limits.items():
+        if cost[name] > limit:
+            yield f"{name} {figure(name, cost[name])}, over {figure(name, limit)}"

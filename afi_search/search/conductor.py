@@ -20,6 +20,7 @@ from afi_search.space import Architecture
 from afi_search.space.schema import SpaceFile
 
 RUNG = "rung "
+DEATHS = "deaths"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class Conductor:
             proposal = self._proposer.propose(self._count) if self.has_next else None
             if proposal is None:
                 return None
+            for architecture, cost in proposal.too_dear.items():
+                self._ledger.reject(architecture, cost)
             seed = self._file.search.seed if proposal.seed is None else proposal.seed
             trial = self._ledger.add(proposal, seed, self._file.recipe.epochs)
             self._count += 1
@@ -149,6 +152,13 @@ class Conductor:
         """End a trial that cannot go on, with the reason in a line and what a developer needs."""
         self._ledger.note(number, reason=reason, details=details)
         self._finish(number, TrialState.FAIL)
+
+    def lose_worker(self, number: int, cause: str) -> None:
+        """Note that a trial's worker died; the trial goes on from its checkpoint in another."""
+        trial = self._ledger.trial(number)
+        deaths = trial.user_attrs.get(DEATHS, [])
+        self._ledger.note(number, **{DEATHS: [*deaths, f"{len(curve(trial))}: {cause}"]})
+        self._on_change(self._ledger.trial(number))
 
     def interrupt(self) -> None:
         """Leave all running trials waiting, for the next driver to go on with."""

@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import cached_property
 
 import numpy as np
 
-from afi_search.cost import Cost, StageCosts, measure, stage_costs
-from afi_search.space import Architecture, Space
+from afi_search.cost import Cost, Parts, StageCosts, count, count_kept, stage_costs
+from afi_search.search.latencies import Latencies
+from afi_search.space import Architecture, Space, StageChoice
+
+_NANOSECONDS = 1e6  # of a millisecond
 
 
 class SpaceCosts:
     """Costs of a space's architectures, for images and classes of one data set.
 
     Costs add up over stages, so a network is measured once per choice and not once per
-    architecture.
+    architecture. Memory is counted where the space file asks for it.
+
+    Args:
+        space: whose architectures.
+        num_classes, image_size: of the data set.
+        latencies: of the space, where its file asks for them.
     """
 
-    def __init__(self, space: Space, *, num_classes: int, image_size: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        *,
+        num_classes: int,
+        image_size: int,
+        latencies: Latencies | None = None,
+    ) -> None:
         self.space = space
         self.num_classes = num_classes
         self.image_size = image_size
+        self._latencies = latencies
 
     def of(self, architecture: Architecture) -> Cost:
-        """Return what an architecture costs, whether it is in the space or not."""
+        """Return what an architecture costs, whether it is in the space or not.
+
+        Raises:
+            KeyError: latency is asked for, and a part of the architecture was not measured.
+        """
         if self.space.file.architectures or architecture not in self.space:
-            return measure(architecture, num_classes=self.num_classes, image_size=self.image_size)
-        return self._stages.cost(architecture)
+            cost = self._count(architecture).whole.cost
+        else:
+            cost = self._stages.cost(architecture)
+        if self._latencies is None:
+            return cost
+        return replace(cost, latency=self._latencies.of(architecture) / _NANOSECONDS)
 
     def allow(self, cost: Cost) -> bool:
         """Whether a cost keeps the constraints of the space file."""
@@ -38,52 +63,76 @@ class SpaceCosts:
         """The number of architectures that keep the constraints, counted exactly."""
         if self.space.file.architectures:
             return sum(self.allow(self.of(a)) for a in self.space.architectures())
-        limits = [limit for _, limit in self.space.file.constraints]
-        if all(limit is None for limit in limits):
+        limits = self.space.file.constraints.limits()
+        if not limits:
             return self.space.size
-        bounds = np.array([np.inf if limit is None else float(limit) for limit in limits])
-        plain = self._stages.plain
-        bounds -= (plain.macs, plain.params)
-        return count_below([self._deltas(stage) for stage in range(self._depth)], bounds)
+        bounds = np.array(
+            [_bound(name, limit) - self._plain(name) for name, limit in limits.items()]
+        )
+        added = [
+            np.array([[self._added(name, stage, c) for name in limits] for c in choices])
+            for stage, choices in enumerate(self.space.stage_choices)
+        ]
+        return count_below(added, bounds)
 
     def extremes(self) -> tuple[Architecture, Architecture]:
         """Return the architectures with the fewest and the most MACs (then parameters)."""
         if self.space.file.architectures:
             ordered = sorted(self.space.architectures(), key=self._size)
             return ordered[0], ordered[-1]
-        ends: list[Architecture] = []
-        for end in (min, max):
-            stages = tuple(
-                end(choices, key=lambda choice: self._delta(stage, choice))
+
+        def size(stage: int, choice: StageChoice | None) -> tuple[int, int]:
+            return self._added("macs", stage, choice), self._added("params", stage, choice)
+
+        return self._compose(min, size), self._compose(max, size)
+
+    def least(self, name: str) -> Architecture:
+        """Return the architecture that has the least of a cost, by its name in `Cost`."""
+        if self.space.file.architectures:
+            return min(self.space.architectures(), key=lambda a: asdict(self.of(a))[name])
+        return self._compose(min, lambda stage, choice: self._added(name, stage, choice))
+
+    def _compose(
+        self,
+        end: Callable[..., StageChoice | None],
+        size: Callable[[int, StageChoice | None], object],
+    ) -> Architecture:
+        """Return the architecture whose choice is the least or the most in every stage."""
+        return Architecture(
+            self.space.file.backbone or "",
+            tuple(
+                end(choices, key=lambda choice, stage=stage: size(stage, choice))
                 for stage, choices in enumerate(self.space.stage_choices)
-            )
-            ends.append(Architecture(self.space.file.backbone or "", stages))
-        return ends[0], ends[1]
+            ),
+        )
 
     def _size(self, architecture: Architecture) -> tuple[int, int]:
         cost = self.of(architecture)
         return cost.macs, cost.params
 
-    @property
-    def _depth(self) -> int:
-        return len(self.space.stage_choices)
+    def _added(self, name: str, stage: int, choice: StageChoice | None) -> int:
+        if name == "latency":
+            return 0 if self._latencies is None else self._latencies.added(stage, choice)
+        return int(getattr(self._stages.deltas[stage][choice], name))
+
+    def _plain(self, name: str) -> int:
+        if name == "latency":
+            plain = Architecture.plain(self.space.file.backbone or "")
+            return 0 if self._latencies is None else self._latencies.of(plain)
+        return int(getattr(self._stages.plain, name))
 
     @cached_property
     def _stages(self) -> StageCosts:
         assert self.space.file.backbone is not None
-        return stage_costs(
-            self.space.file.backbone,
-            self.space.stage_choices,
-            num_classes=self.num_classes,
-            image_size=self.image_size,
-        )
+        return stage_costs(self.space.file.backbone, self.space.stage_choices, self._count)
 
-    def _delta(self, stage: int, choice: object) -> tuple[int, int]:
-        count = self._stages.deltas[stage][choice]  # type: ignore[index]
-        return count.macs, count.params
-
-    def _deltas(self, stage: int) -> np.ndarray:
-        return np.array([self._delta(stage, c) for c in self.space.stage_choices[stage]])
+    def _count(self, architecture: Architecture) -> Parts:
+        sizes = {"num_classes": self.num_classes, "image_size": self.image_size}
+        counted = count(architecture, **sizes)
+        if not self.space.file.asks_for("memory"):
+            return counted
+        batch = self.space.file.recipe.batch_size
+        return counted + count_kept(architecture, **sizes, batch_size=batch)
 
 
 def count_below(parts: list[np.ndarray], bounds: np.ndarray) -> int:
@@ -102,7 +151,17 @@ def count_below(parts: list[np.ndarray], bounds: np.ndarray) -> int:
 
 def _sums(parts: list[np.ndarray], columns: int) -> np.ndarray:
     """Return the sums of all ways to take one row of each part."""
-    total = np.zeros((1, columns))
+    total = np.zeros((1, columns), dtype=np.int64)
     for part in parts:
         total = (total[:, None, :] + part[None, :, :]).reshape(-1, columns)
     return total
+
+
+def _bound(name: str, limit: float) -> int:
+    """Return the largest whole number that keeps a limit: of nanoseconds, for a latency."""
+    if name != "latency":
+        return int(limit)
+    bound = int(limit * _NANOSECONDS) + 1
+    while bound / _NANOSECONDS > limit:
+        bound -= 1
+    return bound

@@ -13,12 +13,13 @@ import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 import fsspec
 import ray
+from optuna.exceptions import StorageInternalError
 from ray import tune
 from ray.exceptions import AuthenticationError, RayError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -31,7 +32,10 @@ from afi_search.search.limits import EMPTY_WORKER
 from afi_search.search.worker import Job, SharedSplit, TrialWorker, config_of
 from afi_search.space.schema import Search
 
+_OF_ITS_OWN = "local"
+"""Without it, Ray joins whatever cluster it finds on this machine."""
 _WORKER_DEATHS = 3
+_SECONDS_TO_ANSWER = 30.0
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -124,7 +128,7 @@ def ray_session(address: str | None = None) -> Iterator[str]:
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     try:
         context = ray.init(
-            address=address,
+            address=address or _OF_ITS_OWN,
             include_dashboard=None if address else True,
             logging_level=logging.ERROR,
             log_to_driver=False,
@@ -240,15 +244,17 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
         As `run_trials` does.
 
     Raises:
-        EngineError: a worker reported what is `broken`; the running trials wait.
+        EngineError: a worker reported what is `broken`, none could be set up, or the cluster is
+            gone; the running trials wait.
     """
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells is in the ledger
     with _asked_to_stop() as stop, tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
         # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
         tune.run(
             worker,
             name="trials",
-            search_alg=_LedgerSearcher(conductor, concurrency, stop),
-            scheduler=_LedgerScheduler(conductor, stop),
+            search_alg=_LedgerSearcher(conductor, concurrency, stop, deaths := Deaths()),
+            scheduler=_LedgerScheduler(conductor, stop, deaths),
             num_samples=-1,
             stop=_Interrupted(stop),
             reuse_actors=True,
@@ -259,7 +265,8 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
             raise_on_failed_trial=False,
             verbose=0,
         )
-    conductor.interrupt()
+    with stop.if_the_ledger_fails():
+        conductor.interrupt()
     if stop.reason:
         raise EngineError(f"{stop.reason}. Nothing is lost: mend it, and the same command goes on.")
     return not stop.asked
@@ -267,20 +274,53 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
 
 @dataclass
 class StopRequest:
-    """Whether the run is to stop, and the reason where it is not a person's wish."""
+    """Whether the run is to stop, and the reason where it is not a person's wish.
+
+    Attributes:
+        asked: whether it is to stop.
+        reason: what is wrong with the machine; empty where a person asked.
+    """
 
     asked: bool = False
     reason: str = ""
+
+    def break_off(self, reason: str) -> None:
+        """Ask for it because of something that is wrong with the machine and not with a trial."""
+        self.asked, self.reason = True, self.reason or reason
+
+    @contextmanager
+    def if_the_ledger_fails(self) -> Iterator[None]:
+        """Within it, break off where the ledger cannot be written or read."""
+        try:
+            yield
+        except (OSError, StorageInternalError) as error:
+            self.break_off(f"the ledger cannot be written: {error.__cause__ or error}")
+
+
+@dataclass
+class Deaths:
+    """What is known of the workers that died in this run.
+
+    Attributes:
+        causes: of the last death, by trial.
+        a_worker_has_reported: whether any worker got as far as to report.
+    """
+
+    causes: dict[int, str] = field(default_factory=dict)
+    a_worker_has_reported: bool = False
 
 
 class _LedgerSearcher(Searcher):
     """Hands the conductor's assignments to Tune, no more at a time than there is room for."""
 
-    def __init__(self, conductor: Conductor, concurrency: int, stop: StopRequest) -> None:
+    def __init__(
+        self, conductor: Conductor, concurrency: int, stop: StopRequest, deaths: Deaths
+    ) -> None:
         super().__init__()
         self._conductor = conductor
         self._concurrency = concurrency
         self._stop = stop
+        self._deaths = deaths
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -288,7 +328,9 @@ class _LedgerSearcher(Searcher):
             return Searcher.FINISHED
         if len(self._conductor.running) >= self._concurrency:
             return None
-        assignment = self._conductor.next()
+        assignment = None
+        with self._stop.if_the_ledger_fails():
+            assignment = self._conductor.next()
         if assignment is None:
             return Searcher.FINISHED
         self._numbers[trial_id] = assignment.number
@@ -297,12 +339,18 @@ class _LedgerSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        """Judge what Tune has given up: it is the trial's fault, or the machine's."""
         number = self._numbers.pop(trial_id)
-        if error and number in self._conductor.running:
-            self._conductor.fail(
-                number,
-                f"its worker died or could not be set up, {_WORKER_DEATHS + 1} times",
-            )
+        if not error or self._stop.asked or number not in self._conductor.running:
+            return
+        cause = self._deaths.causes.get(number, "unknown")
+        if not self._deaths.a_worker_has_reported:
+            self._stop.break_off(f"no worker could be set up: {cause}")
+        elif not _cluster_answers():
+            self._stop.break_off(f"Ray's cluster is gone: {cause}")
+        else:
+            with self._stop.if_the_ledger_fails():
+                self._conductor.fail(number, f"its workers died, again and again: {cause}")
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the ledger is the state."""
@@ -312,27 +360,61 @@ class _LedgerSearcher(Searcher):
 
 
 class _LedgerScheduler(FIFOScheduler):
-    """Passes each result to the conductor, and its answer to Tune."""
+    """Passes each result and each worker's death to the conductor, and its answer to Tune."""
 
     _supports_buffered_results = False
 
-    def __init__(self, conductor: Conductor, stop: StopRequest) -> None:
+    def __init__(self, conductor: Conductor, stop: StopRequest, deaths: Deaths) -> None:
         super().__init__()
         self._conductor = conductor
         self._stop = stop
+        self._deaths = deaths
 
     def on_trial_result(
         self, tune_controller: object, trial: object, result: dict[str, Any]
     ) -> str:
+        self._deaths.a_worker_has_reported = True
+        goes_on = False
+        with self._stop.if_the_ledger_fails():
+            goes_on = self._take(result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: object, trial: Any) -> None:
+        """Take notice of a worker's death."""
+        number = trial.config["number"]
+        self._deaths.causes[number] = _in_a_line(trial.get_error())
+        if number in self._conductor.running:
+            with self._stop.if_the_ledger_fails():
+                self._conductor.lose_worker(number, self._deaths.causes[number])
+
+    def _take(self, result: dict[str, Any]) -> bool:
+        """Tell the conductor of a result; return whether the trial goes on."""
         number = result["number"]
         if "broken" in result:
-            self._stop.asked, self._stop.reason = True, result["broken"]
-            return str(TrialScheduler.STOP)
+            self._stop.break_off(result["broken"])
+            return False
         if "failed" in result:
             self._conductor.fail(number, result["failed"], result["details"])
-            return str(TrialScheduler.STOP)
-        ends = self._conductor.report(number, result["accuracies"], result["seconds"])
-        return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
+            return False
+        return not self._conductor.report(number, result["accuracies"], result["seconds"])
+
+
+@ray.remote(num_cpus=0)
+def _answer() -> bool:
+    return True
+
+
+def _cluster_answers() -> bool:
+    try:
+        return bool(ray.get(_answer.remote(), timeout=_SECONDS_TO_ANSWER))
+    except (RayError, TimeoutError):
+        return False
+
+
+def _in_a_line(error: Exception | None) -> str:
+    """Return what an error says in its last line that says something."""
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "unknown"
 
 
 class _Interrupted(tune.Stopper):

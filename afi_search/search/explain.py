@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.search.conductor import RUNG
+from afi_search.search.conductor import DEATHS, RUNG
 from afi_search.search.records import STATE_WORDS, curve
 
 _ORIGINS = {
@@ -31,6 +31,9 @@ def explain(trial: FrozenTrial) -> Iterator[str]:
         verdict = facts.get(f"{RUNG}{epoch}")
         if verdict is not None:
             yield f"Epoch {epoch}, accuracy {accuracy:.2%}: {verdict}."
+    for death in facts.get(DEATHS, []):
+        epoch, _, cause = death.partition(": ")
+        yield f"After epoch {epoch} its worker died, and it went on in another: {cause}"
     yield _ending(trial, accuracies)
 
 

@@ -24,9 +24,6 @@ from afi_search.space import Architecture
 from afi_search.train import delete
 from afi_search.train.checkpoint import KEPT
 
-REPORTED = ("accuracy", "macs")
-"""What the front that is reported is about, whatever the search optimised."""
-
 _COPIES = 2  # weights and momentum
 _BYTES = 4
 
@@ -67,7 +64,6 @@ def worth_keeping(trials: Iterable[FrozenTrial], objectives: Sequence[str]) -> s
     best = max(with_afi, key=lambda trial: curve(trial)[-1], default=None)
     return (
         {trial.number for trial in known if trial.state in UNFINISHED}
-        | _front(complete, REPORTED)
         | _front(complete, objectives)
         | plain
         | ({best.number} if best is not None else set())

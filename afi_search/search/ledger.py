@@ -7,8 +7,8 @@ ended. Nothing else is needed to go on, to report or to compare.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from optuna.trial import FrozenTrial, TrialState
 from afi_search.cost import Cost
 from afi_search.errors import UserError
 from afi_search.search.records import to_frame
-from afi_search.search.storage import SQLITE, open_storage
+from afi_search.search.storage import JOURNAL, open_storage
 from afi_search.search.study import StudyFile
 from afi_search.space import Architecture
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+_TOO_DEAR = "too dear: "
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -49,6 +50,7 @@ class Proposal:
         distributions: of each parameter.
         system_attrs: what the sampler wants to remember of the trial.
         seed: of weights and batches; the study's where None.
+        too_dear: what was named before it and does not keep the constraints.
     """
 
     architecture: Architecture
@@ -58,6 +60,7 @@ class Proposal:
     distributions: dict[str, CategoricalDistribution]
     system_attrs: dict[str, Any]
     seed: int | None = None
+    too_dear: Mapping[Architecture, Cost] = field(default_factory=dict)
 
 
 class Ledger:
@@ -80,7 +83,7 @@ class Ledger:
         name: str,
         objectives: Sequence[str],
         seed: int,
-        storage_name: str = SQLITE,
+        storage_name: str = JOURNAL,
     ) -> Ledger:
         """Open the study's ledger, making it first if it is not there.
 
@@ -89,7 +92,7 @@ class Ledger:
             name: of the study.
             objectives: what is optimised.
             seed: of the study, for whoever reads the ledger.
-            storage_name: `sqlite`, `journal` or the URL of a PostgreSQL database.
+            storage_name: `journal`, `sqlite` or the URL of a PostgreSQL database.
 
         Raises:
             StorageError: the storage cannot be opened.
@@ -159,9 +162,7 @@ class Ledger:
                 "architecture": proposal.architecture.text,
                 "seed": seed,
                 "epochs": epochs,
-                "macs": proposal.cost.macs,
-                "params": proposal.cost.params,
-                "paper_gflops": proposal.cost.paper_gflops,
+                **_known(proposal.cost),
                 "origin": proposal.origin,
             },
             system_attrs=proposal.system_attrs,
@@ -172,6 +173,20 @@ class Ledger:
         )
         self._written[trial.number] = trial
         return trial
+
+    def reject(self, architecture: Architecture, cost: Cost) -> None:
+        """Enter, once, an architecture that does not keep the constraints; it is no trial."""
+        key = f"{_TOO_DEAR}{architecture.text}"
+        if key not in self.study.user_attrs:
+            self.study.set_user_attr(key, _known(cost))
+
+    def rejected(self) -> dict[str, dict[str, float]]:
+        """Return what was named and did not keep the constraints: text -> costs by name."""
+        return {
+            key.removeprefix(_TOO_DEAR): costs
+            for key, costs in self.study.user_attrs.items()
+            if key.startswith(_TOO_DEAR)
+        }
 
     def go_on(self, number: int) -> None:
         """Mark a trial that waits as RUNNING."""
@@ -209,8 +224,13 @@ class Ledger:
         return self.trial(number)
 
     def records(self) -> pd.DataFrame:
-        """Return one row a trial; see `afi_search.search.records.COLUMNS`."""
-        return to_frame(self.trials())
+        """Return one row a trial; see `afi_search.search.records.COLUMNS`.
+
+        The table's `attrs` say under `costs` what the study optimises besides the accuracy.
+        """
+        table = to_frame(self.trials())
+        table.attrs["costs"] = [n for n in self.study.metric_names or () if n != "accuracy"]
+        return table
 
     def _to_write(self, number: int) -> FrozenTrial:
         if number not in self._written:
@@ -225,3 +245,8 @@ def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
     """Return Optuna's direction of each objective: accuracy up, every cost down."""
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
     return [up if name == "accuracy" else down for name in objectives]
+
+
+def _known(cost: Cost) -> dict[str, float]:
+    """Return the figures of a cost that were measured, by name."""
+    return {name: value for name, value in asdict(cost).items() if value is not None}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from afi_search.cost import Cost
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.ledger import Proposal, directions_of
 from afi_search.search.samplers import GRID, make_sampler
-from afi_search.space import Architecture, Space, SpaceFile
+from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
 
 _ASKS = 3
@@ -41,6 +43,7 @@ class Proposer:
         self._copied: dict[int, int] = {}
         self._tried: set[Architecture] = set()
         self._tried_feasible = 0
+        self._too_dear: dict[Architecture, Cost] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -67,17 +70,18 @@ class Proposer:
         """
         if self.exhausted:
             return None
+        self._too_dear.clear()
         proposal = next(self._first(), None)
         if proposal is None and self._search.sampler == GRID:
             proposal = self._next_after(0, GRID)
         if proposal is None:
             proposal = self._ask(number) or self._draw(number)
         self._copied[number] = self._begin_proposal(proposal)
-        return proposal
+        return replace(proposal, too_dear=dict(self._too_dear))
 
     def _first(self) -> Iterator[Proposal]:
-        for architecture in first_to_try(self._space.file):
-            if self._is_left(architecture):
+        for architecture in self._space.first_to_try:
+            if self._is_candidate(architecture):
                 yield self._known(architecture, "first")
 
     def _ask(self, number: int) -> Proposal | None:
@@ -94,7 +98,7 @@ class Proposer:
             for _ in range(_ASKS):
                 question = _Question(sampler, self._copy, self._memory.get_trial(trial_id))
                 architecture = self._space.sample(question)
-                if self._is_left(architecture):
+                if self._is_candidate(architecture):
                     return Proposal(
                         architecture,
                         self._costs.of(architecture),
@@ -124,6 +128,13 @@ class Proposer:
         size = len(self._space)
         walk = (self._space[(start + step) % size] for step in range(size))
         return self._known(next(filter(self._is_left, walk)), origin)
+
+    def _is_candidate(self, architecture: Architecture) -> bool:
+        """Whether what was named may be tried; what is too dear is noted."""
+        cost = self._costs.of(architecture)
+        if not self._costs.allow(cost):
+            self._too_dear[architecture] = cost
+        return self._is_left(architecture)
 
     def _is_left(self, architecture: Architecture) -> bool:
         return architecture not in self._tried and self._costs.allow(self._costs.of(architecture))
@@ -189,14 +200,6 @@ class _Question:
             answer = self._sampler.sample_independent(self._study, self._trial, name, distribution)
         self.params[name], self.distributions[name] = answer, distribution
         return str(answer)
-
-
-def first_to_try(file: SpaceFile) -> list[Architecture]:
-    """Return what is tried before a sampler is asked, each once: baselines, then the file's own."""
-    baselines: tuple[Architecture, ...] = ()
-    if file.search.baselines and file.backbone is not None:
-        baselines = Architecture.baselines(file.backbone)
-    return list(dict.fromkeys((*baselines, *file.search.first)))
 
 
 def _seed(search: Search, number: int) -> int:

@@ -31,6 +31,8 @@ COLUMNS = {
     "macs": "int64",
     "params": "int64",
     "paper_gflops": "float64",
+    "memory": "float64",
+    "latency": "float64",
     "seconds": "float64",
     "origin": "str",
     "curve": "object",
@@ -39,7 +41,8 @@ COLUMNS = {
     "finished": "datetime64[us]",
 }
 """Column -> type. `epochs` are those trained, `full` says that they are all of the recipe's;
-`accuracy` is the last epoch's on the validation split, 0 to 1; `seconds` is time in training."""
+`accuracy` is the last epoch's on the validation split, 0 to 1; costs are those of
+`afi_search.cost.Cost`, NaN where the study did not ask for them; `seconds` is time in training."""
 
 
 def to_frame(trials: Iterable[FrozenTrial]) -> pd.DataFrame:
@@ -70,6 +73,8 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "macs": facts["macs"],
         "params": facts["params"],
         "paper_gflops": facts["paper_gflops"],
+        "memory": facts.get("memory", float("nan")),
+        "latency": facts.get("latency", float("nan")),
         "seconds": facts.get("seconds", 0.0),
         "origin": facts["origin"],
         "curve": accuracies,

@@ -21,6 +21,10 @@ def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
     match name:
         case "tpe":
             return TPESampler(seed=seed)
+        case "tpe-multivariate":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return TPESampler(seed=seed, multivariate=True, group=True)
         case "nsga2":
             return NSGAIISampler(seed=seed)
         case "gp":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 
 import moocore
@@ -34,15 +35,21 @@ class Screen:
         console: where to.
         wanted: trials the study is to have.
         trials: those it has already.
+        costs: the objectives but for the accuracy.
     """
 
-    def __init__(self, console: Console, wanted: int, trials: list[FrozenTrial]) -> None:
+    def __init__(
+        self, console: Console, wanted: int, trials: list[FrozenTrial], costs: Sequence[str]
+    ) -> None:
         self._console = console
         self._wanted = wanted
-        self._trials = {trial.number: trial for trial in trials}
+        self._unfinished = {t.number: t for t in trials if t.state in UNFINISHED}
+        self._front = Front(costs)
+        for trial in trials:
+            self._front.take(trial)
         self._begun = time.monotonic()
-        self._done_before = self._count_done()
-        self._latest: deque[int] = deque(maxlen=_FINISHED_SHOWN)
+        self._done = self._done_before = len(trials) - len(self._unfinished)
+        self._latest: deque[FrozenTrial] = deque(maxlen=_FINISHED_SHOWN)
         self._live = Live(
             console=console, get_renderable=self._render, refresh_per_second=2, transient=True
         )
@@ -63,9 +70,13 @@ class Screen:
 
     def changed(self, trial: FrozenTrial) -> None:
         """Take notice of a trial about which something has changed."""
-        self._trials[trial.number] = trial
         if trial.state.is_finished():
-            self._latest.append(trial.number)
+            self._unfinished.pop(trial.number, None)
+            self._latest.append(trial)
+            self._done += 1
+            self._front.take(trial)
+        else:
+            self._unfinished[trial.number] = trial
         if not self._console.is_terminal:
             self._console.print(self._line(trial), soft_wrap=True, highlight=False, markup=False)
 
@@ -77,8 +88,7 @@ class Screen:
         table.add_column("epoch", justify="right")
         table.add_column("accuracy", justify="right")
         table.add_column("state")
-        running = [t for t in self._trials.values() if t.state in UNFINISHED]
-        for trial in [*(self._trials[number] for number in self._latest), *running]:
+        for trial in [*self._latest, *self._unfinished.values()]:
             table.add_row(*_cells(trial), style=_COLOURS[trial.state])
         return Group(table, Text(self._summary(), style="bold"))
 
@@ -91,24 +101,35 @@ class Screen:
         )
 
     def _summary(self) -> str:
-        done = self._count_done()
-        finished = done - self._done_before
-        parts = [f"{done} of {self._wanted} trials", f"front {self._front_size()}"]
-        if finished and done < self._wanted:
-            left = (time.monotonic() - self._begun) / finished * (self._wanted - done)
+        finished = self._done - self._done_before
+        parts = [f"{self._done} of {self._wanted} trials", f"front {len(self._front)}"]
+        if finished and self._done < self._wanted:
+            left = (time.monotonic() - self._begun) / finished * (self._wanted - self._done)
             parts.append(f"about {_duration(left)} left")
         return ", ".join(parts)
 
-    def _count_done(self) -> int:
-        return sum(trial.state.is_finished() for trial in self._trials.values())
 
-    def _front_size(self) -> int:
-        points = [
-            (-curve(trial)[-1], float(trial.user_attrs["macs"]))
-            for trial in self._trials.values()
-            if trial.state == TrialState.COMPLETE
-        ]
-        return int(moocore.is_nondominated(np.array(points)).sum()) if points else 0
+class Front:
+    """The non-dominated among the complete trials seen so far.
+
+    Args:
+        costs: the objectives but for the accuracy.
+    """
+
+    def __init__(self, costs: Sequence[str]) -> None:
+        self._costs = tuple(costs)
+        self._points = np.empty((0, 1 + len(self._costs)))
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def take(self, trial: FrozenTrial) -> None:
+        """Take notice of a trial; only complete ones count."""
+        if trial.state != TrialState.COMPLETE:
+            return
+        costs = (float(trial.user_attrs[name]) for name in self._costs)
+        points = np.vstack([self._points, (-curve(trial)[-1], *costs)])
+        self._points = points[moocore.is_nondominated(points)]
 
 
 def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:

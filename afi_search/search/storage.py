@@ -11,15 +11,15 @@ from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from afi_search.errors import UserError
+from afi_search.search.journal import Journal
 
-SQLITE, JOURNAL = "sqlite", "journal"
-_FILES = {SQLITE: "ledger.db", JOURNAL: "ledger.log"}
+JOURNAL, SQLITE = "journal", "sqlite"
+_FILES = {JOURNAL: "ledger.log", SQLITE: "ledger.db"}
 _SECONDS_UNTIL_LOCKED = 60
 _NO_DRIVER = "PostgreSQL needs an extra that is not installed: pip install -e '.[postgres]'"
 
@@ -45,8 +45,13 @@ def check_storage(name: str) -> str:
     return name
 
 
-def open_storage(folder: Path, name: str = SQLITE, *, must_exist: bool = False) -> BaseStorage:
+def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False) -> BaseStorage:
     """Open the storage of that name; one in a file lies in `folder`.
+
+    Args:
+        folder: of the study.
+        name: `journal`, `sqlite` or the URL of a PostgreSQL database.
+        must_exist: whether it has to be there already, and is only to be read.
 
     Raises:
         StorageError: it cannot be opened, or has to be there already and is not.
@@ -59,7 +64,10 @@ def open_storage(folder: Path, name: str = SQLITE, *, must_exist: bool = False) 
             url = _postgresql(name).render_as_string(hide_password=False)
             return get_storage(RDBStorage(url, engine_kwargs={"pool_pre_ping": True}))
         if name == JOURNAL:
-            return JournalStorage(JournalFileBackend(str(path)))
+            journal = Journal(path)
+            if not must_exist:
+                journal.drop_unfinished_line()
+            return JournalStorage(journal)
         return get_storage(
             RDBStorage(
                 f"sqlite:///{path.resolve()}",
@@ -70,7 +78,14 @@ def open_storage(folder: Path, name: str = SQLITE, *, must_exist: bool = False) 
         )
     except ImportError:
         raise StorageError(_NO_DRIVER) from None
-    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError, RuntimeError) as error:
+    except (
+        StorageInternalError,
+        SQLAlchemyError,
+        sqlite3.Error,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise StorageError(f"the ledger {path or name} cannot be opened: {_cause(error)}") from None
 
 
@@ -124,7 +139,7 @@ def _postgresql(name: str) -> URL:
         url = None
     if url is None or url.get_backend_name() != "postgresql":
         raise StorageError(
-            f"--storage {name!r} must be {SQLITE}, {JOURNAL}, or postgresql://USER@HOST/DATABASE"
+            f"--storage {name!r} must be {JOURNAL}, {SQLITE}, or postgresql://USER@HOST/DATABASE"
         )
     return url.set(drivername="postgresql+psycopg")
 

@@ -1,7 +1,7 @@
 """A study's folder: what was asked for, where and with what it ran, and its ledger.
 
 study.yaml      the resolved space file and the facts of the machine
-ledger.db       every trial
+ledger.log      every trial
 checkpoints/    of trials that are not finished or whose weights are kept, unless they lie at a URL
 """
 
@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 
 from afi_search.errors import UserError
 from afi_search.search.places import IN_THE_FOLDER, is_below, place_for, place_of, size_of
-from afi_search.search.storage import SQLITE
+from afi_search.search.storage import JOURNAL
 from afi_search.space import SpaceFile
 
 STUDY_FILE = "study.yaml"
@@ -47,7 +47,7 @@ class StudyFile:
         note: what its numbers are good for.
         space: the resolved space file.
         facts: command, start, commit, versions, device: names to texts.
-        storage: of the ledger: `sqlite`, `journal` or a database's URL, without its password.
+        storage: of the ledger: `journal`, `sqlite` or a database's URL, without its password.
         checkpoints: where they lie: `checkpoints`, in the study's folder, or an fsspec URL.
     """
 
@@ -56,7 +56,7 @@ class StudyFile:
     note: str
     space: SpaceFile
     facts: Mapping[str, str]
-    storage: str = SQLITE
+    storage: str = JOURNAL
     checkpoints: str = IN_THE_FOLDER
 
     def dump(self) -> str:
@@ -94,7 +94,7 @@ class StudyFile:
                 raw["note"],
                 SpaceFile.model_validate(raw["space"]),
                 raw["facts"],
-                raw.get("storage", SQLITE),
+                raw.get("storage", JOURNAL),
                 raw.get("checkpoints", IN_THE_FOLDER),
             )
         except FileNotFoundError:

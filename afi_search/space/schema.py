@@ -15,8 +15,8 @@ from afi_search.space.architecture import Architecture, StageChoice, canonical_c
 from afi_search.space.backbone import StageShape, get_backbone
 from afi_search.space.recipe import Positive, Recipe, Strict
 
-Objective = Literal["accuracy", "macs"]
-SamplerName = Literal["tpe", "nsga2", "gp", "random", "grid"]
+Objective = Literal["accuracy", "macs", "params", "memory", "latency"]
+SamplerName = Literal["tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid"]
 PrunerName = Literal["none", "asha", "hyperband", "median", "mo-asha"]
 
 NONE = "none"
@@ -147,15 +147,34 @@ class Constraints(Strict):
     Attributes:
         macs: multiply-accumulates of conv and linear layers and AFI scoring, per image.
         params: learnable parameters.
+        memory: bytes that a training step of the recipe's batch holds at its peak, in float32.
+        latency: milliseconds of a forward pass on the target.
     """
 
     macs: Count | None = None
     params: Count | None = None
+    memory: Count | None = None
+    latency: Positive | None = None
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits that there are, by name."""
+        return {name: limit for name, limit in self if limit is not None}
 
     def allow(self, costs: Mapping[str, Any]) -> bool:
         """Whether `costs` (by constraint name) keep every limit."""
-        limits = {name: limit for name, limit in self if limit is not None}
-        return all(costs[name] <= limit for name, limit in limits.items())
+        return all(costs[name] <= limit for name, limit in self.limits().items())
+
+
+class Target(Strict):
+    """What the winners are to run on, where latency is a constraint or an objective.
+
+    Attributes:
+        device: of the machine that runs the command; `auto`: its GPU, or without one its CPU.
+        batch: images of a forward pass.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch: Annotated[int, Field(ge=1)] = 1
 
 
 class Pruner(Strict):
@@ -184,7 +203,8 @@ class Search(Strict):
 
     Attributes:
         trials: architectures to try.
-        sampler: `tpe`, `nsga2`, `gp` or `random`, all from Optuna; or `grid`: in the space's order.
+        sampler: `tpe`, `tpe-multivariate`, `nsga2`, `gp` or `random`, all from Optuna; or `grid`:
+            in the space's order.
         pruner: a name, or a mapping with the pruner's own settings.
         seed: of proposals, weights and batches.
         concurrency: trials at a time; `auto`: as many as the GPUs (or without one, the CPU
@@ -281,7 +301,8 @@ class SpaceFile(Strict):
         backbone: the backbone that is searched.
         stages: what may be chosen, by stage number; `all` for those not listed.
         architectures: instead of backbone and stages, a plain list of architectures to train.
-        data, objectives, constraints, recipe, search, confirm, promote: see their classes.
+        objectives: accuracy goes up; macs, params, memory and latency go down.
+        data, constraints, target, recipe, search, confirm, promote: see their classes.
         presets: settings by name, taken with --preset.
     """
 
@@ -293,11 +314,21 @@ class SpaceFile(Strict):
     data: Data = Data()
     objectives: Annotated[tuple[Objective, ...], AtLeastOne, Distinct] = ("accuracy", "macs")
     constraints: Constraints = Constraints()
+    target: Target = Target()
     recipe: Recipe = Recipe()
     search: Search = Search()
     confirm: Confirm | None = None
     promote: Promote | None = None
     presets: dict[str, Preset] = {}
+
+    @property
+    def costs(self) -> tuple[Objective, ...]:
+        """The objectives but for the accuracy."""
+        return tuple(name for name in self.objectives if name != "accuracy")
+
+    def asks_for(self, cost: str) -> bool:
+        """Whether a cost is an objective or has a limit."""
+        return cost in self.objectives or cost in self.constraints.limits()
 
     def axes(self) -> tuple[StageAxes, ...]:
         """Return the axes of each stage of the backbone, in order."""

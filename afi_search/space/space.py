@@ -49,6 +49,15 @@ class Space:
             axes.choices(shape) for axes, shape in zip(self.file.axes(), shapes, strict=True)
         )
 
+    @cached_property
+    def first_to_try(self) -> tuple[Architecture, ...]:
+        """What is tried before a sampler is asked, each once: baselines, then the file's own."""
+        search = self.file.search
+        baselines: tuple[Architecture, ...] = ()
+        if search.baselines and self.file.backbone is not None:
+            baselines = Architecture.baselines(self.file.backbone)
+        return tuple(dict.fromkeys((*baselines, *search.first)))
+
     @property
     def size(self) -> int:
         """The number of architectures, by formula."""

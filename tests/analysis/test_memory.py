@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from afi_search.analysis.live_bytes import LiveBytes
-from afi_search.analysis.memory import Memory, allocated, kept_bytes, traced
+from afi_search.analysis.memory import Memory, allocated, traced
+from afi_search.cost.memory import kept_bytes
 from afi_search.nn import build
 from afi_search.space import Architecture
 
@@ -44,7 +45,7 @@ def test_what_is_kept_for_the_backward_pass_is_counted_once_and_without_weights(
     with kept_bytes(model) as kept:
         model(images)
     # The first layer keeps its input, and ReLU and the second layer the same activation.
-    assert kept() == 4 * (3 * 4 + 3 * 8)
+    assert kept.total() == 4 * (3 * 4 + 3 * 8)
 
 
 def test_the_device_makes_no_difference_to_what_is_kept():
@@ -55,7 +56,7 @@ def test_the_device_makes_no_difference_to_what_is_kept():
             images = torch.empty(2, 3, 32, 32)
         with kept_bytes(model) as kept:
             model(images)
-        counts.append(kept())
+        counts.append(kept.total())
     assert counts[0] == counts[1]
 
 

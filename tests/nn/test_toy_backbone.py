@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from afi_search.cost import measure, stage_costs
+from afi_search.cost import count, measure, stage_costs
 from afi_search.nn import build
 from afi_search.space import Architecture, StageChoice
 
@@ -27,7 +29,8 @@ def test_a_toy_backbone_is_measured():
     assert plain.macs == stage1 + stage2 + 16 * 5
 
     choice = StageChoice("B", 4)
-    costs = stage_costs("toynet", [[choice], [choice]], num_classes=5, image_size=16)
+    counted = partial(count, num_classes=5, image_size=16)
+    costs = stage_costs("toynet", [[choice], [choice]], counted)
     for stages in [(choice, None), (None, choice), (choice, choice)]:
         architecture = Architecture("toynet", stages)
         assert costs.cost(architecture) == measure(architecture, num_classes=5, image_size=16)

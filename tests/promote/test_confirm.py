@@ -92,7 +92,7 @@ def confirmation(folder: Path, seeds: int, texts: list[str]) -> tuple[Ledger, Co
     proposer = ListedProposer(
         origins, fresh_seeds(0, seeds), lambda a: COST(a, num_classes=10, image_size=32)
     )
-    pruner = make_pruner(file.search.pruner, file.recipe.epochs)
+    pruner = make_pruner(file)
     short = file.model_copy(update={"recipe": file.recipe.model_copy(update={"epochs": 2})})
     return ledger, Conductor(ledger, short, proposer, pruner)
 

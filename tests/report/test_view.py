@@ -31,7 +31,7 @@ def test_every_trial_is_in_one_place_by_how_it_ended() -> None:
 def test_pruned_trials_are_placed_by_epoch_and_not_by_accuracy() -> None:
     view = view_of(record(0, 0.4, 70e6, state="pruned", full=False, epochs=3))
     (point,) = view.pruned
-    assert (point.macs, point.y) == (70e6, 3)
+    assert (point.cost, point.y) == (70e6, 3)
     assert any("40.0 % validation accuracy after 3 of 9 epochs" in line for line in point.lines)
     assert view.front == view.others == ()
 
@@ -42,7 +42,7 @@ def test_stairs_give_the_best_accuracy_for_at_most_so_many_macs() -> None:
         (60e6, 50.0),
         (70e6, 50.0),
         (70e6, 60.0),
-        (view.macs_range[1], 60.0),
+        (view.cost_range[1], 60.0),
     )
 
 
@@ -87,7 +87,7 @@ def test_the_papers_points_have_a_panel_of_their_own_where_they_lie_far_off(
 def test_everything_drawn_lies_within_the_axes() -> None:
     view = front_view(searched(60, info=INFO), INFO, MARKS)
     shown = [*view.front, *view.others, *view.pruned, *view.paper]
-    assert all(view.macs_range[0] < point.macs < view.macs_range[1] for point in shown)
+    assert all(view.cost_range[0] < point.cost < view.cost_range[1] for point in shown)
     low, high = view.accuracy_range
     assert all(low < point.y < high for point in (*view.front, *view.others))
     assert all(low < point.low and point.high < high for point in view.front)
@@ -107,7 +107,7 @@ def test_the_plain_backbone_is_a_line_and_where_it_was_trained_a_point() -> None
         record(1, 0.7, 60e6),
     )
     assert [line.label for line in view.plain] == ["plain resnet32"]
-    assert view.plain[0].macs == MARKS.plain["resnet32"].macs
+    assert view.plain[0].cost == MARKS.plain["resnet32"].macs
     assert [point.label for point in view.plain_trials] == ["#0"]
 
 

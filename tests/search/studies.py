@@ -13,7 +13,7 @@ from afi_search.search.conductor import Assignment, Conductor
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
-from afi_search.search.storage import SQLITE
+from afi_search.search.storage import JOURNAL
 from afi_search.search.study import STUDY_FILE, StudyFile, open_study
 from afi_search.space import Architecture, Space, SpaceFile
 
@@ -46,17 +46,22 @@ def accuracy(architecture: Architecture, epoch: int) -> float:
 
 
 def conductor_for(
-    file: SpaceFile, folder: Path, storage: str = SQLITE, **others: Any
+    file: SpaceFile, folder: Path, storage: str = JOURNAL, **others: Any
 ) -> tuple[Ledger, Conductor]:
     folder.mkdir(exist_ok=True)
     if not (folder / STUDY_FILE).exists():
         open_study(folder, StudyFile("study", "", "", file, {}, storage))
     ledger = Ledger.create(folder, "study", file.objectives, file.search.seed, storage)
-    space, costs = Space(file), _costs(file.model_dump_json(exclude={"presets"}))
-    pruner = make_pruner(file.search.pruner, file.recipe.epochs)
+    space, costs = Space(file), conductor_costs(file)
+    pruner = make_pruner(file)
     return ledger, Conductor(
         ledger, file, Proposer(space, costs, file.objectives), pruner, **others
     )
+
+
+def conductor_costs(file: SpaceFile) -> SpaceCosts:
+    """The costs of a file's space, measured once."""
+    return _costs(file.model_dump_json(exclude={"presets"}))
 
 
 @lru_cache

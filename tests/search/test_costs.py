@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from afi_search.cost import measure
+from afi_search.cost import StageTimes, measure, measure_memory
+from afi_search.data import get_source
 from afi_search.search.checks import demand_feasible
 from afi_search.search.costs import SpaceCosts, count_below
-from afi_search.space import Space, SpaceFileError
+from afi_search.search.latencies import Latencies, LatencyError, measure_space, measure_stages
+from afi_search.space import Architecture, Space, SpaceFileError
 from tests.search.studies import CLASSES, PIXELS, space_file
 
 parts = st.lists(
@@ -57,13 +62,77 @@ def test_a_list_of_architectures_is_measured_one_by_one() -> None:
     assert [str(a) for a in costs.extremes()] == ["resnet20", "resnet32(base-r4)"]
 
 
+def test_memory_is_counted_where_it_is_asked_for_and_limits_like_macs() -> None:
+    measured = {
+        a: measure_memory(a, num_classes=CLASSES, image_size=PIXELS, batch_size=32)
+        for a in costs_of().space.architectures()
+    }
+    limit = sorted(measured.values())[50]
+    costs = costs_of(constraints={"memory": limit}, recipe={"epochs": 9, "batch_size": 32})
+
+    assert all(costs.of(a).memory == memory for a, memory in measured.items())
+    assert 0 < sum(memory <= limit for memory in measured.values()) < len(measured)
+    assert costs.feasible == sum(memory <= limit for memory in measured.values())
+    assert measured[costs.least("memory")] == min(measured.values())
+    assert costs_of().of(costs.space[0]).memory is None
+
+
+def made_up_time(architecture: Architecture) -> StageTimes:
+    """A stage's time depends on what is chosen in it; 1 ms goes to the rest of the network."""
+    stages = tuple(1_000_000 + 1_000 * len(str(choice)) for choice in architecture.stages)
+    return StageTimes(1_000_000 + sum(stages), stages)
+
+
+def test_latency_adds_up_over_stages_and_limits_like_macs() -> None:
+    space = Space(space_file(constraints={"latency": 4.035}))
+    latencies = measure_stages("resnet20", space.stage_choices, "a machine", made_up_time)
+    costs = SpaceCosts(space, num_classes=CLASSES, image_size=PIXELS, latencies=latencies)
+    expected = {a: made_up_time(a).whole / 1e6 for a in space.architectures()}
+
+    assert {a: costs.of(a).latency for a in expected} == expected
+    allowed = [a for a in expected if costs.allow(costs.of(a))]
+    assert costs.feasible == len(allowed) == sum(ms <= 4.035 for ms in expected.values())
+    assert 0 < len(allowed) < space.size
+    assert expected[costs.least("latency")] == min(expected.values())
+
+
+def test_latency_is_measured_by_running_the_networks_and_kept_with_the_study(
+    tmp_path: Path,
+) -> None:
+    search = {"first": ["resnet20(B-r2, off, off)"]}
+    space = Space(space_file(objectives=["accuracy", "latency"], search=search))
+    said: list[str] = []
+
+    latencies = measure_space(space, get_source("digits"), said.append)
+
+    assert 4 < len(said) < 10, "one network for many choices"
+    times = [latencies.of(a) for a in (*space.architectures(), *space.first_to_try)]
+    assert all(100_000 < nanoseconds < 10**10 for nanoseconds in times)
+    assert Latencies.read(tmp_path) is None
+    latencies.write(tmp_path)
+    assert Latencies.read(tmp_path) == latencies
+    (tmp_path / "latency.json").write_text("[]")
+    with pytest.raises(LatencyError, match="remove it"):
+        Latencies.read(tmp_path)
+
+
+def test_the_target_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    space = Space(space_file(objectives=["accuracy", "latency"], target={"device": "cuda"}))
+    with pytest.raises(LatencyError, match="no CUDA device"):
+        measure_space(space, get_source("digits"), print)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"constraints": {"macs": "1M"}}, "none of the 125 architectures keeps macs 1,000,000"),
+        (
+            {"constraints": {"macs": "1M"}},
+            r"none of the 125 architectures keeps macs 1,000,000 \(the least is .*, of resnet20",
+        ),
         (
             {"constraints": {"params": 280_000}, "search": {"first": ["resnet20(B-r4)"]}},
-            r"search\.first: resnet20\(B-r4\) has macs .* over the constraints",
+            r"search\.first: resnet20\(B-r4\) has params .*, over 280,000; take it out",
         ),
     ],
 )

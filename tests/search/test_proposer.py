@@ -3,12 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
+from afi_search.search import Ledger
 from afi_search.space import Space
-from tests.search.studies import conductor_for, play, space_file
+from tests.search.studies import conductor_costs, conductor_for, play, space_file
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random", "grid"])
+@pytest.mark.parametrize("sampler", ["tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid"])
 def test_a_small_space_is_tried_whole_once_and_then_the_study_ends(
     tmp_path: Path, sampler: str
 ) -> None:
@@ -58,6 +60,38 @@ def test_nothing_dearer_than_the_constraints_is_tried(tmp_path: Path) -> None:
     assert 0 < len(records) < 125
     assert (records["macs"] <= 38_000_000).all()
     assert (records["params"] <= 300_000).all()
+
+
+def test_what_is_too_dear_is_recorded_once_and_is_no_trial(tmp_path: Path) -> None:
+    limit = 38_000_000
+    search = {"trials": 40, "baselines": True, "sampler": "random"}
+    file = space_file(constraints={"macs": limit}, search=search)
+    ledger, conductor = conductor_for(file, tmp_path)
+    for _ in range(20):
+        assert conductor.next() is not None
+    conductor = conductor_for(file, tmp_path)[1]
+    play(conductor)
+
+    rejected = Ledger.open(tmp_path).rejected()
+    assert {"resnet20", "resnet20(B-r16)"} < set(rejected)
+    assert all(costs["macs"] > limit for costs in rejected.values())
+    assert not set(rejected) & set(ledger.records()["architecture"])
+    assert len(ledger.records()) == min(40, conductor_costs(file).feasible)
+    named = [line for line in (tmp_path / "ledger.log").read_text().splitlines() if "dear" in line]
+    assert len(named) == len(rejected)
+
+
+@pytest.mark.parametrize("objectives", [["accuracy", "params"], ["accuracy", "macs", "memory"]])
+def test_any_cost_can_be_an_objective(tmp_path: Path, objectives: list[str]) -> None:
+    ledger, conductor = conductor_for(space_file(objectives=objectives), tmp_path)
+    play(conductor)
+
+    complete = ledger.trials((TrialState.COMPLETE,))
+    assert complete
+    for trial in complete:
+        costs = [trial.user_attrs[name] for name in objectives[1:]]
+        assert trial.values == [pytest.approx(trial.intermediate_values[9]), *costs]
+    assert TrialState.PRUNED in {trial.state for trial in ledger.trials()}
 
 
 def test_trials_with_parameters_can_be_read_by_the_sampler(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +11,12 @@ import pytest
 
 from afi_search.errors import UserError
 from afi_search.search import Ledger
+from afi_search.search.journal import Journal
 from afi_search.search.storage import StorageError, check_storage, only_client, open_storage
 from tests.search import postgresql
 from tests.search.studies import Killed, conductor_for, play, space_file
+
+FILES = {"journal": "ledger.log", "sqlite": "ledger.db"}
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +29,14 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["journal", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def storage(request: pytest.FixtureRequest) -> str:
-    return "journal" if request.param == "journal" else request.getfixturevalue("database")
+    return "sqlite" if request.param == "sqlite" else request.getfixturevalue("database")
 
 
 def test_other_storages_hold_the_same_study(tmp_path: Path, storage: str) -> None:
     file = space_file(search={"trials": 8})
-    expected, conductor = conductor_for(file, tmp_path / "sqlite")
+    expected, conductor = conductor_for(file, tmp_path / "journal")
     play(conductor)
 
     deaths: list[tuple[int, int]] = []
@@ -69,8 +74,8 @@ def test_one_driver_a_study_in_a_database(database: str) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mysql://a@b/c", "must be sqlite, journal, or postgresql://"),
-        ("sqllite", "must be sqlite, journal, or postgresql://"),
+        ("mysql://a@b/c", "must be journal, sqlite, or postgresql://"),
+        ("sqllite", "must be journal, sqlite, or postgresql://"),
         ("postgresql://a:secret@b/c", "leave the password out"),
     ],
 )
@@ -86,16 +91,51 @@ def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
         open_storage(tmp_path, "postgresql://nobody@127.0.0.1:1/nothing")
 
 
-@pytest.mark.parametrize("content", [b"", b"this is not a database, whatever its name says"])
-def test_a_file_that_is_no_ledger_is_named(tmp_path: Path, content: bytes) -> None:
-    _, conductor = conductor_for(space_file(search={"trials": 1}), tmp_path)
+@pytest.mark.parametrize("storage", FILES)
+@pytest.mark.parametrize("content", [b"", b"this is no ledger,\nwhatever its\nname says\n"])
+def test_a_file_that_is_no_ledger_is_named(tmp_path: Path, content: bytes, storage: str) -> None:
+    _, conductor = conductor_for(space_file(search={"trials": 1}), tmp_path, storage)
     play(conductor)
-    for file in tmp_path.glob("ledger.db*"):
+    for file in tmp_path.glob("ledger.*"):
         file.unlink()
-    (tmp_path / "ledger.db").write_bytes(content)
+    (tmp_path / FILES[storage]).write_bytes(content)
 
     with pytest.raises(UserError, match=r"ledger|storage"):
         Ledger.open(tmp_path)
+
+
+def test_a_line_cut_short_is_dropped_and_the_study_goes_on(tmp_path: Path) -> None:
+    file = space_file(search={"trials": 3})
+    ledger, conductor = conductor_for(file, tmp_path)
+    play(conductor)
+    before = ledger.records()
+    path = tmp_path / "ledger.log"
+    path.write_bytes(path.read_bytes() + b'{"op_code":4,"worker_id":"')
+
+    assert Ledger.open(tmp_path).records().equals(before)
+    more = space_file(search={"trials": 5})
+    ledger, conductor = conductor_for(more, tmp_path)
+    play(conductor)
+    assert len(ledger.records()) == len(Ledger.open(tmp_path).records()) == 5
+
+
+def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "ledger.log")
+    journal.append_logs([{"some": "thing"}])
+    whole = (tmp_path / "ledger.log").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.append_logs([{"more": "than fits"}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+    assert (tmp_path / "ledger.log").read_bytes() == whole
+    journal.append_logs([{"more": "than fits"}])
+    assert list(journal.read_logs(0)) == [{"some": "thing"}, {"more": "than fits"}]
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -108,7 +148,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 def test_readers_do_not_disturb_the_driver(tmp_path: Path) -> None:
     """A dashboard that reads, and another program that writes for a moment."""
-    ledger, conductor = conductor_for(space_file(search={"trials": 6}), tmp_path)
+    ledger, conductor = conductor_for(space_file(search={"trials": 6}), tmp_path, "sqlite")
     other = sqlite3.connect(tmp_path / "ledger.db")
     other.execute("BEGIN")
     other.execute("SELECT * FROM trials").fetchall()

@@ -59,7 +59,8 @@ presets:
         (
             8,
             "search.sampler",
-            "'tpee' must be one of tpe, nsga2, gp, random, grid. Did you mean 'tpe'?",
+            "'tpee' must be one of tpe, tpe-multivariate, nsga2, gp, random, grid. Did you mean "
+            "'tpe'?",
         ),
         (11, "presets.smoke.recipe.epochs", "0 must be greater than or equal to 1"),
         (12, "presets.smoke.serch", "unknown key. Did you mean 'search'?"),
@@ -96,7 +97,7 @@ presets:
         ("1: x", "keys should be strings"),
         ("x: \x01", "is not YAML"),
         ("recipe: {lr: .inf}", "recipe.lr: inf"),
-        ("objectives: [accuracy, params]", "'params' must be one of accuracy, macs"),
+        ("objectives: [accuracy, watts]", "'watts' must be one of accuracy, macs, params, memory"),
         ("search: {first: [resnet20]}", "search.first.0: resnet20 is not a resnet32"),
         ("search: {first: [resnet32, resnet32(off)]}", "resnet32 more than once"),
         (

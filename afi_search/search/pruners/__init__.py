@@ -13,24 +13,25 @@ from optuna.pruners import (
 from optuna.trial import FrozenTrial
 
 from afi_search.search.pruners.mo_asha import MultiObjectiveAsha, Verdict
-from afi_search.space.schema import Pruner
+from afi_search.space import SpaceFile
 
 __all__ = ["MultiObjectiveAsha", "Verdict", "judge", "make_pruner"]
 
 
-def make_pruner(settings: Pruner, epochs: int) -> BasePruner:
-    """Return the Optuna pruner that a space file describes, for trials of at most `epochs`."""
+def make_pruner(file: SpaceFile) -> BasePruner:
+    """Return the Optuna pruner that a space file describes."""
+    settings = file.search.pruner
     grace, reduction, peers = settings.grace, settings.reduction, settings.peers
     match settings.name:
         case "none":
             return NopPruner()
         case "mo-asha":
-            return MultiObjectiveAsha(grace, reduction, peers)
+            return MultiObjectiveAsha(file.costs, grace, reduction, peers)
         case "asha":
             return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=reduction)
         case "hyperband":
             return HyperbandPruner(
-                min_resource=grace, max_resource=epochs, reduction_factor=reduction
+                min_resource=grace, max_resource=file.recipe.epochs, reduction_factor=reduction
             )
         case "median":
             return MedianPruner(

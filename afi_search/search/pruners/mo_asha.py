@@ -1,4 +1,4 @@
-"""Asynchronous successive halving for accuracy and FLOPs at once.
+"""Asynchronous successive halving for accuracy and costs at once.
 
 Source: ASHA, Li et al. 2020 (arXiv:1810.05934); the non-dominated rank in place of one metric as
 in MO-ASHA, Schmucker et al. 2021 (arXiv:2106.12639); ties by hypervolume contribution as in
@@ -7,7 +7,7 @@ SMS-EMOA, Beume et al. 2007.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -15,8 +15,6 @@ import numpy as np
 from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
-
-_LOSS = np.array([-1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,12 @@ class MultiObjectiveAsha(BasePruner):
     """Stop a trial that ranks below the best 1 / `reduction` of its peers at a rung.
 
     The rungs are `grace`, `grace * reduction`, `grace * reduction ** 2`, ... epochs. A trial is
-    compared with every trial that has reached the rung, by MACs and the accuracies at exactly that
-    epoch.
-    What is not dominated there is never stopped. Nothing is remembered outside the study.
+    compared with every trial that has reached the rung, by its costs and the accuracies at exactly
+    that epoch. What is not dominated there is never stopped. Nothing is remembered outside the
+    study.
 
     Args:
+        costs: names of the costs, as in `afi_search.cost.Cost`; at least one.
         grace: epochs every trial gets; the first rung.
         reduction: each rung keeps one trial in that many.
         peers: trials that must have reached a rung before any is stopped there.
@@ -44,7 +43,9 @@ class MultiObjectiveAsha(BasePruner):
         ValueError: an argument below its least value.
     """
 
-    def __init__(self, grace: int = 1, reduction: int = 3, peers: int = 3) -> None:
+    def __init__(
+        self, costs: Sequence[str] = ("macs",), grace: int = 1, reduction: int = 3, peers: int = 3
+    ) -> None:
         for name, value, least in (
             ("grace", grace, 1),
             ("reduction", reduction, 2),
@@ -52,6 +53,9 @@ class MultiObjectiveAsha(BasePruner):
         ):
             if value < least:
                 raise ValueError(f"{name} is {value} and must be at least {least}")
+        if not costs:
+            raise ValueError("costs is empty and must name one at least")
+        self._costs = tuple(costs)
         self._grace = grace
         self._reduction = reduction
         self._peers = peers
@@ -75,14 +79,15 @@ class MultiObjectiveAsha(BasePruner):
             return Verdict(
                 False, f"{len(others) + 1} trials had got to epoch {epoch}, too few to compare"
             )
-        peers = peers_at([trial, *others], epoch)
+        peers = peers_at([trial, *others], epoch, self._costs)
         ahead = int(places(peers)[0])
         stop = not keeps(peers, self._reduction)[0]
         fate = "stopped" if stop else "kept"
         return Verdict(
             stop,
-            f"{fate} at epoch {epoch}: behind {ahead} of {len(peers)} trials by accuracy and MACs, "
-            f"where the first {len(peers) // self._reduction} and whatever is not dominated go on",
+            f"{fate} at epoch {epoch}: behind {ahead} of {len(peers)} trials by accuracy and "
+            f"{', '.join(self._costs)}, where the first {len(peers) // self._reduction} and "
+            f"whatever is not dominated go on",
         )
 
 
@@ -94,10 +99,13 @@ def is_rung(epoch: int, grace: int, reduction: int) -> bool:
     return rung == epoch
 
 
-def peers_at(trials: Iterable[FrozenTrial], epoch: int) -> np.ndarray:
-    """Return an n x 2 array: accuracy after exactly `epoch` epochs, and MACs."""
+def peers_at(trials: Iterable[FrozenTrial], epoch: int, costs: Sequence[str]) -> np.ndarray:
+    """Return an n x (1 + costs) array: accuracy after exactly `epoch` epochs, and the costs."""
     return np.array(
-        [(trial.intermediate_values[epoch], float(trial.user_attrs["macs"])) for trial in trials]
+        [
+            (trial.intermediate_values[epoch], *(float(trial.user_attrs[name]) for name in costs))
+            for trial in trials
+        ]
     )
 
 
@@ -105,7 +113,7 @@ def keeps(peers: np.ndarray, reduction: int) -> np.ndarray:
     """Return which of the peers go on past a rung.
 
     Args:
-        peers: n x 2, accuracy (more is better) and MACs (less is better).
+        peers: n x (1 + costs), accuracy (more is better) and costs (less is better).
         reduction: one peer in that many is kept, the non-dominated ones in any case.
 
     Returns:
@@ -117,14 +125,18 @@ def keeps(peers: np.ndarray, reduction: int) -> np.ndarray:
 def places(peers: np.ndarray) -> np.ndarray:
     """Return how many peers are ahead of each: by rank, then by hypervolume contribution."""
     rank = _ranks(peers)
-    contribution = _contributions(peers * _LOSS, rank)
+    contribution = _contributions(_losses(peers), rank)
     tied = rank[:, None] == rank
     ahead = (rank[:, None] < rank) | (tied & (contribution[:, None] > contribution))
     return np.asarray(ahead.sum(axis=0))
 
 
+def _losses(peers: np.ndarray) -> np.ndarray:
+    return np.column_stack([-peers[:, 0], peers[:, 1:]])
+
+
 def _ranks(peers: np.ndarray) -> np.ndarray:
-    return np.asarray(moocore.pareto_rank(peers * _LOSS))
+    return np.asarray(moocore.pareto_rank(_losses(peers)))
 
 
 def _contributions(losses: np.ndarray, rank: np.ndarray) -> np.ndarray:
@@ -135,5 +147,7 @@ def _contributions(losses: np.ndarray, rank: np.ndarray) -> np.ndarray:
     for level in np.unique(rank):
         rows = np.flatnonzero(rank == level)
         distinct, position = np.unique(unit[rows], axis=0, return_inverse=True)
-        result[rows] = moocore.hv_contributions(distinct, ref=[1.1, 1.1])[position.ravel()]
+        result[rows] = moocore.hv_contributions(distinct, ref=[1.1] * losses.shape[1])[
+            position.ravel()
+        ]
     return result

@@ -10,18 +10,22 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from afi_search.search.pruners import MultiObjectiveAsha
 from afi_search.search.pruners.mo_asha import is_rung, keeps
 
-points = st.lists(
-    st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.integers(1, 12).map(float)),
-    min_size=1,
-    max_size=25,
-).map(np.array)
+accuracies, costs = st.integers(0, 20).map(lambda n: n / 20), st.integers(1, 12).map(float)
+points = st.integers(1, 3).flatmap(
+    lambda count: st.lists(st.tuples(accuracies, *[costs] * count), min_size=1, max_size=25).map(
+        np.array
+    )
+)
 reductions = st.integers(2, 5)
 
 
 def dominated(peers: np.ndarray, row: int) -> bool:
-    accuracy, macs = peers[row]
+    accuracy, *costs = peers[row].tolist()
     return any(
-        a >= accuracy and m <= macs and (a > accuracy or m < macs) for a, m in peers.tolist()
+        a >= accuracy
+        and all(one <= other for one, other in zip(c, costs, strict=True))
+        and (a, c) != (accuracy, costs)
+        for a, *c in peers.tolist()
     )
 
 
@@ -58,7 +62,9 @@ def test_the_order_of_the_peers_does_not_matter(
 @given(points, reductions)
 @settings(deadline=None)
 def test_neither_unit_of_the_axes_matters(peers: np.ndarray, reduction: int) -> None:
-    scaled = peers * (0.5, 1e6) + (0.1, 0.0)
+    factors, shifts = np.full(peers.shape[1], 1e6), np.zeros(peers.shape[1])
+    factors[0], shifts[0] = 0.5, 0.1
+    scaled = peers * factors + shifts
 
     assert keeps(scaled, reduction).tolist() == keeps(peers, reduction).tolist()
 
@@ -143,8 +149,8 @@ def test_a_restart_decides_the_same_on_the_same_ledger(rows: list[tuple[int, int
         assert decide(before, number, peers=2) == decide(after, number, peers=2)
 
 
-@pytest.mark.parametrize("wrong", [{"grace": 0}, {"reduction": 1}, {"peers": 0}])
+@pytest.mark.parametrize("wrong", [{"costs": ()}, {"grace": 0}, {"reduction": 1}, {"peers": 0}])
 def test_arguments_have_least_values(wrong: dict[str, int]) -> None:
     (name,) = wrong
-    with pytest.raises(ValueError, match=f"{name} is .* must be at least"):
+    with pytest.raises(ValueError, match=f"{name} is .* must"):
         MultiObjectiveAsha(**wrong)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afi_search.cost import Cost, measure, stage_costs
+from afi_search.cost import Cost, count, measure, stage_costs
 from afi_search.errors import UserError
 from afi_search.nn import build
 from afi_search.space import (
@@ -129,7 +129,9 @@ def costs_of():
     """The stage costs of a backbone for all of CHOICES, measured once."""
     return cache(
         lambda name: stage_costs(
-            name, [CHOICES] * len(get_backbone(name).stages), num_classes=10, image_size=32
+            name,
+            [CHOICES] * len(get_backbone(name).stages),
+            partial(count, num_classes=10, image_size=32),
         )
     )
 
@@ -147,7 +149,8 @@ def test_stage_costs_add_up_to_the_measured_cost(costs_of, backbone, data):
 
 def test_choices_may_differ_from_stage_to_stage():
     narrow, wide = StageChoice("base", 2), StageChoice("B", 8, "se")
-    costs = stage_costs("resnet20", [[narrow], [None, wide], []], num_classes=10, image_size=32)
+    counted = partial(count, num_classes=10, image_size=32)
+    costs = stage_costs("resnet20", [[narrow], [None, wide], []], counted)
     assert [set(delta) for delta in costs.deltas] == [{None, narrow}, {None, wide}, {None}]
     architecture = Architecture("resnet20", (narrow, wide, None))
     assert costs.cost(architecture) == measure(architecture, num_classes=10, image_size=32)

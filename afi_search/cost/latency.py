@@ -1,0 +1,100 @@
+"""How long a network takes on a device: its forward pass, warm, in float32, by running it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from afi_search.nn import Stage, build
+from afi_search.space import Architecture
+
+_WARM_UP = 5
+_ROUNDS = 25
+
+
+class StageTimes(NamedTuple):
+    """Nanoseconds of a forward pass: of the whole network, and of each stage in it."""
+
+    whole: int
+    stages: tuple[int, ...]
+
+
+def time_stages(
+    architecture: Architecture,
+    *,
+    num_classes: int,
+    image_size: int,
+    device: torch.device,
+    batch_size: int,
+) -> StageTimes:
+    """Run a network on made-up images and return the medians of its rounds.
+
+    Args:
+        architecture: what to build; its weights are random.
+        num_classes, image_size: as for `afi_search.nn.build`.
+        device: where to run it.
+        batch_size: images of a forward pass.
+
+    Raises:
+        UnsupportedImageSize, AttentionTooNarrow: as building does.
+    """
+    model = build(architecture, num_classes=num_classes, image_size=image_size)
+    model = model.eval().to(device).to(memory_format=torch.channels_last)
+    images = torch.randn(batch_size, 3, image_size, image_size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    parts = [model, *(module for module in model.modules() if isinstance(module, Stage))]
+    clock = _CudaClock() if device.type == "cuda" else _Clock()
+    marks: list[tuple[Any, Any]] = []
+    for part in parts:
+        _mark(part, clock.now, marks)
+    rounds: list[list[int]] = []
+    with torch.no_grad():
+        for _ in range(_WARM_UP + _ROUNDS):
+            marks.clear()
+            model(images)
+            rounds.append(clock.elapsed(marks))
+    medians = [round(statistics.median(times)) for times in zip(*rounds[_WARM_UP:], strict=True)]
+    *stages, whole = medians  # the network itself ends last
+    return StageTimes(whole, tuple(stages))
+
+
+class _Clock:
+    """The CPU's clock."""
+
+    def now(self) -> Any:
+        return perf_counter_ns()
+
+    def elapsed(self, marks: list[tuple[Any, Any]]) -> list[int]:
+        return [end - start for start, end in marks]
+
+
+class _CudaClock(_Clock):
+    """Marks in the GPU's own stream, so that measuring does not make it wait."""
+
+    def now(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def elapsed(self, marks: list[tuple[Any, Any]]) -> list[int]:
+        torch.cuda.synchronize()
+        return [round(1e6 * start.elapsed_time(end)) for start, end in marks]
+
+
+def _mark(part: nn.Module, now: Callable[[], Any], marks: list[tuple[Any, Any]]) -> None:
+    """Have a part note when it begins and ends, in the order in which parts end."""
+    begun: list[Any] = []
+
+    def begin(_module: nn.Module, _inputs: object) -> None:
+        begun.append(now())
+
+    def end(_module: nn.Module, _inputs: object, _output: Tensor) -> None:
+        marks.append((begun.pop(), now()))
+
+    part.register_forward_pre_hook(begin)
+    part.register_forward_hook(end)

@@ -1,0 +1,83 @@
+"""The axis of cost: which cost a front is drawn over, and how its figures are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pandas import DataFrame
+
+from afi_search.report.notation import mega
+
+COSTS = "costs"
+"""The name under which a table of records says what its study optimised besides the accuracy."""
+
+
+@dataclass(frozen=True)
+class CostAxis:
+    """A cost as it is drawn.
+
+    Attributes:
+        column: of the records, and of `afi_search.cost.Cost`.
+        unit: what a value is divided by.
+        title: of the axis.
+        explanation: what is counted.
+        heading: of a column of a table.
+        noun: what follows a figure in a sentence.
+        write: writes a value in that unit.
+    """
+
+    column: str
+    unit: float
+    title: str
+    explanation: str
+    heading: str
+    noun: str
+    write: Callable[[float], str]
+
+
+AXES = {
+    axis.column: axis
+    for axis in (
+        CostAxis(
+            "macs",
+            1e6,
+            "MACs per image, in millions:",
+            "multiply-accumulates of conv and linear layers and AFI scoring",
+            "MACs, M",
+            "M MACs per image",
+            mega,
+        ),
+        CostAxis(
+            "params", 1e6, "parameters, in millions", "", "parameters, M", "M parameters", mega
+        ),
+        CostAxis(
+            "memory",
+            1e6,
+            "memory in MB:",
+            "what a training step holds at its peak, float32, the recipe's batch",
+            "memory, MB",
+            "MB of memory in training",
+            lambda value: f"{value / 1e6:,.1f}",
+        ),
+        CostAxis(
+            "latency",
+            1.0,
+            "latency in ms:",
+            "a forward pass on the target, float32",
+            "latency, ms",
+            "ms of latency",
+            lambda value: f"{value:.3f}",
+        ),
+    )
+}
+
+
+def costs_of(records: DataFrame) -> tuple[str, ...]:
+    """Return the costs that a table's front is about: its study's objectives, or else MACs."""
+    return tuple(records.attrs.get(COSTS, ())) or ("macs",)
+
+
+def axis_of(records: DataFrame) -> CostAxis:
+    """Return the axis that a table's front is drawn over: its first cost."""
+    return AXES[costs_of(records)[0]]
