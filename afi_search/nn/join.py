@@ -6,7 +6,9 @@ in the buffer, for the convolution, and by itself, for the activation and for la
 the activation is made inside the buffer and everybody keeps that.
 
 That is not for narrow features: with channels last, every pixel's few channels are a run of their
-own in the buffer, and what runs over them takes two to six times as long (8 channels, on a CPU).
+own in the buffer, and what runs over them takes two to thirty times as long (8 channels, on a CPU).
+There X_i is kept by itself too, and the gradient of the buffer is taken apart before anything else
+reads it.
 """
 
 from __future__ import annotations
@@ -18,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAST_SHARED = 32
-"""From that many channels on, a run of channels is read as fast as a tensor of its own."""
+from afi_search.nn.contract import WIDE, readable
 
 
 def activate_and_join(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
@@ -34,17 +35,37 @@ def activate_and_join(before: Tensor, integrated: Tensor, ceiling: float) -> tup
         B x (C + C') x H x W and B x C x H x W. They may share their memory, so neither may be
         changed in place.
     """
-    shares = before.shape[1] >= LEAST_SHARED and torch.is_grad_enabled()
+    shares = before.shape[1] >= WIDE and torch.is_grad_enabled()
     if shares and not torch.compiler.is_exporting():
         joined, feature = _ActivateAndJoin.apply(before, integrated, ceiling)
         return joined, feature
     feature = rectify_(before, ceiling)
-    return torch.cat((feature, integrated), dim=1), feature
+    return join(feature, integrated), feature
+
+
+def join(feature: Tensor, integrated: Tensor) -> Tensor:
+    """Return (X, R) as one tensor, B x (C + C') x H x W."""
+    if torch.compiler.is_exporting():
+        return torch.cat((feature, integrated), dim=1)
+    joined: Tensor = _Join.apply(feature, integrated)
+    return joined
 
 
 def rectify_(y: Tensor, ceiling: float) -> Tensor:
     """Cut off what is below zero or above the ceiling, in place; return the same tensor."""
     return F.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
+
+
+class _Join(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, feature: Tensor, integrated: Tensor) -> Tensor:
+        ctx.channels = feature.shape[1]
+        return torch.cat((feature, integrated), dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, d_joined: Tensor) -> tuple[Tensor, Tensor]:
+        own, other = d_joined[:, : ctx.channels], d_joined[:, ctx.channels :]
+        return readable(own), readable(other)
 
 
 class _ActivateAndJoin(torch.autograd.Function):
