@@ -62,8 +62,11 @@ class AFI(nn.Module, ABC, Generic[State]):
         """Return the state after one more source, B x C' x H x W; None is the state before any."""
 
     @abstractmethod
-    def read(self, state: State, reader: int) -> Tensor:
-        """Return R, B x C' x H x W, as the reader of that number (from 0) integrates it."""
+    def read(self, state: State, reader: int, beside: int = 0) -> Tensor:
+        """Return R, B x C' x H x W, as the reader of that number (from 0) integrates it.
+
+        With `beside`, channels of a feature, R may lie where it does in the tensor joined of both.
+        """
 
     @abstractmethod
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
@@ -89,9 +92,9 @@ class BlockAFI(AFI[tuple[Source, ...]]):
     def add(self, state: tuple[Source, ...] | None, feature: Tensor) -> tuple[Source, ...]:
         return (*(state or ()), pool(feature))
 
-    def read(self, state: tuple[Source, ...], reader: int) -> Tensor:
+    def read(self, state: tuple[Source, ...], reader: int, beside: int = 0) -> Tensor:
         scores = self.scorers[reader](torch.stack([source.pooled for source in state], dim=1))
-        return integrate(state, softmax_over_sources(scores))
+        return integrate(state, softmax_over_sources(scores), beside)
 
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
         return [softmax_over_sources(score) for score in scores]
@@ -129,7 +132,7 @@ class StageAFI(AFI[RunningMean]):
             blend(weights, state.integrated, feature), torch.logaddexp(state.log_total, score)
         )
 
-    def read(self, state: RunningMean, reader: int) -> Tensor:
+    def read(self, state: RunningMean, reader: int, beside: int = 0) -> Tensor:
         return state.integrated
 
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afi_search.nn.contract import at_least_float32, channel_dots, readable, weighted_sum
+from afi_search.nn.contract import (
+    WIDE,
+    at_least_float32,
+    channel_dots,
+    readable,
+    weighted_sum,
+)
+from afi_search.nn.join import place_beside
 
 
 class Source(NamedTuple):
@@ -71,17 +78,22 @@ def pool(feature: Tensor) -> Source:
     return Source(readable(feature.detach()), _Pool.apply(feature, owed), owed)
 
 
-def integrate(sources: Sequence[Source], weights: Tensor) -> Tensor:
+def integrate(sources: Sequence[Source], weights: Tensor, beside: int = 0) -> Tensor:
     """Return R, B x C x H x W: the sum of the sources' features with those weights.
 
     Args:
         sources: one or more.
         weights: B x len(sources) x C, float32 or wider, made of the sources' `pooled`: see above.
+        beside: channels of the feature that R is to be joined with. R is written where it lies in
+            the joined tensor, so that `activate_and_join` need not copy it; wide features only.
     """
     features = [source.feature for source in sources]
     if torch.compiler.is_exporting():
         return literal_sum(features, weights)
-    return _Integrate.apply(weights, tuple(source.owed for source in sources), *features)
+    if features[0].shape[1] < WIDE or not torch.is_grad_enabled():
+        beside = 0
+    owed = tuple(source.owed for source in sources)
+    return _Integrate.apply(weights, owed, beside, *features)
 
 
 def blend(weights: Tensor, *features: Tensor) -> Tensor:
@@ -124,10 +136,13 @@ class _Pool(torch.autograd.Function):
 
 class _Integrate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, owed: tuple[Owed, ...], *features: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, weights: Tensor, owed: tuple[Owed, ...], beside: int, *features: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(weights, *features)
         ctx.owed = owed
-        return weighted_sum(features, weights)
+        place = place_beside(features[0], beside) if beside else None
+        return weighted_sum(features, weights, out=place)
 
     @staticmethod
     @once_differentiable
@@ -136,7 +151,7 @@ class _Integrate(torch.autograd.Function):
         d_integrated = readable(d_integrated)
         for owed, weight in zip(ctx.owed, weights.unbind(1), strict=True):
             owed.leave(d_integrated, weight)
-        return (channel_dots(d_integrated, features), None, *(None for _ in features))
+        return (channel_dots(d_integrated, features), None, None, *(None for _ in features))
 
 
 class _Blend(torch.autograd.Function):

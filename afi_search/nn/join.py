@@ -51,6 +51,37 @@ def join(feature: Tensor, integrated: Tensor) -> Tensor:
     return joined
 
 
+def place_beside(integrated: Tensor, channels: int) -> Tensor:
+    """Return an uninitialised tensor like `integrated` that lies in a joined tensor, in its place.
+
+    Args:
+        integrated: R, or a feature of its shape.
+        channels: of the feature that lies before it.
+    """
+    batch, own, height, width = integrated.shape
+    joined = torch.empty(
+        (batch, channels + own, height, width),
+        dtype=integrated.dtype,
+        device=integrated.device,
+        memory_format=torch.channels_last if integrated.stride(1) == 1 else torch.contiguous_format,
+    )
+    return joined[:, channels:]
+
+
+def joined_around(integrated: Tensor, channels: int) -> Tensor | None:
+    """Return the joined tensor that `place_beside` made this one in, or None where it did not."""
+    batch, own, height, width = integrated.shape
+    shape = (batch, channels + own, height, width)
+    storage = integrated.untyped_storage()
+    begins = integrated.storage_offset() == channels * (
+        1 if integrated.stride(1) == 1 else height * width
+    )
+    whole = storage.nbytes() == integrated.element_size() * math.prod(shape)
+    if channels == 0 or not (begins and whole):
+        return None
+    return integrated.new_empty(0).set_(storage, 0, shape, integrated.stride())
+
+
 def rectify_(y: Tensor, ceiling: float) -> Tensor:
     """Cut off what is below zero or above the ceiling, in place; return the same tensor."""
     return F.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
@@ -71,9 +102,13 @@ class _Join(torch.autograd.Function):
 class _ActivateAndJoin(torch.autograd.Function):
     @staticmethod
     def forward(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
-        joined = torch.cat((before, integrated), dim=1)
-        feature = joined[:, : before.shape[1]]
-        return joined, rectify_(feature, ceiling)
+        channels = before.shape[1]
+        joined = joined_around(integrated, channels)
+        if joined is None:
+            joined = torch.cat((before, integrated), dim=1)
+        else:
+            joined[:, :channels] = before
+        return joined, rectify_(joined[:, :channels], ceiling)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -134,7 +134,8 @@ class Carried:
             feature = block.activate(y)
             self._state = self._afi.add(None, feature)
             return join(feature, attention(self._afi.read(self._state, reader)))
-        integrated = attention(self._afi.read(self._state, reader))
+        beside = y.shape[1] if isinstance(attention, nn.Identity) else 0
+        integrated = attention(self._afi.read(self._state, reader, beside))
         joined, feature = activate_and_join(y, integrated, block.ceiling)
         if reader + 1 < self._afi.readers:
             self._state = self._afi.add(self._state, feature)

@@ -33,7 +33,7 @@ def close(got: Tensor, wanted: Tensor) -> None:
 def main() -> None:
     torch.manual_seed(0)
     for count, channels, dtype, layout in itertools.product(
-        (1, 3, 5), (3, 8, 130), TOLERANCE, LAYOUTS
+        (1, 3), (5, 130), TOLERANCE, LAYOUTS
     ):
         xs = features(count, channels, dtype, layout)
         weights = torch.rand(2, count, channels, dtype=at_least_float32(dtype))
