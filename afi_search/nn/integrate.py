@@ -167,4 +167,3 @@ class _Blend(torch.autograd.Function):
         d_blended = readable(d_blended)
         d_features = (weighted_sum([d_blended], weight) for weight in weights.split(1, dim=1))
         return (channel_dots(d_blended, features), *d_features)
-

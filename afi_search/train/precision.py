@@ -74,9 +74,7 @@ def settled(
     return recipe.model_copy(update={"precision": agreed(f"{folder}/{name}.precision", remembered)})
 
 
-def faster(
-    model: nn.Module, images: torch.Tensor, device: torch.device
-) -> Literal["fp32", "bf16"]:
+def faster(model: nn.Module, images: torch.Tensor, device: torch.device) -> Literal["fp32", "bf16"]:
     """Return in which precision forward and backward pass take less time, measured in turn."""
     model = model.to(device).to(memory_format=torch.channels_last)
     images = images.to(device).to(memory_format=torch.channels_last)

@@ -32,9 +32,7 @@ def close(got: Tensor, wanted: Tensor) -> None:
 
 def main() -> None:
     torch.manual_seed(0)
-    for count, channels, dtype, layout in itertools.product(
-        (1, 3), (5, 130), TOLERANCE, LAYOUTS
-    ):
+    for count, channels, dtype, layout in itertools.product((1, 3), (5, 130), TOLERANCE, LAYOUTS):
         xs = features(count, channels, dtype, layout)
         weights = torch.rand(2, count, channels, dtype=at_least_float32(dtype))
         start = torch.rand(2, channels, dtype=weights.dtype)

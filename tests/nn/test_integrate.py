@@ -183,7 +183,9 @@ def network() -> nn.Module:
 
 
 def batch() -> Tensor:
-    return torch.randn(4, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        4, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def train_a_half(rank: int, folder: str) -> None:

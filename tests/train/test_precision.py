@@ -12,6 +12,7 @@ from afi_search.train.precision import cpu_computes_bf16
 from tests.train.networks import RECIPE, network
 
 CPU = torch.device("cpu")
+AUTO = RECIPE.model_copy(update={"precision": "auto"})
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_what_is_named_is_taken_and_auto_asks_the_device(monkeypatch):
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path) -> list[str]:
-    """A device that has bf16, a cache of its own, and what will be measured, one after the other."""
+    """A device with bf16 and a cache of its own; what will be measured, in order."""
     answers = ["bf16", "fp32"]
     monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
     monkeypatch.setattr(precision, "user_cache_path", lambda name: tmp_path / "cache")
@@ -50,7 +51,7 @@ def measured(monkeypatch, tmp_path) -> list[str]:
     return answers
 
 
-def settle(folder, recipe=RECIPE.model_copy(update={"precision": "auto"}), name="resnet20") -> str:
+def settle(folder, recipe=AUTO, name="resnet20") -> str:
     found = settled(recipe, name, network, 32, CPU, str(folder))
     assert found == recipe.model_copy(update={"precision": found.precision})
     return found.precision
