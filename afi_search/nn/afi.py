@@ -12,15 +12,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from afi_search.nn.integrate import Source, blend, global_average, integrate, pool
+
 
 class Scorer(nn.Module):
-    """s = W2 ReLU(W1 z): pooled features (... x C') to scores of the same shape."""
+    """s = W2 ReLU(W1 z): pooled features (... x C') to scores of the same shape.
+
+    Scores are exponentiated, so autocast does not narrow them: what it would save is nothing.
+    """
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -28,7 +34,9 @@ class Scorer(nn.Module):
         self.expand = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        scores: Tensor = self.expand(F.relu(self.reduce(pooled)))
+        with without_autocast(pooled.device):
+            pooled = pooled.to(self.reduce.weight.dtype)
+            scores: Tensor = self.expand(F.relu(self.reduce(pooled)))
         return scores
 
 
@@ -54,8 +62,11 @@ class AFI(nn.Module, ABC, Generic[State]):
         """Return the state after one more source, B x C' x H x W; None is the state before any."""
 
     @abstractmethod
-    def read(self, state: State, reader: int) -> Tensor:
-        """Return R, B x C' x H x W, as the reader of that number (from 0) integrates it."""
+    def read(self, state: State, reader: int, beside: int = 0) -> Tensor:
+        """Return R, B x C' x H x W, as the reader of that number (from 0) integrates it.
+
+        With `beside`, channels of a feature, R may lie where it does in the tensor joined of both.
+        """
 
     @abstractmethod
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
@@ -66,14 +77,7 @@ class AFI(nn.Module, ABC, Generic[State]):
         """
 
 
-class Sources(NamedTuple):
-    """The features that later blocks read, and their pooled vectors (B x C' each)."""
-
-    features: tuple[Tensor, ...]
-    pooled: tuple[Tensor, ...]
-
-
-class BlockAFI(AFI[Sources]):
+class BlockAFI(AFI[tuple[Source, ...]]):
     """AFI of a stage as in the paper: each reading block has a scorer of its own.
 
     A block that has but one source (block 2, and block 3 where the transition block offers none)
@@ -85,13 +89,12 @@ class BlockAFI(AFI[Sources]):
         super().__init__(channels, hidden, readers)
         self.scorers = nn.ModuleList(Scorer(channels, hidden) for _ in range(readers))
 
-    def add(self, state: Sources | None, feature: Tensor) -> Sources:
-        features, pooled = state or Sources((), ())
-        return Sources((*features, feature), (*pooled, global_average(feature)))
+    def add(self, state: tuple[Source, ...] | None, feature: Tensor) -> tuple[Source, ...]:
+        return (*(state or ()), pool(feature))
 
-    def read(self, state: Sources, reader: int) -> Tensor:
-        scores = self.scorers[reader](torch.stack(state.pooled, dim=1))
-        return weighted_sum(state.features, softmax_over_sources(scores))
+    def read(self, state: tuple[Source, ...], reader: int, beside: int = 0) -> Tensor:
+        scores = self.scorers[reader](torch.stack([source.pooled for source in state], dim=1))
+        return integrate(state, softmax_over_sources(scores), beside)
 
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
         return [softmax_over_sources(score) for score in scores]
@@ -109,7 +112,7 @@ class StageAFI(AFI[RunningMean]):
 
     All readers give a source the same score, so the softmax over the growing list of sources is a
     running mean: with L the log of the sum of exponentials, a new score s has the weight
-    sigmoid(s - L), R' = lerp(R, X, weight) and L' = logaddexp(L, s). That is exact, and linear in
+    sigmoid(s - L), R' = R + weight (X - R) and L' = logaddexp(L, s). That is exact, and linear in
     the number of blocks instead of quadratic.
     """
 
@@ -121,14 +124,15 @@ class StageAFI(AFI[RunningMean]):
         score = at_least_float32(self.scorer(global_average(feature)))
         if state is None:
             # Exactly one, and written so that the scorer is part of the graph in any stage.
-            return RunningMean(feature * spread(torch.exp(score - score), feature), score)
-        weight = torch.sigmoid(score - state.log_total)
+            one = torch.exp(score - score)
+            return RunningMean(blend(one[:, None], feature), score)
+        gain = score - state.log_total
+        weights = torch.stack((torch.sigmoid(-gain), torch.sigmoid(gain)), dim=1)
         return RunningMean(
-            interpolate(state.integrated, feature, spread(weight, feature)),
-            torch.logaddexp(state.log_total, score),
+            blend(weights, state.integrated, feature), torch.logaddexp(state.log_total, score)
         )
 
-    def read(self, state: RunningMean, reader: int) -> Tensor:
+    def read(self, state: RunningMean, reader: int, beside: int = 0) -> Tensor:
         return state.integrated
 
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
@@ -137,9 +141,11 @@ class StageAFI(AFI[RunningMean]):
         return [softmax_over_sources(sources[:, : max(1, count)]) for count in counts]
 
 
-def global_average(feature: Tensor) -> Tensor:
-    """GAP: B x C x H x W to B x C."""
-    return feature.mean(dim=(2, 3))
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which no operation is narrowed."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def at_least_float32(scores: Tensor) -> Tensor:
@@ -150,40 +156,3 @@ def at_least_float32(scores: Tensor) -> Tensor:
 def softmax_over_sources(scores: Tensor) -> Tensor:
     """Turn scores, B x sources x C', into weights that sum to one over the sources."""
     return torch.softmax(at_least_float32(scores), dim=1)
-
-
-def spread(weight: Tensor, feature: Tensor) -> Tensor:
-    """Give a weight per channel, B x C, the feature's dtype and number of dimensions."""
-    return weight.to(feature.dtype)[:, :, None, None]
-
-
-def weighted_sum(features: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Return sum_j weights[:, j] * features[j], in one pass a feature and without stacking them.
-
-    Args:
-        features: B x C x H x W each.
-        weights: B x len(features) x C.
-    """
-    columns = weights.to(features[0].dtype)[..., None, None].unbind(dim=1)
-    total = features[0] * columns[0]
-    for feature, column in zip(features[1:], columns[1:], strict=True):
-        if halves_on_cpu(feature):
-            total = total.add_(feature * column)
-        else:
-            total = total.addcmul_(feature, column)
-    return total
-
-
-def interpolate(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
-    """Return start + weight * (end - start), the weight broadcast."""
-    if halves_on_cpu(start):
-        return start + (end - start) * weight
-    return torch.lerp(start, end, weight)
-
-
-def halves_on_cpu(feature: Tensor) -> bool:
-    """Tell whether torch's fused operations are slow: broadcast and in half precision on a CPU.
-
-    There they run element by element, four times slower than one plain operation after another.
-    """
-    return feature.is_cpu and feature.dtype.itemsize == 2

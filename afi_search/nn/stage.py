@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from afi_search.nn.afi import AFI, BlockAFI, Scorer, StageAFI
 from afi_search.nn.attention import make_attention
 from afi_search.nn.block import Block
-from afi_search.nn.join import activate_and_join
+from afi_search.nn.join import activate_and_join, join
 from afi_search.space import StageChoice, StageShape, afi_channels, hidden_units
 
 MakeBlock = Callable[[int, int], Block]
@@ -133,8 +133,9 @@ class Carried:
         if self._state is None:
             feature = block.activate(y)
             self._state = self._afi.add(None, feature)
-            return torch.cat((feature, attention(self._afi.read(self._state, reader))), dim=1)
-        integrated = attention(self._afi.read(self._state, reader))
+            return join(feature, attention(self._afi.read(self._state, reader)))
+        beside = y.shape[1] if isinstance(attention, nn.Identity) else 0
+        integrated = attention(self._afi.read(self._state, reader, beside))
         joined, feature = activate_and_join(y, integrated, block.ceiling)
         if reader + 1 < self._afi.readers:
             self._state = self._afi.add(self._state, feature)

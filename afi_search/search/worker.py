@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from ray import tune
+from torch import nn
 
 from afi_search.data import ImageSet, Split
 from afi_search.nn import build
@@ -27,6 +28,7 @@ from afi_search.train import (
     load,
     save,
     seed_everything,
+    settled,
 )
 from afi_search.train.augment import pad_images
 
@@ -154,7 +156,11 @@ class TrialWorker(tune.Trainable):
 
     def _step(self) -> dict[str, Any]:
         if self._trainer is None:
-            self._trainer, resumed = self._start()
+            try:
+                self._trainer, resumed = self._start()
+            except OSError as error:
+                where = self._job.checkpoints
+                return {"number": self._number, "broken": f"{where} cannot be used: {error}"}
             if resumed:
                 return self._progress(self._trainer)
         self._trainer.run_epoch()
@@ -166,13 +172,12 @@ class TrialWorker(tune.Trainable):
         return self._progress(self._trainer)
 
     def _start(self) -> tuple[Trainer, bool]:
+        architecture = Architecture.parse(self._architecture)
+        recipe = self._recipe(architecture.backbone)
         seed_everything(self._seed)
-        model = build(
-            Architecture.parse(self._architecture),
-            num_classes=self._data.num_classes,
-            image_size=self._data.image_size,
+        trainer = Trainer(
+            self._build(architecture), recipe, self._data, seed=self._seed, device=self._device
         )
-        trainer = Trainer(model, self._job.recipe, self._data, seed=self._seed, device=self._device)
         folder = trial_place(self._job.checkpoints, self._number)
         try:
             state = load(folder)
@@ -183,6 +188,24 @@ class TrialWorker(tune.Trainable):
         if state is not None:
             trainer.load_state_dict(state)
         return trainer, state is not None
+
+    def _build(self, architecture: Architecture) -> nn.Module:
+        return build(
+            architecture,
+            num_classes=self._data.num_classes,
+            image_size=self._data.image_size,
+        )
+
+    def _recipe(self, backbone: str) -> Recipe:
+        """Return the recipe with the precision that this study's trials of a backbone have."""
+        return settled(
+            self._job.recipe,
+            backbone,
+            make=lambda: self._build(Architecture.plain(backbone)),
+            image_size=self._data.image_size,
+            device=self._device,
+            folder=self._job.checkpoints,
+        )
 
     def _progress(self, trainer: Trainer) -> dict[str, Any]:
         history = trainer.history

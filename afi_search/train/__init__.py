@@ -2,7 +2,7 @@
 
 from afi_search.train.checkpoint import CorruptCheckpoint, delete, load, save
 from afi_search.train.evaluation import Evaluation, evaluate
-from afi_search.train.precision import autocast_dtype
+from afi_search.train.precision import autocast_dtype, settled
 from afi_search.train.schedule import learning_rate
 from afi_search.train.seeding import seed_everything
 from afi_search.train.trainer import CheckpointMismatch, DivergedError, EpochResult, Trainer
@@ -21,4 +21,5 @@ __all__ = [
     "load",
     "save",
     "seed_everything",
+    "settled",
 ]

@@ -25,13 +25,14 @@ class Views:
 
     def batch(self, start: int, size: int) -> Views:
         """Return `size` samples from `start` on."""
-        return Views(*(part[start : start + size] for part in self._parts()))
+        return Views(*(part[start : start + size] for part in self.parts()))
 
     def to(self, device: torch.device) -> Views:
         """Return the views on `device`."""
-        return Views(*(part.to(device, non_blocking=True) for part in self._parts()))
+        return Views(*(part.to(device, non_blocking=True) for part in self.parts()))
 
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the four tensors in order."""
         return self.index, self.top, self.left, self.mirrored
 
 

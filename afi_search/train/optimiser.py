@@ -34,11 +34,25 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def build_optimiser(model: nn.Module, recipe: Recipe, rate: torch.Tensor) -> torch.optim.SGD:
-    """Return fused SGD whose learning rate is read from the tensor `rate` at every step."""
-    return torch.optim.SGD(
+    """Return fused SGD whose learning rate is read from the tensor `rate` at every step.
+
+    Its momentum is there from the start, zero, which gives the same first step as none.
+    """
+    optimiser = torch.optim.SGD(
         parameter_groups(model, recipe),
         lr=rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
         fused=True,
     )
+    if recipe.momentum > 0:
+        for group in optimiser.param_groups:
+            for parameter in group["params"]:
+                optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimiser
+
+
+def momenta(optimiser: torch.optim.SGD) -> list[torch.Tensor]:
+    """Return the tensors that the optimiser changes besides the parameters."""
+    buffers = (state.get("momentum_buffer") for state in optimiser.state.values())
+    return [buffer for buffer in buffers if buffer is not None]

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Literal
 
 import torch
+from platformdirs import user_cache_path
+from torch import nn
+
+from afi_search.space.recipe import Recipe
+from afi_search.train.agreed import agreed
+from afi_search.train.capture import Step, captured
 
 # x86 instructions that multiply bf16; without them bf16 is emulated, slower than fp32.
 CPU_BF16 = ("avx512_bf16", "amx_bf16")
+
+ROUNDS = 3
+LARGEST_BATCH = 128
+"""Images of a measured step at most; a CPU would take too long for more."""
 
 
 def autocast_dtype(
@@ -18,6 +32,60 @@ def autocast_dtype(
     if precision == "auto":
         return torch.bfloat16 if computes_bf16(device) else None
     return torch.bfloat16 if precision == "bf16" else None
+
+
+def settled(
+    recipe: Recipe,
+    name: str,
+    make: Callable[[], nn.Module],
+    image_size: int,
+    device: torch.device,
+    folder: str,
+) -> Recipe:
+    """Return the recipe with `auto` replaced by the precision that the device is faster in.
+
+    It is measured once for a network of that name on a device like this one, and remembered in
+    the user's cache. What `folder`, which a study's workers share, has once been told holds there
+    for ever, so that trials of one study are trained alike, also elsewhere and after a restart.
+
+    Args:
+        recipe: whose batch size counts in the measurement.
+        name: of the backbone.
+        make: makes a network to measure.
+        image_size: of its images, pixels.
+        device: where it trains.
+        folder: local or any fsspec URL.
+    """
+    if recipe.precision != "auto":
+        return recipe
+    if not computes_bf16(device):
+        return recipe.model_copy(update={"precision": "fp32"})
+    batch = min(recipe.batch_size, LARGEST_BATCH)
+
+    def measure() -> str:
+        return faster(make(), torch.rand(batch, 3, image_size, image_size), device)
+
+    def remembered() -> str:
+        try:
+            return agreed(str(_cache(name, batch, device)), measure)
+        except OSError:  # There is no cache to write to.
+            return measure()
+
+    return recipe.model_copy(update={"precision": agreed(f"{folder}/{name}.precision", remembered)})
+
+
+def faster(model: nn.Module, images: torch.Tensor, device: torch.device) -> Literal["fp32", "bf16"]:
+    """Return in which precision forward and backward pass take less time, measured in turn."""
+    model = model.to(device).to(memory_format=torch.channels_last)
+    images = images.to(device).to(memory_format=torch.channels_last)
+    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+    steps = {precision: _step(model, images, precision) for precision in precisions}
+    seconds: dict[str, list[float]] = {precision: [] for precision in precisions}
+    for _ in range(1 + ROUNDS):
+        for precision, step in steps.items():
+            seconds[precision].append(_time(step, images))
+    times = {precision: median(of[1:]) for precision, of in seconds.items()}
+    return min(precisions, key=lambda precision: times[precision])
 
 
 def computes_bf16(device: torch.device) -> bool:
@@ -30,3 +98,33 @@ def computes_bf16(device: torch.device) -> bool:
 def cpu_computes_bf16(capabilities: Mapping[str, object]) -> bool:
     """Return whether a CPU with these capabilities multiplies bf16 in hardware."""
     return any(capabilities.get(name, False) for name in CPU_BF16)
+
+
+def _step(model: nn.Module, images: torch.Tensor, precision: Literal["fp32", "bf16"]) -> Step:
+    dtype = autocast_dtype(precision, images.device)
+
+    def step(images: torch.Tensor) -> None:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
+            outputs = model(images)
+        torch.autograd.backward(outputs.float().square().mean())
+
+    return captured(step, [images], list(model.buffers())) if images.is_cuda else step
+
+
+def _time(step: Step, images: torch.Tensor) -> float:
+    started = perf_counter()
+    step(images)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return perf_counter() - started
+
+
+def _cache(name: str, batch: int, device: torch.device) -> Path:
+    """Return the file that remembers what was measured on devices like this one."""
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f"{torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+    text = f"{name} {batch} {where} torch {torch.__version__}"
+    return user_cache_path("afi_search") / "precision" / re.sub(r"[^\w.+-]+", "-", text)

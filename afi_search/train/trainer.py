@@ -14,8 +14,9 @@ from afi_search.data.splits import Split
 from afi_search.errors import UserError
 from afi_search.space.recipe import Recipe
 from afi_search.train.augment import Normalise, Views, crop, draw_views, pad_images
-from afi_search.train.evaluation import evaluate
-from afi_search.train.optimiser import build_optimiser
+from afi_search.train.capture import Step, captured
+from afi_search.train.evaluation import Evaluator
+from afi_search.train.optimiser import build_optimiser, momenta
 from afi_search.train.precision import autocast_dtype
 from afi_search.train.schedule import learning_rate
 
@@ -58,7 +59,7 @@ class Trainer:
     epoch, no batch is too small for its batch norms, and every step has the same shape.
 
     Order, crops and mirroring come from the trainer's own CPU generator, one draw an epoch, and
-    are the same on every device.
+    are the same on every device. On CUDA the step is captured as a graph when it is first made.
     """
 
     def __init__(
@@ -88,13 +89,21 @@ class Trainer:
         self._data = data
         self._padded = pad_images(data.train.images.to(device), recipe.pad - data.padding)
         self._labels = data.train.labels.to(device)
-        self._validation = data.validation.to(device)
         self._normalise = Normalise(data.mean, data.std, device)
         self._dtype = autocast_dtype(recipe.precision, device)
         self._generator = torch.Generator().manual_seed(seed)
         self._rate = torch.zeros((), device=device)
         self._loss_sum = torch.zeros((), device=device)
         self._optimiser = build_optimiser(self.model, recipe, self._rate)
+        self._validate = Evaluator(
+            self.model,
+            data.validation,
+            mean=data.mean,
+            std=data.std,
+            device=device,
+            precision=recipe.precision,
+        )
+        self._replay: Step | None = None
         self._batch_size = min(recipe.batch_size, len(data.train))
         self.steps_per_epoch = math.ceil(len(data.train) / self._batch_size)
 
@@ -120,11 +129,12 @@ class Trainer:
         started = perf_counter()
         loss = self._train()
         trained = perf_counter()
-        accuracy = self._validate()
+        evaluation = self._validate()
+        self._demand_finite(evaluation.loss)
         samples = self.steps_per_epoch * self._batch_size
         result = EpochResult(
             epoch=self.epoch + 1,
-            accuracy=accuracy,
+            accuracy=evaluation.accuracy,
             loss=loss,
             seconds=perf_counter() - started,
             images_per_second=samples / (trained - started),
@@ -161,6 +171,7 @@ class Trainer:
             self._optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError) as error:
             raise CheckpointMismatch(f"the checkpoint is of another model. {error}") from error
+        self._replay = None  # What was captured works on the momentum that has just been replaced.
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate
         self._generator.set_state(state["generator"])
@@ -186,11 +197,25 @@ class Trainer:
         for step in range(self.steps_per_epoch):
             position = self.epoch * self.steps_per_epoch + step
             self._rate.fill_(learning_rate(self.recipe, position, total))
-            self._step(views.batch(step * self._batch_size, self._batch_size))
+            self._make_step(views.batch(step * self._batch_size, self._batch_size))
             if (step + 1) % LOOK_EVERY == 0 or step + 1 == self.steps_per_epoch:
                 mean = self._loss_sum.item() / (step + 1)
                 self._demand_finite(mean)
         return mean
+
+    def _make_step(self, views: Views) -> None:
+        """Make one step, on CUDA by the graph of the first one."""
+        if self.device.type != "cuda":
+            self._step(views)
+            return
+        if self._replay is None:
+            optimised = [*self.model.parameters(), *momenta(self._optimiser)]
+            changed = [*optimised, *self.model.buffers(), self._loss_sum]
+            self._replay = captured(self._step_on, views.parts(), changed)
+        self._replay(*views.parts())
+
+    def _step_on(self, *parts: torch.Tensor) -> None:
+        self._step(Views(*parts))
 
     def _step(self, views: Views) -> None:
         """Make one step. Reads and writes tensors only, so that a device can run ahead of it."""
@@ -205,18 +230,6 @@ class Trainer:
         torch.autograd.backward(loss)
         self._optimiser.step()
         self._loss_sum += loss.detach()
-
-    def _validate(self) -> float:
-        evaluation = evaluate(
-            self.model,
-            self._validation,
-            mean=self._data.mean,
-            std=self._data.std,
-            device=self.device,
-            precision=self.recipe.precision,
-        )
-        self._demand_finite(evaluation.loss)
-        return evaluation.accuracy
 
     def _demand_finite(self, loss: float) -> None:
         if not math.isfinite(loss):

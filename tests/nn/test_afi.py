@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from afi_search.nn.afi import AFI, BlockAFI, StageAFI, weighted_sum
+from afi_search.nn.afi import AFI, BlockAFI, StageAFI
+from afi_search.nn.integrate import literal_sum
 
 KINDS = (BlockAFI, StageAFI)
 
@@ -128,7 +129,7 @@ def test_weights_are_positive_sum_to_one_and_give_the_output(kind, count, seed):
     for reader, of in enumerate(weights):
         assert (of > 0).all()
         torch.testing.assert_close(of.sum(1), torch.ones(2, 5, dtype=torch.float64))
-        torch.testing.assert_close(weighted_sum(sources[: reader + 1], of), integrated[reader])
+        torch.testing.assert_close(literal_sum(sources[: reader + 1], of), integrated[reader])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from afi_search.nn.join import LEAST_SHARED, activate_and_join
+from afi_search.nn.contract import WIDE
+from afi_search.nn.join import activate_and_join
 
 CEILINGS = [math.inf, 6.0]
-CHANNELS = [LEAST_SHARED - 1, LEAST_SHARED]
+CHANNELS = [WIDE - 1, WIDE]
 
 
 def apart(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
@@ -19,7 +20,7 @@ def apart(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, T
     return torch.cat((feature, integrated), dim=1), feature
 
 
-def inputs(dtype: torch.dtype, channels: int = LEAST_SHARED) -> tuple[Tensor, Tensor]:
+def inputs(dtype: torch.dtype, channels: int = WIDE) -> tuple[Tensor, Tensor]:
     before = (4 * torch.randn(2, channels, 3, 2, dtype=dtype)).requires_grad_()
     return before, torch.rand(2, 6, 3, 2, dtype=dtype).requires_grad_()
 

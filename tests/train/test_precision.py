@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import shutil
+import time
+
 import pytest
 import torch
+from torch import nn
 
-from afi_search.train import autocast_dtype
+from afi_search.train import autocast_dtype, precision, settled
 from afi_search.train.precision import cpu_computes_bf16
+from tests.train.networks import RECIPE, network
 
 CPU = torch.device("cpu")
+AUTO = RECIPE.model_copy(update={"precision": "auto"})
 
 
 @pytest.mark.parametrize(
@@ -33,3 +39,64 @@ def test_what_is_named_is_taken_and_auto_asks_the_device(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     assert autocast_dtype("auto", CPU) is None
     assert autocast_dtype("auto", torch.device("meta")) is None
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path) -> list[str]:
+    """A device with bf16 and a cache of its own; what will be measured, in order."""
+    answers = ["bf16", "fp32"]
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "user_cache_path", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(precision, "faster", lambda *given: answers.pop(0))
+    return answers
+
+
+def settle(folder, recipe=AUTO, name="resnet20") -> str:
+    found = settled(recipe, name, network, 32, CPU, str(folder))
+    assert found == recipe.model_copy(update={"precision": found.precision})
+    return found.precision
+
+
+def test_a_device_is_measured_once_a_backbone(measured, tmp_path):
+    assert settle(tmp_path / "one") == settle(tmp_path / "two") == "bf16"
+    assert settle(tmp_path / "one", name="resnet110") == "fp32"
+    assert not measured
+
+
+def test_a_study_keeps_its_precision_where_another_would_be_measured(measured, tmp_path):
+    assert settle(tmp_path / "study") == "bf16"
+    shutil.rmtree(tmp_path / "cache")
+
+    assert settle(tmp_path / "study") == "bf16"
+    assert settle(tmp_path / "other") == "fp32"
+
+
+def test_without_a_cache_to_write_to_it_is_measured_again(measured, tmp_path):
+    (tmp_path / "cache").write_text("a file is in its place")
+    assert settle(tmp_path / "one") == "bf16"
+    assert settle(tmp_path / "two") == "fp32"
+
+
+def test_what_the_recipe_names_is_not_measured(measured, tmp_path):
+    assert settle(tmp_path, RECIPE.model_copy(update={"precision": "fp32"})) == "fp32"
+    assert len(measured) == 2
+
+
+def test_without_bf16_in_hardware_there_is_nothing_to_measure(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: False)
+    assert settle(tmp_path) == "fp32"
+    assert len(measured) == 2
+
+
+def test_the_faster_one_is_taken():
+    class Slow(nn.Linear):
+        """Slow in one precision."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.02 if torch.is_autocast_enabled("cpu") == self.slow_in_bf16 else 0)
+            return super().forward(x.flatten(1))
+
+    for slow_in_bf16, expected in ((True, "fp32"), (False, "bf16")):
+        model = Slow(48, 4)
+        model.slow_in_bf16 = slow_in_bf16
+        assert precision.faster(model, torch.rand(2, 3, 4, 4), CPU) == expected

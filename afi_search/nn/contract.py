@@ -1,0 +1,164 @@
+"""The two contractions that AFI is made of, each in one pass over every feature.
+
+`weighted_sum` makes R of the features, and the gradient of a feature of what its readers were
+given; `channel_dots` makes the gradient of the weights. On CUDA each is one Triton kernel
+(`afi_search.nn.kernels`), elsewhere a sequence of torch's vectorised operations. Both add up in
+float32 at least, whatever the features are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+WIDE = 32
+"""From that many channels on, the channels of a pixel are a run that is fast to compute on."""
+
+BLOCK = 2**20
+"""Elements of what is widened at a time, so that they stay in a CPU's cache."""
+
+
+def weighted_sum(
+    features: Sequence[Tensor],
+    weights: Tensor,
+    start: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Return start + sum_j weights[:, j] * features[j], of the features' dtype and memory format.
+
+    Args:
+        features: B x C x H x W each, one or more.
+        weights: B x len(features) x C, float32 or wider.
+        start: B x C, as weights are; nothing where None.
+        out: what the result is written to; a new tensor where None. With channels last it may be a
+            slice of channels, of at least WIDE on a CPU.
+    """
+    if out is None:
+        out = torch.empty_like(features[0], memory_format=_memory_format(features[0]))
+    if out.is_cuda:
+        from afi_search.nn.kernels import weighted_sum_on_cuda
+
+        weighted_sum_on_cuda(features, weights, start, out)
+        return out
+    runs = _Runs(out)
+    target = runs.view(out)
+    terms = [
+        (runs.of(feature), runs.column(weight))
+        for feature, weight in zip(features, weights.unbind(1), strict=True)
+    ]
+    first = None if start is None else runs.column(start)
+    for images in _blocks(target):
+        same = target.dtype == weights.dtype
+        total = target[images] if same else torch.empty_like(target[images], dtype=weights.dtype)
+        widened = torch.empty_like(total) if not same else total
+        for j, (feature, weight) in enumerate(terms):
+            term = _widen(feature[images], widened)
+            if j > 0:
+                total.addcmul_(term, weight[images])
+            elif first is None:
+                torch.mul(term, weight[images], out=total)
+            else:
+                torch.addcmul(first[images], term, weight[images], out=total)
+        if not same:
+            target[images] = total
+    return out
+
+
+def channel_dots(gradient: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """Return the sum over the pixels of gradient * features[j], B x len(features) x C.
+
+    Args:
+        gradient: B x C x H x W.
+        features: of the same shape, one or more.
+
+    Returns:
+        float32, or the features' own dtype where that is wider.
+    """
+    if gradient.is_cuda:
+        from afi_search.nn.kernels import channel_dots_on_cuda
+
+        return channel_dots_on_cuda(gradient, features)
+    runs = _Runs(gradient)
+    dtype = at_least_float32(gradient.dtype)
+    factors = [runs.of(feature) for feature in features]
+    given = runs.of(gradient)
+    result = torch.empty(gradient.shape[0], len(features), gradient.shape[1], dtype=dtype)
+    for images in _blocks(given):
+        product = torch.empty_like(given[images], dtype=dtype)
+        factor = given[images].to(dtype)
+        for j, feature in enumerate(factors):
+            torch.mul(_widen(feature[images], product), factor, out=product)
+            result[images, j] = runs.total(product)
+    return result
+
+
+def readable(x: Tensor) -> Tensor:
+    """Return a feature or gradient as it is best read many times: a narrow slice is copied."""
+    if x.shape[1] >= WIDE:
+        return x
+    return x.contiguous(memory_format=_memory_format(x))
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype to add up in."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class _Runs:
+    """How a feature is cut into runs of contiguous numbers, B x runs x length or B x C x length.
+
+    With channels last, the channels of a narrow feature's pixel are too few for vector
+    instructions: a row of pixels is the run, and a weight per channel is repeated along it.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._batch, self._channels, height, width = like.shape
+        self._last = _memory_format(like) == torch.channels_last
+        self._repeats = width if self._channels < WIDE else 1
+        self._pixels = height * width
+
+    def view(self, x: Tensor) -> Tensor:
+        """Return x, B x C x H x W, in runs, in the same memory."""
+        if not self._last:
+            return x.view(self._batch, self._channels, self._pixels)
+        pixels = x.permute(0, 2, 3, 1)
+        if self._repeats > 1:
+            return pixels.view(self._batch, -1, self._repeats * self._channels)
+        return pixels.flatten(1, 2)
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return x, B x C x H x W, in runs; it is copied where its memory does not allow a view."""
+        if not self._last:
+            return x.reshape(self._batch, self._channels, self._pixels)
+        run = self._repeats * self._channels
+        return x.permute(0, 2, 3, 1).reshape(self._batch, -1, run)
+
+    def column(self, weight: Tensor) -> Tensor:
+        """Return a weight per channel, B x C, so that it broadcasts over the runs."""
+        if not self._last:
+            return weight[:, :, None]
+        return weight.repeat(1, self._repeats)[:, None, :]
+
+    def total(self, x: Tensor) -> Tensor:
+        """Add up runs over the pixels: B x C."""
+        if not self._last:
+            return x.sum(2)
+        return x.sum(1).view(-1, self._repeats, self._channels).sum(1)
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    """Return in which order a feature lies in memory; it may be a slice of channels."""
+    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+
+
+def _blocks(runs: Tensor) -> Iterator[slice]:
+    images = runs.shape[0]
+    step = max(1, BLOCK // max(1, runs[0].numel())) if images else 1
+    return (slice(start, start + step) for start in range(0, images, step))
+
+
+def _widen(x: Tensor, into: Tensor) -> Tensor:
+    """Return x in the dtype of `into`, which is overwritten unless that is its own already."""
+    return x if x.dtype == into.dtype else into.copy_(x)

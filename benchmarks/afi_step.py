@@ -1,0 +1,110 @@
+"""The training step of AFI over that of the plain ResNet: both scorers, and the literal form.
+
+    python -m benchmarks.afi_step                       a GPU, eager and as a CUDA graph; or the CPU
+    python -m benchmarks.afi_step --threads 1 --threads 2 --rounds 10
+
+Forward and backward pass and fused SGD on one batch that lies on the device, channels last. All
+networks of a depth train in one process, a step of each after the other; `ratio` is the median
+over the rounds of a network's time over the plain one's in the same round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor, nn
+
+from afi_search.nn import build
+from afi_search.space import Architecture
+from afi_search.train.capture import captured
+from benchmarks.literal import Literal
+from benchmarks.rounds import against, best_device, facts, in_turn, publish
+
+CLASSES, SIZE = 100, 32
+NETWORKS = {
+    "plain": "resnet{}",
+    "literal": "resnet{}(base-r4)",
+    "block scorer": "resnet{}(base-r4)",
+    "stage scorer": "resnet{}(base-r4-shared)",
+}
+WAYS = {"cpu": ["eager"], "cuda": ["eager", "graph"]}
+
+
+def stepper(
+    name: str, depth: int, batch: int, precision: str, way: str, device: torch.device
+) -> Callable[[], object]:
+    """Return a function that makes one training step of a network."""
+    torch.manual_seed(0)
+    text = NETWORKS[name].format(depth)
+    model = build(Architecture.parse(text), num_classes=CLASSES, image_size=SIZE)
+    if name == "literal":
+        model = Literal(model)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    rate = torch.tensor(0.01, device=device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, fused=True)
+    images = torch.randn(batch, 3, SIZE, SIZE, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.arange(batch, device=device) % CLASSES
+    step = partial(_step, model, optimiser, precision == "bf16")
+    if way == "eager":
+        return partial(step, images, labels)
+    step(images, labels)
+    momentum = [state["momentum_buffer"] for state in optimiser.state.values()]
+    changed = [*model.parameters(), *model.buffers(), *momentum]
+    return partial(captured(step, (images, labels), changed), images, labels)
+
+
+def _step(
+    model: nn.Module, optimiser: torch.optim.SGD, narrow: bool, images: Tensor, labels: Tensor
+) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=narrow):
+        logits = model(images)
+    torch.autograd.backward(F.cross_entropy(logits.float(), labels))
+    optimiser.step()
+
+
+def main(
+    depth: Annotated[list[int] | None, typer.Option(help="32 and 110 where none is given.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="CPU threads; torch's number.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="fp32 where none is given.")] = None,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    rounds: Annotated[int, typer.Option(help="Steps of each network.", min=2)] = 10,
+) -> None:
+    """Time every network and write results/afi_step.csv."""
+    device = best_device()
+    rows: list[dict[str, object]] = []
+    for number in threads or [torch.get_num_threads()]:
+        torch.set_num_threads(number)
+        for numbers in precision or ["fp32"]:
+            for way in WAYS[device.type]:
+                for layers in depth or [32, 110]:
+                    steps = {
+                        name: stepper(name, layers, batch, numbers, way, device)
+                        for name in NETWORKS
+                    }
+                    seconds = in_turn(steps, rounds, device)
+                    rows += [
+                        {
+                            "depth": layers,
+                            "network": name,
+                            "way": way,
+                            "precision": numbers,
+                            **against(seconds[name], seconds["plain"]),
+                            "batch": batch,
+                            "rounds": rounds,
+                            **facts(device),
+                        }
+                        for name in NETWORKS
+                    ]
+    columns = ["depth", "network", "way", "precision", "threads", "median_s", "ratio"]
+    publish("afi_step", rows, [*columns, "ratio_quarter", "ratio_three_quarters"])
+
+
+if __name__ == "__main__":
+    typer.run(main)

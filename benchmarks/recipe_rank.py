@@ -1,0 +1,209 @@
+"""Does the short recipe rank architectures as the long one does, and what does each cost?
+
+    python -m benchmarks.recipe_rank spaces/resnet.yaml --architectures 24       a GPU, hours
+    python -m benchmarks.recipe_rank spaces/resnet.yaml --backbone resnet20 --architectures 6 \\
+        --train-subset 2500 --short 5 --long 50 --batch 128                      two CPU cores
+
+Architectures are drawn from the space, the plain backbone and the two uniform ones first. Each is
+trained from the same seeds by the preset `short` and by the space file's own recipe (300 epochs),
+and its accuracy is that after the last epoch on the images held out. The agreement is Kendall's
+tau-b over the architectures, with a 95 % interval from a bootstrap over them. `--short` and
+`--long` change the number of epochs, `--batch` the short recipe's batch, its learning rate in
+proportion. What is trained is written at once; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import kendalltau
+
+from afi_search.data import Split, load, split
+from afi_search.nn import build
+from afi_search.search.device import describe_device
+from afi_search.space import Architecture, Recipe, Space, StageChoice
+from afi_search.train import Trainer, evaluate, seed_everything
+
+RESULTS = Path(__file__).parent / "results"
+RESAMPLES = 5000
+WATCHED = 100
+"""Images that the trainer looks at after each epoch; only the last accuracy counts here."""
+
+console = Console()
+
+
+class Agreement(NamedTuple):
+    """Kendall's tau and the ends of its 95 % interval."""
+
+    tau: float
+    low: float
+    high: float
+
+
+def agreement(short: Sequence[float], long: Sequence[float], seed: int = 0) -> Agreement:
+    """Return how far two recipes' accuracies order the same architectures alike.
+
+    Args:
+        short, long: an accuracy per architecture.
+        seed: of the bootstrap over architectures. A resample in which one recipe tells nothing
+            apart has no tau and is left out.
+    """
+    pairs = np.array([short, long])
+    drawn = np.random.default_rng(seed).integers(0, len(short), (RESAMPLES, len(short)))
+    taus = [_tau(*pairs[:, chosen]) for chosen in drawn]
+    low, high = np.nanquantile(taus, [0.025, 0.975])
+    return Agreement(_tau(*pairs), float(low), float(high))
+
+
+def pick(space: Space, count: int, seed: int = 0) -> list[Architecture]:
+    """Return `count` different architectures of the space, the simplest three first."""
+    backbone = space.file.backbone
+    assert backbone is not None, "the space has one backbone"
+    uniform = [Architecture.uniform(backbone, StageChoice(*c)) for c in (("base", 4), ("B", 16))]
+    chosen = dict.fromkeys([Architecture.plain(backbone), *uniform])
+    drawn = random.Random(seed).sample(range(len(space)), min(len(space), 2 * count))
+    chosen |= dict.fromkeys(space[index] for index in drawn)
+    return list(chosen)[:count]
+
+
+def recipes(path: Path, short: Sequence[int], long: int | None, batch: int | None) -> list[Recipe]:
+    """Return the long recipe and the short ones, as the space file and the options have them."""
+    slow, quick = Space.load(path).file.recipe, Space.load(path, "short").file.recipe
+    if batch is not None:
+        rate = quick.lr * batch / quick.batch_size
+        quick = quick.model_copy(update={"batch_size": batch, "lr": rate})
+    lengths = short or [quick.epochs]
+    return [
+        slow.model_copy(update={"epochs": long or slow.epochs}),
+        *(quick.model_copy(update={"epochs": epochs}) for epochs in lengths),
+    ]
+
+
+def train(
+    architecture: Architecture, recipe: Recipe, data: Split, seed: int, device: torch.device
+) -> tuple[float, float]:
+    """Return the accuracy after the last epoch on all held-out images, and the seconds."""
+    seed_everything(seed)
+    model = build(architecture, num_classes=data.num_classes, image_size=data.image_size)
+    watched = data.validation.select(torch.arange(min(WATCHED, len(data.validation))))
+    few = Split(
+        data.train,
+        watched,
+        data.num_classes,
+        data.image_size,
+        data.mean,
+        data.std,
+        data.mirror_safe,
+    )
+    trainer = Trainer(model, recipe, few, seed=seed, device=device)
+    while not trainer.done:
+        trainer.run_epoch()
+    result = evaluate(
+        trainer.model,
+        data.validation,
+        mean=data.mean,
+        std=data.std,
+        device=device,
+        precision=recipe.precision,
+    )
+    return result.accuracy, sum(epoch.seconds for epoch in trainer.history)
+
+
+def main(
+    space_file: Annotated[Path, typer.Argument(help="The space to draw from.")],
+    architectures: Annotated[int, typer.Option(help="How many.", min=3)] = 12,
+    seeds: Annotated[int, typer.Option(help="Trainings of each by each recipe.", min=1)] = 1,
+    backbone: Annotated[str, typer.Option(help="Another one of as many stages.")] = "",
+    short: Annotated[list[int] | None, typer.Option(help="Epochs; can be given again.")] = None,
+    long: Annotated[int | None, typer.Option(help="Epochs of the long recipe.")] = None,
+    batch: Annotated[int | None, typer.Option(help="The short recipe's batch.")] = None,
+    train_subset: Annotated[int | None, typer.Option(help="Training images.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's number.")] = 0,
+    results: Annotated[Path, typer.Option(help="The CSV's folder.")] = RESULTS,
+) -> None:
+    """Train every architecture by every recipe and print the agreement."""
+    if threads:
+        torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    space = Space.load(space_file)
+    if backbone:
+        file = space.file.model_copy(update={"backbone": backbone})
+        space = Space(file)
+    data = split(load(space.file.data.name, space.file.data.folder), train_subset=train_subset)
+    ways = recipes(space_file, short or [], long, batch)
+    path = results / "recipe_rank.csv"
+    for architecture in pick(space, architectures):
+        for seed in range(seeds):
+            for recipe in ways:
+                row = {
+                    "architecture": str(architecture),
+                    "recipe": "long" if recipe is ways[0] else "short",
+                    "epochs": recipe.epochs,
+                    "batch": recipe.batch_size,
+                    "train_images": len(data.train),
+                    "seed": seed,
+                }
+                if row in _done(path, list(row)):
+                    continue
+                accuracy, seconds = train(architecture, recipe, data, seed, device)
+                figures = {"accuracy": accuracy, "seconds": round(seconds, 1)}
+                machine = {"threads": torch.get_num_threads(), "device": describe_device()}
+                _append(path, row | figures | machine)
+                console.print(f"{architecture}  {recipe.epochs} epochs  {accuracy:.4f}")
+    console.print(_table(_trained(path, pick(space, architectures), len(data.train))))
+    console.print(f"Written: {path}")
+
+
+def _tau(short: np.ndarray, long: np.ndarray) -> float:
+    if np.ptp(short) == 0 or np.ptp(long) == 0:
+        return float("nan")
+    return float(kendalltau(short, long).statistic)
+
+
+def _done(path: Path, keys: list[str]) -> list[dict[str, object]]:
+    return pd.read_csv(path)[keys].to_dict("records") if path.exists() else []
+
+
+def _append(path: Path, row: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame([row]).to_csv(path, mode="a", header=not path.exists(), index=False)
+
+
+def _trained(path: Path, chosen: list[Architecture], images: int) -> pd.DataFrame:
+    rows = pd.read_csv(path)
+    return rows[
+        rows["architecture"].isin(list(map(str, chosen))) & (rows["train_images"] == images)
+    ]
+
+
+def _table(rows: pd.DataFrame) -> Table:
+    by_recipe = rows.groupby(["recipe", "epochs", "batch"])
+    means = {key: of.groupby("architecture")["accuracy"].mean() for key, of in by_recipe}
+    long = next(key for key in means if key[0] == "long")
+    table = Table(title="Short recipe against long", title_justify="left")
+    for heading in ("recipe", "epochs", "batch", "accuracy", "s each", "tau with long", "95 %"):
+        table.add_column(heading)
+    for key, accuracies in means.items():
+        both = pd.concat({"own": accuracies, "long": means[long]}, axis=1).dropna()
+        found = agreement(both["own"].tolist(), both["long"].tolist())
+        table.add_row(
+            *map(str, key),
+            f"{accuracies.min():.3f} to {accuracies.max():.3f}",
+            f"{by_recipe.get_group(key)['seconds'].median():.0f}",
+            "" if key == long else f"{found.tau:.2f}, {len(both)} architectures",
+            "" if key == long else f"{found.low:.2f} to {found.high:.2f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

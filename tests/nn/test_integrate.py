@@ -1,0 +1,209 @@
+"""Integration against the written-out sum, and in every way that a backward pass can go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from afi_search.nn import build
+from afi_search.nn.contract import WIDE, channel_dots, weighted_sum
+from afi_search.nn.integrate import blend, global_average, integrate, literal_sum, pool
+from afi_search.nn.join import activate_and_join, joined_around
+from afi_search.space import Architecture
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+
+
+def features(
+    count: int, channels: int, dtype: torch.dtype, layout: torch.memory_format
+) -> list[Tensor]:
+    """Return features of which the first is a slice of a wider tensor's channels."""
+    wider = torch.randn(3, 2 * channels, 4, 6).to(dtype).to(memory_format=layout)
+    rest = [torch.randn(3, channels, 4, 6).to(dtype).to(memory_format=layout) for _ in range(count)]
+    return [feature.requires_grad_() for feature in [wider[:, :channels], *rest[1:]]]
+
+
+def weights_of(pooled: list[Tensor], reader: int) -> Tensor:
+    return torch.softmax((1 + reader) * torch.stack(pooled, 1), dim=1)
+
+
+def in_one_pass(xs: list[Tensor]) -> list[Tensor]:
+    sources = [pool(x) for x in xs]
+    pooled = [source.pooled for source in sources]
+    return [integrate(sources[: r + 1], weights_of(pooled[: r + 1], r)) for r in range(len(xs))]
+
+
+def literally(xs: list[Tensor]) -> list[Tensor]:
+    pooled = [global_average(x) for x in xs]
+    return [literal_sum(xs[: r + 1], weights_of(pooled[: r + 1], r)) for r in range(len(xs))]
+
+
+def tolerance(dtype: torch.dtype) -> dict[str, float]:
+    return {"rtol": 0.1, "atol": 0.2} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [3, WIDE])
+def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, monkeypatch):
+    monkeypatch.setattr("afi_search.nn.contract.BLOCK", 2 * channels * 24)
+    xs = [x.detach() for x in features(3, channels, dtype, layout)]
+    weights = torch.rand(3, 3, channels).to(torch.promote_types(dtype, torch.float32))
+    start = torch.rand(3, channels).to(weights.dtype)
+    exact = literal_sum([x.double() for x in xs], weights.double())
+
+    total = weighted_sum(xs, weights)
+    from_start = weighted_sum(xs, weights, start)
+    dots = channel_dots(xs[1], xs)
+
+    rounding = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else tolerance(dtype)
+    assert total.dtype == dtype and dots.dtype == weights.dtype
+    assert total.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(total.double(), exact, **rounding)
+    torch.testing.assert_close(from_start.double(), exact + start[..., None, None], **rounding)
+    expected = torch.stack([(xs[1].double() * x.double()).sum((2, 3)) for x in xs], 1)
+    torch.testing.assert_close(dots.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [3, WIDE])
+def test_values_and_gradients_are_those_of_the_literal_form(channels, dtype, layout):
+    xs = features(4, channels, dtype, layout)
+    exact = [x.detach().double().requires_grad_() for x in xs]
+    cotangents = [torch.randn_like(x) for x in xs]
+
+    got, wanted = in_one_pass(xs), literally(exact)
+
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, **tolerance(dtype))
+    gradients = torch.autograd.grad(got, xs, cotangents)
+    expected = torch.autograd.grad(wanted, exact, [c.double() for c in cotangents])
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, **tolerance(dtype))
+
+
+def test_a_blend_has_the_gradients_of_the_literal_form():
+    xs = [x.detach().requires_grad_() for x in features(2, 5, torch.float64, LAYOUTS[1])]
+    weights = torch.rand(3, 2, 5, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn_like(xs[0])
+
+    got, wanted = blend(weights, *xs), literal_sum(xs, weights)
+
+    torch.testing.assert_close(got, wanted)
+    for ours, theirs in zip(
+        torch.autograd.grad(got, [weights, *xs], cotangent),
+        torch.autograd.grad(wanted, [weights, *xs], cotangent),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_pass_that_stops_early_leaves_nothing_for_the_next():
+    xs = features(3, 4, torch.float64, LAYOUTS[0])
+    got, wanted = in_one_pass(xs), literally(xs)
+    ones = torch.ones_like(got[0])
+
+    torch.autograd.grad(got[2], xs[2], ones, retain_graph=True)
+    for reader in (1, 2, 1):
+        ours = torch.autograd.grad(got[reader], xs[0], ones, retain_graph=True)
+        theirs = torch.autograd.grad(wanted[reader], xs[0], ones, retain_graph=True)
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_r_of_a_wide_feature_is_written_where_the_second_convolution_reads_it(layout):
+    xs = features(2, WIDE, torch.float64, layout)
+    before = torch.randn(3, WIDE, 4, 6, dtype=torch.float64).to(memory_format=layout)
+    before = before.requires_grad_()
+    sources = [pool(x) for x in xs]
+    weights = weights_of([source.pooled for source in sources], 0)
+
+    beside = integrate(sources, weights, beside=WIDE)
+    joined, feature = activate_and_join(before * 1, beside, 6.0)
+    apart = literal_sum(xs, weights_of([global_average(x) for x in xs], 0))
+    expected = torch.cat((before.clamp(0, 6), apart), 1)
+
+    assert joined.untyped_storage().data_ptr() == beside.untyped_storage().data_ptr()
+    torch.testing.assert_close(joined, expected)
+    torch.testing.assert_close(feature, before.clamp(0, 6))
+    cotangent = torch.randn_like(expected)
+    inputs = [before, *xs]
+    for ours, theirs in zip(
+        torch.autograd.grad(joined, inputs, cotangent),
+        torch.autograd.grad(expected, inputs, cotangent),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_an_r_of_its_own_is_not_taken_for_a_part():
+    assert joined_around(torch.randn(2, 4, 3, 3), 4) is None
+    assert joined_around(torch.randn(2, 9, 3, 3)[:, 4:8], 4) is None
+
+
+def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    run(images).square().mean().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("scorer", ["", "-shared"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_stage_has_the_same_gradients(scorer, reentrant):
+    model = build(
+        Architecture.parse(f"resnet20(off, base-r4{scorer}, B-r8-se{scorer})"),
+        num_classes=10,
+        image_size=32,
+    ).double()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64, requires_grad=True)
+    wanted = gradients_of(model, model, images)
+
+    for name in ("layer2", "layer3"):
+        stage = model.get_submodule(name)
+        forward = stage.forward
+        stage.forward = lambda x, run=forward: checkpoint(run, x, use_reentrant=reentrant)
+    got = gradients_of(model, model, images)
+
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    text = "resnet20(base-r4, base-r4-shared, B-r8-eca)"
+    model = build(Architecture.parse(text), num_classes=10, image_size=32).double()
+    return model.eval()  # batch norms of fixed statistics, so that halves add up to the whole
+
+
+def batch() -> Tensor:
+    return torch.randn(
+        4, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def train_a_half(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = DistributedDataParallel(network())
+    gradients = gradients_of(model, model, batch().chunk(2)[rank])
+    if rank == 0:
+        torch.save(gradients, f"{folder}/gradients.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    mp.spawn(train_a_half, args=(str(tmp_path),), nprocs=2)
+    model = network()
+
+    wanted = gradients_of(model, model, batch())
+
+    for name, gradient in torch.load(tmp_path / "gradients.pt").items():
+        torch.testing.assert_close(gradient, wanted[name.removeprefix("module.")])

@@ -1,0 +1,105 @@
+"""A captured step: as exact as the eager one where there is CUDA, and the eager one elsewhere."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from afi_search.nn import build
+from afi_search.space import Architecture
+from afi_search.train import Trainer, evaluate, seed_everything
+from afi_search.train import evaluation as evaluation_module
+from afi_search.train import trainer as trainer_module
+from afi_search.train.capture import CaptureWarning, captured
+from tests.train.networks import RECIPE, digits_split, trainer
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="is about its absence")
+
+
+def eager(step, inputs, changed):
+    return step
+
+
+@without_cuda
+def test_a_step_that_cannot_be_captured_is_made_eagerly_with_one_warning():
+    total = torch.ones(2)
+
+    def step(x):
+        total.add_(x)
+
+    with pytest.warns(CaptureWarning, match="runs eagerly") as told:
+        run = captured(step, [torch.full((2,), 3.0)], [total])
+
+    assert len(told) == 1
+    assert torch.equal(total, torch.ones(2))
+    run(torch.full((2,), 5.0))
+    assert torch.equal(total, torch.full((2,), 6.0))
+
+
+def test_what_a_failed_capture_changed_is_put_back(monkeypatch):
+    total = torch.ones(2)
+
+    def fail(step, inputs):
+        step(*inputs)
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr("afi_search.train.capture._capture", fail)
+    with pytest.warns(CaptureWarning, match="capturing$"):
+        captured(total.add_, [torch.ones(2)], [total])
+
+    assert torch.equal(total, torch.ones(2))
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("text", ["resnet20(base-r4)", "resnet20(B-r8-se, off, base-r4-shared)"])
+def test_a_captured_epoch_is_the_eager_one_to_rounding(precision, text, monkeypatch):
+    recipe = RECIPE.model_copy(update={"precision": precision, "epochs": 1})
+
+    def train() -> Trainer:
+        seed_everything(0)
+        model = build(Architecture.parse(text), num_classes=10, image_size=32)
+        training = Trainer(model, recipe, digits_split(), seed=0, device=torch.device("cuda"))
+        training.run_epoch()
+        return training
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CaptureWarning)
+        graph = train()
+    monkeypatch.setattr(trainer_module, "captured", eager)
+    plain = train()
+
+    tolerance = 1e-4 if precision == "fp32" else 3e-2
+    assert graph.history[0].loss == pytest.approx(plain.history[0].loss, rel=tolerance)
+    for one, other in zip(graph.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@needs_cuda
+def test_a_captured_evaluation_is_the_eager_one(monkeypatch):
+    data = digits_split()
+    model = build(Architecture.parse("resnet20(base-r4)"), num_classes=10, image_size=32).cuda()
+    options = {"mean": data.mean, "std": data.std, "device": torch.device("cuda"), "batch_size": 25}
+
+    graph = evaluate(model, data.validation, precision="fp32", **options)
+    monkeypatch.setattr(evaluation_module, "captured", eager)
+    plain = evaluate(model, data.validation, precision="fp32", **options)
+
+    assert graph.accuracy == plain.accuracy
+    assert graph.loss == pytest.approx(plain.loss, rel=1e-4)
+
+
+def test_momentum_that_starts_at_zero_gives_the_same_first_step():
+    data = digits_split()
+    first = trainer(data)
+    first.run_epoch()
+    second = trainer(data)
+    for state in second._optimiser.state.values():
+        state["momentum_buffer"] = None
+    second.run_epoch()
+
+    for one, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
