@@ -17,7 +17,7 @@ backbone: resnet20
 stages:
   all: {width: [off, base, B], ratio: [4], scorer: [block, stage]}
 data: {name: digits, train_subset: 64, validation_subset: 40}
-recipe: {epochs: 4, batch_size: 32, lr: 0.05}
+recipe: {epochs: 4, batch_size: 32, lr: 0.05, precision: fp32}
 search:
   trials: 5
   concurrency: 1
