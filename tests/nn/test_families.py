@@ -108,8 +108,9 @@ def test_many_random_architectures_train(backbone, data):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=4)
 @given(data=st.data())
 def test_random_architectures_of_every_space_train_copy_and_export(path, data):
     space = Space.load(path)
