@@ -12,6 +12,7 @@ from typing import Annotated
 
 import torch
 import typer
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.panel import Panel
 
@@ -21,6 +22,7 @@ from afi_search.promote.confirm import confirm_study
 from afi_search.promote.promotion import promote_study
 from afi_search.promote.recipe import read_recipe
 from afi_search.report.export import write_report
+from afi_search.report.landmarks import landmarks, reference_point
 from afi_search.report.study import study_info
 from afi_search.report.table import front_table
 from afi_search.search import Ledger
@@ -29,6 +31,7 @@ from afi_search.search.conductor import Conductor
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.device import describe_device
 from afi_search.search.engine import cluster_capacity, ray_session, run_trials
+from afi_search.search.metrics import Standing, exported
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.search.screen import Screen
@@ -107,17 +110,24 @@ def run(
         study = open_study(folder, asked)
         ledger = Ledger.create(folder, study.name, file.objectives, file.search.seed, study.storage)
         announce(study, searched, costs)
+        info = study_info(study)
+        standing = Standing(ledger.trials(), reference_point(landmarks(info), info))
         with Screen(console, file.search.trials, ledger.trials()) as screen:
+
+            def changed(trial: FrozenTrial) -> None:
+                screen.changed(trial)
+                standing.changed(trial)
+
             conductor = Conductor(
                 ledger,
                 file,
                 Proposer(searched, costs, file.objectives),
                 make_pruner(file.search.pruner, file.recipe.epochs),
-                screen.changed,
+                changed,
             )
             finished = True
             if conductor.has_next:
-                finished = train(conductor, file, folder, data, address)
+                finished = train(conductor, standing, study, folder, data, address)
             else:
                 console.print("The study is complete: there is nothing left to train.")
     report(ledger, study, folder)
@@ -183,9 +193,15 @@ def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:
 
 
 def train(
-    conductor: Conductor, file: SpaceFile, folder: Path, data: str | None, address: str | None
+    conductor: Conductor,
+    standing: Standing,
+    study: StudyFile,
+    folder: Path,
+    data: str | None,
+    address: str | None,
 ) -> bool:
     """Run the study's trials on Ray; return whether they all came to their end."""
+    file = study.space
     shared = SharedSplit(
         split(
             read(file.data.name, data or file.data.folder),
@@ -194,7 +210,7 @@ def train(
             validation_subset=file.data.validation_subset,
         )
     )
-    with ray_session(address) as dashboard:
+    with ray_session(address) as dashboard, exported(study.name, standing.readings):
         capacity = cluster_capacity(file.search)
         console.print(
             f"Ray dashboard: [bold]http://{dashboard}[/] (its token: ray get-auth-token). "
@@ -206,6 +222,7 @@ def train(
             str((folder / "checkpoints").resolve()),
             capacity.threads,
             file.imports,
+            study.name,
         )
         return run_trials(conductor, job, shared, capacity)
 

@@ -240,6 +240,7 @@ def _train(
                 str((own / CHECKPOINTS).resolve()),
                 capacity.threads,
                 file.imports,
+                ledger.study.study_name,
             )
             return run_trials(conductor, job, shared, capacity)
 

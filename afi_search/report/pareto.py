@@ -6,7 +6,7 @@ import moocore
 import numpy as np
 from pandas import DataFrame
 
-ACCURACY_UP_MACS_DOWN = (True, False)
+from afi_search.search.hypervolume import ACCURACY_UP_MACS_DOWN, dominated_area
 
 
 def front(records: DataFrame) -> DataFrame:
@@ -57,10 +57,7 @@ def hypervolume(records: DataFrame, reference: tuple[float, float]) -> float:
     Raises:
         ValueError: a column is missing.
     """
-    best = front(records)
-    if best.empty:
-        return 0.0
-    return float(moocore.hypervolume(_points(best), ref=reference, maximise=ACCURACY_UP_MACS_DOWN))
+    return dominated_area(_points(front(records)), reference)
 
 
 def comparable(records: DataFrame) -> DataFrame:

@@ -6,6 +6,7 @@ import gc
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray import tune
 from afi_search.data import ImageSet, Split
 from afi_search.nn import build
 from afi_search.search.conductor import Assignment
+from afi_search.search.metrics import Pace, exported
 from afi_search.space import Architecture, Recipe
 from afi_search.space.schema import import_modules
 from afi_search.train import (
@@ -59,12 +61,14 @@ class Job:
         checkpoints: folder or fsspec URL; each trial has its own folder in it.
         threads: CPU threads a trial computes with.
         imports: modules that register a third party's backbones.
+        study: its name, for the metrics.
     """
 
     recipe: Recipe
     checkpoints: str
     threads: int
     imports: tuple[str, ...] = ()
+    study: str = ""
 
     def checkpoint(self, number: int) -> str:
         """Return the folder of a trial's checkpoints."""
@@ -98,6 +102,9 @@ class TrialWorker(tune.Trainable):
         self._data = data.tensors()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(job.threads)
+        self._pace = Pace(self._device)
+        self._metrics = ExitStack()
+        self._metrics.enter_context(exported(job.study, self._pace.readings))
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -118,6 +125,10 @@ class TrialWorker(tune.Trainable):
         except Exception as error:
             return self._failed(_in_a_line(error), traceback.format_exc())
 
+    def cleanup(self) -> None:
+        """Stop telling metrics."""
+        self._metrics.close()
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing with Tune: the study's own checkpoints are the only ones."""
 
@@ -128,6 +139,7 @@ class TrialWorker(tune.Trainable):
         self._number: int = config["number"]
         self._architecture: str = config["architecture"]
         self._seed: int = config["seed"]
+        self._pace.begin(self._number)
         self._trainer: Trainer | None = None
 
     def _step(self) -> dict[str, Any]:
@@ -135,7 +147,7 @@ class TrialWorker(tune.Trainable):
             self._trainer, resumed = self._start()
             if resumed:
                 return self._progress(self._trainer)
-        self._trainer.run_epoch()
+        self._pace.trained(self._trainer.run_epoch())
         folder = self._job.checkpoint(self._number)
         try:
             save(self._trainer.state_dict(), folder)
