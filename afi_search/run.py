@@ -22,6 +22,7 @@ from afi_search.promote.confirm import confirm_study
 from afi_search.promote.promotion import promote_study
 from afi_search.promote.recipe import read_recipe
 from afi_search.report.export import write_report
+from afi_search.report.landmarks import landmarks, reference_point
 from afi_search.report.notation import size
 from afi_search.report.study import study_info
 from afi_search.report.table import front_table
@@ -33,6 +34,7 @@ from afi_search.search.device import describe_device
 from afi_search.search.engine import cluster_capacity, demand_shared, ray_session, run_trials
 from afi_search.search.kept import Keeper, disk_use
 from afi_search.search.latencies import Latencies, measure_space
+from afi_search.search.metrics import Standing, exported
 from afi_search.search.places import check_url, place_of, size_of
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
@@ -129,11 +131,13 @@ def run(
         announce(study, searched, costs)
         place = place_of(folder, study.checkpoints)
         keeper = Keeper(place, file.objectives, ledger.trials())
+        standing = standing_of(study, ledger)
         with Screen(console, file.search.trials, ledger.trials(), file.costs) as screen:
 
             def changed(trial: FrozenTrial) -> None:
                 keeper.changed(trial)
                 screen.changed(trial)
+                standing.changed(trial)
 
             conductor = Conductor(
                 ledger,
@@ -144,7 +148,7 @@ def run(
             )
             finished = True
             if conductor.has_next:
-                finished = train(conductor, file, place, data, address)
+                finished = train(conductor, standing, study, place, data, address)
             else:
                 console.print("The study is complete: there is nothing left to train.")
     report(ledger, study, folder)
@@ -227,10 +231,23 @@ def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:
     )
 
 
+def standing_of(study: StudyFile, ledger: Ledger) -> Standing:
+    """Return how a study stands, for its metrics."""
+    info, costs = study_info(study), study.space.costs or ("macs",)
+    marks = landmarks(info, ledger.records())
+    return Standing(ledger.trials(), costs, reference_point(marks, info, costs))
+
+
 def train(
-    conductor: Conductor, file: SpaceFile, place: str, data: str | None, address: str | None
+    conductor: Conductor,
+    standing: Standing,
+    study: StudyFile,
+    place: str,
+    data: str | None,
+    address: str | None,
 ) -> bool:
     """Run the study's trials on Ray; return whether they all came to their end."""
+    file = study.space
     shared = SharedSplit(
         split(
             read(file.data.name, data or file.data.folder),
@@ -240,7 +257,7 @@ def train(
         ),
         file.recipe.pad,
     )
-    with ray_session(address) as dashboard:
+    with ray_session(address) as dashboard, exported(study.name, standing.readings):
         demand_shared(place)
         capacity = cluster_capacity(file.search)
         console.print(
@@ -249,7 +266,13 @@ def train(
             f"{capacity.gpus:g} GPUs each. Ctrl-C stops cleanly."
         )
         job = Job(
-            file.recipe, place, capacity.threads, file.imports, capacity.gpus, capacity.memory
+            file.recipe,
+            place,
+            capacity.threads,
+            file.imports,
+            study.name,
+            capacity.gpus,
+            capacity.memory,
         )
         return run_trials(conductor, job, shared, capacity)
 

@@ -245,7 +245,13 @@ def _train(
             capacity = cluster_capacity(file.search)
             console.print(f"Ray dashboard: {dashboard}. Ctrl-C stops cleanly.")
             job = Job(
-                file.recipe, place, capacity.threads, file.imports, capacity.gpus, capacity.memory
+                file.recipe,
+                place,
+                capacity.threads,
+                file.imports,
+                ledger.study.study_name,
+                capacity.gpus,
+                capacity.memory,
             )
             return run_trials(conductor, job, shared, capacity)
 

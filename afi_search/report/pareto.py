@@ -11,6 +11,7 @@ import numpy as np
 from pandas import DataFrame
 
 from afi_search.report.axis import costs_of
+from afi_search.search.hypervolume import accuracy_up, dominated
 
 
 def front(records: DataFrame) -> DataFrame:
@@ -39,7 +40,9 @@ def front(records: DataFrame) -> DataFrame:
         return candidates
     order = [name for name in (*costs_of(records), "accuracy", "number") if name in candidates]
     ordered = candidates.sort_values(order, kind="stable")
-    best = moocore.is_nondominated(points(ordered), maximise=accuracy_up(records), keep_weakly=True)
+    best = moocore.is_nondominated(
+        points(ordered), maximise=accuracy_up(1 + len(costs_of(records))), keep_weakly=True
+    )
     rows: DataFrame = ordered.loc[best]
     return rows.drop_duplicates("architecture", keep="first")
 
@@ -59,10 +62,7 @@ def hypervolume(records: DataFrame, reference: tuple[float, ...]) -> float:
     Raises:
         ValueError: a column is missing.
     """
-    best = front(records)
-    if best.empty:
-        return 0.0
-    return float(moocore.hypervolume(points(best), ref=reference, maximise=accuracy_up(records)))
+    return dominated(points(front(records)), reference)
 
 
 def comparable(records: DataFrame) -> DataFrame:
@@ -85,8 +85,3 @@ def points(records: DataFrame) -> np.ndarray:
     """Return n x (1 + costs): the accuracy and the costs that the front is about."""
     # moocore reads the memory row by row
     return np.ascontiguousarray(records[["accuracy", *costs_of(records)]].to_numpy(dtype=float))
-
-
-def accuracy_up(records: DataFrame) -> list[bool]:
-    """Return which of `points`' columns are the better the larger."""
-    return [True, *(False for _ in costs_of(records))]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
-import moocore
 import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from afi_search.report.pareto import accuracy_up, comparable, points
+from afi_search.report.pareto import comparable, points
+from afi_search.search.hypervolume import dominated_share
 
 ENDED = ("complete", "pruned", "failed")
 
@@ -32,12 +30,10 @@ def hypervolume_over_time(records: DataFrame, reference: tuple[float, ...]) -> D
     ended = records[records["state"].isin(ENDED)].sort_values(["finished", "number"], kind="stable")
     counts = ended.index.isin(comparable(ended).index)
     everywhere = points(ended)
-    whole = (1 - reference[0]) * math.prod(reference[1:])
     shares = np.zeros(len(ended))
     for position in np.flatnonzero(counts):
-        so_far = np.ascontiguousarray(everywhere[: position + 1][counts[: position + 1]])
-        area = moocore.hypervolume(so_far, ref=reference, maximise=accuracy_up(records))
-        shares[position:] = area / whole
+        so_far = everywhere[: position + 1][counts[: position + 1]]
+        shares[position:] = dominated_share(so_far, reference)
     return pd.DataFrame(
         {
             "trials": np.arange(1, len(ended) + 1),

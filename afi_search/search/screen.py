@@ -7,14 +7,13 @@ from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 
-import moocore
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from afi_search.search.front import Front
 from afi_search.search.ledger import UNFINISHED
 from afi_search.search.records import STATE_WORDS, curve
 
@@ -107,29 +106,6 @@ class Screen:
             left = (time.monotonic() - self._begun) / finished * (self._wanted - self._done)
             parts.append(f"about {_duration(left)} left")
         return ", ".join(parts)
-
-
-class Front:
-    """The non-dominated among the complete trials seen so far.
-
-    Args:
-        costs: the objectives but for the accuracy.
-    """
-
-    def __init__(self, costs: Sequence[str]) -> None:
-        self._costs = tuple(costs)
-        self._points = np.empty((0, 1 + len(self._costs)))
-
-    def __len__(self) -> int:
-        return len(self._points)
-
-    def take(self, trial: FrozenTrial) -> None:
-        """Take notice of a trial; only complete ones count."""
-        if trial.state != TrialState.COMPLETE:
-            return
-        costs = (float(trial.user_attrs[name]) for name in self._costs)
-        points = np.vstack([self._points, (-curve(trial)[-1], *costs)])
-        self._points = points[moocore.is_nondominated(points)]
 
 
 def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:

@@ -6,6 +6,7 @@ import gc
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from afi_search.data import ImageSet, Split
 from afi_search.nn import build
 from afi_search.search.conductor import Assignment
 from afi_search.search.limits import as_limit, limit_gpu, limit_memory
+from afi_search.search.metrics import Pace, exported
 from afi_search.search.places import trial_place
 from afi_search.space import Architecture, Recipe
 from afi_search.space.schema import import_modules
@@ -79,6 +81,7 @@ class Job:
         checkpoints: folder or fsspec URL; each trial has its own folder in it.
         threads: CPU threads a trial computes with.
         imports: modules that register a third party's backbones.
+        study: its name, for the metrics.
         gpus: the share of a GPU whose memory a trial may take; 0 or 1: all of it.
         memory: bytes of the machine's memory that a trial may take beyond its empty worker; None:
             as much as there is.
@@ -88,6 +91,7 @@ class Job:
     checkpoints: str
     threads: int
     imports: tuple[str, ...] = ()
+    study: str = ""
     gpus: float = 0.0
     memory: int | None = None
 
@@ -121,6 +125,9 @@ class TrialWorker(tune.Trainable):
         torch.set_num_threads(job.threads)
         limit_gpu(job.gpus)
         limit_memory(job.memory)
+        self._pace = Pace(self._device)
+        self._metrics = ExitStack()
+        self._metrics.enter_context(exported(job.study, self._pace.readings))
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -142,6 +149,10 @@ class TrialWorker(tune.Trainable):
             reason = as_limit(error, self._job.memory) or _in_a_line(error)
             return self._failed(reason, traceback.format_exc())
 
+    def cleanup(self) -> None:
+        """Stop telling metrics."""
+        self._metrics.close()
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing with Tune: the study's own checkpoints are the only ones."""
 
@@ -152,6 +163,7 @@ class TrialWorker(tune.Trainable):
         self._number: int = config["number"]
         self._architecture: str = config["architecture"]
         self._seed: int = config["seed"]
+        self._pace.begin(self._number)
         self._trainer: Trainer | None = None
 
     def _step(self) -> dict[str, Any]:
@@ -163,7 +175,7 @@ class TrialWorker(tune.Trainable):
                 return {"number": self._number, "broken": f"{where} cannot be used: {error}"}
             if resumed:
                 return self._progress(self._trainer)
-        self._trainer.run_epoch()
+        self._pace.trained(self._trainer.run_epoch())
         folder = trial_place(self._job.checkpoints, self._number)
         try:
             save(self._trainer.state_dict(), folder)
