@@ -11,6 +11,7 @@ from pandas import DataFrame
 
 from afi_search.report import html
 from afi_search.report.axis import AXES, costs_of
+from afi_search.report.confirmed_section import confirmed_section, read_confirmed_file
 from afi_search.report.effort import SAVED, Effort, effort
 from afi_search.report.files import write_atomically
 from afi_search.report.front_page import conventions, front_section, reading_help
@@ -45,16 +46,20 @@ def write_page(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
         ValueError: a column of `records` is missing.
         UnknownBackbone: the study's backbone is not registered.
     """
-    return write_atomically(folder / PAGE_FILE, study_page(records, info, landmarks(info, records)))
+    page = study_page(records, info, landmarks(info, records), read_confirmed_file(folder))
+    return write_atomically(folder / PAGE_FILE, page)
 
 
-def study_page(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
+def study_page(
+    records: DataFrame, info: StudyInfo, marks: Landmarks, confirmed: DataFrame | None = None
+) -> str:
     """Return the page of a study as HTML.
 
     Args:
         records: the ledger's trials.
         info: the study's facts.
         marks: the plain backbones and the paper's points.
+        confirmed: what the study's confirmation has found, where there is one.
 
     Raises:
         ValueError: a column of `records` is missing.
@@ -65,6 +70,7 @@ def study_page(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
         html.plot(front_figure(view), "front", with_script=True),
         reading_help(view),
         front_section(best, marks),
+        confirmed_section(confirmed),
         conventions(),
         *_progress(records, info, marks),
         *_curves(records, best, info, marks),

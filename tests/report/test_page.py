@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pandas import DataFrame, concat
 
+from afi_search.promote.confirmed import COLUMNS as CONFIRMED_COLUMNS
 from afi_search.report.page import write_page
 from tests.report.browser import OpenedPage, open_page
 from tests.report.synthetic_records import empty, searched, study_info
@@ -97,3 +98,33 @@ def test_the_page_tells_what_was_pruned_saved_and_lost(tmp_path: Path) -> None:
 def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
     text = write_page(searched(12, info=INFO), INFO, tmp_path).read_text(encoding="utf-8")
     assert re.findall(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=\"(?!data:)", text) == []
+
+
+def test_what_is_confirmed_stands_on_the_page_with_its_intervals(tmp_path: Path) -> None:
+    records = searched(3, info=INFO, pruning=False)
+    assert "The confirmed front" not in write_page(records, INFO, tmp_path).read_text("utf-8")
+    (tmp_path / "confirm").mkdir()
+    table = DataFrame(
+        {
+            "architecture": ["resnet32(off, off, B-r16)"],
+            "origin": ["front"],
+            "verdict": ["stands"],
+            "seeds": [3],
+            "test": [0.701],
+            "test_low": [0.696],
+            "test_high": [0.706],
+            "validation": [0.711],
+            "validation_low": [0.704],
+            "validation_high": [0.718],
+            "macs": [70_000_000],
+            "params": [470_000],
+            "paper_gflops": [4.6],
+        },
+        columns=list(CONFIRMED_COLUMNS),
+    )
+    table.to_csv(tmp_path / "confirm" / "confirmed.csv", index=False)
+    text = write_page(records, INFO, tmp_path).read_text("utf-8")
+    section = text.split("The confirmed front")[1].split("</table>")[0]
+    assert "70.1 \N{PLUS-MINUS SIGN} 0.5" in section
+    assert "71.1 \N{PLUS-MINUS SIGN} 0.7" in section
+    assert "stands" in section
