@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from afi_search.study import app, prune_study, remove_study
 from afi_search.train import save
 from tests.search.studies import conductor_for, play, space_file
 from tests.search.test_storage import database  # noqa: F401
+
+CLI = "from afi_search.cli import main; main()"
 
 
 def searched(folder: Path, storage: str = "sqlite", checkpoints: str = "checkpoints") -> set[int]:
@@ -78,9 +81,10 @@ def test_nothing_is_deleted_while_a_driver_is_at_work(
     searched(tmp_path)
     with only_driver(tmp_path):
         done = subprocess.run(
-            [sys.executable, "-m", "afi_search.cli", "study", *command, str(tmp_path)],
+            [sys.executable, "-c", CLI, "study", *command, str(tmp_path)],
             capture_output=True,
             text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert done.returncode == 2, done.stdout + done.stderr
     assert "another driver is at work" in done.stderr
@@ -101,9 +105,6 @@ def test_rm_killed_at_any_moment_is_finished_by_the_next(
 ) -> None:
     """The study stays one that can be opened or deleted, until nothing of it is left."""
     searched(tmp_path / "study")
-
-    def killed(folder: Path) -> None:
-        raise KeyboardInterrupt
 
     unlink, count = Path.unlink, 0
     while (tmp_path / "study").exists():
