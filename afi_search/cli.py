@@ -23,6 +23,7 @@ from afi_search.report.table import front_table
 from afi_search.run import run
 from afi_search.search import Ledger
 from afi_search.search.explain import explain as explain_trial
+from afi_search.study import app as study_app
 
 app = typer.Typer(
     name="afi-search",
@@ -87,6 +88,7 @@ app.command()(promote)
 app.command()(export)
 app.command()(predict)
 app.command()(analyse)
+app.add_typer(study_app, name="study")
 
 
 def main() -> None:

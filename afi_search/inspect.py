@@ -13,11 +13,13 @@ from rich.table import Table
 
 from afi_search.data import get_source, trained_images
 from afi_search.errors import exits_on_mistake
+from afi_search.report.notation import size
 from afi_search.run import choose_preset, settle_latencies
 from afi_search.search.checks import CHECKS, demand_feasible, figure
 from afi_search.search.costs import SpaceCosts
 from afi_search.search.device import describe_device
 from afi_search.search.estimate import images_per_second
+from afi_search.search.kept import checkpoint_size
 from afi_search.space import Architecture, Space
 from afi_search.space.loading import load_space_file
 
@@ -54,7 +56,15 @@ def inspect_space(
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     asked = [cost for cost in ("memory", "latency") if file.asks_for(cost)]
-    headings = ("MACs/image", "parameters", "paper G", *asked, "MACs of a trial", "time of a trial")
+    headings = (
+        "MACs/image",
+        "parameters",
+        "paper G",
+        *asked,
+        "MACs of a trial",
+        "time of a trial",
+        "its checkpoints",
+    )
     for heading in headings:
         table.add_column(heading, justify="right")
     shown = named(searched, costs)
@@ -70,6 +80,7 @@ def inspect_space(
             *(figure(name, getattr(cost, name)) for name in asked),
             f"{3 * cost.macs * seen:.1e}",
             duration(seen / speed),
+            size(checkpoint_size(cost.params)),
         )
     console.print(*(f"{name}: [bold]{a}[/]" for name, a in shown.items()), sep="\n")
     console.print(table)
@@ -77,7 +88,8 @@ def inspect_space(
         f"A trial: {file.recipe.epochs} epochs of {images:,} images, batches of "
         f"{file.recipe.batch_size}; its MACs are three times those of the forward passes. Times "
         f"are for one trial alone on this machine ({describe_device()}), from a few measured "
-        f"steps, without validation and pruning.\n"
+        f"steps, without validation and pruning. Checkpoints are kept of the trials that run and "
+        f"of the front.\n"
         f"MACs: multiply-accumulates of conv and linear layers and AFI scoring; paper G: the "
         f"paper's FLOPs in billions, batch 32.",
         style="dim",

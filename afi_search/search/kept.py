@@ -18,7 +18,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.search.ledger import UNFINISHED
-from afi_search.search.places import size_of, trial_place
+from afi_search.search.places import is_elsewhere, size_of, trial_place
 from afi_search.search.records import curve
 from afi_search.space import Architecture
 from afi_search.train import delete
@@ -91,8 +91,7 @@ def drop(place: str, number: int) -> None:
 
 def disk_use(folder: Path, place: str) -> int:
     """Return the bytes of a study: its folder, and its checkpoints where they lie elsewhere."""
-    inside = Path(place).is_relative_to(folder.resolve())
-    return size_of(str(folder)) + (0 if inside else size_of(place))
+    return size_of(str(folder)) + (size_of(place) if is_elsewhere(folder, place) else 0)
 
 
 def checkpoint_size(params: int) -> int:

@@ -68,6 +68,11 @@ def place_of(folder: Path, checkpoints: str) -> str:
     return str((folder / checkpoints).resolve()) if checkpoints == IN_THE_FOLDER else checkpoints
 
 
+def is_elsewhere(folder: Path, place: str) -> bool:
+    """Whether a place of checkpoints lies outside the study's folder."""
+    return not Path(place).is_relative_to(folder.resolve())
+
+
 def trial_place(place: str, number: int) -> str:
     """Return the folder or URL of a trial's checkpoints."""
     return f"{place}/{number:05d}"

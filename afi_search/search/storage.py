@@ -89,6 +89,11 @@ def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False)
         raise StorageError(f"the ledger {path or name} cannot be opened: {_cause(error)}") from None
 
 
+def in_database(name: str) -> bool:
+    """Whether that storage is a database, and no file in the study's folder."""
+    return name not in _FILES
+
+
 @contextmanager
 def only_client(name: str, study: str) -> Iterator[None]:
     """Hold a study in a database for this process alone; files need no more than their folder.
@@ -96,7 +101,7 @@ def only_client(name: str, study: str) -> Iterator[None]:
     Raises:
         StorageError: another process holds it, or the database cannot be reached.
     """
-    if name in _FILES:
+    if not in_database(name):
         yield
         return
     try:
