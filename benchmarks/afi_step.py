@@ -23,7 +23,7 @@ from afi_search.nn import build
 from afi_search.space import Architecture
 from afi_search.train.capture import captured
 from benchmarks.literal import Literal
-from benchmarks.rounds import against, best_device, facts, in_turn, publish
+from benchmarks.rounds import against, best_device, facts, in_turn, publish, write
 
 CLASSES, SIZE = 100, 32
 NETWORKS = {
@@ -102,6 +102,7 @@ def main(
                         }
                         for name in NETWORKS
                     ]
+                    write("afi_step", rows)
     columns = ["depth", "network", "way", "precision", "threads", "median_s", "ratio"]
     publish("afi_step", rows, [*columns, "ratio_quarter", "ratio_three_quarters"])
 

@@ -75,11 +75,17 @@ def facts(device: torch.device) -> dict[str, object]:
     }
 
 
-def publish(name: str, rows: list[dict[str, object]], columns: list[str]) -> None:
-    """Write the rows to results/NAME.csv and print some of their columns as a table."""
+def write(name: str, rows: list[dict[str, object]]) -> pd.DataFrame:
+    """Write the rows to results/NAME.csv and return them as a table."""
     table = pd.DataFrame(rows)
     RESULTS.mkdir(exist_ok=True)
     table.round(5).to_csv(RESULTS / f"{name}.csv", index=False, lineterminator="\n")
+    return table
+
+
+def publish(name: str, rows: list[dict[str, object]], columns: list[str]) -> None:
+    """Write the rows to results/NAME.csv and print some of their columns as a table."""
+    table = write(name, rows)
     screen = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         number = pd.api.types.is_numeric_dtype(table[column])

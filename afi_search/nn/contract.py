@@ -84,7 +84,8 @@ def channel_dots(gradient: Tensor, features: Sequence[Tensor]) -> Tensor:
     dtype = at_least_float32(gradient.dtype)
     factors = [runs.of(feature) for feature in features]
     given = runs.of(gradient)
-    result = torch.empty(gradient.shape[0], len(features), gradient.shape[1], dtype=dtype)
+    shape = (gradient.shape[0], len(features), gradient.shape[1])
+    result = torch.empty(shape, dtype=dtype, device=gradient.device)
     for images in _blocks(given):
         product = torch.empty_like(given[images], dtype=dtype)
         factor = given[images].to(dtype)

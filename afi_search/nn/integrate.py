@@ -73,7 +73,7 @@ class Owed:
 def pool(feature: Tensor) -> Source:
     """Make a source of a feature, B x C x H x W; nothing may change it in place afterwards."""
     owed = Owed()
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         return Source(feature, global_average(feature), owed)
     return Source(readable(feature.detach()), _Pool.apply(feature, owed), owed)
 
@@ -88,7 +88,7 @@ def integrate(sources: Sequence[Source], weights: Tensor, beside: int = 0) -> Te
             the joined tensor, so that `activate_and_join` need not copy it; wide features only.
     """
     features = [source.feature for source in sources]
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         return literal_sum(features, weights)
     if features[0].shape[1] < WIDE or not torch.is_grad_enabled():
         beside = 0
@@ -98,7 +98,7 @@ def integrate(sources: Sequence[Source], weights: Tensor, beside: int = 0) -> Te
 
 def blend(weights: Tensor, *features: Tensor) -> Tensor:
     """Return the weighted sum of features that nobody else reads; weights as in `integrate`."""
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         return literal_sum(features, weights)
     return _Blend.apply(weights, *features)
 

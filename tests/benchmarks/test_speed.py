@@ -1,0 +1,60 @@
+"""What the speed benchmarks compare is the same network, and what they say of it is right."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from afi_search.nn import build
+from afi_search.space import Architecture, Space, SpaceFile
+from benchmarks.literal import Literal
+from benchmarks.recipe_rank import agreement, pick
+from benchmarks.rounds import against
+
+
+def test_the_literal_network_is_ours_to_rounding():
+    model = build(
+        Architecture.parse("resnet20(base-r4, B-r8-se, base-r2)"), num_classes=10, image_size=32
+    ).double()
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    parameters = list(model.parameters())
+
+    ours, literal = model(images), Literal(model)(images)
+
+    torch.testing.assert_close(ours, literal)
+    cotangent = torch.randn_like(ours)
+    for one, other in zip(
+        torch.autograd.grad(ours, parameters, cotangent),
+        torch.autograd.grad(literal, parameters, cotangent),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_ratios_are_those_of_each_round():
+    found = against([2.0, 6.0, 3.0], [1.0, 2.0, 1.0])
+
+    assert found["ratio"] == 3.0
+    assert found["median_s"] == 3.0
+    assert found["ratio_of_minima"] == 2.0
+
+
+def test_recipes_that_order_alike_agree_and_the_interval_holds_tau():
+    long = [0.1, 0.4, 0.2, 0.5, 0.3, 0.6]
+
+    assert agreement([2 * value for value in long], long).tau == pytest.approx(1.0)
+    assert agreement([-value for value in long], long).tau == pytest.approx(-1.0)
+    mixed = agreement([0.2, 0.3, 0.1, 0.5, 0.4, 0.6], long)
+    assert mixed.low <= mixed.tau <= mixed.high < 1.0001
+    assert mixed.low < mixed.high
+
+
+def test_architectures_are_picked_once_the_plain_one_first():
+    axes = {"width": ["off", "base", "B"], "ratio": [4, 16]}
+    space = Space(SpaceFile.model_validate({"backbone": "resnet20", "stages": {"all": axes}}))
+
+    picked = pick(space, 20)
+
+    assert picked[0] == Architecture.plain("resnet20")
+    assert len(set(picked)) == 20
+    assert picked == pick(space, 20)
