@@ -38,7 +38,10 @@ def prune(study: StudyFolder) -> None:
     """Delete all checkpoints but those of the front, the confirmation and unfinished trials."""
     with held(study):
         freed = prune_study(study)
-    console.print(f"{study}: {size(freed)} of checkpoints deleted, {size(taken(study))} are left.")
+    console.print(
+        f"{study}: {size(freed)} of checkpoints deleted; the study takes {size(taken(study))} now.",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -54,9 +57,11 @@ def rm(
         if not yes:
             typer.confirm(f"Delete {study} with its ledger and {size(freed)}?", abort=True)
         remove_study(study)
-    console.print(f"{study} is deleted; {size(freed)} are free.")
+    console.print(f"{study} is deleted; {size(freed)} are free.", soft_wrap=True)
     if kept_elsewhere is not None:
-        console.print(f"Checkpoints of promotions in {kept_elsewhere} are not touched.")
+        console.print(
+            f"Checkpoints of promotions in {kept_elsewhere} are not touched.", soft_wrap=True
+        )
 
 
 def prune_study(folder: Path) -> int:
