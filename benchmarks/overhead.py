@@ -1,15 +1,16 @@
 """What the engine costs: trials that train nothing and report five times.
 
-    python -m benchmarks.overhead --trials 100 1000
+    python -m benchmarks.overhead --trials 100 --repeats 3
+    python -m benchmarks.overhead --trials 100 1000 3000 --contenders plain ours --out FOLDER
 
 Every line is a process of its own with a Ray session of its own, in turn; the clock runs from
 Tune's start to its end, without `ray.init`. All have reused actors, one core a trial and Tune's
 loggers switched off, as our engine has them.
 
 plain      Ray Tune alone: random values, nothing kept but Tune's own files
-ours       our engine with its SQLite ledger and its random sampler
+ours       our engine with its ledger, a journal file, and its random sampler
 optuna     Ray Tune with OptunaSearch (TPE, two objectives) on SQLite
-ours-tpe   our engine with its SQLite ledger and TPE
+ours-tpe   our engine with its ledger and TPE
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -37,6 +37,11 @@ def _write(filesystem: fsspec.AbstractFileSystem, path: str, decision: str) -> N
         return
     aside = Path(f"{path}.{uuid4().hex}")
     aside.write_bytes(content)
-    with suppress(FileExistsError):
+    try:
         os.link(aside, path)
+    except FileExistsError:
+        pass
+    except OSError:  # A file system without hard links.
+        if not Path(path).exists():
+            shutil.copyfile(aside, path)
     aside.unlink()
