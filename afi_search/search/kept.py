@@ -17,6 +17,7 @@ import moocore
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from afi_search.search.hypervolume import accuracy_up
 from afi_search.search.ledger import UNFINISHED
 from afi_search.search.places import is_elsewhere, size_of, trial_place
 from afi_search.search.records import curve
@@ -100,12 +101,14 @@ def checkpoint_size(params: int) -> int:
 
 
 def _front(complete: Sequence[FrozenTrial], objectives: Sequence[str]) -> set[int]:
+    """Return the numbers of the front that is reported, over MACs where nothing else is asked."""
     if not complete:
         return set()
-    signs = [-1 if objective == "accuracy" else 1 for objective in objectives]
-    facts = [{**trial.user_attrs, "accuracy": curve(trial)[-1]} for trial in complete]
-    points = np.array([[float(of[name]) for name in objectives] for of in facts])
-    best = moocore.is_nondominated(points * signs, keep_weakly=True)
+    costs = [name for name in objectives if name != "accuracy"] or ["macs"]
+    points = np.array(
+        [(curve(t)[-1], *(float(t.user_attrs[name]) for name in costs)) for t in complete]
+    )
+    best = moocore.is_nondominated(points, maximise=accuracy_up(points.shape[1]), keep_weakly=True)
     return {trial.number for trial, stands in zip(complete, best, strict=True) if stands}
 
 

@@ -49,6 +49,14 @@ def test_a_study_keeps_the_front_and_little_else(tmp_path: Path) -> None:
     assert not pruned & on_disk(place)
 
 
+def test_with_accuracy_alone_the_front_over_macs_is_kept(tmp_path: Path) -> None:
+    ledger, _ = played(tmp_path, tmp_path / "checkpoints")
+    front = set(afi_search.front(ledger.records())["number"])
+
+    assert len(front) > 1
+    assert front <= worth_keeping(ledger.trials(), ["accuracy"])
+
+
 def test_the_next_driver_deletes_what_a_killed_one_had_not(tmp_path: Path) -> None:
     place = tmp_path / "checkpoints"
     ledger, _ = played(tmp_path, place)
