@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,20 @@ def test_a_moved_study_still_opens(tmp_path: Path) -> None:
     moved = folder.rename(tmp_path / "there")
 
     assert Ledger.open(moved).records().equals(before)
+
+
+def test_a_copied_study_goes_on_by_itself(tmp_path: Path) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    ledger, conductor = conductor_for(space_file(search={"trials": 4}), original)
+    play(conductor)
+    before = ledger.records()
+    shutil.copytree(original, copy)
+    assert Ledger.open(copy).records().equals(before)
+
+    play(conductor_for(space_file(search={"trials": 7}), copy)[1])
+
+    assert len(Ledger.open(copy).records()) == 7
+    assert Ledger.open(original).records().equals(before)
 
 
 def test_other_objectives_need_another_ledger(tmp_path: Path) -> None:
