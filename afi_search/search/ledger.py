@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import pandas as pd
 from optuna.distributions import CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -96,23 +96,28 @@ class Ledger:
 
         Raises:
             StorageError: the storage cannot be opened.
-            LedgerError: there is a ledger of that name with other objectives.
+            LedgerError: there is a ledger of that name with other objectives, or it cannot be
+                written.
         """
         storage = open_storage(folder, storage_name)
         directions = directions_of(objectives)
-        study = optuna.create_study(
-            study_name=name, storage=storage, directions=directions, load_if_exists=True
-        )
-        if study.directions != directions:
-            raise LedgerError(
-                f"the ledger of {folder} was made for {len(study.directions)} objectives, and the "
-                f"space file has {', '.join(objectives)}"
+        try:
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, load_if_exists=True
             )
-        if study.metric_names is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                study.set_metric_names(list(objectives))
-            study.set_user_attr("seed", seed)
+            if study.metric_names is None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)
+                    study.set_metric_names(list(objectives))
+                study.set_user_attr("seed", seed)
+        except (OSError, StorageInternalError) as error:
+            raise LedgerError(f"the ledger of {folder} cannot be written: {error}") from None
+        if study.metric_names != list(objectives):
+            raise LedgerError(
+                f"the ledger of {folder} was made for the objectives "
+                f"{', '.join(study.metric_names or ())}, and the space file has "
+                f"{', '.join(objectives)}"
+            )
         return cls(study, storage)
 
     @classmethod

@@ -171,17 +171,25 @@ def only_driver(folder: Path) -> Iterator[None]:
     """Hold the study for this process alone; the operating system lets go when the process ends.
 
     Raises:
-        StudyError: another driver is at work on it.
+        StudyError: another driver is at work on it, or its folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK_FILE, timeout=0)
     try:
-        with lock:
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise StudyError(
             f"{folder}: another driver is at work on this study; wait for it, or stop it first"
         ) from None
+    except OSError as error:
+        raise StudyError(
+            f"{folder}: cannot be written ({error.strerror}); make it writable, or name another "
+            f"folder with --studies"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def gather_facts(command: str, device: str) -> dict[str, str]:

@@ -99,6 +99,15 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
         pass
 
 
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StudyError, match=r"cannot be written .* --studies"),
+        only_driver(tmp_path / "file" / "study"),
+    ):
+        pass
+
+
 def test_a_moved_study_still_opens(tmp_path: Path) -> None:
     folder = tmp_path / "here"
     ledger, conductor = conductor_for(space_file(search={"trials": 5}), folder)
@@ -127,7 +136,7 @@ def test_a_copied_study_goes_on_by_itself(tmp_path: Path) -> None:
 def test_other_objectives_need_another_ledger(tmp_path: Path) -> None:
     conductor_for(space_file(), tmp_path)
 
-    with pytest.raises(LedgerError, match="was made for 2 objectives"):
+    with pytest.raises(LedgerError, match="was made for the objectives accuracy, macs"):
         conductor_for(space_file(objectives=["accuracy"], search={"pruner": "asha"}), tmp_path)
 
 
