@@ -1,15 +1,17 @@
 """Does the short recipe rank architectures as the long one does, and what does each cost?
 
     python -m benchmarks.recipe_rank spaces/resnet.yaml --architectures 24       a GPU, hours
-    python -m benchmarks.recipe_rank spaces/resnet.yaml --backbone resnet20 --architectures 6 \\
-        --train-subset 2500 --short 5 --long 50 --batch 128                      two CPU cores
+    python -m benchmarks.recipe_rank spaces/resnet.yaml --backbone resnet20 --architectures 20 \\
+        --long 50 --short 5 --short 10 --batch 128 --train-subset 2000 --validation 10000 \\
+        --precision bf16 --threads 1                                             a CPU core, hours
 
 Architectures are drawn from the space, the plain backbone and the two uniform ones first. Each is
-trained from the same seeds by the preset `short` and by the space file's own recipe (300 epochs),
-and its accuracy is that after the last epoch on the images held out. The agreement is Kendall's
-tau-b over the architectures, with a 95 % interval from a bootstrap over them. `--short` and
-`--long` change the number of epochs, `--batch` the short recipe's batch, its learning rate in
-proportion. What is trained is written at once; the same command goes on from there.
+trained from the same seeds by the space file's own recipe (`long`, 300 epochs), by the preset
+`short`, and by the long recipe in as few epochs as the preset has (`long, shortened`): whether the
+preset's changes earn their place. Its accuracy is that after the last epoch on the images held out.
+The agreement is Kendall's tau-b over the architectures, with a 95 % interval from a bootstrap over
+them. `--short` and `--long` change the number of epochs, `--batch` the preset's batch, its learning
+rate in proportion. What is trained is written at once; the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from afi_search.space import Architecture, Recipe, Space, StageChoice
 from afi_search.train import Trainer, evaluate, seed_everything
 
 RESULTS = Path(__file__).parent / "results"
+LONG, SHORT, SHORTENED = "long", "short", "long, shortened"
 RESAMPLES = 5000
 WATCHED = 100
 """Images that the trainer looks at after each epoch; only the last accuracy counts here."""
@@ -75,17 +78,24 @@ def pick(space: Space, count: int, seed: int = 0) -> list[Architecture]:
     return list(chosen)[:count]
 
 
-def recipes(path: Path, short: Sequence[int], long: int | None, batch: int | None) -> list[Recipe]:
-    """Return the long recipe and the short ones, as the space file and the options have them."""
-    slow, quick = Space.load(path).file.recipe, Space.load(path, "short").file.recipe
+def recipes(
+    path: Path, short: Sequence[int], long: int | None, batch: int | None, precision: str
+) -> list[tuple[str, Recipe]]:
+    """Return the recipes with their names, as the space file and the options have them."""
+    slow, quick = (
+        Space.load(path, preset).file.recipe.model_copy(update={"precision": precision})
+        for preset in (None, "short")
+    )
     if batch is not None:
         rate = quick.lr * batch / quick.batch_size
         quick = quick.model_copy(update={"batch_size": batch, "lr": rate})
-    lengths = short or [quick.epochs]
-    return [
-        slow.model_copy(update={"epochs": long or slow.epochs}),
-        *(quick.model_copy(update={"epochs": epochs}) for epochs in lengths),
-    ]
+    named = [(LONG, slow.model_copy(update={"epochs": long or slow.epochs}))]
+    for epochs in short or [quick.epochs]:
+        named += [
+            (name, recipe.model_copy(update={"epochs": epochs}))
+            for name, recipe in ((SHORT, quick), (SHORTENED, slow))
+        ]
+    return named
 
 
 def train(
@@ -126,7 +136,9 @@ def main(
     short: Annotated[list[int] | None, typer.Option(help="Epochs; can be given again.")] = None,
     long: Annotated[int | None, typer.Option(help="Epochs of the long recipe.")] = None,
     batch: Annotated[int | None, typer.Option(help="The short recipe's batch.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or auto.")] = "auto",
     train_subset: Annotated[int | None, typer.Option(help="Training images.")] = None,
+    validation: Annotated[int | None, typer.Option(help="Images held out.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's number.")] = 0,
     results: Annotated[Path, typer.Option(help="The CSV's folder.")] = RESULTS,
 ) -> None:
@@ -138,17 +150,22 @@ def main(
     if backbone:
         file = space.file.model_copy(update={"backbone": backbone})
         space = Space(file)
-    data = split(load(space.file.data.name, space.file.data.folder), train_subset=train_subset)
-    ways = recipes(space_file, short or [], long, batch)
+    data = split(
+        load(space.file.data.name, space.file.data.folder),
+        validation=validation,
+        train_subset=train_subset,
+    )
+    ways = recipes(space_file, short or [], long, batch, precision)
     path = results / "recipe_rank.csv"
     for architecture in pick(space, architectures):
         for seed in range(seeds):
-            for recipe in ways:
+            for name, recipe in ways:
                 row = {
                     "architecture": str(architecture),
-                    "recipe": "long" if recipe is ways[0] else "short",
+                    "recipe": name,
                     "epochs": recipe.epochs,
                     "batch": recipe.batch_size,
+                    "precision": recipe.precision,
                     "train_images": len(data.train),
                     "seed": seed,
                 }
@@ -158,7 +175,7 @@ def main(
                 figures = {"accuracy": accuracy, "seconds": round(seconds, 1)}
                 machine = {"threads": torch.get_num_threads(), "device": describe_device()}
                 _append(path, row | figures | machine)
-                console.print(f"{architecture}  {recipe.epochs} epochs  {accuracy:.4f}")
+                console.print(f"{architecture}  {name}, {recipe.epochs} epochs  {accuracy:.4f}")
     console.print(_table(_trained(path, pick(space, architectures), len(data.train))))
     console.print(f"Written: {path}")
 
@@ -188,7 +205,7 @@ def _trained(path: Path, chosen: list[Architecture], images: int) -> pd.DataFram
 def _table(rows: pd.DataFrame) -> Table:
     by_recipe = rows.groupby(["recipe", "epochs", "batch"])
     means = {key: of.groupby("architecture")["accuracy"].mean() for key, of in by_recipe}
-    long = next(key for key in means if key[0] == "long")
+    long = next(key for key in means if key[0] == LONG)
     table = Table(title="Short recipe against long", title_justify="left")
     for heading in ("recipe", "epochs", "batch", "accuracy", "s each", "tau with long", "95 %"):
         table.add_column(heading)
