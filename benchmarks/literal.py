@@ -19,7 +19,7 @@ from afi_search.nn.afi import BlockAFI, Scorer
 Features = tuple[Tensor, ...]
 
 
-def add(afi: BlockAFI, state: Features | None, feature: Tensor) -> Features:
+def add(afi: BlockAFI, state: Features | None, feature: Tensor, reader: int) -> Features:
     """Keep one feature more."""
     return (*(state or ()), feature)
 
@@ -44,10 +44,17 @@ def score(scorer: Scorer, pooled: Tensor) -> Tensor:
     return scores
 
 
-def join(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
+def join(
+    before: Tensor, integrated: Tensor, ceiling: float, read_later: bool
+) -> tuple[Tensor, Tensor | None]:
     """Return (X, R), concatenated, and X."""
     feature = before.clamp(0, ceiling)
-    return torch.cat((feature, integrated), dim=1), feature
+    return torch.cat((feature, integrated), dim=1), feature if read_later else None
+
+
+def keep(feature: Tensor) -> Tensor:
+    """Return the feature, which every reader pools for itself."""
+    return feature
 
 
 @contextmanager
@@ -58,6 +65,7 @@ def literal_afi() -> Iterator[None]:
         patch.object(BlockAFI, "read", read),
         patch.object(Scorer, "forward", score),
         patch("afi_search.nn.stage.activate_and_join", join),
+        patch("afi_search.nn.stage.pool", keep),
     ):
         yield
 

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from afi_search.analysis.memory import MIB, MakeModel, Memory, allocated, traced
 from afi_search.analysis.table6 import how
 from afi_search.nn import build
+from afi_search.nn.source import Source, pool
 from afi_search.report.paper import paper_data
 from afi_search.search.device import describe_device
 from afi_search.space import Architecture, get_backbone
@@ -103,9 +104,12 @@ def network(text: str, image_size: int = SIZE) -> MakeModel:
 def separate_operations() -> Iterator[None]:
     """Within it, X_i is activated by itself and then copied beside R, as eager code would."""
 
-    def join(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
+    def join(
+        before: Tensor, integrated: Tensor, ceiling: float, read_later: bool
+    ) -> tuple[Tensor, Source | None]:
         feature = F.relu_(before)
-        return torch.cat((feature, integrated), dim=1), feature
+        joined = torch.cat((feature, integrated), dim=1)
+        return joined, pool(feature) if read_later else None
 
     with patch("afi_search.nn.stage.activate_and_join", join):
         yield

@@ -13,13 +13,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.integrate import Source, blend, global_average, integrate, pool
+from afi_search.nn.contract import at_least_float32
+from afi_search.nn.integrate import advance, integrate
+from afi_search.nn.source import Source
 
 
 class Scorer(nn.Module):
@@ -58,8 +60,14 @@ class AFI(nn.Module, ABC, Generic[State]):
         self.readers = readers
 
     @abstractmethod
-    def add(self, state: State | None, feature: Tensor) -> State:
-        """Return the state after one more source, B x C' x H x W; None is the state before any."""
+    def add(self, state: State | None, source: Source, reader: int) -> State:
+        """Return the state after one more source.
+
+        Args:
+            state: None before any.
+            source: of C' channels.
+            reader: the number of the first that reads it.
+        """
 
     @abstractmethod
     def read(self, state: State, reader: int, beside: int = 0) -> Tensor:
@@ -69,16 +77,37 @@ class AFI(nn.Module, ABC, Generic[State]):
         """
 
     @abstractmethod
-    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        """Return each reader's weights, B x sources x C', given all that the scorers returned.
+    def watched(self) -> nn.Module:
+        """Return the module whose outputs in a forward pass tell the weights."""
+
+    @abstractmethod
+    def weights(self, seen: Sequence[Tensor]) -> list[Tensor]:
+        """Return each reader's weights, B x sources x C'.
 
         Args:
-            scores: the outputs of this stage's scorers in one forward pass, in order.
+            seen: the outputs of `watched` in one forward pass, in order.
         """
 
 
-class BlockAFI(AFI[tuple[Source, ...]]):
+class Scored(NamedTuple):
+    """The sources so far, and what their scores are for every reader, B x C' each.
+
+    Attributes:
+        sources: from the oldest.
+        scores: for each reader those of the sources that it reads.
+        reduce, expand: the scorers' matrices, readers x hidden x C' and readers x C' x hidden.
+    """
+
+    sources: tuple[Source, ...]
+    scores: tuple[tuple[Tensor, ...], ...]
+    reduce: Tensor
+    expand: Tensor
+
+
+class BlockAFI(AFI[Scored]):
     """AFI of a stage as in the paper: each reading block has a scorer of its own.
+
+    A source is scored for all its readers at once, when it comes.
 
     A block that has but one source (block 2, and block 3 where the transition block offers none)
     gets weights of exactly 1, whatever its scorer says, so that scorer's gradient is zero. The
@@ -88,16 +117,43 @@ class BlockAFI(AFI[tuple[Source, ...]]):
     def __init__(self, channels: int, hidden: int, readers: int) -> None:
         super().__init__(channels, hidden, readers)
         self.scorers = nn.ModuleList(Scorer(channels, hidden) for _ in range(readers))
+        self.softmax = SoftmaxOverSources()
 
-    def add(self, state: tuple[Source, ...] | None, feature: Tensor) -> tuple[Source, ...]:
-        return (*(state or ()), pool(feature))
+    def add(self, state: Scored | None, source: Source, reader: int) -> Scored:
+        sources, scores, reduce, expand = state or self._nothing()
+        later = score_for_all(source.pooled, reduce[reader:], expand[reader:])
+        with_later = ((*of, one) for of, one in zip(scores[reader:], later.unbind(0), strict=True))
+        return Scored((*sources, source), (*scores[:reader], *with_later), reduce, expand)
 
-    def read(self, state: tuple[Source, ...], reader: int, beside: int = 0) -> Tensor:
-        scores = self.scorers[reader](torch.stack([source.pooled for source in state], dim=1))
-        return integrate(state, softmax_over_sources(scores), beside)
+    def read(self, state: Scored, reader: int, beside: int = 0) -> Tensor:
+        weights = self.softmax(torch.stack(state.scores[reader], dim=1))
+        return integrate(state.sources, weights, beside)
 
-    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        return [softmax_over_sources(score) for score in scores]
+    def watched(self) -> nn.Module:
+        return self.softmax
+
+    def weights(self, seen: Sequence[Tensor]) -> list[Tensor]:
+        return list(seen)
+
+    def _nothing(self) -> Scored:
+        scorers = [cast(Scorer, scorer) for scorer in self.scorers]
+        reduce = torch.stack([scorer.reduce.weight for scorer in scorers])
+        expand = torch.stack([scorer.expand.weight for scorer in scorers])
+        return Scored((), ((),) * self.readers, reduce, expand)
+
+
+def score_for_all(pooled: Tensor, reduce: Tensor, expand: Tensor) -> Tensor:
+    """Return what several scorers make of one pooled feature, scorers x B x C'; see `Scorer`.
+
+    Args:
+        pooled: B x C'.
+        reduce: scorers x hidden x C'.
+        expand: scorers x C' x hidden.
+    """
+    with without_autocast(pooled.device):
+        hidden = F.relu(F.linear(pooled.to(reduce.dtype), reduce.flatten(0, 1)))
+        by_scorer = hidden.unflatten(1, reduce.shape[:2]).transpose(0, 1)
+        return torch.bmm(by_scorer, expand.mT)
 
 
 class RunningMean(NamedTuple):
@@ -120,25 +176,35 @@ class StageAFI(AFI[RunningMean]):
         super().__init__(channels, hidden, readers)
         self.scorer = Scorer(channels, hidden)
 
-    def add(self, state: RunningMean | None, feature: Tensor) -> RunningMean:
-        score = at_least_float32(self.scorer(global_average(feature)))
+    def add(self, state: RunningMean | None, source: Source, reader: int) -> RunningMean:
+        score = widened(self.scorer(source.pooled))
         if state is None:
             # Exactly one, and written so that the scorer is part of the graph in any stage.
             one = torch.exp(score - score)
-            return RunningMean(blend(one[:, None], feature), score)
+            return RunningMean(integrate([source], one[:, None]), score)
         gain = score - state.log_total
         weights = torch.stack((torch.sigmoid(-gain), torch.sigmoid(gain)), dim=1)
         return RunningMean(
-            blend(weights, state.integrated, feature), torch.logaddexp(state.log_total, score)
+            advance(state.integrated, source, weights), torch.logaddexp(state.log_total, score)
         )
 
     def read(self, state: RunningMean, reader: int, beside: int = 0) -> Tensor:
         return state.integrated
 
-    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        counts = range(len(scores) - self.readers + 1, len(scores) + 1)
-        sources = torch.stack(tuple(scores), dim=1)
+    def watched(self) -> nn.Module:
+        return self.scorer
+
+    def weights(self, seen: Sequence[Tensor]) -> list[Tensor]:
+        counts = range(len(seen) - self.readers + 1, len(seen) + 1)
+        sources = torch.stack(tuple(seen), dim=1)
         return [softmax_over_sources(sources[:, : max(1, count)]) for count in counts]
+
+
+class SoftmaxOverSources(nn.Module):
+    """Scores, B x sources x C', to weights; a module, so that a hook can watch them."""
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return softmax_over_sources(scores)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -148,11 +214,11 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-def at_least_float32(scores: Tensor) -> Tensor:
-    """Widen half-precision scores: what is exponentiated and summed needs the range."""
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+def widened(scores: Tensor) -> Tensor:
+    """Return scores in float32 at least: what is exponentiated and summed needs the range."""
+    return scores.to(at_least_float32(scores.dtype))
 
 
 def softmax_over_sources(scores: Tensor) -> Tensor:
     """Turn scores, B x sources x C', into weights that sum to one over the sources."""
-    return torch.softmax(at_least_float32(scores), dim=1)
+    return torch.softmax(widened(scores), dim=1)

@@ -25,8 +25,9 @@ def weighted_sum(
     weights: Tensor,
     start: Tensor | None = None,
     out: Tensor | None = None,
+    plus: Tensor | None = None,
 ) -> Tensor:
-    """Return start + sum_j weights[:, j] * features[j], of the features' dtype and memory format.
+    """Return start + plus + sum_j weights[:, j] * features[j], as the features lie in memory.
 
     Args:
         features: B x C x H x W each, one or more.
@@ -34,10 +35,18 @@ def weighted_sum(
         start: B x C, as weights are; nothing where None.
         out: what the result is written to; a new tensor where None. With channels last it may be a
             slice of channels, of at least WIDE on a CPU.
+        plus: B x C x H x W, only together with `start` and without `out`; it may be any slice of
+            channels.
+
+    Returns:
+        B x C x H x W, of the features' dtype and memory format.
     """
     if out is None:
         out = torch.empty_like(features[0], memory_format=_memory_format(features[0]))
     if out.is_cuda:
+        if plus is not None:
+            features = [plus, *features]
+            weights = torch.cat((torch.ones_like(weights[:, :1]), weights), dim=1)
         from afi_search.nn.kernels import weighted_sum_on_cuda
 
         weighted_sum_on_cuda(features, weights, start, out)
@@ -49,13 +58,16 @@ def weighted_sum(
         for feature, weight in zip(features, weights.unbind(1), strict=True)
     ]
     first = None if start is None else runs.column(start)
+    added = None if plus is None or start is None else (runs.pixels(plus), runs.per_pixel(start))
     for images in _blocks(target):
         same = target.dtype == weights.dtype
         total = target[images] if same else torch.empty_like(target[images], dtype=weights.dtype)
         widened = torch.empty_like(total) if not same else total
+        if added is not None:
+            torch.add(*(x[images] for x in added), out=total.view(added[0][images].shape))
         for j, (feature, weight) in enumerate(terms):
             term = _widen(feature[images], widened)
-            if j > 0:
+            if j > 0 or added is not None:
                 total.addcmul_(term, weight[images])
             elif first is None:
                 torch.mul(term, weight[images], out=total)
@@ -135,6 +147,14 @@ class _Runs:
             return x.reshape(self._batch, self._channels, self._pixels)
         run = self._repeats * self._channels
         return x.permute(0, 2, 3, 1).reshape(self._batch, -1, run)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Return x, pixel by pixel: B x pixels x C, or B x C x pixels where that is how it lies."""
+        return x.permute(0, 2, 3, 1).flatten(1, 2) if self._last else x.flatten(2)
+
+    def per_pixel(self, weight: Tensor) -> Tensor:
+        """Return a weight per channel, B x C, so that it broadcasts over `pixels`."""
+        return weight[:, None, :] if self._last else weight[:, :, None]
 
     def column(self, weight: Tensor) -> Tensor:
         """Return a weight per channel, B x C, so that it broadcasts over the runs."""

@@ -1,81 +1,17 @@
-"""Integration with a backward pass that gathers the gradient of each feature once.
-
-A feature X_j is read by every later block i: R_i = sum_j w_ij X_j. Left to autograd, each of these
-products makes a gradient of X_j, as large as the feature, and adds it to the others. Here X_j is
-pooled by a function of its own (`pool`), and the readers' functions (`integrate`) give back the
-gradients of their weights only. They leave dR_i with X_j; and since every weight w_ij depends on
-the pooled X_j, all of them have been run when the backward pass comes to `pool`, which makes
-dX_j = dz_j / HW + sum_i w_ij dR_i in one go.
-"""
+"""R of the features before a block, by functions that leave a source's gradient with the source."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afi_search.nn.contract import (
-    WIDE,
-    at_least_float32,
-    channel_dots,
-    readable,
-    weighted_sum,
-)
+from afi_search.nn.contract import WIDE, channel_dots, readable, weighted_sum
 from afi_search.nn.join import place_beside
-
-
-class Source(NamedTuple):
-    """A feature that later blocks read.
-
-    Attributes:
-        feature: B x C x H x W. Its gradient flows through `pooled` alone, so no other operation
-            may read it from here.
-        pooled: its mean over the pixels, B x C, float32 or wider.
-        owed: what its readers leave with it in a backward pass.
-    """
-
-    feature: Tensor
-    pooled: Tensor
-    owed: Owed
-
-
-class Owed:
-    """Gradients of what was read of a feature, and with which weight, in one backward pass.
-
-    A pass that did not come as far as the feature leaves its entries behind; the next one begins
-    without them.
-    """
-
-    def __init__(self) -> None:
-        self._pass: int | None = None
-        self._entries: list[tuple[Tensor, Tensor]] = []
-
-    def leave(self, gradient: Tensor, weight: Tensor) -> None:
-        """Add a reader's dR, B x C x H x W, and its weight of the feature, B x C."""
-        self._begin()
-        self._entries.append((gradient, weight))
-
-    def collect(self) -> list[tuple[Tensor, Tensor]]:
-        """Return this pass's entries, and forget them."""
-        self._begin()
-        entries, self._entries = self._entries, []
-        return entries
-
-    def _begin(self) -> None:
-        current = torch._C._current_graph_task_id()
-        if current != self._pass:
-            self._pass, self._entries = current, []
-
-
-def pool(feature: Tensor) -> Source:
-    """Make a source of a feature, B x C x H x W; nothing may change it in place afterwards."""
-    owed = Owed()
-    if torch.compiler.is_compiling():
-        return Source(feature, global_average(feature), owed)
-    return Source(readable(feature.detach()), _Pool.apply(feature, owed), owed)
+from afi_search.nn.source import Owed, Source
 
 
 def integrate(sources: Sequence[Source], weights: Tensor, beside: int = 0) -> Tensor:
@@ -83,7 +19,8 @@ def integrate(sources: Sequence[Source], weights: Tensor, beside: int = 0) -> Te
 
     Args:
         sources: one or more.
-        weights: B x len(sources) x C, float32 or wider, made of the sources' `pooled`: see above.
+        weights: B x len(sources) x C, float32 or wider, made of the sources' `pooled`: see
+            `afi_search.nn.source`.
         beside: channels of the feature that R is to be joined with. R is written where it lies in
             the joined tensor, so that `activate_and_join` need not copy it; wide features only.
     """
@@ -96,11 +33,17 @@ def integrate(sources: Sequence[Source], weights: Tensor, beside: int = 0) -> Te
     return _Integrate.apply(weights, owed, beside, *features)
 
 
-def blend(weights: Tensor, *features: Tensor) -> Tensor:
-    """Return the weighted sum of features that nobody else reads; weights as in `integrate`."""
+def advance(integrated: Tensor, source: Source, weights: Tensor) -> Tensor:
+    """Return R of one source more: the sum of R so far and the feature with those weights.
+
+    Args:
+        integrated: B x C x H x W.
+        source: the next.
+        weights: B x 2 x C, of `integrated` and of the source, otherwise as in `integrate`.
+    """
     if torch.compiler.is_compiling():
-        return literal_sum(features, weights)
-    return _Blend.apply(weights, *features)
+        return literal_sum((integrated, source.feature), weights)
+    return _Advance.apply(weights, source.owed, integrated, source.feature)
 
 
 def literal_sum(features: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -109,29 +52,6 @@ def literal_sum(features: Sequence[Tensor], weights: Tensor) -> Tensor:
     return sum(x * column for x, column in zip(features[1:], columns[1:], strict=True)) + (
         features[0] * columns[0]
     )
-
-
-def global_average(feature: Tensor) -> Tensor:
-    """GAP: B x C x H x W to B x C, float32 or wider."""
-    return feature.mean(dim=(2, 3), dtype=at_least_float32(feature.dtype))
-
-
-class _Pool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, feature: Tensor, owed: Owed) -> Tensor:
-        ctx.owed, ctx.shape, ctx.dtype = owed, feature.shape, feature.dtype
-        return global_average(feature)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_pooled: Tensor) -> tuple[Tensor, None]:
-        height, width = ctx.shape[2:]
-        share = d_pooled / (height * width)
-        entries = ctx.owed.collect()
-        if not entries:
-            return share[:, :, None, None].expand(ctx.shape).to(ctx.dtype), None
-        gradients, weights = zip(*entries, strict=True)
-        return weighted_sum(gradients, torch.stack(weights, dim=1), start=share), None
 
 
 class _Integrate(torch.autograd.Function):
@@ -154,16 +74,20 @@ class _Integrate(torch.autograd.Function):
         return (channel_dots(d_integrated, features), None, None, *(None for _ in features))
 
 
-class _Blend(torch.autograd.Function):
+class _Advance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, *features: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *features)
-        return weighted_sum(features, weights)
+    def forward(
+        ctx: Any, weights: Tensor, owed: Owed, integrated: Tensor, feature: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(weights, integrated, feature)
+        ctx.owed = owed
+        return weighted_sum((integrated, feature), weights)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_blended: Tensor) -> tuple[Tensor, ...]:
-        weights, *features = ctx.saved_tensors
-        d_blended = readable(d_blended)
-        d_features = (weighted_sum([d_blended], weight) for weight in weights.split(1, dim=1))
-        return (channel_dots(d_blended, features), *d_features)
+    def backward(ctx: Any, d_advanced: Tensor) -> tuple[Tensor | None, ...]:
+        weights, integrated, feature = ctx.saved_tensors
+        d_advanced = readable(d_advanced)
+        ctx.owed.leave(d_advanced, weights[:, 1])
+        d_integrated = weighted_sum([d_advanced], weights[:, :1])
+        return channel_dots(d_advanced, (integrated, feature)), None, d_integrated, None

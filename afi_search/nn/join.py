@@ -7,8 +7,10 @@ the activation is made inside the buffer and everybody keeps that.
 
 That is not for narrow features: with channels last, every pixel's few channels are a run of their
 own in the buffer, and what runs over them takes two to thirty times as long (8 channels, on a CPU).
-There X_i is kept by itself too, and the gradient of the buffer is taken apart before anything else
-reads it.
+There X_i is kept by itself too.
+
+The activation's function is also the one that pools X_i, so that its backward pass has all that
+X_i's gradient is made of: from the buffer, and what the later blocks left (`afi_search.nn.source`).
 """
 
 from __future__ import annotations
@@ -19,33 +21,40 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from afi_search.nn.contract import WIDE, readable
+from afi_search.nn.source import Owed, Source, global_average, pool
 
 
-def activate_and_join(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
-    """Return (X, R) as one tensor, and X by itself.
+def activate_and_join(
+    before: Tensor, integrated: Tensor, ceiling: float, read_later: bool
+) -> tuple[Tensor, Source | None]:
+    """Return (X, R) as one tensor, and X as a source for later blocks.
 
     Args:
         before: the feature before its activation, B x C x H x W; it may be overwritten.
         integrated: R, B x C' x H x W.
         ceiling: X is `before`, kept between 0 and this.
+        read_later: whether there are later blocks that read X; the source is None otherwise.
 
     Returns:
-        B x (C + C') x H x W and B x C x H x W. They may share their memory, so neither may be
-        changed in place.
+        B x (C + C') x H x W and the source. They may share their memory, so neither may be changed
+        in place.
     """
-    shares = before.shape[1] >= WIDE and torch.is_grad_enabled()
-    if shares and not torch.compiler.is_exporting():
-        joined, feature = _ActivateAndJoin.apply(before, integrated, ceiling)
-        return joined, feature
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        owed = Owed() if read_later else None
+        joined, pooled = _ActivateAndJoin.apply(before, integrated, ceiling, owed)
+        channels = before.shape[1]
+        feature = (joined[:, :channels] if channels >= WIDE else before).detach()
+        return joined, None if owed is None else Source(feature, pooled, owed)
     feature = rectify_(before, ceiling)
-    return join(feature, integrated), feature
+    return join(feature, integrated), pool(feature) if read_later else None
 
 
 def join(feature: Tensor, integrated: Tensor) -> Tensor:
     """Return (X, R) as one tensor, B x (C + C') x H x W."""
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         return torch.cat((feature, integrated), dim=1)
     joined: Tensor = _Join.apply(feature, integrated)
     return joined
@@ -101,35 +110,35 @@ class _Join(torch.autograd.Function):
 
 class _ActivateAndJoin(torch.autograd.Function):
     @staticmethod
-    def forward(before: Tensor, integrated: Tensor, ceiling: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, before: Tensor, integrated: Tensor, ceiling: float, owed: Owed | None
+    ) -> tuple[Tensor, Tensor | None]:
         channels = before.shape[1]
-        joined = joined_around(integrated, channels)
-        if joined is None:
-            joined = torch.cat((before, integrated), dim=1)
+        if channels >= WIDE:
+            joined = joined_around(integrated, channels)
+            if joined is None:
+                joined = torch.cat((before, integrated), dim=1)
+            else:
+                joined[:, :channels] = before
+            feature = rectify_(joined[:, :channels], ceiling)
+            ctx.save_for_backward(joined)
         else:
-            joined[:, :channels] = before
-        return joined, rectify_(joined[:, :channels], ceiling)
+            feature = rectify_(before.detach(), ceiling)
+            joined = torch.cat((feature, integrated), dim=1)
+            ctx.save_for_backward(feature)
+        ctx.channels, ctx.ceiling, ctx.owed = channels, ceiling, owed
+        return joined, None if owed is None else global_average(feature)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        before, _, ctx.ceiling = inputs
-        ctx.channels = before.shape[1]
-        ctx.save_for_backward(output[0])
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
+    @once_differentiable
     def backward(
-        ctx: Any, d_joined: Tensor | None, d_feature: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None]:
-        (joined,) = ctx.saved_tensors
-        feature = joined[:, : ctx.channels]
-        d_integrated = None
-        if d_joined is not None:
-            d_integrated = d_joined[:, ctx.channels :]
-            own = d_joined[:, : ctx.channels]
-            d_feature = own if d_feature is None else d_feature + own
-        if d_feature is None:
-            return None, None, None
+        ctx: Any, d_joined: Tensor, d_pooled: Tensor | None
+    ) -> tuple[Tensor, Tensor, None, None]:
+        (kept,) = ctx.saved_tensors
+        feature = kept[:, : ctx.channels]
+        d_feature, d_integrated = d_joined[:, : ctx.channels], d_joined[:, ctx.channels :]
+        if ctx.owed is not None:
+            d_feature = ctx.owed.gather(d_pooled, feature.shape, feature.dtype, own=d_feature)
         # Of the activation's output it tells as much as of its input: where it is not cut off.
         d_before = torch.ops.aten.hardtanh_backward(d_feature, feature, 0.0, ctx.ceiling)
-        return d_before, d_integrated, None
+        return d_before, readable(d_integrated), None, None

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import AFI, BlockAFI, Scorer, StageAFI
+from afi_search.nn.afi import AFI, BlockAFI, StageAFI
 from afi_search.nn.attention import make_attention
 from afi_search.nn.block import Block
 from afi_search.nn.join import activate_and_join, join
+from afi_search.nn.source import pool
 from afi_search.space import StageChoice, StageShape, afi_channels, hidden_units
 
 MakeBlock = Callable[[int, int], Block]
@@ -125,20 +126,21 @@ class Carried:
         source = transition_source(transition, self._held, second, self._channels)
         self._held = None
         if source is not None:
-            self._state = self._afi.add(None, source)
+            self._state = self._afi.add(None, pool(source), 0)
         return second
 
     def join(self, reader: int, block: Block, attention: nn.Module, y: Tensor) -> Tensor:
         """Return X_i and R for a block, concatenated, given its feature before activation."""
         if self._state is None:
             feature = block.activate(y)
-            self._state = self._afi.add(None, feature)
+            self._state = self._afi.add(None, pool(feature), reader)
             return join(feature, attention(self._afi.read(self._state, reader)))
         beside = y.shape[1] if isinstance(attention, nn.Identity) else 0
         integrated = attention(self._afi.read(self._state, reader, beside))
-        joined, feature = activate_and_join(y, integrated, block.ceiling)
-        if reader + 1 < self._afi.readers:
-            self._state = self._afi.add(self._state, feature)
+        read_later = reader + 1 < self._afi.readers
+        joined, source = activate_and_join(y, integrated, block.ceiling, read_later)
+        if source is not None:
+            self._state = self._afi.add(self._state, source, reader + 1)
         return joined
 
 
@@ -180,14 +182,13 @@ def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         block's name in the model, as in `named_modules`, to its weights, B x sources x C', the
         sources in order from the oldest.
     """
-    scores: dict[str, list[Tensor]] = {}
+    seen: dict[str, list[Tensor]] = {}
     hooks = []
     stages = {name: module for name, module in model.named_modules() if isinstance(module, Stage)}
     integrating = {name: stage.afi for name, stage in stages.items() if stage.afi is not None}
     for name, afi in integrating.items():
-        collect = _appender(scores.setdefault(name, []))
-        scorers = (module for module in afi.modules() if isinstance(module, Scorer))
-        hooks += [scorer.register_forward_hook(collect) for scorer in scorers]
+        collect = _appender(seen.setdefault(name, []))
+        hooks.append(afi.watched().register_forward_hook(collect))
     try:
         with torch.no_grad():
             model(images)
@@ -197,7 +198,7 @@ def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return {
         f"{name}.{block}": weights
         for name, afi in integrating.items()
-        for block, weights in enumerate(afi.weights(scores[name]), start=1)
+        for block, weights in enumerate(afi.weights(seen[name]), start=1)
     }
 
 

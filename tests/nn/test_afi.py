@@ -10,6 +10,7 @@ from torch import Tensor
 
 from afi_search.nn.afi import AFI, BlockAFI, StageAFI
 from afi_search.nn.integrate import literal_sum
+from afi_search.nn.source import pool
 
 KINDS = (BlockAFI, StageAFI)
 
@@ -38,7 +39,7 @@ def integrate(afi: AFI, sources: list[Tensor]) -> list[Tensor]:
     """Return R of readers 0, 1, ... that read one source more each."""
     state, results = None, []
     for reader, source in enumerate(sources):
-        state = afi.add(state, source)
+        state = afi.add(state, pool(source), reader)
         results.append(afi.read(state, reader))
     return results
 
@@ -117,13 +118,11 @@ def test_weights_are_positive_sum_to_one_and_give_the_output(kind, count, seed):
     torch.manual_seed(seed)
     afi = kind(5, 2, readers=count).double()
     sources = make_sources(count, 5)
-    scores = []
-    for module in afi.modules():
-        if hasattr(module, "expand"):
-            module.register_forward_hook(lambda _m, _i, output: scores.append(output))
+    seen = []
+    afi.watched().register_forward_hook(lambda _m, _i, output: seen.append(output))
 
     integrated = integrate(afi, sources)
-    weights = afi.weights(scores)
+    weights = afi.weights(seen)
 
     assert [tuple(of.shape) for of in weights] == [(2, n, 5) for n in range(1, count + 1)]
     for reader, of in enumerate(weights):

@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from afi_search.nn import build
 from afi_search.nn.contract import WIDE, channel_dots, weighted_sum
-from afi_search.nn.integrate import blend, global_average, integrate, literal_sum, pool
+from afi_search.nn.integrate import advance, integrate, literal_sum
 from afi_search.nn.join import activate_and_join, joined_around
+from afi_search.nn.source import global_average, pool
 from afi_search.space import Architecture
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -60,6 +61,8 @@ def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, monk
 
     total = weighted_sum(xs, weights)
     from_start = weighted_sum(xs, weights, start)
+    own = torch.randn(3, 2 * channels, 4, 6).to(dtype).to(memory_format=layout)[:, channels:]
+    with_own = weighted_sum(xs, weights, start, plus=own)
     dots = channel_dots(xs[1], xs)
 
     rounding = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else tolerance(dtype)
@@ -67,6 +70,9 @@ def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, monk
     assert total.is_contiguous(memory_format=layout)
     torch.testing.assert_close(total.double(), exact, **rounding)
     torch.testing.assert_close(from_start.double(), exact + start[..., None, None], **rounding)
+    torch.testing.assert_close(
+        with_own.double(), exact + start[..., None, None] + own.double(), **rounding
+    )
     expected = torch.stack([(xs[1].double() * x.double()).sum((2, 3)) for x in xs], 1)
     torch.testing.assert_close(dots.double(), expected, rtol=1e-4, atol=1e-4)
 
@@ -89,17 +95,21 @@ def test_values_and_gradients_are_those_of_the_literal_form(channels, dtype, lay
         torch.testing.assert_close(ours.double(), theirs, **tolerance(dtype))
 
 
-def test_a_blend_has_the_gradients_of_the_literal_form():
-    xs = [x.detach().requires_grad_() for x in features(2, 5, torch.float64, LAYOUTS[1])]
-    weights = torch.rand(3, 2, 5, dtype=torch.float64, requires_grad=True)
-    cotangent = torch.randn_like(xs[0])
+def test_one_source_more_has_the_gradients_of_the_literal_form():
+    integrated, x = (x.detach().requires_grad_() for x in features(2, 5, torch.float64, LAYOUTS[1]))
+    cotangent = torch.randn_like(x)
 
-    got, wanted = blend(weights, *xs), literal_sum(xs, weights)
+    def gains(pooled: Tensor) -> Tensor:
+        return torch.stack((torch.sigmoid(-pooled), torch.sigmoid(pooled)), dim=1)
+
+    source = pool(x)
+    got = advance(integrated, source, gains(source.pooled))
+    wanted = literal_sum((integrated, x), gains(global_average(x)))
 
     torch.testing.assert_close(got, wanted)
     for ours, theirs in zip(
-        torch.autograd.grad(got, [weights, *xs], cotangent),
-        torch.autograd.grad(wanted, [weights, *xs], cotangent),
+        torch.autograd.grad(got, [integrated, x], cotangent),
+        torch.autograd.grad(wanted, [integrated, x], cotangent),
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
@@ -126,13 +136,13 @@ def test_r_of_a_wide_feature_is_written_where_the_second_convolution_reads_it(la
     weights = weights_of([source.pooled for source in sources], 0)
 
     beside = integrate(sources, weights, beside=WIDE)
-    joined, feature = activate_and_join(before * 1, beside, 6.0)
+    joined, source = activate_and_join(before * 1, beside, 6.0, read_later=True)
     apart = literal_sum(xs, weights_of([global_average(x) for x in xs], 0))
     expected = torch.cat((before.clamp(0, 6), apart), 1)
 
     assert joined.untyped_storage().data_ptr() == beside.untyped_storage().data_ptr()
     torch.testing.assert_close(joined, expected)
-    torch.testing.assert_close(feature, before.clamp(0, 6))
+    torch.testing.assert_close(source.feature, before.clamp(0, 6))
     cotangent = torch.randn_like(expected)
     inputs = [before, *xs]
     for ours, theirs in zip(
