@@ -1,7 +1,7 @@
 """Does the short recipe rank architectures as the long one does, and what does each cost?
 
     python -m benchmarks.recipe_rank spaces/resnet.yaml --architectures 24       a GPU, hours
-    python -m benchmarks.recipe_rank spaces/resnet.yaml --backbone resnet20 --architectures 20 \\
+    python -m benchmarks.recipe_rank spaces/resnet.yaml --backbone resnet20 --architectures 24 \\
         --long 50 --short 5 --short 10 --batch 128 --train-subset 2000 --validation 10000 \\
         --precision bf16 --threads 1                                             a CPU core, hours
 
@@ -156,6 +156,7 @@ def main(
         train_subset=train_subset,
     )
     ways = recipes(space_file, short or [], long, batch, precision)
+    images = {"train_images": len(data.train), "validation_images": len(data.validation)}
     path = results / "recipe_rank.csv"
     for architecture in pick(space, architectures):
         for seed in range(seeds):
@@ -166,7 +167,7 @@ def main(
                     "epochs": recipe.epochs,
                     "batch": recipe.batch_size,
                     "precision": recipe.precision,
-                    "train_images": len(data.train),
+                    **images,
                     "seed": seed,
                 }
                 if row in _done(path, list(row)):
@@ -176,7 +177,8 @@ def main(
                 machine = {"threads": torch.get_num_threads(), "device": describe_device()}
                 _append(path, row | figures | machine)
                 console.print(f"{architecture}  {name}, {recipe.epochs} epochs  {accuracy:.4f}")
-    console.print(_table(_trained(path, pick(space, architectures), len(data.train))))
+    same = images | {"precision": precision}
+    console.print(_table(_trained(path, pick(space, architectures), same)))
     console.print(f"Written: {path}")
 
 
@@ -195,11 +197,10 @@ def _append(path: Path, row: dict[str, object]) -> None:
     pd.DataFrame([row]).to_csv(path, mode="a", header=not path.exists(), index=False)
 
 
-def _trained(path: Path, chosen: list[Architecture], images: int) -> pd.DataFrame:
+def _trained(path: Path, chosen: list[Architecture], same: dict[str, object]) -> pd.DataFrame:
     rows = pd.read_csv(path)
-    return rows[
-        rows["architecture"].isin(list(map(str, chosen))) & (rows["train_images"] == images)
-    ]
+    comparable = (rows[list(same)] == pd.Series(same)).all(axis=1)
+    return rows[rows["architecture"].isin(list(map(str, chosen))) & comparable]
 
 
 def _table(rows: pd.DataFrame) -> Table:

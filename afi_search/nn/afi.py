@@ -25,10 +25,7 @@ from afi_search.nn.source import Source
 
 
 class Scorer(nn.Module):
-    """s = W2 ReLU(W1 z): pooled features (... x C') to scores of the same shape.
-
-    Scores are exponentiated, so autocast does not narrow them: what it would save is nothing.
-    """
+    """s = W2 ReLU(W1 z): a pooled feature, B x C', to scores of the same shape."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -36,10 +33,23 @@ class Scorer(nn.Module):
         self.expand = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        with without_autocast(pooled.device):
-            pooled = pooled.to(self.reduce.weight.dtype)
-            scores: Tensor = self.expand(F.relu(self.reduce(pooled)))
-        return scores
+        return score(pooled, self.reduce.weight[None], self.expand.weight[None])[0]
+
+
+def score(pooled: Tensor, reduce: Tensor, expand: Tensor) -> Tensor:
+    """Return what one or more scorers make of a pooled feature, scorers x B x C'.
+
+    Scores are exponentiated, so autocast does not narrow them: what it would save is nothing.
+
+    Args:
+        pooled: B x C'.
+        reduce: W1 of each scorer, scorers x hidden x C'.
+        expand: W2 of each, scorers x C' x hidden.
+    """
+    with without_autocast(pooled.device):
+        hidden = F.relu(F.linear(pooled.to(reduce.dtype), reduce.flatten(0, 1)))
+        by_scorer = hidden.unflatten(1, reduce.shape[:2]).transpose(0, 1)
+        return torch.bmm(by_scorer, expand.mT)
 
 
 State = TypeVar("State")
@@ -121,7 +131,7 @@ class BlockAFI(AFI[Scored]):
 
     def add(self, state: Scored | None, source: Source, reader: int) -> Scored:
         sources, scores, reduce, expand = state or self._nothing()
-        later = score_for_all(source.pooled, reduce[reader:], expand[reader:])
+        later = score(source.pooled, reduce[reader:], expand[reader:])
         with_later = ((*of, one) for of, one in zip(scores[reader:], later.unbind(0), strict=True))
         return Scored((*sources, source), (*scores[:reader], *with_later), reduce, expand)
 
@@ -140,20 +150,6 @@ class BlockAFI(AFI[Scored]):
         reduce = torch.stack([scorer.reduce.weight for scorer in scorers])
         expand = torch.stack([scorer.expand.weight for scorer in scorers])
         return Scored((), ((),) * self.readers, reduce, expand)
-
-
-def score_for_all(pooled: Tensor, reduce: Tensor, expand: Tensor) -> Tensor:
-    """Return what several scorers make of one pooled feature, scorers x B x C'; see `Scorer`.
-
-    Args:
-        pooled: B x C'.
-        reduce: scorers x hidden x C'.
-        expand: scorers x C' x hidden.
-    """
-    with without_autocast(pooled.device):
-        hidden = F.relu(F.linear(pooled.to(reduce.dtype), reduce.flatten(0, 1)))
-        by_scorer = hidden.unflatten(1, reduce.shape[:2]).transpose(0, 1)
-        return torch.bmm(by_scorer, expand.mT)
 
 
 class RunningMean(NamedTuple):
@@ -177,15 +173,15 @@ class StageAFI(AFI[RunningMean]):
         self.scorer = Scorer(channels, hidden)
 
     def add(self, state: RunningMean | None, source: Source, reader: int) -> RunningMean:
-        score = widened(self.scorer(source.pooled))
+        scores = widened(self.scorer(source.pooled))
         if state is None:
             # Exactly one, and written so that the scorer is part of the graph in any stage.
-            one = torch.exp(score - score)
-            return RunningMean(integrate([source], one[:, None]), score)
-        gain = score - state.log_total
+            one = torch.exp(scores - scores)
+            return RunningMean(integrate([source], one[:, None]), scores)
+        gain = scores - state.log_total
         weights = torch.stack((torch.sigmoid(-gain), torch.sigmoid(gain)), dim=1)
         return RunningMean(
-            advance(state.integrated, source, weights), torch.logaddexp(state.log_total, score)
+            advance(state.integrated, source, weights), torch.logaddexp(state.log_total, scores)
         )
 
     def read(self, state: RunningMean, reader: int, beside: int = 0) -> Tensor:

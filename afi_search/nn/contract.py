@@ -35,8 +35,7 @@ def weighted_sum(
         start: B x C, as weights are; nothing where None.
         out: what the result is written to; a new tensor where None. With channels last it may be a
             slice of channels, of at least WIDE on a CPU.
-        plus: B x C x H x W, only together with `start` and without `out`; it may be any slice of
-            channels.
+        plus: B x C x H x W; it may be any slice of channels. Nothing where None.
 
     Returns:
         B x C x H x W, of the features' dtype and memory format.
@@ -44,11 +43,11 @@ def weighted_sum(
     if out is None:
         out = torch.empty_like(features[0], memory_format=_memory_format(features[0]))
     if out.is_cuda:
+        from afi_search.nn.kernels import weighted_sum_on_cuda
+
         if plus is not None:
             features = [plus, *features]
             weights = torch.cat((torch.ones_like(weights[:, :1]), weights), dim=1)
-        from afi_search.nn.kernels import weighted_sum_on_cuda
-
         weighted_sum_on_cuda(features, weights, start, out)
         return out
     runs = _Runs(out)
@@ -57,17 +56,19 @@ def weighted_sum(
         (runs.of(feature), runs.column(weight))
         for feature, weight in zip(features, weights.unbind(1), strict=True)
     ]
+    if plus is not None and start is None:
+        start = torch.zeros_like(weights[:, 0])
     first = None if start is None else runs.column(start)
-    added = None if plus is None or start is None else (runs.pixels(plus), runs.per_pixel(start))
     for images in _blocks(target):
         same = target.dtype == weights.dtype
         total = target[images] if same else torch.empty_like(target[images], dtype=weights.dtype)
         widened = torch.empty_like(total) if not same else total
-        if added is not None:
-            torch.add(*(x[images] for x in added), out=total.view(added[0][images].shape))
+        if plus is not None and start is not None:
+            own = runs.pixels(plus)[images]
+            torch.add(own, runs.per_pixel(start)[images], out=total.view(own.shape))
         for j, (feature, weight) in enumerate(terms):
             term = _widen(feature[images], widened)
-            if j > 0 or added is not None:
+            if j > 0 or plus is not None:
                 total.addcmul_(term, weight[images])
             elif first is None:
                 torch.mul(term, weight[images], out=total)

@@ -63,6 +63,7 @@ def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, monk
     from_start = weighted_sum(xs, weights, start)
     own = torch.randn(3, 2 * channels, 4, 6).to(dtype).to(memory_format=layout)[:, channels:]
     with_own = weighted_sum(xs, weights, start, plus=own)
+    without_start = weighted_sum(xs, weights, plus=own)
     dots = channel_dots(xs[1], xs)
 
     rounding = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else tolerance(dtype)
@@ -73,6 +74,7 @@ def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, monk
     torch.testing.assert_close(
         with_own.double(), exact + start[..., None, None] + own.double(), **rounding
     )
+    torch.testing.assert_close(without_start.double(), exact + own.double(), **rounding)
     expected = torch.stack([(xs[1].double() * x.double()).sum((2, 3)) for x in xs], 1)
     torch.testing.assert_close(dots.double(), expected, rtol=1e-4, atol=1e-4)
 
