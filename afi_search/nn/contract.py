@@ -58,7 +58,7 @@ def weighted_sum(
     ]
     if plus is not None and start is None:
         start = torch.zeros_like(weights[:, 0])
-    first = None if start is None else runs.column(start)
+    first = runs.column(start) if start is not None and plus is None else None
     for images in _blocks(target):
         same = target.dtype == weights.dtype
         total = target[images] if same else torch.empty_like(target[images], dtype=weights.dtype)
