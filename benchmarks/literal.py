@@ -24,7 +24,7 @@ def add(afi: BlockAFI, state: Features | None, feature: Tensor, reader: int) -> 
     return (*(state or ()), feature)
 
 
-def read(afi: BlockAFI, state: Features, reader: int, beside: int = 0) -> Tensor:
+def read(afi: BlockAFI, state: Features, reader: int) -> Tensor:
     """Return R of the features."""
     scorer = afi.scorers[reader]
     pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in state], dim=1)
@@ -46,10 +46,15 @@ def score(scorer: Scorer, pooled: Tensor) -> Tensor:
 
 def join(
     before: Tensor, integrated: Tensor, ceiling: float, read_later: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Return (X, R), concatenated, and X."""
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return (X, R), concatenated, X and R."""
     feature = before.clamp(0, ceiling)
-    return torch.cat((feature, integrated), dim=1), feature if read_later else None
+    return torch.cat((feature, integrated), dim=1), feature if read_later else None, integrated
+
+
+def make(integrated: Tensor) -> tuple[Tensor, Tensor]:
+    """Return R, which `read` has made, twice."""
+    return integrated, integrated
 
 
 def keep(feature: Tensor) -> Tensor:
@@ -64,7 +69,9 @@ def literal_afi() -> Iterator[None]:
         patch.object(BlockAFI, "add", add),
         patch.object(BlockAFI, "read", read),
         patch.object(Scorer, "forward", score),
+        patch("afi_search.nn.stage.integrate_and_join", join),
         patch("afi_search.nn.stage.activate_and_join", join),
+        patch("afi_search.nn.stage.integrate", make),
         patch("afi_search.nn.stage.pool", keep),
     ):
         yield

@@ -33,7 +33,9 @@ from torch import Tensor, nn
 from afi_search.analysis.memory import MIB, MakeModel, Memory, allocated, traced
 from afi_search.analysis.table6 import how
 from afi_search.nn import build
-from afi_search.nn.source import Source, pool
+from afi_search.nn.integrate import Reading, integrate
+from afi_search.nn.join import Joined, join
+from afi_search.nn.source import pool
 from afi_search.report.paper import paper_data
 from afi_search.search.device import describe_device
 from afi_search.space import Architecture, get_backbone
@@ -104,14 +106,13 @@ def network(text: str, image_size: int = SIZE) -> MakeModel:
 def separate_operations() -> Iterator[None]:
     """Within it, X_i is activated by itself and then copied beside R, as eager code would."""
 
-    def join(
-        before: Tensor, integrated: Tensor, ceiling: float, read_later: bool
-    ) -> tuple[Tensor, Source | None]:
+    def join_apart(before: Tensor, reading: Reading, ceiling: float, read_later: bool) -> Joined:
+        integrated, mean = integrate(reading)
         feature = F.relu_(before)
-        joined = torch.cat((feature, integrated), dim=1)
-        return joined, pool(feature) if read_later else None
+        source = pool(feature) if read_later else None
+        return Joined(join(feature, integrated), source, mean)
 
-    with patch("afi_search.nn.stage.activate_and_join", join):
+    with patch("afi_search.nn.stage.integrate_and_join", join_apart):
         yield
 
 

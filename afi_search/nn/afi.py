@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afi_search.nn.contract import at_least_float32
-from afi_search.nn.integrate import advance, integrate
-from afi_search.nn.source import Source
+from afi_search.nn.integrate import Reading
+from afi_search.nn.source import Lent, Source
 
 
 class Scorer(nn.Module):
@@ -80,11 +80,12 @@ class AFI(nn.Module, ABC, Generic[State]):
         """
 
     @abstractmethod
-    def read(self, state: State, reader: int, beside: int = 0) -> Tensor:
-        """Return R, B x C' x H x W, as the reader of that number (from 0) integrates it.
+    def read(self, state: State, reader: int) -> Reading:
+        """Return what the reader of that number (from 0) integrates."""
 
-        With `beside`, channels of a feature, R may lie where it does in the tensor joined of both.
-        """
+    @abstractmethod
+    def carry(self, state: State, integrated: Lent) -> State:
+        """Return the state after a reader has made its R, B x C' x H x W, of its reading."""
 
     @abstractmethod
     def watched(self) -> nn.Module:
@@ -135,9 +136,12 @@ class BlockAFI(AFI[Scored]):
         with_later = ((*of, one) for of, one in zip(scores[reader:], later.unbind(0), strict=True))
         return Scored((*sources, source), (*scores[:reader], *with_later), reduce, expand)
 
-    def read(self, state: Scored, reader: int, beside: int = 0) -> Tensor:
+    def read(self, state: Scored, reader: int) -> Reading:
         weights = self.softmax(torch.stack(state.scores[reader], dim=1))
-        return integrate(state.sources, weights, beside)
+        return Reading(tuple(source.lent for source in state.sources), weights)
+
+    def carry(self, state: Scored, integrated: Lent) -> Scored:
+        return state
 
     def watched(self) -> nn.Module:
         return self.softmax
@@ -153,19 +157,26 @@ class BlockAFI(AFI[Scored]):
 
 
 class RunningMean(NamedTuple):
-    """R of the sources so far, and the logarithm of the sum of their exponentiated scores."""
+    """The mean of the sources so far.
 
-    integrated: Tensor
+    Attributes:
+        reading: what it is made of.
+        log_total: the logarithm of the sum of the exponentiated scores, B x C'.
+        mean: itself, once a reader has made it.
+    """
+
+    reading: Reading
     log_total: Tensor
+    mean: Lent | None = None
 
 
 class StageAFI(AFI[RunningMean]):
     """AFI with one scorer for all blocks of a stage; an extension of the paper.
 
     All readers give a source the same score, so the softmax over the growing list of sources is a
-    running mean: with L the log of the sum of exponentials, a new score s has the weight
-    sigmoid(s - L), R' = R + weight (X - R) and L' = logaddexp(L, s). That is exact, and linear in
-    the number of blocks instead of quadratic.
+    running mean: with L the log of the sum of exponentials and a new score s, the softmax of
+    (L, s) weighs R and X, and L' = log(e^L + e^s). That is exact, and linear in the number of
+    blocks instead of quadratic.
     """
 
     def __init__(self, channels: int, hidden: int, readers: int) -> None:
@@ -177,15 +188,17 @@ class StageAFI(AFI[RunningMean]):
         if state is None:
             # Exactly one, and written so that the scorer is part of the graph in any stage.
             one = torch.exp(scores - scores)
-            return RunningMean(integrate([source], one[:, None]), scores)
-        gain = scores - state.log_total
-        weights = torch.stack((torch.sigmoid(-gain), torch.sigmoid(gain)), dim=1)
-        return RunningMean(
-            advance(state.integrated, source, weights), torch.logaddexp(state.log_total, scores)
-        )
+            return RunningMean(Reading((source.lent,), one[:, None]), scores)
+        assert state.mean is not None, "every source is read before the next one comes"
+        both = torch.stack((state.log_total, scores), dim=1)
+        reading = Reading((state.mean, source.lent), torch.softmax(both, dim=1))
+        return RunningMean(reading, torch.logsumexp(both, dim=1))
 
-    def read(self, state: RunningMean, reader: int, beside: int = 0) -> Tensor:
-        return state.integrated
+    def read(self, state: RunningMean, reader: int) -> Reading:
+        return state.reading
+
+    def carry(self, state: RunningMean, integrated: Lent) -> RunningMean:
+        return state._replace(mean=integrated)
 
     def watched(self) -> nn.Module:
         return self.scorer

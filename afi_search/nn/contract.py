@@ -2,8 +2,9 @@
 
 `weighted_sum` makes R of the features, and the gradient of a feature of what its readers were
 given; `channel_dots` makes the gradient of the weights. On CUDA each is one Triton kernel
-(`afi_search.nn.kernels`), elsewhere a sequence of torch's vectorised operations. Both add up in
-float32 at least, whatever the features are.
+(`afi_search.nn.kernels`), on a CPU one native function (`afi_search.nn.native`), and where those
+cannot be had a sequence of torch's vectorised operations. All add up in float32 at least, whatever
+the features are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+from afi_search.nn import native
 
 WIDE = 32
 """From that many channels on, the channels of a pixel are a run that is fast to compute on."""
@@ -49,6 +52,10 @@ def weighted_sum(
             features = [plus, *features]
             weights = torch.cat((torch.ones_like(weights[:, :1]), weights), dim=1)
         weighted_sum_on_cuda(features, weights, start, out)
+        return out
+    if native.takes(out, *features, *([] if plus is None else [plus])):
+        entries = list(zip(features, weights.unbind(1), strict=True))
+        native.weighted_sum(entries, out, start, plus)
         return out
     runs = _Runs(out)
     target = runs.view(out)
@@ -93,12 +100,15 @@ def channel_dots(gradient: Tensor, features: Sequence[Tensor]) -> Tensor:
         from afi_search.nn.kernels import channel_dots_on_cuda
 
         return channel_dots_on_cuda(gradient, features)
-    runs = _Runs(gradient)
     dtype = at_least_float32(gradient.dtype)
-    factors = [runs.of(feature) for feature in features]
-    given = runs.of(gradient)
     shape = (gradient.shape[0], len(features), gradient.shape[1])
     result = torch.empty(shape, dtype=dtype, device=gradient.device)
+    if native.takes(gradient, *features):
+        native.channel_dots(gradient, features, result)
+        return result
+    runs = _Runs(gradient)
+    factors = [runs.of(feature) for feature in features]
+    given = runs.of(gradient)
     for images in _blocks(given):
         product = torch.empty_like(given[images], dtype=dtype)
         factor = given[images].to(dtype)

@@ -1,49 +1,48 @@
-"""R of the features before a block, by functions that leave a source's gradient with the source."""
+"""R of the features before a block; a feature's gradient is left with the feature."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afi_search.nn.contract import WIDE, channel_dots, readable, weighted_sum
-from afi_search.nn.join import place_beside
-from afi_search.nn.source import Owed, Source
+from afi_search.nn.contract import channel_dots, readable, weighted_sum
+from afi_search.nn.source import Lent, Owed, gathered
 
 
-def integrate(sources: Sequence[Source], weights: Tensor, beside: int = 0) -> Tensor:
-    """Return R, B x C x H x W: the sum of the sources' features with those weights.
+class Reading(NamedTuple):
+    """What a block integrates: R is the sum of these tensors with these weights.
 
-    Args:
-        sources: one or more.
-        weights: B x len(sources) x C, float32 or wider, made of the sources' `pooled`: see
-            `afi_search.nn.source`.
-        beside: channels of the feature that R is to be joined with. R is written where it lies in
-            the joined tensor, so that `activate_and_join` need not copy it; wide features only.
+    Attributes:
+        lent: one or more, of C channels.
+        weights: B x len(lent) x C, float32 or wider, made of the `pooled` of the sources.
     """
-    features = [source.feature for source in sources]
+
+    lent: tuple[Lent, ...]
+    weights: Tensor
+
+    @property
+    def features(self) -> list[Tensor]:
+        """Return the tensors, B x C x H x W each."""
+        return [of.feature for of in self.lent]
+
+    @property
+    def owed(self) -> tuple[Owed, ...]:
+        """Return what is owed for each."""
+        return tuple(of.owed for of in self.lent)
+
+
+def integrate(reading: Reading) -> tuple[Tensor, Lent]:
+    """Return R, B x C x H x W, and R as something that can be read again."""
     if torch.compiler.is_compiling():
-        return literal_sum(features, weights)
-    if features[0].shape[1] < WIDE or not torch.is_grad_enabled():
-        beside = 0
-    owed = tuple(source.owed for source in sources)
-    return _Integrate.apply(weights, owed, beside, *features)
-
-
-def advance(integrated: Tensor, source: Source, weights: Tensor) -> Tensor:
-    """Return R of one source more: the sum of R so far and the feature with those weights.
-
-    Args:
-        integrated: B x C x H x W.
-        source: the next.
-        weights: B x 2 x C, of `integrated` and of the source, otherwise as in `integrate`.
-    """
-    if torch.compiler.is_compiling():
-        return literal_sum((integrated, source.feature), weights)
-    return _Advance.apply(weights, source.owed, integrated, source.feature)
+        integrated = literal_sum(reading.features, reading.weights)
+        return integrated, Lent(integrated, Owed())
+    owed = Owed()
+    integrated = _Integrate.apply(reading.weights, owed, reading.owed, *reading.features)
+    return integrated, Lent(integrated, owed)
 
 
 def literal_sum(features: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -57,37 +56,17 @@ def literal_sum(features: Sequence[Tensor], weights: Tensor) -> Tensor:
 class _Integrate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, weights: Tensor, owed: tuple[Owed, ...], beside: int, *features: Tensor
+        ctx: Any, weights: Tensor, owed: Owed, readings: tuple[Owed, ...], *features: Tensor
     ) -> Tensor:
         ctx.save_for_backward(weights, *features)
-        ctx.owed = owed
-        place = place_beside(features[0], beside) if beside else None
-        return weighted_sum(features, weights, out=place)
+        ctx.owed, ctx.readings = owed, readings
+        return weighted_sum(features, weights)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_integrated: Tensor) -> tuple[Tensor | None, ...]:
         weights, *features = ctx.saved_tensors
-        d_integrated = readable(d_integrated)
-        for owed, weight in zip(ctx.owed, weights.unbind(1), strict=True):
+        d_integrated = readable(gathered(ctx.owed.take(), own=d_integrated))
+        for owed, weight in zip(ctx.readings, weights.unbind(1), strict=True):
             owed.leave(d_integrated, weight)
         return (channel_dots(d_integrated, features), None, None, *(None for _ in features))
-
-
-class _Advance(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, weights: Tensor, owed: Owed, integrated: Tensor, feature: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(weights, integrated, feature)
-        ctx.owed = owed
-        return weighted_sum((integrated, feature), weights)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_advanced: Tensor) -> tuple[Tensor | None, ...]:
-        weights, integrated, feature = ctx.saved_tensors
-        d_advanced = readable(d_advanced)
-        ctx.owed.leave(d_advanced, weights[:, 1])
-        d_integrated = weighted_sum([d_advanced], weights[:, :1])
-        return channel_dots(d_advanced, (integrated, feature)), None, d_integrated, None

@@ -10,6 +10,7 @@ dX_j = dz_j / HW + sum_i w_ij dR_i, and what the block itself gives, in one go.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,25 +20,37 @@ from torch.autograd.function import once_differentiable
 from afi_search.nn.contract import at_least_float32, readable, weighted_sum
 
 
-class Source(NamedTuple):
-    """A feature that later blocks read.
+class Lent(NamedTuple):
+    """A tensor that later blocks read, and what they leave for it.
 
     Attributes:
-        feature: B x C x H x W. Its gradient flows through `pooled` alone, so no other operation
-            may read it from here.
-        pooled: its mean over the pixels, B x C, float32 or wider.
+        feature: B x C x H x W. Its gradient flows through `owed`, so no operation but those of
+            `afi_search.nn.integrate` and `afi_search.nn.join` may read it from here. Either it is
+            part of autograd's graph, or what its readers are given besides depends on it: so the
+            backward pass comes to it after them.
         owed: what its readers leave with it in a backward pass.
     """
 
     feature: Tensor
-    pooled: Tensor
     owed: Owed
 
 
-class Owed:
-    """Gradients of what was read of a feature, and with which weight, in one backward pass.
+class Source(NamedTuple):
+    """A feature X_j that later blocks read, and score.
 
-    A pass that did not come as far as the feature leaves its entries behind; the next one begins
+    Attributes:
+        lent: the feature.
+        pooled: its mean over the pixels, B x C, float32 or wider.
+    """
+
+    lent: Lent
+    pooled: Tensor
+
+
+class Owed:
+    """Gradients of what was read of a tensor, and with which weight, in one backward pass.
+
+    A pass that did not come as far as the tensor leaves its entries behind; the next one begins
     without them.
     """
 
@@ -46,28 +59,15 @@ class Owed:
         self._entries: list[tuple[Tensor, Tensor]] = []
 
     def leave(self, gradient: Tensor, weight: Tensor) -> None:
-        """Add a reader's dR, B x C x H x W, and its weight of the feature, B x C."""
+        """Add a reader's dR, B x C x H x W, and its weight of the tensor, B x C."""
         self._begin()
         self._entries.append((gradient, weight))
 
-    def gather(
-        self, d_pooled: Tensor, shape: torch.Size, dtype: torch.dtype, own: Tensor | None = None
-    ) -> Tensor:
-        """Return the feature's gradient, and forget this pass's entries.
-
-        Args:
-            d_pooled: the gradient of its mean, B x C.
-            shape, dtype: the feature's.
-            own: what the feature's own block gives it, of that shape; it may be a slice.
-        """
+    def take(self) -> list[tuple[Tensor, Tensor]]:
+        """Return this pass's entries, and forget them."""
         self._begin()
         entries, self._entries = self._entries, []
-        share = d_pooled / (shape[2] * shape[3])
-        if not entries:
-            spread = share[:, :, None, None].expand(shape).to(dtype)
-            return spread if own is None else own + spread
-        gradients, weights = zip(*entries, strict=True)
-        return weighted_sum(gradients, torch.stack(weights, dim=1), start=share, plus=own)
+        return entries
 
     def _begin(self) -> None:
         current = torch._C._current_graph_task_id()
@@ -75,12 +75,31 @@ class Owed:
             self._pass, self._entries = current, []
 
 
+def gathered(
+    entries: Sequence[tuple[Tensor, Tensor]],
+    own: Tensor | None = None,
+    everywhere: Tensor | None = None,
+) -> Tensor:
+    """Return own + everywhere + the sum of the entries' gradients with their weights.
+
+    Args:
+        entries: one or more, or none where there is `own`.
+        own: B x C x H x W; it may be a slice of channels.
+        everywhere: B x C, the same in every pixel.
+    """
+    if entries:
+        gradients, weights = zip(*entries, strict=True)
+        return weighted_sum(gradients, torch.stack(weights, dim=1), start=everywhere, plus=own)
+    assert own is not None
+    return own if everywhere is None else own + everywhere[:, :, None, None].to(own.dtype)
+
+
 def pool(feature: Tensor) -> Source:
     """Make a source of a feature, B x C x H x W; nothing may change it in place afterwards."""
     owed = Owed()
     if torch.compiler.is_compiling():
-        return Source(feature, global_average(feature), owed)
-    return Source(readable(feature.detach()), _Pool.apply(feature, owed), owed)
+        return Source(Lent(feature, owed), global_average(feature))
+    return Source(Lent(readable(feature.detach()), owed), _Pool.apply(feature, owed))
 
 
 def global_average(feature: Tensor) -> Tensor:
@@ -97,4 +116,8 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_pooled: Tensor) -> tuple[Tensor, None]:
-        return ctx.owed.gather(d_pooled, ctx.shape, ctx.dtype), None
+        share = d_pooled / (ctx.shape[2] * ctx.shape[3])
+        entries = ctx.owed.take()
+        if not entries:
+            return share[:, :, None, None].expand(ctx.shape).to(ctx.dtype), None
+        return gathered(entries, everywhere=share), None

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from afi_search.nn.afi import AFI, BlockAFI, StageAFI
 from afi_search.nn.attention import make_attention
 from afi_search.nn.block import Block
-from afi_search.nn.join import activate_and_join, join
+from afi_search.nn.integrate import integrate
+from afi_search.nn.join import activate_and_join, integrate_and_join, join
 from afi_search.nn.source import pool
 from afi_search.space import StageChoice, StageShape, afi_channels, hidden_units
 
@@ -133,15 +134,21 @@ class Carried:
         """Return X_i and R for a block, concatenated, given its feature before activation."""
         if self._state is None:
             feature = block.activate(y)
-            self._state = self._afi.add(None, pool(feature), reader)
-            return join(feature, attention(self._afi.read(self._state, reader)))
-        beside = y.shape[1] if isinstance(attention, nn.Identity) else 0
-        integrated = attention(self._afi.read(self._state, reader, beside))
+            state = self._afi.add(None, pool(feature), reader)
+            integrated, mean = integrate(self._afi.read(state, reader))
+            self._state = self._afi.carry(state, mean)
+            return join(feature, attention(integrated))
         read_later = reader + 1 < self._afi.readers
-        joined, source = activate_and_join(y, integrated, block.ceiling, read_later)
+        reading = self._afi.read(self._state, reader)
+        if isinstance(attention, nn.Identity):
+            both, source, mean = integrate_and_join(y, reading, block.ceiling, read_later)
+        else:
+            integrated, mean = integrate(reading)
+            both, source, _ = activate_and_join(y, attention(integrated), block.ceiling, read_later)
         if source is not None:
-            self._state = self._afi.add(self._state, source, reader + 1)
-        return joined
+            state = self._afi.carry(self._state, mean)
+            self._state = self._afi.add(state, source, reader + 1)
+        return both
 
 
 def split_channels(shape: StageShape, choice: StageChoice | None) -> tuple[int, int]:

@@ -1,7 +1,19 @@
 import pytest
 import torch
 
+from afi_search.nn import native
+
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["native", "vectorised"])
+def way(request, monkeypatch) -> str:
+    """By which functions a CPU does what AFI adds: those of native.cpp, or torch's own."""
+    if request.param == "vectorised":
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif native.library() is None:
+        pytest.skip("needs a C++ compiler")
+    return request.param

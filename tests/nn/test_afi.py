@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from afi_search.nn import integrate as integration
 from afi_search.nn.afi import AFI, BlockAFI, StageAFI
 from afi_search.nn.integrate import literal_sum
 from afi_search.nn.source import pool
@@ -40,7 +41,9 @@ def integrate(afi: AFI, sources: list[Tensor]) -> list[Tensor]:
     state, results = None, []
     for reader, source in enumerate(sources):
         state = afi.add(state, pool(source), reader)
-        results.append(afi.read(state, reader))
+        integrated, mean = integration.integrate(afi.read(state, reader))
+        results.append(integrated)
+        state = afi.carry(state, mean)
     return results
 
 

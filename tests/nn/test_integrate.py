@@ -12,9 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from afi_search.nn import build
 from afi_search.nn.contract import WIDE, channel_dots, weighted_sum
-from afi_search.nn.integrate import advance, integrate, literal_sum
-from afi_search.nn.join import activate_and_join, joined_around
-from afi_search.nn.source import global_average, pool
+from afi_search.nn.integrate import Reading, integrate, literal_sum
+from afi_search.nn.source import Source, global_average, pool
 from afi_search.space import Architecture
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -34,10 +33,14 @@ def weights_of(pooled: list[Tensor], reader: int) -> Tensor:
     return torch.softmax((1 + reader) * torch.stack(pooled, 1), dim=1)
 
 
+def read(sources: list[Source], reader: int) -> Tensor:
+    weights = weights_of([source.pooled for source in sources], reader)
+    return integrate(Reading(tuple(source.lent for source in sources), weights))[0]
+
+
 def in_one_pass(xs: list[Tensor]) -> list[Tensor]:
     sources = [pool(x) for x in xs]
-    pooled = [source.pooled for source in sources]
-    return [integrate(sources[: r + 1], weights_of(pooled[: r + 1], r)) for r in range(len(xs))]
+    return [read(sources[: r + 1], r) for r in range(len(xs))]
 
 
 def literally(xs: list[Tensor]) -> list[Tensor]:
@@ -51,8 +54,8 @@ def tolerance(dtype: torch.dtype) -> dict[str, float]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels", [3, WIDE])
-def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, monkeypatch):
+@pytest.mark.parametrize("channels", [3, 12, WIDE])
+def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, way, monkeypatch):
     monkeypatch.setattr("afi_search.nn.contract.BLOCK", 2 * channels * 24)
     xs = [x.detach() for x in features(3, channels, dtype, layout)]
     weights = torch.rand(3, 3, channels).to(torch.promote_types(dtype, torch.float32))
@@ -81,8 +84,8 @@ def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, monk
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels", [3, WIDE])
-def test_values_and_gradients_are_those_of_the_literal_form(channels, dtype, layout):
+@pytest.mark.parametrize("channels", [3, 12, WIDE])
+def test_values_and_gradients_are_those_of_the_literal_form(channels, dtype, layout, way):
     xs = features(4, channels, dtype, layout)
     exact = [x.detach().double().requires_grad_() for x in xs]
     cotangents = [torch.randn_like(x) for x in xs]
@@ -97,27 +100,31 @@ def test_values_and_gradients_are_those_of_the_literal_form(channels, dtype, lay
         torch.testing.assert_close(ours.double(), theirs, **tolerance(dtype))
 
 
-def test_one_source_more_has_the_gradients_of_the_literal_form():
-    integrated, x = (x.detach().requires_grad_() for x in features(2, 5, torch.float64, LAYOUTS[1]))
-    cotangent = torch.randn_like(x)
+@pytest.mark.parametrize("used", ["both", "last"])
+def test_an_r_that_is_read_again_has_the_gradients_of_the_literal_form(used, way):
+    xs = features(2, 5, torch.float64, LAYOUTS[1])
+    cotangent = torch.randn_like(xs[1])
 
     def gains(pooled: Tensor) -> Tensor:
         return torch.stack((torch.sigmoid(-pooled), torch.sigmoid(pooled)), dim=1)
 
-    source = pool(x)
-    got = advance(integrated, source, gains(source.pooled))
-    wanted = literal_sum((integrated, x), gains(global_average(x)))
+    first, second = (pool(x) for x in xs)
+    mean, lent = integrate(Reading((first.lent,), first.pooled[:, None].exp()))
+    got = [mean, integrate(Reading((lent, second.lent), gains(second.pooled)))[0]]
+    wanted = [literal_sum(xs[:1], global_average(xs[0])[:, None].exp())]
+    wanted.append(literal_sum((wanted[0], xs[1]), gains(global_average(xs[1]))))
 
-    torch.testing.assert_close(got, wanted)
+    chosen = slice(None) if used == "both" else slice(1, None)
+    cotangents = [cotangent, 2 * cotangent][chosen]
     for ours, theirs in zip(
-        torch.autograd.grad(got, [integrated, x], cotangent),
-        torch.autograd.grad(wanted, [integrated, x], cotangent),
+        (*got, *torch.autograd.grad(got[chosen], xs, cotangents)),
+        (*wanted, *torch.autograd.grad(wanted[chosen], xs, cotangents)),
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_a_pass_that_stops_early_leaves_nothing_for_the_next():
+def test_a_pass_that_stops_early_leaves_nothing_for_the_next(way):
     xs = features(3, 4, torch.float64, LAYOUTS[0])
     got, wanted = in_one_pass(xs), literally(xs)
     ones = torch.ones_like(got[0])
@@ -129,37 +136,6 @@ def test_a_pass_that_stops_early_leaves_nothing_for_the_next():
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_r_of_a_wide_feature_is_written_where_the_second_convolution_reads_it(layout):
-    xs = features(2, WIDE, torch.float64, layout)
-    before = torch.randn(3, WIDE, 4, 6, dtype=torch.float64).to(memory_format=layout)
-    before = before.requires_grad_()
-    sources = [pool(x) for x in xs]
-    weights = weights_of([source.pooled for source in sources], 0)
-
-    beside = integrate(sources, weights, beside=WIDE)
-    joined, source = activate_and_join(before * 1, beside, 6.0, read_later=True)
-    apart = literal_sum(xs, weights_of([global_average(x) for x in xs], 0))
-    expected = torch.cat((before.clamp(0, 6), apart), 1)
-
-    assert joined.untyped_storage().data_ptr() == beside.untyped_storage().data_ptr()
-    torch.testing.assert_close(joined, expected)
-    torch.testing.assert_close(source.feature, before.clamp(0, 6))
-    cotangent = torch.randn_like(expected)
-    inputs = [before, *xs]
-    for ours, theirs in zip(
-        torch.autograd.grad(joined, inputs, cotangent),
-        torch.autograd.grad(expected, inputs, cotangent),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs)
-
-
-def test_an_r_of_its_own_is_not_taken_for_a_part():
-    assert joined_around(torch.randn(2, 4, 3, 3), 4) is None
-    assert joined_around(torch.randn(2, 9, 3, 3)[:, 4:8], 4) is None
-
-
 def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     run(images).square().mean().backward()
@@ -168,7 +144,7 @@ def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Ten
 
 @pytest.mark.parametrize("scorer", ["", "-shared"])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_a_checkpointed_stage_has_the_same_gradients(scorer, reentrant):
+def test_a_checkpointed_stage_has_the_same_gradients(scorer, reentrant, way):
     model = build(
         Architecture.parse(f"resnet20(off, base-r4{scorer}, B-r8-se{scorer})"),
         num_classes=10,

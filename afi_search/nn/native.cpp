@@ -1,0 +1,313 @@
+// What AFI does to features on a CPU, each in one pass over memory, which is what bounds it.
+//
+// Features lie with channels last: the channels of a pixel side by side, one stride from pixel to
+// pixel and one from image to image, so that a slice of channels is a feature too. Images are
+// divided among the threads. Sums are float, or double for features that are.
+//
+// Compiled and called by native.py, which says what the functions compute.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace {
+
+constexpr int LANES = 8;  // channels that are computed on at a time
+constexpr int GROUP = 4;  // pixels that share a weight once it is loaded
+constexpr int TILE = 64;  // pixels of which one feature stays in the first cache
+
+struct Feature {
+  void *data;
+  int64_t image, pixel;  // strides
+};
+
+struct Term {
+  Feature feature;
+  const void *weight;  // of each channel; 1 where this is null
+  int64_t image;       // stride of the weights
+};
+
+struct Terms {
+  int64_t count;
+  const Term *of;
+};
+
+struct Shape {
+  int64_t images, pixels, threads;
+};
+
+// What a function is called with: one row of 64-bit numbers, read in order. An address of zero stands
+// for what there is not.
+class Row {
+public:
+  explicit Row(const int64_t *row) : next_(row) {}
+  int64_t number() { return *next_++; }
+  template <class A> A *address() { return reinterpret_cast<A *>(number()); }
+  Shape shape() { return take<Shape>(); }
+  Feature feature() { return take<Feature>(); }
+  Terms terms() {
+    const int64_t count = number();
+    const Term *of = reinterpret_cast<const Term *>(next_);
+    next_ += count * (sizeof(Term) / sizeof(int64_t));
+    return {count, of};
+  }
+
+private:
+  template <class Struct> Struct take() {
+    const Struct taken = *reinterpret_cast<const Struct *>(next_);
+    next_ += sizeof(Struct) / sizeof(int64_t);
+    return taken;
+  }
+  const int64_t *next_;
+};
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
+template <class A> struct Lanes;
+template <> struct Lanes<float> {
+  typedef float type __attribute__((vector_size(LANES * sizeof(float))));
+};
+template <> struct Lanes<double> {
+  typedef double type __attribute__((vector_size(LANES * sizeof(double))));
+};
+template <class A> using Vector = typename Lanes<A>::type;
+typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
+typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
+
+template <class To, class From> inline To same_bits(const From &from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// The first `n` numbers from there on; the other lanes are zero.
+template <class A> inline void load(const A *from, Vector<A> &to, int n) {
+  to = Vector<A>{};
+  memcpy(&to, from, n * sizeof(A));
+}
+inline void load(const bfloat16 *from, Vector<float> &to, int n) {
+  Halves halves = {};
+  memcpy(&halves, from, n * sizeof(bfloat16));
+  to = same_bits<Vector<float>>(__builtin_convertvector(halves, Words) << 16);
+}
+
+template <class A> inline void store(const Vector<A> &from, A *to, int n) {
+  memcpy(to, &from, n * sizeof(A));
+}
+// Rounded to the nearest, ties to even; what is not a number stays so.
+inline void store(const Vector<float> &from, bfloat16 *to, int n) {
+  const Words words = same_bits<Words>(from);
+  const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
+  const Words quiet = (words >> 16) | 0x40;
+  const Halves halves = __builtin_convertvector(from == from ? rounded : quiet, Halves);
+  memcpy(to, &halves, n * sizeof(bfloat16));
+}
+
+template <class T> inline T *at(const Feature &feature, int64_t image, int64_t pixel, int64_t c) {
+  return static_cast<T *>(feature.data) + image * feature.image + pixel * feature.pixel + c;
+}
+
+template <class Body> void for_images(const Shape &shape, const Body &body) {
+#pragma omp parallel for num_threads(shape.threads) schedule(static)
+  for (int64_t image = 0; image < shape.images; ++image) body(image);
+}
+
+template <class Body> void for_tiles(const Shape &shape, const Body &body) {
+  for (int64_t pixel = 0; pixel < shape.pixels; pixel += TILE)
+    body(pixel, std::min<int64_t>(pixel + TILE, shape.pixels));
+}
+
+// Calls body(c, n) for every run of channels, n a constant for the compiler where it is LANES.
+template <class Body> inline void for_lanes(int64_t channels, const Body &body) {
+  int64_t c = 0;
+  for (; c + LANES <= channels; c += LANES) body(c, std::integral_constant<int, LANES>{});
+  if (c < channels) body(c, static_cast<int>(channels - c));
+}
+
+// Calls body(pixel, size) for every group of pixels, its size a constant for the compiler.
+template <class Body> inline void for_groups(int64_t begin, int64_t end, const Body &body) {
+  int64_t pixel = begin;
+  for (; pixel + GROUP <= end; pixel += GROUP) body(pixel, std::integral_constant<int, GROUP>{});
+  for (; pixel < end; ++pixel) body(pixel, std::integral_constant<int, 1>{});
+}
+
+// Adds what the features have in a group of pixels, times their weights.
+template <class T, class A, int size, class N>
+inline void add_terms(Vector<A> (&total)[size], const Terms &terms, int64_t image, int64_t pixel,
+                      int64_t c, N n) {
+  for (int64_t j = 0; j < terms.count; ++j) {
+    const Term &term = terms.of[j];
+    Vector<A> weight = Vector<A>{} + A(1), x;
+    if (term.weight)
+      load(static_cast<const A *>(term.weight) + image * term.image + c, weight, n);
+    const T *from = at<T>(term.feature, image, pixel, c);
+    for (int i = 0; i < size; ++i) {
+      load(from + i * term.feature.pixel, x, n);
+      total[i] += weight * x;
+    }
+  }
+}
+
+// Adds to dots, terms x channels, the sums over the pixels of gradient times feature.
+template <class T, class A>
+inline void add_dots(int64_t channels, const Feature &gradient, const Terms &terms, int64_t image,
+                     int64_t begin, int64_t end, A *dots) {
+  for_lanes(channels, [&](int64_t c, auto n) {
+    for (int64_t j = 0; j < terms.count; ++j) {
+      Vector<A> sums[GROUP] = {}, dot;
+      for_groups(begin, end, [&](int64_t pixel, auto size) {
+        for (int i = 0; i < size; ++i) {
+          Vector<A> x, y;
+          load(at<T>(gradient, image, pixel + i, c), x, n);
+          load(at<T>(terms.of[j].feature, image, pixel + i, c), y, n);
+          sums[i] += x * y;
+        }
+      });
+      A *to = dots + j * channels + c;
+      load(to, dot, n);
+      store(dot + ((sums[0] + sums[1]) + (sums[2] + sums[3])), to, n);
+    }
+  });
+}
+
+// Writes start + plus + the sum of the terms, and zero where `gate` is not between zero and ceiling.
+template <class T, class A>
+inline void write_sum(int64_t channels, const A *start, const Feature &plus, const Terms &terms,
+                      const Feature &gate, A ceiling, const Feature &out, int64_t image,
+                      int64_t begin, int64_t end) {
+  for_groups(begin, end, [&](int64_t pixel, auto size) {
+    for_lanes(channels, [&](int64_t c, auto n) {
+      Vector<A> total[decltype(size)::value] = {}, x;
+      if (start) {
+        load(start + image * channels + c, x, n);
+        for (int i = 0; i < size; ++i) total[i] = x;
+      }
+      if (plus.data)
+        for (int i = 0; i < size; ++i) {
+          load(at<T>(plus, image, pixel + i, c), x, n);
+          total[i] += x;
+        }
+      add_terms<T, A>(total, terms, image, pixel, c, n);
+      if (gate.data)
+        for (int i = 0; i < size; ++i) {
+          load(at<T>(gate, image, pixel + i, c), x, n);
+          total[i] = ((x > A(0)) & (x < ceiling)) ? total[i] : Vector<A>{};
+        }
+      for (int i = 0; i < size; ++i) store(total[i], at<T>(out, image, pixel + i, c), n);
+    });
+  });
+}
+
+// Writes `before`, kept between zero and ceiling, to one or two places, and adds to `sums` what it
+// sums up to over the pixels.
+template <class T, class A>
+inline void write_rectified(int64_t channels, const Feature &before, A ceiling, const Feature &out,
+                            const Feature &also, A *sums, int64_t image, int64_t begin,
+                            int64_t end) {
+  for_lanes(channels, [&](int64_t c, auto n) {
+    const Vector<A> zero = {}, most = zero + ceiling;
+    Vector<A> partial[GROUP] = {}, sum;
+    for_groups(begin, end, [&](int64_t pixel, auto size) {
+      for (int i = 0; i < size; ++i) {
+        Vector<A> y;
+        load(at<T>(before, image, pixel + i, c), y, n);
+        y = y < zero ? zero : y;
+        y = y > most ? most : y;
+        store(y, at<T>(out, image, pixel + i, c), n);
+        if (also.data) store(y, at<T>(also, image, pixel + i, c), n);
+        partial[i] += y;
+      }
+    });
+    if (!sums) return;
+    load(sums + c, sum, n);
+    store(sum + ((partial[0] + partial[1]) + (partial[2] + partial[3])), sums + c, n);
+  });
+}
+
+template <class T, class A> void weighted_sum(Row row) {
+  const Shape shape = row.shape();
+  const int64_t channels = row.number();
+  const A *start = row.address<const A>();
+  const Feature plus = row.feature(), out = row.feature();
+  const Terms terms = row.terms();
+  for_images(shape, [&](int64_t image) {
+    write_sum<T, A>(channels, start, plus, terms, {}, A(0), out, image, 0, shape.pixels);
+  });
+}
+
+template <class T, class A> void channel_dots(Row row) {
+  const Shape shape = row.shape();
+  const int64_t channels = row.number();
+  const Feature gradient = row.feature();
+  A *dots = row.address<A>();
+  const Terms terms = row.terms();
+  for_images(shape, [&](int64_t image) {
+    A *own = dots + image * terms.count * channels;
+    std::fill_n(own, terms.count * channels, A(0));
+    for_tiles(shape, [&](int64_t begin, int64_t end) {
+      add_dots<T, A>(channels, gradient, terms, image, begin, end, own);
+    });
+  });
+}
+
+template <class T, class A> void join(Row row, A ceiling) {
+  const Shape shape = row.shape();
+  const int64_t channels = row.number();
+  const Feature before = row.feature(), joined = row.feature(), apart = row.feature();
+  A *pooled = row.address<A>();
+  const int64_t integrated = row.number();
+  const Feature beside = row.feature();
+  const Terms terms = row.terms();
+  for_images(shape, [&](int64_t image) {
+    A *means = pooled ? pooled + image * channels : nullptr;
+    if (means) std::fill_n(means, channels, A(0));
+    for_tiles(shape, [&](int64_t begin, int64_t end) {
+      write_rectified<T, A>(channels, before, ceiling, joined, apart, means, image, begin, end);
+      write_sum<T, A>(integrated, nullptr, {}, terms, {}, A(0), beside, image, begin, end);
+    });
+    if (means)
+      for (int64_t c = 0; c < channels; ++c) means[c] /= shape.pixels;
+  });
+}
+
+template <class T, class A> void part(Row row, A ceiling) {
+  const Shape shape = row.shape();
+  const int64_t channels = row.number();
+  const Feature own = row.feature(), feature = row.feature(), d_before = row.feature();
+  const A *everywhere = row.address<const A>();
+  const int64_t integrated = row.number();
+  const Feature beside = row.feature(), d_integrated = row.feature();
+  A *dots = row.address<A>();
+  const Terms later = row.terms(), carried = row.terms(), terms = row.terms();
+  for_images(shape, [&](int64_t image) {
+    A *of_image = dots + image * terms.count * integrated;
+    std::fill_n(of_image, terms.count * integrated, A(0));
+    for_tiles(shape, [&](int64_t begin, int64_t end) {
+      write_sum<T, A>(channels, everywhere, own, later, feature, ceiling, d_before, image, begin,
+                      end);
+      write_sum<T, A>(integrated, nullptr, beside, carried, {}, A(0), d_integrated, image, begin,
+                      end);
+      add_dots<T, A>(integrated, d_integrated, terms, image, begin, end, of_image);
+    });
+  });
+}
+
+}  // namespace
+
+#define EXPORT(name, T, A)                                                                         \
+  extern "C" void weighted_sum_##name(const int64_t *row) { weighted_sum<T, A>(Row(row)); }        \
+  extern "C" void channel_dots_##name(const int64_t *row) { channel_dots<T, A>(Row(row)); }        \
+  extern "C" void join_##name(const int64_t *row, double ceiling) {                                \
+    join<T, A>(Row(row), A(ceiling));                                                              \
+  }                                                                                                \
+  extern "C" void part_##name(const int64_t *row, double ceiling) {                                \
+    part<T, A>(Row(row), A(ceiling));                                                              \
+  }
+
+EXPORT(float32, float, float)
+EXPORT(float64, double, double)
+EXPORT(bfloat16, bfloat16, float)

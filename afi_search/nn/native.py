@@ -1,0 +1,262 @@
+"""AFI's functions of `native.cpp`, which the machine's C++ compiler makes once, in seconds.
+
+A CPU runs what AFI adds to a network at the speed of its memory, so each of them reads and writes
+every feature once. torch's own operations, which stand in where there is no compiler, pass over
+the features several times.
+
+The library is kept in the user's cache. `CXX` names the compiler, `c++` where it does not. The
+compiler must know OpenMP; the threads are torch's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("native.cpp")
+OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared")
+# What torch found the CPU able to, in a compiler's words.
+CAPABILITIES = {"AVX2": ("-mavx2", "-mfma"), "AVX512": ("-mavx2", "-mfma")}
+WITH_CEILING = ("join", "part")
+NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+
+Entry = tuple[Tensor, Tensor | None]
+"""A feature or gradient, B x C x H x W, and its weight, B x C, where one is needed."""
+
+
+class NativeWarning(UserWarning):
+    """There is no native library on this machine; all works without, but slower on a CPU."""
+
+
+def takes(*features: Tensor) -> bool:
+    """Return whether the functions here can be called with these, B x C x H x W each."""
+    dtype = features[0].dtype
+    if dtype not in NAMES or not all(_fits(feature, dtype) for feature in features):
+        return False
+    return library() is not None
+
+
+def weighted_sum(
+    entries: Sequence[Entry], out: Tensor, start: Tensor | None = None, plus: Tensor | None = None
+) -> None:
+    """Write start + plus + the sum of the entries; see `afi_search.nn.contract`."""
+    row = _Row(out)
+    row.add(out.shape[1])
+    row.add_address(start)
+    row.add_feature(plus)
+    row.add_feature(out)
+    row.add_terms(entries)
+    _function("weighted_sum", out)(row.array())
+
+
+def channel_dots(gradient: Tensor, features: Sequence[Tensor], out: Tensor) -> None:
+    """Write what `afi_search.nn.contract.channel_dots` returns."""
+    row = _Row(gradient)
+    row.add(gradient.shape[1])
+    row.add_feature(gradient)
+    row.add_address(out)
+    row.add_terms([(feature, None) for feature in features])
+    _function("channel_dots", gradient)(row.array())
+
+
+def join(
+    before: Tensor,
+    entries: Sequence[Entry],
+    ceiling: float,
+    joined: Tensor,
+    apart: Tensor | None,
+    pooled: Tensor | None,
+) -> None:
+    """Write X beside the sum of the entries, and more of X.
+
+    Args:
+        before: X before its activation, B x C x H x W.
+        entries: of C' channels.
+        ceiling: X is `before`, kept between 0 and this.
+        joined: is written to: X and the sum, B x (C + C') x H x W.
+        apart: is written to: X, if it is wanted a second time; it may be `before`.
+        pooled: is written to: the means of X over the pixels, B x C, if they are wanted.
+    """
+    channels = before.shape[1]
+    row = _Row(before)
+    row.add(channels)
+    row.add_feature(before)
+    row.add_feature(joined)
+    row.add_feature(apart)
+    row.add_address(pooled)
+    row.add(joined.shape[1] - channels)
+    row.add_feature(joined, channels)
+    row.add_terms(entries)
+    _function("join", before)(row.array(), ceiling)
+    if apart is not None:
+        torch.autograd.graph.increment_version(apart)
+
+
+def part(
+    d_joined: Tensor,
+    everywhere: Tensor | None,
+    later: Sequence[Entry],
+    feature: Tensor,
+    ceiling: float,
+    d_before: Tensor,
+    carried: Sequence[Entry],
+    d_integrated: Tensor,
+    features: Sequence[Tensor],
+    dots: Tensor,
+) -> None:
+    """Write the gradients of all that `join` was given; d_joined is that of what it wrote.
+
+    Args:
+        d_joined: B x (C + C') x H x W.
+        everywhere: what is added to X's gradient in every pixel, B x C.
+        later: what is added to X's gradient, C channels.
+        feature: X.
+        ceiling: as in `join`.
+        d_before: is written to: the gradient of `before`.
+        carried: what is added to R's gradient, C' channels.
+        d_integrated: is written to: R's gradient, B x C' x H x W.
+        features: that R is made of.
+        dots: is written to: the gradients of their weights, B x len(features) x C'.
+    """
+    channels = feature.shape[1]
+    row = _Row(feature)
+    row.add(channels)
+    row.add_feature(d_joined)
+    row.add_feature(feature)
+    row.add_feature(d_before)
+    row.add_address(everywhere)
+    row.add(d_integrated.shape[1])
+    row.add_feature(d_joined, channels)
+    row.add_feature(d_integrated)
+    row.add_address(dots)
+    row.add_terms(later)
+    row.add_terms(carried)
+    row.add_terms([(feature, None) for feature in features])
+    _function("part", feature)(row.array(), ceiling)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the library, compiled if need be; None, after a warning, where that fails."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    compiler = os.environ.get("CXX", "c++")
+    command = [compiler, *OPTIONS, *CAPABILITIES.get(capability, ())]
+    try:
+        return ctypes.CDLL(str(_compiled(command)))
+    except (OSError, subprocess.SubprocessError) as error:
+        why = getattr(error, "stderr", None) or error
+        warnings.warn(
+            "no C++ compiler with OpenMP was found, so AFI takes longer on this CPU; "
+            f"install g++, or name a compiler in CXX ({' '.join(command)}: {why})",
+            NativeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def _compiled(command: Sequence[str]) -> Path:
+    """Return the library that the command makes, from the cache if it has been made."""
+    text = f"{shutil.which(command[0])} {command[1:]} {SOURCE.read_text()}"
+    name = f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
+    path = user_cache_path("afi_search") / "native" / name
+    if path.exists():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(dir=path.parent)
+    except OSError:  # There is no cache to write to.
+        path = Path(tempfile.mkdtemp()) / name
+        folder = tempfile.mkdtemp(dir=path.parent)
+    made = Path(folder) / name
+    try:
+        subprocess.run(
+            [*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True
+        )
+        made.replace(path)
+    finally:
+        shutil.rmtree(folder)
+    return path
+
+
+@cache
+def _bound(name: str, dtype: torch.dtype) -> Callable[..., None]:
+    found = library()
+    assert found is not None
+    function = getattr(found, f"{name}_{NAMES[dtype]}")
+    function.restype = None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_double][: 2 if name in WITH_CEILING else 1]
+    return cast(Callable[..., None], function)
+
+
+def _function(name: str, of: Tensor) -> Callable[..., None]:
+    return _bound(name, of.dtype)
+
+
+class _Row:
+    """What a function is called with, number by number, in the order in which it reads them."""
+
+    def __init__(self, like: Tensor) -> None:
+        batch, _, height, width = like.shape
+        self._numbers = [batch, height * width, torch.get_num_threads()]
+        self._held: list[Tensor] = []
+
+    def add(self, number: int) -> None:
+        """Add a number."""
+        self._numbers.append(number)
+
+    def add_address(self, of: Tensor | None) -> None:
+        """Add where the numbers of each image, or nothing, begin."""
+        self._numbers.append(0 if of is None else self._in_line(of).data_ptr())
+
+    def add_feature(self, x: Tensor | None, first: int = 0) -> None:
+        """Add a feature from its channel `first` on, or nothing."""
+        if x is None:
+            self._numbers += (0, 0, 0)
+            return
+        over_images, _, over_rows, over_columns = x.stride()
+        over_pixels = over_columns if x.shape[3] > 1 else over_rows
+        self._numbers += (x.data_ptr() + first * x.element_size(), over_images, over_pixels)
+
+    def add_terms(self, entries: Sequence[Entry]) -> None:
+        """Add features and their weights."""
+        self.add(len(entries))
+        for feature, weight in entries:
+            self.add_feature(feature)
+            if weight is None:
+                self._numbers += (0, 0)
+            else:
+                if weight.stride(1) != 1:
+                    weight = self._in_line(weight)
+                self._numbers += (weight.data_ptr(), weight.stride(0))
+
+    def array(self) -> ctypes.Array[ctypes.c_int64]:
+        """Return all of it; it holds as long as this object does."""
+        return (ctypes.c_int64 * len(self._numbers))(*self._numbers)
+
+    def _in_line(self, x: Tensor) -> Tensor:
+        line = x.contiguous()
+        self._held.append(line)
+        return line
+
+
+def _fits(x: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether x is in this machine's memory with channels last, one stride over pixels."""
+    if type(x) is not Tensor or not x.is_cpu or x.dtype != dtype:
+        return False
+    _, channels, height, width = x.shape
+    _, over_channels, over_rows, over_columns = x.stride()
+    in_line = height == 1 or width == 1 or over_rows == width * over_columns
+    return in_line and (over_channels == 1 or channels == 1)

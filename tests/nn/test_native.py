@@ -1,0 +1,93 @@
+"""The native library: made once by the machine's compiler, and done without where there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from afi_search.nn import native
+from afi_search.nn.contract import weighted_sum
+
+ROOT = Path(__file__).parents[2]
+USE_IT = """
+import torch
+from afi_search.nn import native
+from afi_search.nn.contract import weighted_sum
+x = torch.ones(1, 8, 2, 2).to(memory_format=torch.channels_last)
+print(native.library() is not None, weighted_sum([x], torch.full((1, 1, 8), 3.0)).sum().item())
+"""
+
+
+def run(cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", USE_IT],
+        env={**environment, "XDG_CACHE_HOME": str(cache), **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.fixture(autouse=True)
+def compiler() -> None:
+    if native.library() is None:
+        pytest.skip("needs a C++ compiler")
+
+
+def test_processes_that_begin_together_end_up_with_one_library(tmp_path):
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: run(tmp_path), range(3)))
+
+    assert [process.stdout for process in done] == ["True 96.0\n"] * 3
+    (library,) = (tmp_path / "afi_search" / "native").iterdir()
+    before = library.stat().st_mtime_ns
+    assert run(tmp_path).stdout == "True 96.0\n"
+    assert library.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_one_warning_says_what_helps(compiler, tmp_path):
+    process = run(tmp_path, CXX=compiler)
+
+    assert process.stdout == "False 96.0\n"
+    assert process.stderr.count("NativeWarning") == 1
+    assert f"install g++, or name a compiler in CXX ({compiler}" in process.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+    (tmp_path / "file").touch()
+
+    assert run(tmp_path / "file").stdout == "True 96.0\n"
+
+
+def test_only_what_lies_with_channels_last_is_taken():
+    x = torch.randn(2, 6, 4, 5)
+    last = x.to(memory_format=torch.channels_last)
+
+    assert native.takes(last, last[:, 2:4], last[1:])
+    assert native.takes(last[:, :, :1], last[:, :, :, :1], torch.randn(2, 6, 1, 1))
+    assert not native.takes(x)
+    assert not native.takes(last[:, :, :2, :2], last)
+    assert not native.takes(last, last.double())
+    assert not native.takes(last.half())
+
+
+def test_threads_and_images_divide_as_they_may():
+    xs = [torch.randn(5, 9, 7, 3).to(memory_format=torch.channels_last) for _ in range(2)]
+    weights = torch.rand(5, 2, 9)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 8):
+            torch.set_num_threads(count)
+            results.append(weighted_sum(xs, weights))
+    finally:
+        torch.set_num_threads(threads)
+
+    assert all(torch.equal(result, results[0]) for result in results)
