@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from afi_search.nn.join import rectify_
+from afi_search.nn.rectify import rectify_
 
 Step = Callable[[Tensor], Tensor]
 

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from afi_search.nn import native
 from afi_search.nn.contract import WIDE, at_least_float32, channel_dots, readable, weighted_sum
 from afi_search.nn.integrate import Reading, literal_sum
+from afi_search.nn.rectify import rectify_
 from afi_search.nn.source import Lent, Owed, Source, gathered, global_average, pool
 
 
@@ -76,11 +76,6 @@ def join(feature: Tensor, integrated: Tensor) -> Tensor:
         return torch.cat((feature, integrated), dim=1)
     joined: Tensor = _Concatenate.apply(feature, integrated)
     return joined
-
-
-def rectify_(y: Tensor, ceiling: float) -> Tensor:
-    """Cut off what is below zero or above the ceiling, in place; return the same tensor."""
-    return F.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
 
 
 def _literally(before: Tensor, integrated: Tensor, ceiling: float, read_later: bool) -> Joined:

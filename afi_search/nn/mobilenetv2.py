@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from afi_search.nn.block import Block
 from afi_search.nn.initialise import initialise
+from afi_search.nn.norm import BatchNorm2d
 from afi_search.nn.stage import Stage
 from afi_search.nn.stem import IMAGE_SIZES, has_cifar_stem
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
@@ -114,7 +115,7 @@ def conv_norm(
     padding = kernel_size // 2
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel_size, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
+        BatchNorm2d(outputs),
     ]
     if activation is not None:
         layers.append(activation(inplace=True))

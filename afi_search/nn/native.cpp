@@ -7,13 +7,15 @@
 // Compiled and called by native.py, which says what the functions compute.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 namespace {
 
-constexpr int LANES = 8;  // channels that are computed on at a time
 constexpr int GROUP = 4;  // pixels that share a weight once it is loaded
 constexpr int TILE = 64;  // pixels of which one feature stays in the first cache
 
@@ -66,16 +68,21 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-template <class A> struct Lanes;
-template <> struct Lanes<float> {
-  typedef float type __attribute__((vector_size(LANES * sizeof(float))));
+// Channels that are computed on together: so many, known to the compiler, or what is left of them.
+template <int lanes> struct All {
+  static constexpr int width = lanes;
+  constexpr operator int() const { return lanes; }
 };
-template <> struct Lanes<double> {
-  typedef double type __attribute__((vector_size(LANES * sizeof(double))));
+struct Left {
+  static constexpr int width = 8;
+  int lanes;
+  operator int() const { return lanes; }
 };
-template <class A> using Vector = typename Lanes<A>::type;
-typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
-typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
+
+template <class S, int width> struct Lanes {
+  typedef S type __attribute__((vector_size(width * sizeof(S))));
+};
+template <class S, class N> using Vector = typename Lanes<S, N::width>::type;
 
 template <class To, class From> inline To same_bits(const From &from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -84,26 +91,28 @@ template <class To, class From> inline To same_bits(const From &from) {
   return to;
 }
 
-// The first `n` numbers from there on; the other lanes are zero.
-template <class A> inline void load(const A *from, Vector<A> &to, int n) {
-  to = Vector<A>{};
+// The numbers from there on; lanes that are not computed on are zero.
+template <class A, class V, class N> inline void load(const A *from, V &to, N n) {
+  to = V{};
   memcpy(&to, from, n * sizeof(A));
 }
-inline void load(const bfloat16 *from, Vector<float> &to, int n) {
-  Halves halves = {};
+template <class V, class N> inline void load(const bfloat16 *from, V &to, N n) {
+  Vector<uint16_t, N> halves = {};
   memcpy(&halves, from, n * sizeof(bfloat16));
-  to = same_bits<Vector<float>>(__builtin_convertvector(halves, Words) << 16);
+  to = same_bits<V>(__builtin_convertvector(halves, Vector<uint32_t, N>) << 16);
 }
 
-template <class A> inline void store(const Vector<A> &from, A *to, int n) {
+template <class A, class V, class N> inline void store(const V &from, A *to, N n) {
   memcpy(to, &from, n * sizeof(A));
 }
 // Rounded to the nearest, ties to even; what is not a number stays so.
-inline void store(const Vector<float> &from, bfloat16 *to, int n) {
+template <class V, class N> inline void store(const V &from, bfloat16 *to, N n) {
+  using Words = Vector<uint32_t, N>;
   const Words words = same_bits<Words>(from);
   const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
   const Words quiet = (words >> 16) | 0x40;
-  const Halves halves = __builtin_convertvector(from == from ? rounded : quiet, Halves);
+  const auto halves =
+      __builtin_convertvector(from == from ? rounded : quiet, Vector<uint16_t, N>);
   memcpy(to, &halves, n * sizeof(bfloat16));
 }
 
@@ -121,11 +130,14 @@ template <class Body> void for_tiles(const Shape &shape, const Body &body) {
     body(pixel, std::min<int64_t>(pixel + TILE, shape.pixels));
 }
 
-// Calls body(c, n) for every run of channels, n a constant for the compiler where it is LANES.
+// Calls body(c, n) for every run of n channels.
 template <class Body> inline void for_lanes(int64_t channels, const Body &body) {
   int64_t c = 0;
-  for (; c + LANES <= channels; c += LANES) body(c, std::integral_constant<int, LANES>{});
-  if (c < channels) body(c, static_cast<int>(channels - c));
+#ifdef __AVX512F__
+  for (; c + 16 <= channels; c += 16) body(c, All<16>{});
+#endif
+  for (; c + 8 <= channels; c += 8) body(c, All<8>{});
+  if (c < channels) body(c, Left{static_cast<int>(channels - c)});
 }
 
 // Calls body(pixel, size) for every group of pixels, its size a constant for the compiler.
@@ -137,11 +149,11 @@ template <class Body> inline void for_groups(int64_t begin, int64_t end, const B
 
 // Adds what the features have in a group of pixels, times their weights.
 template <class T, class A, int size, class N>
-inline void add_terms(Vector<A> (&total)[size], const Terms &terms, int64_t image, int64_t pixel,
+inline void add_terms(Vector<A, N> (&total)[size], const Terms &terms, int64_t image, int64_t pixel,
                       int64_t c, N n) {
   for (int64_t j = 0; j < terms.count; ++j) {
     const Term &term = terms.of[j];
-    Vector<A> weight = Vector<A>{} + A(1), x;
+    Vector<A, N> weight = Vector<A, N>{} + A(1), x;
     if (term.weight)
       load(static_cast<const A *>(term.weight) + image * term.image + c, weight, n);
     const T *from = at<T>(term.feature, image, pixel, c);
@@ -157,11 +169,12 @@ template <class T, class A>
 inline void add_dots(int64_t channels, const Feature &gradient, const Terms &terms, int64_t image,
                      int64_t begin, int64_t end, A *dots) {
   for_lanes(channels, [&](int64_t c, auto n) {
+    using V = Vector<A, decltype(n)>;
     for (int64_t j = 0; j < terms.count; ++j) {
-      Vector<A> sums[GROUP] = {}, dot;
+      V sums[GROUP] = {}, dot;
       for_groups(begin, end, [&](int64_t pixel, auto size) {
         for (int i = 0; i < size; ++i) {
-          Vector<A> x, y;
+          V x, y;
           load(at<T>(gradient, image, pixel + i, c), x, n);
           load(at<T>(terms.of[j].feature, image, pixel + i, c), y, n);
           sums[i] += x * y;
@@ -181,7 +194,8 @@ inline void write_sum(int64_t channels, const A *start, const Feature &plus, con
                       int64_t begin, int64_t end) {
   for_groups(begin, end, [&](int64_t pixel, auto size) {
     for_lanes(channels, [&](int64_t c, auto n) {
-      Vector<A> total[decltype(size)::value] = {}, x;
+      using V = Vector<A, decltype(n)>;
+      V total[decltype(size)::value] = {}, x;
       if (start) {
         load(start + image * channels + c, x, n);
         for (int i = 0; i < size; ++i) total[i] = x;
@@ -195,7 +209,7 @@ inline void write_sum(int64_t channels, const A *start, const Feature &plus, con
       if (gate.data)
         for (int i = 0; i < size; ++i) {
           load(at<T>(gate, image, pixel + i, c), x, n);
-          total[i] = ((x > A(0)) & (x < ceiling)) ? total[i] : Vector<A>{};
+          total[i] = ((x > A(0)) & (x < ceiling)) ? total[i] : V{};
         }
       for (int i = 0; i < size; ++i) store(total[i], at<T>(out, image, pixel + i, c), n);
     });
@@ -209,11 +223,12 @@ inline void write_rectified(int64_t channels, const Feature &before, A ceiling, 
                             const Feature &also, A *sums, int64_t image, int64_t begin,
                             int64_t end) {
   for_lanes(channels, [&](int64_t c, auto n) {
-    const Vector<A> zero = {}, most = zero + ceiling;
-    Vector<A> partial[GROUP] = {}, sum;
+    using V = Vector<A, decltype(n)>;
+    const V zero = {}, most = zero + ceiling;
+    V partial[GROUP] = {}, sum;
     for_groups(begin, end, [&](int64_t pixel, auto size) {
       for (int i = 0; i < size; ++i) {
-        Vector<A> y;
+        V y;
         load(at<T>(before, image, pixel + i, c), y, n);
         y = y < zero ? zero : y;
         y = y > most ? most : y;
@@ -296,6 +311,184 @@ template <class T, class A> void part(Row row, A ceiling) {
   });
 }
 
+// The sums of each image are kept apart and added up in order, so that they are the same for any
+// number of threads.
+class Sums {
+public:
+  Sums(int64_t images, int64_t channels)
+      : images_(images), channels_(channels), of_(2 * images * channels) {}
+
+  template <class V, class N>
+  void add(int64_t image, int64_t c, N n, const V &first, const V &second) {
+    double *own = &of_[2 * image * channels_ + c];
+    for (int lane = 0; lane < n; ++lane) own[lane] += first[lane];
+    for (int lane = 0; lane < n; ++lane) own[channels_ + lane] += second[lane];
+  }
+
+  std::pair<double, double> total(int64_t c) const {
+    double first = 0, second = 0;
+    for (int64_t image = 0; image < images_; ++image) {
+      first += of_[2 * image * channels_ + c];
+      second += of_[(2 * image + 1) * channels_ + c];
+    }
+    return {first, second};
+  }
+
+private:
+  int64_t images_, channels_;
+  std::vector<double> of_;
+};
+
+template <class T, class A>
+void normalise(Row row, double momentum, double epsilon, double ceiling) {
+  const Shape shape = row.shape();
+  const int64_t channels = row.number();
+  const Feature x = row.feature(), skip = row.feature(), out = row.feature();
+  const A *weight = row.address<const A>(), *bias = row.address<const A>();
+  A *running_mean = row.address<A>(), *running_variance = row.address<A>();
+  A *mean = row.address<A>(), *inverse = row.address<A>();
+
+  // Deviations from any pixel of the channel: what is far from zero loses no figures to its squares.
+  std::vector<A> shift(channels);
+  for_lanes(channels, [&](int64_t c, auto n) {
+    using V = Vector<A, decltype(n)>;
+    V first;
+    load(at<T>(x, 0, 0, c), first, n);
+    store(first, &shift[c], n);
+  });
+  Sums sums(shape.images, channels);
+  for_images(shape, [&](int64_t image) {
+    for_tiles(shape, [&](int64_t begin, int64_t end) {
+      for_lanes(channels, [&](int64_t c, auto n) {
+        using V = Vector<A, decltype(n)>;
+        V from, sum[GROUP] = {}, squares[GROUP] = {};
+        load(&shift[c], from, n);
+        for_groups(begin, end, [&](int64_t pixel, auto size) {
+          for (int i = 0; i < size; ++i) {
+            V value;
+            load(at<T>(x, image, pixel + i, c), value, n);
+            value -= from;
+            sum[i] += value;
+            squares[i] += value * value;
+          }
+        });
+        sums.add(image, c, n, (sum[0] + sum[1]) + (sum[2] + sum[3]),
+                    (squares[0] + squares[1]) + (squares[2] + squares[3]));
+      });
+    });
+  });
+  const double count = double(shape.images) * shape.pixels;
+  std::vector<A> scale(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const auto [sum, squares] = sums.total(c);
+    const double away = sum / count, variance = std::max(squares / count - away * away, 0.0);
+    mean[c] = shift[c] + away;
+    inverse[c] = 1 / std::sqrt(variance + epsilon);
+    scale[c] = weight[c] * inverse[c];
+    running_mean[c] += momentum * (mean[c] - running_mean[c]);
+    running_variance[c] += momentum * (variance * count / (count - 1) - running_variance[c]);
+  }
+  for_images(shape, [&](int64_t image) {
+    for_tiles(shape, [&](int64_t begin, int64_t end) {
+      for_lanes(channels, [&](int64_t c, auto n) {
+        using V = Vector<A, decltype(n)>;
+        const V zero = {}, most = zero + A(ceiling);
+        V center, factor, added;
+        load(&mean[c], center, n);
+        load(&scale[c], factor, n);
+        load(&bias[c], added, n);
+        for_groups(begin, end, [&](int64_t pixel, auto size) {
+          for (int i = 0; i < size; ++i) {
+            V value, more;
+            load(at<T>(x, image, pixel + i, c), value, n);
+            value = (value - center) * factor + added;
+            if (skip.data) {
+              load(at<T>(skip, image, pixel + i, c), more, n);
+              value += more;
+            }
+            if (ceiling > 0) {
+              value = value < zero ? zero : value;
+              value = value > most ? most : value;
+            }
+            store(value, at<T>(out, image, pixel + i, c), n);
+          }
+        });
+      });
+    });
+  });
+}
+
+template <class T, class A> void denormalise(Row row, double ceiling) {
+  const Shape shape = row.shape();
+  const int64_t channels = row.number();
+  const Feature given = row.feature(), x = row.feature(), out = row.feature();
+  const Feature d_skip = row.feature(), d_x = row.feature();
+  const A *weight = row.address<const A>(), *mean = row.address<const A>();
+  const A *inverse = row.address<const A>();
+  A *d_weight = row.address<A>(), *d_bias = row.address<A>();
+
+  const auto gradient = [&](int64_t image, int64_t pixel, int64_t c, auto n, auto &g) {
+    load(at<T>(given, image, pixel, c), g, n);
+    if (!out.data) return;
+    Vector<A, decltype(n)> y;
+    load(at<T>(out, image, pixel, c), y, n);
+    g = ((y > A(0)) & (y < A(ceiling))) ? g : Vector<A, decltype(n)>{};
+  };
+  Sums sums(shape.images, channels);
+  for_images(shape, [&](int64_t image) {
+    for_tiles(shape, [&](int64_t begin, int64_t end) {
+      for_lanes(channels, [&](int64_t c, auto n) {
+        using V = Vector<A, decltype(n)>;
+        V center, sum[GROUP] = {}, products[GROUP] = {};
+        load(&mean[c], center, n);
+        for_groups(begin, end, [&](int64_t pixel, auto size) {
+          for (int i = 0; i < size; ++i) {
+            V value, g;
+            gradient(image, pixel + i, c, n, g);
+            if (d_skip.data) store(g, at<T>(d_skip, image, pixel + i, c), n);
+            load(at<T>(x, image, pixel + i, c), value, n);
+            sum[i] += g;
+            products[i] += g * (value - center);
+          }
+        });
+        sums.add(image, c, n, (sum[0] + sum[1]) + (sum[2] + sum[3]),
+                    (products[0] + products[1]) + (products[2] + products[3]));
+      });
+    });
+  });
+  const double count = double(shape.images) * shape.pixels;
+  std::vector<A> constant(channels), slope(channels), scale(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const auto [sum, products] = sums.total(c);
+    d_bias[c] = sum;
+    d_weight[c] = products * inverse[c];
+    scale[c] = weight[c] * inverse[c];
+    constant[c] = scale[c] * sum / count;
+    slope[c] = scale[c] * products / count * inverse[c] * inverse[c];
+  }
+  for_images(shape, [&](int64_t image) {
+    for_tiles(shape, [&](int64_t begin, int64_t end) {
+      for_lanes(channels, [&](int64_t c, auto n) {
+        using V = Vector<A, decltype(n)>;
+        V center, factor, less, slant;
+        load(&mean[c], center, n);
+        load(&scale[c], factor, n);
+        load(&constant[c], less, n);
+        load(&slope[c], slant, n);
+        for_groups(begin, end, [&](int64_t pixel, auto size) {
+          for (int i = 0; i < size; ++i) {
+            V value, g;
+            if (d_skip.data) load(at<T>(d_skip, image, pixel + i, c), g, n);
+            else gradient(image, pixel + i, c, n, g);
+            load(at<T>(x, image, pixel + i, c), value, n);
+            store(factor * g - less - slant * (value - center), at<T>(d_x, image, pixel + i, c), n);
+          }
+        });
+      });
+    });
+  });
+}
+
 }  // namespace
 
 #define EXPORT(name, T, A)                                                                         \
@@ -306,6 +499,13 @@ template <class T, class A> void part(Row row, A ceiling) {
   }                                                                                                \
   extern "C" void part_##name(const int64_t *row, double ceiling) {                                \
     part<T, A>(Row(row), A(ceiling));                                                              \
+  }                                                                                                \
+  extern "C" void normalise_##name(const int64_t *row, double momentum, double epsilon,            \
+                                   double ceiling) {                                               \
+    normalise<T, A>(Row(row), momentum, epsilon, ceiling);                                         \
+  }                                                                                                \
+  extern "C" void denormalise_##name(const int64_t *row, double ceiling) {                         \
+    denormalise<T, A>(Row(row), ceiling);                                                          \
   }
 
 EXPORT(float32, float, float)

@@ -24,13 +24,14 @@ from typing import cast
 
 import torch
 from platformdirs import user_cache_path
-from torch import Tensor
+from torch import Tensor, nn
 
 SOURCE = Path(__file__).with_name("native.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared")
 # What torch found the CPU able to, in a compiler's words.
-CAPABILITIES = {"AVX2": ("-mavx2", "-mfma"), "AVX512": ("-mavx2", "-mfma")}
-WITH_CEILING = ("join", "part")
+AVX512 = ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mprefer-vector-width=512")
+CAPABILITIES = {"AVX2": ("-mavx2", "-mfma"), "AVX512": (*AVX512, "-mfma")}
+REAL_ARGUMENTS = {"join": 1, "part": 1, "normalise": 3, "denormalise": 1}
 NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 Entry = tuple[Tensor, Tensor | None]
@@ -148,6 +149,68 @@ def part(
     _function("part", feature)(row.array(), ceiling)
 
 
+def normalise(
+    x: Tensor,
+    norm: nn.BatchNorm2d,
+    skip: Tensor | None,
+    ceiling: float | None,
+    out: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+) -> None:
+    """Write what a batch norm in training makes of x, and update its running statistics.
+
+    Args:
+        x: B x C x H x W, with more than one number a channel.
+        norm: with weight, bias, running statistics and a momentum.
+        skip: is added to the result.
+        ceiling: the result is kept between 0 and this; None leaves it as it is.
+        out: is written to, B x C x H x W.
+        mean: is written to: of each channel.
+        inverse: is written to: one over the square root of the variance plus epsilon.
+    """
+    row = _Row(x)
+    row.add(x.shape[1])
+    row.add_feature(x)
+    row.add_feature(skip)
+    row.add_feature(out)
+    for of_channels in (norm.weight, norm.bias, norm.running_mean, norm.running_var, mean, inverse):
+        row.add_address(of_channels)
+    _function("normalise", x)(row.array(), norm.momentum, norm.eps, ceiling or 0.0)
+
+
+def denormalise(
+    given: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    out: Tensor | None,
+    ceiling: float | None,
+    mean: Tensor,
+    inverse: Tensor,
+    d_x: Tensor,
+    d_skip: Tensor | None,
+    d_weight: Tensor,
+    d_bias: Tensor,
+) -> None:
+    """Write the gradients of what `normalise` was given; `given` is that of what it wrote.
+
+    Args:
+        given: B x C x H x W.
+        x, mean, inverse, ceiling: as in `normalise`.
+        weight: the batch norm's.
+        out: what `normalise` wrote, where there is a ceiling.
+        d_x, d_weight, d_bias: are written to.
+        d_skip: is written to, where there was something added.
+    """
+    row = _Row(x)
+    row.add(x.shape[1])
+    for feature in (given, x, None if ceiling is None else out, d_skip, d_x):
+        row.add_feature(feature)
+    for of_channels in (weight, mean, inverse, d_weight, d_bias):
+        row.add_address(of_channels)
+    _function("denormalise", x)(row.array(), ceiling or 0.0)
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """Return the library, compiled if need be; None, after a warning, where that fails."""
@@ -197,7 +260,7 @@ def _bound(name: str, dtype: torch.dtype) -> Callable[..., None]:
     assert found is not None
     function = getattr(found, f"{name}_{NAMES[dtype]}")
     function.restype = None
-    function.argtypes = [ctypes.c_void_p, ctypes.c_double][: 2 if name in WITH_CEILING else 1]
+    function.argtypes = [ctypes.c_void_p, *[ctypes.c_double] * REAL_ARGUMENTS.get(name, 0)]
     return cast(Callable[..., None], function)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from afi_search.nn.block import Block
 from afi_search.nn.initialise import initialise
+from afi_search.nn.norm import BatchNorm2d
 from afi_search.nn.stage import Stage
 from afi_search.nn.stem import IMAGE_SIZES, stem
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
@@ -37,9 +38,9 @@ class BasicBlock(Block):
     def __init__(self, inputs: int, channels: int, stride: int, first: int, second: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, first, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(first)
+        self.bn1 = BatchNorm2d(first)
         self.conv2 = nn.Conv2d(second, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = BatchNorm2d(channels)
         self.downsample = shortcut(inputs, channels, stride)
 
     def first(self, x: Tensor) -> Tensor:
@@ -82,13 +83,13 @@ class Bottleneck(Block):
         super().__init__()
         outputs = expansion * channels
         self.conv1 = nn.Conv2d(inputs, first, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(first)
+        self.bn1 = BatchNorm2d(first)
         self.conv2 = nn.Conv2d(
             second, channels, 3, stride=stride, padding=1, groups=groups, bias=False
         )
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
+        self.bn3 = BatchNorm2d(outputs)
         self.se = SqueezeExcite(outputs, rd_ratio=1 / 16, bias=False) if squeeze else nn.Identity()
         self.downsample = shortcut(inputs, outputs, stride)
 
@@ -110,7 +111,7 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+        nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), BatchNorm2d(outputs)
     )
 
 
@@ -140,7 +141,7 @@ class ResNet(nn.Module):
         super().__init__()
         inputs = conv1.out_channels
         self.conv1 = conv1
-        self.bn1 = nn.BatchNorm2d(inputs)
+        self.bn1 = BatchNorm2d(inputs)
         self.maxpool = maxpool
         self.layers: list[str] = []
         shapes = get_backbone(architecture.backbone).stages

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from afi_search.nn.block import Block
 from afi_search.nn.initialise import initialise
+from afi_search.nn.norm import BatchNorm2d
 from afi_search.nn.stage import Stage
 from afi_search.nn.stem import IMAGE_SIZES, stem
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
@@ -42,12 +43,12 @@ class ShuffleBlock(Block):
         self.branch1 = nn.Identity() if self.halves else shrinking_branch(inputs, channels)
         self.branch2 = nn.Sequential(
             nn.Conv2d(inputs // 2 if self.halves else inputs, first, 1, bias=False),
-            nn.BatchNorm2d(first),
+            BatchNorm2d(first),
             nn.Identity(),  # torchvision's ReLU; here the stage activates
             nn.Conv2d(second, channels, 3, stride, padding=1, groups=channels, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm2d(channels),
             nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm2d(channels),
             nn.ReLU(inplace=True),
         )
 
@@ -72,9 +73,9 @@ def shrinking_branch(inputs: int, outputs: int) -> nn.Sequential:
     """The first branch of a block of stride 2: 3x3 depthwise and 1x1 convolutions."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, stride=2, padding=1, groups=inputs, bias=False),
-        nn.BatchNorm2d(inputs),
+        BatchNorm2d(inputs),
         nn.Conv2d(inputs, outputs, 1, bias=False),
-        nn.BatchNorm2d(outputs),
+        BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
 
@@ -85,7 +86,7 @@ class ShuffleNetV2(nn.Module):
     def __init__(self, architecture: Architecture, num_classes: int, image_size: int) -> None:
         super().__init__()
         conv, self.maxpool = stem(STEM, 3, image_size)
-        self.conv1 = nn.Sequential(conv, nn.BatchNorm2d(STEM), nn.ReLU(inplace=True))
+        self.conv1 = nn.Sequential(conv, BatchNorm2d(STEM), nn.ReLU(inplace=True))
         inputs = STEM
         stages = []
         for shape, choice in zip(
@@ -98,7 +99,7 @@ class ShuffleNetV2(nn.Module):
             inputs = outputs
         self.stage2, self.stage3, self.stage4 = stages
         self.conv5 = nn.Sequential(
-            nn.Conv2d(inputs, HEAD, 1, bias=False), nn.BatchNorm2d(HEAD), nn.ReLU(inplace=True)
+            nn.Conv2d(inputs, HEAD, 1, bias=False), BatchNorm2d(HEAD), nn.ReLU(inplace=True)
         )
         self.fc = nn.Linear(HEAD, num_classes)
 

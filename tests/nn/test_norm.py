@@ -1,0 +1,168 @@
+"""Batch norm against torch's own, in float64, and with what follows it."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from afi_search.nn import native
+from afi_search.nn.norm import BatchNorm2d
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+LAYOUTS = [torch.channels_last, torch.contiguous_format]
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.05}
+FOLLOWED_BY = {
+    "nothing": {},
+    "an activation": {"ceiling": math.inf},
+    "a clipped activation": {"ceiling": 1.0},
+    "a sum and an activation": {"ceiling": math.inf, "skip": True},
+}
+
+
+def pair(channels: int, dtype: torch.dtype) -> tuple[BatchNorm2d, nn.BatchNorm2d]:
+    """Return one of ours with statistics and weights of its own, and torch's in float64."""
+    wide = torch.promote_types(dtype, torch.float32)
+    ours, exact = BatchNorm2d(channels).to(wide), nn.BatchNorm2d(channels).double()
+    with torch.no_grad():
+        ours.weight.uniform_(-2, 2)
+        ours.bias.uniform_(-1, 1)
+        ours.running_mean.uniform_(-1, 1)
+    exact.load_state_dict(ours.state_dict())
+    return ours, exact
+
+
+def followed(norm: nn.Module, x: Tensor, skip: Tensor | None, ceiling: float | None) -> Tensor:
+    y = norm(x) if skip is None else norm(x) + skip
+    return y if ceiling is None else y.clamp(0, ceiling)
+
+
+def inputs(
+    channels: int, dtype: torch.dtype, layout: torch.memory_format, mean: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    made = [mean + 2 * torch.randn(3, channels, 9, 8, dtype=torch.float64) for _ in range(2)]
+    x, skip = (one.to(dtype).to(memory_format=layout).requires_grad_() for one in made)
+    return x, skip
+
+
+@pytest.mark.parametrize("follows", FOLLOWED_BY)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [3, 8, 29, 48])
+def test_training_is_that_of_torchs_own(channels, layout, dtype, follows, way):
+    ours, exact = pair(channels, dtype)
+    x, skip = inputs(channels, dtype, layout)
+    options = FOLLOWED_BY[follows]
+    ceiling, used = options.get("ceiling"), [x, *([skip] if "skip" in options else [])]
+    wide = [one.detach().double().requires_grad_() for one in used]
+    cotangent = torch.randn_like(x)
+
+    got = ours(x, ceiling, skip if "skip" in options else None)
+    wanted = followed(exact, wide[0], wide[1] if len(wide) > 1 else None, ceiling)
+
+    tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.double(), wanted, **tolerance)
+    gradients = torch.autograd.grad(got, [*used, ours.weight, ours.bias], cotangent)
+    expected = torch.autograd.grad(wanted, [*wide, exact.weight, exact.bias], cotangent.double())
+    for place, (one, other) in enumerate(zip(gradients, expected, strict=True)):
+        slack = tolerance if place < len(used) else {"rtol": 0.1, "atol": 20 * TOLERANCE[dtype]}
+        close = torch.isclose(one.double(), other, **slack)
+        # Rounded to bf16, a result may lie on the other side of where the activation ends.
+        assert close.double().mean() >= (0.95 if dtype == torch.bfloat16 else 1)
+    for name, value in exact.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name].to(value.dtype), value, **tolerance)
+
+
+@pytest.mark.parametrize("follows", FOLLOWED_BY)
+def test_gradients_are_those_of_finite_differences(follows, way):
+    options = FOLLOWED_BY[follows]
+    norm, _ = pair(5, torch.float64)
+    x, skip = inputs(5, torch.float64, torch.channels_last)
+    given_ = [x, *([skip] if "skip" in options else [])]
+
+    def run(*features: Tensor) -> Tensor:
+        return norm(features[0], options.get("ceiling"), *features[1:])
+
+    assert torch.autograd.gradcheck(run, given_, fast_mode=True)
+
+
+@settings(deadline=None, max_examples=30)
+@given(away=st.sampled_from([0, 1, 100, 3000]), spread=st.floats(0.1, 10))
+def test_variance_is_right_far_from_zero(away, spread):
+    torch.manual_seed(0)
+    x = away * spread + spread * torch.randn(4, 6, 12, 10)
+    x = x.to(memory_format=torch.channels_last)
+    ours, exact = BatchNorm2d(6), nn.BatchNorm2d(6).double()
+
+    ours(x)
+    exact(x.double())
+
+    torch.testing.assert_close(ours.running_var.double(), exact.running_var, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(ours.running_mean.double(), exact.running_mean, rtol=1e-5, atol=1e-5)
+
+
+def test_a_constant_channel_and_a_channel_that_is_not_a_number(way):
+    x = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    x[:, 0] = 3.0
+    x[0, 1, 0, 0] = math.nan
+    norm = BatchNorm2d(8)
+
+    y = norm(x, math.inf)
+
+    assert torch.all(y[:, 0].abs() < 1e-3)
+    assert y[:, 1].isnan().all() and norm.running_mean[1].isnan()
+    assert y[:, 2:].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}]
+)
+def test_what_torchs_own_can_do_besides(options, way):
+    ours, theirs = BatchNorm2d(4, **options), nn.BatchNorm2d(4, **options)
+    x = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
+
+    for _ in range(2):
+        torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def test_one_number_a_channel_is_refused_as_by_torchs_own(way):
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        BatchNorm2d(4)(torch.randn(1, 4, 1, 1))
+
+
+def test_evaluation_uses_the_running_statistics(way):
+    ours, exact = pair(7, torch.float32)
+    x, skip = inputs(7, torch.float32, torch.channels_last)
+    before = copy.deepcopy(ours.state_dict())
+
+    y = ours.eval()(x, math.inf, skip)
+
+    wanted = followed(exact.eval(), x.double(), skip.double(), math.inf)
+    torch.testing.assert_close(y.double(), wanted, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
+
+
+def test_the_same_numbers_for_any_number_of_threads():
+    if native.library() is None:
+        pytest.skip("needs a C++ compiler")
+    x, _ = inputs(12, torch.float32, torch.channels_last)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            torch.manual_seed(0)
+            norm, _ = pair(12, torch.float32)
+            y = norm(x)
+            results.append((y, *torch.autograd.grad(y.square().sum(), [x, norm.weight])))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(*two) for two in zip(result, results[0], strict=True))
