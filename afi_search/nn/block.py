@@ -20,10 +20,13 @@ class Block(nn.Module, ABC):
         ceiling: where the activation after the first convolution ends: 6 for ReLU6.
         second_is_rectified: whether `second` ends in an activation, so that nothing it returns is
             below zero.
+        second_is_source: whether what `second` returns may be a source of the stage where X_i is
+            none. Only then must it be after batch norm.
     """
 
     ceiling: float = math.inf
     second_is_rectified: bool = False
+    second_is_source: bool = True
 
     @abstractmethod
     def first(self, x: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ class Block(nn.Module, ABC):
 
     @abstractmethod
     def second(self, feature: Tensor) -> Tensor:
-        """Return the second convolution's output after batch norm and what follows it directly.
+        """Return the second convolution's output, as a rule after batch norm and its activation.
 
         `feature` is what the second convolution reads: X_i, or X_i and R, concatenated.
         """

@@ -164,27 +164,36 @@ inline void add_terms(Vector<A, N> (&total)[size], const Terms &terms, int64_t i
   }
 }
 
+// Adds up a group's pixels.
+template <class V> inline V total(const V (&of)[1]) { return of[0]; }
+template <class V> inline V total(const V (&of)[GROUP]) {
+  return (of[0] + of[1]) + (of[2] + of[3]);
+}
+
+// Adds a group's sum to a channel's.
+template <class A, class V, class N> inline void add_to(A *sum, const V &more, N n) {
+  V before;
+  load(sum, before, n);
+  store(before + more, sum, n);
+}
+
 // Adds to dots, terms x channels, the sums over the pixels of gradient times feature.
 template <class T, class A>
 inline void add_dots(int64_t channels, const Feature &gradient, const Terms &terms, int64_t image,
                      int64_t begin, int64_t end, A *dots) {
-  for_lanes(channels, [&](int64_t c, auto n) {
-    using V = Vector<A, decltype(n)>;
-    for (int64_t j = 0; j < terms.count; ++j) {
-      V sums[GROUP] = {}, dot;
-      for_groups(begin, end, [&](int64_t pixel, auto size) {
+  for (int64_t j = 0; j < terms.count; ++j)
+    for_groups(begin, end, [&](int64_t pixel, auto size) {
+      for_lanes(channels, [&](int64_t c, auto n) {
+        using V = Vector<A, decltype(n)>;
+        V products[decltype(size)::value], x, y;
         for (int i = 0; i < size; ++i) {
-          V x, y;
           load(at<T>(gradient, image, pixel + i, c), x, n);
           load(at<T>(terms.of[j].feature, image, pixel + i, c), y, n);
-          sums[i] += x * y;
+          products[i] = x * y;
         }
+        add_to(dots + j * channels + c, total(products), n);
       });
-      A *to = dots + j * channels + c;
-      load(to, dot, n);
-      store(dot + ((sums[0] + sums[1]) + (sums[2] + sums[3])), to, n);
-    }
-  });
+    });
 }
 
 // Writes start + plus + the sum of the terms, and zero where `gate` is not between zero and ceiling.
@@ -222,24 +231,20 @@ template <class T, class A>
 inline void write_rectified(int64_t channels, const Feature &before, A ceiling, const Feature &out,
                             const Feature &also, A *sums, int64_t image, int64_t begin,
                             int64_t end) {
-  for_lanes(channels, [&](int64_t c, auto n) {
-    using V = Vector<A, decltype(n)>;
-    const V zero = {}, most = zero + ceiling;
-    V partial[GROUP] = {}, sum;
-    for_groups(begin, end, [&](int64_t pixel, auto size) {
+  for_groups(begin, end, [&](int64_t pixel, auto size) {
+    for_lanes(channels, [&](int64_t c, auto n) {
+      using V = Vector<A, decltype(n)>;
+      const V zero = {}, most = zero + ceiling;
+      V y[decltype(size)::value];
       for (int i = 0; i < size; ++i) {
-        V y;
-        load(at<T>(before, image, pixel + i, c), y, n);
-        y = y < zero ? zero : y;
-        y = y > most ? most : y;
-        store(y, at<T>(out, image, pixel + i, c), n);
-        if (also.data) store(y, at<T>(also, image, pixel + i, c), n);
-        partial[i] += y;
+        load(at<T>(before, image, pixel + i, c), y[i], n);
+        y[i] = y[i] < zero ? zero : y[i];
+        y[i] = y[i] > most ? most : y[i];
+        store(y[i], at<T>(out, image, pixel + i, c), n);
+        if (also.data) store(y[i], at<T>(also, image, pixel + i, c), n);
       }
+      if (sums) add_to(sums + c, total(y), n);
     });
-    if (!sums) return;
-    load(sums + c, sum, n);
-    store(sum + ((partial[0] + partial[1]) + (partial[2] + partial[3])), sums + c, n);
   });
 }
 
@@ -311,18 +316,23 @@ template <class T, class A> void part(Row row, A ceiling) {
   });
 }
 
-// The sums of each image are kept apart and added up in order, so that they are the same for any
-// number of threads.
+// Two sums for every channel. Those of each image are kept apart and added up in order, so that they
+// are the same for any number of threads.
 class Sums {
 public:
-  Sums(int64_t images, int64_t channels)
-      : images_(images), channels_(channels), of_(2 * images * channels) {}
-
-  template <class V, class N>
-  void add(int64_t image, int64_t c, N n, const V &first, const V &second) {
-    double *own = &of_[2 * image * channels_ + c];
-    for (int lane = 0; lane < n; ++lane) own[lane] += first[lane];
-    for (int lane = 0; lane < n; ++lane) own[channels_ + lane] += second[lane];
+  // Calls add(begin, end, first, second) for every tile, to add the tile's own to either sum.
+  template <class A, class Add> void of_images(const Shape &shape, int64_t channels, const Add &add) {
+    images_ = shape.images, channels_ = channels;
+    of_.assign(2 * images_ * channels_, 0);
+    for_images(shape, [&](int64_t image) {
+      std::vector<A> tile(2 * channels);
+      double *own = &of_[2 * image * channels];
+      for_tiles(shape, [&](int64_t begin, int64_t end) {
+        std::fill(tile.begin(), tile.end(), A(0));
+        add(image, begin, end, &tile[0], &tile[channels]);
+        for (int64_t i = 0; i < 2 * channels; ++i) own[i] += tile[i];
+      });
+    });
   }
 
   std::pair<double, double> total(int64_t c) const {
@@ -335,7 +345,7 @@ public:
   }
 
 private:
-  int64_t images_, channels_;
+  int64_t images_ = 0, channels_ = 0;
   std::vector<double> of_;
 };
 
@@ -349,36 +359,31 @@ void normalise(Row row, double momentum, double epsilon, double ceiling) {
   A *mean = row.address<A>(), *inverse = row.address<A>();
 
   // Deviations from any pixel of the channel: what is far from zero loses no figures to its squares.
-  std::vector<A> shift(channels);
+  std::vector<A> shift(channels), scale(channels);
   for_lanes(channels, [&](int64_t c, auto n) {
-    using V = Vector<A, decltype(n)>;
-    V first;
+    Vector<A, decltype(n)> first;
     load(at<T>(x, 0, 0, c), first, n);
     store(first, &shift[c], n);
   });
-  Sums sums(shape.images, channels);
-  for_images(shape, [&](int64_t image) {
-    for_tiles(shape, [&](int64_t begin, int64_t end) {
+  Sums sums;
+  sums.of_images<A>(shape, channels, [&](int64_t image, int64_t begin, int64_t end, A *sum,
+                                         A *squares) {
+    for_groups(begin, end, [&](int64_t pixel, auto size) {
       for_lanes(channels, [&](int64_t c, auto n) {
         using V = Vector<A, decltype(n)>;
-        V from, sum[GROUP] = {}, squares[GROUP] = {};
+        V from, value[decltype(size)::value], square[decltype(size)::value];
         load(&shift[c], from, n);
-        for_groups(begin, end, [&](int64_t pixel, auto size) {
-          for (int i = 0; i < size; ++i) {
-            V value;
-            load(at<T>(x, image, pixel + i, c), value, n);
-            value -= from;
-            sum[i] += value;
-            squares[i] += value * value;
-          }
-        });
-        sums.add(image, c, n, (sum[0] + sum[1]) + (sum[2] + sum[3]),
-                    (squares[0] + squares[1]) + (squares[2] + squares[3]));
+        for (int i = 0; i < size; ++i) {
+          load(at<T>(x, image, pixel + i, c), value[i], n);
+          value[i] -= from;
+          square[i] = value[i] * value[i];
+        }
+        add_to(sum + c, total(value), n);
+        add_to(squares + c, total(square), n);
       });
     });
   });
   const double count = double(shape.images) * shape.pixels;
-  std::vector<A> scale(channels);
   for (int64_t c = 0; c < channels; ++c) {
     const auto [sum, squares] = sums.total(c);
     const double away = sum / count, variance = std::max(squares / count - away * away, 0.0);
@@ -389,30 +394,27 @@ void normalise(Row row, double momentum, double epsilon, double ceiling) {
     running_variance[c] += momentum * (variance * count / (count - 1) - running_variance[c]);
   }
   for_images(shape, [&](int64_t image) {
-    for_tiles(shape, [&](int64_t begin, int64_t end) {
+    for_groups(0, shape.pixels, [&](int64_t pixel, auto size) {
       for_lanes(channels, [&](int64_t c, auto n) {
         using V = Vector<A, decltype(n)>;
         const V zero = {}, most = zero + A(ceiling);
-        V center, factor, added;
+        V center, factor, added, value, more;
         load(&mean[c], center, n);
         load(&scale[c], factor, n);
         load(&bias[c], added, n);
-        for_groups(begin, end, [&](int64_t pixel, auto size) {
-          for (int i = 0; i < size; ++i) {
-            V value, more;
-            load(at<T>(x, image, pixel + i, c), value, n);
-            value = (value - center) * factor + added;
-            if (skip.data) {
-              load(at<T>(skip, image, pixel + i, c), more, n);
-              value += more;
-            }
-            if (ceiling > 0) {
-              value = value < zero ? zero : value;
-              value = value > most ? most : value;
-            }
-            store(value, at<T>(out, image, pixel + i, c), n);
+        for (int i = 0; i < size; ++i) {
+          load(at<T>(x, image, pixel + i, c), value, n);
+          value = (value - center) * factor + added;
+          if (skip.data) {
+            load(at<T>(skip, image, pixel + i, c), more, n);
+            value += more;
           }
-        });
+          if (ceiling > 0) {
+            value = value < zero ? zero : value;
+            value = value > most ? most : value;
+          }
+          store(value, at<T>(out, image, pixel + i, c), n);
+        }
       });
     });
   });
@@ -423,67 +425,74 @@ template <class T, class A> void denormalise(Row row, double ceiling) {
   const int64_t channels = row.number();
   const Feature given = row.feature(), x = row.feature(), out = row.feature();
   const Feature d_skip = row.feature(), d_x = row.feature();
-  const A *weight = row.address<const A>(), *mean = row.address<const A>();
-  const A *inverse = row.address<const A>();
+  const A *weight = row.address<const A>(), *bias = row.address<const A>();
+  const A *mean = row.address<const A>(), *inverse = row.address<const A>();
   A *d_weight = row.address<A>(), *d_bias = row.address<A>();
+  std::vector<A> scale(channels), constant(channels), slope(channels);
+  for (int64_t c = 0; c < channels; ++c) scale[c] = weight[c] * inverse[c];
 
-  const auto gradient = [&](int64_t image, int64_t pixel, int64_t c, auto n, auto &g) {
+  // Loads x's deviation and the gradient of what the activation was given. Where the activation ends
+  // is seen from its output, or, if nothing was added before it, from x, which is read anyway.
+  const auto take = [&](int64_t image, int64_t pixel, int64_t c, auto n, auto &g, auto &value) {
+    Vector<A, decltype(n)> center, y, added;
     load(at<T>(given, image, pixel, c), g, n);
-    if (!out.data) return;
-    Vector<A, decltype(n)> y;
-    load(at<T>(out, image, pixel, c), y, n);
+    load(at<T>(x, image, pixel, c), value, n);
+    load(&mean[c], center, n);
+    value -= center;
+    if (ceiling <= 0) return;
+    if (out.data) {
+      load(at<T>(out, image, pixel, c), y, n);
+    } else {
+      load(&scale[c], y, n);
+      load(&bias[c], added, n);
+      y = value * y + added;
+    }
     g = ((y > A(0)) & (y < A(ceiling))) ? g : Vector<A, decltype(n)>{};
   };
-  Sums sums(shape.images, channels);
-  for_images(shape, [&](int64_t image) {
-    for_tiles(shape, [&](int64_t begin, int64_t end) {
+  Sums sums;
+  sums.of_images<A>(shape, channels, [&](int64_t image, int64_t begin, int64_t end, A *sum,
+                                         A *products) {
+    for_groups(begin, end, [&](int64_t pixel, auto size) {
       for_lanes(channels, [&](int64_t c, auto n) {
         using V = Vector<A, decltype(n)>;
-        V center, sum[GROUP] = {}, products[GROUP] = {};
-        load(&mean[c], center, n);
-        for_groups(begin, end, [&](int64_t pixel, auto size) {
-          for (int i = 0; i < size; ++i) {
-            V value, g;
-            gradient(image, pixel + i, c, n, g);
-            if (d_skip.data) store(g, at<T>(d_skip, image, pixel + i, c), n);
-            load(at<T>(x, image, pixel + i, c), value, n);
-            sum[i] += g;
-            products[i] += g * (value - center);
-          }
-        });
-        sums.add(image, c, n, (sum[0] + sum[1]) + (sum[2] + sum[3]),
-                    (products[0] + products[1]) + (products[2] + products[3]));
+        V g[decltype(size)::value], product[decltype(size)::value];
+        for (int i = 0; i < size; ++i) {
+          take(image, pixel + i, c, n, g[i], product[i]);
+          if (d_skip.data) store(g[i], at<T>(d_skip, image, pixel + i, c), n);
+          product[i] *= g[i];
+        }
+        add_to(sum + c, total(g), n);
+        add_to(products + c, total(product), n);
       });
     });
   });
   const double count = double(shape.images) * shape.pixels;
-  std::vector<A> constant(channels), slope(channels), scale(channels);
   for (int64_t c = 0; c < channels; ++c) {
     const auto [sum, products] = sums.total(c);
     d_bias[c] = sum;
     d_weight[c] = products * inverse[c];
-    scale[c] = weight[c] * inverse[c];
     constant[c] = scale[c] * sum / count;
     slope[c] = scale[c] * products / count * inverse[c] * inverse[c];
   }
   for_images(shape, [&](int64_t image) {
-    for_tiles(shape, [&](int64_t begin, int64_t end) {
+    for_groups(0, shape.pixels, [&](int64_t pixel, auto size) {
       for_lanes(channels, [&](int64_t c, auto n) {
         using V = Vector<A, decltype(n)>;
-        V center, factor, less, slant;
+        V center, factor, less, slant, g, value;
         load(&mean[c], center, n);
         load(&scale[c], factor, n);
         load(&constant[c], less, n);
         load(&slope[c], slant, n);
-        for_groups(begin, end, [&](int64_t pixel, auto size) {
-          for (int i = 0; i < size; ++i) {
-            V value, g;
-            if (d_skip.data) load(at<T>(d_skip, image, pixel + i, c), g, n);
-            else gradient(image, pixel + i, c, n, g);
+        for (int i = 0; i < size; ++i) {
+          if (d_skip.data) {
+            load(at<T>(d_skip, image, pixel + i, c), g, n);
             load(at<T>(x, image, pixel + i, c), value, n);
-            store(factor * g - less - slant * (value - center), at<T>(d_x, image, pixel + i, c), n);
+            value -= center;
+          } else {
+            take(image, pixel + i, c, n, g, value);
           }
-        });
+          store(factor * g - less - slant * value, at<T>(d_x, image, pixel + i, c), n);
+        }
       });
     });
   });

@@ -183,6 +183,7 @@ def denormalise(
     given: Tensor,
     x: Tensor,
     weight: Tensor,
+    bias: Tensor,
     out: Tensor | None,
     ceiling: float | None,
     mean: Tensor,
@@ -197,16 +198,16 @@ def denormalise(
     Args:
         given: B x C x H x W.
         x, mean, inverse, ceiling: as in `normalise`.
-        weight: the batch norm's.
-        out: what `normalise` wrote, where there is a ceiling.
+        weight, bias: the batch norm's.
+        out: what `normalise` wrote; not needed without a ceiling or where nothing was added.
         d_x, d_weight, d_bias: are written to.
-        d_skip: is written to, where there was something added.
+        d_skip: is written to, where something was added.
     """
     row = _Row(x)
     row.add(x.shape[1])
-    for feature in (given, x, None if ceiling is None else out, d_skip, d_x):
+    for feature in (given, x, out, d_skip, d_x):
         row.add_feature(feature)
-    for of_channels in (weight, mean, inverse, d_weight, d_bias):
+    for of_channels in (weight, bias, mean, inverse, d_weight, d_bias):
         row.add_address(of_channels)
     _function("denormalise", x)(row.array(), ceiling or 0.0)
 

@@ -85,20 +85,21 @@ class _BatchNorm(torch.autograd.Function):
         out = torch.empty_like(x, memory_format=torch.channels_last)
         mean, inverse = torch.empty_like(weight), torch.empty_like(weight)
         native.normalise(x, norm, skip, ceiling, out, mean, inverse)
-        ctx.save_for_backward(x, weight, None if ceiling is None else out, mean, inverse)
+        told_by_out = ceiling is not None and skip is not None
+        ctx.save_for_backward(x, weight, bias, mean, inverse, out if told_by_out else None)
         ctx.skips, ctx.ceiling = skip is not None, ceiling
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, out, mean, inverse = ctx.saved_tensors
+        x, weight, bias, mean, inverse, out = ctx.saved_tensors
         given = given.contiguous(memory_format=torch.channels_last)
         d_x = torch.empty_like(x, memory_format=torch.channels_last)
         d_skip = torch.empty_like(d_x) if ctx.skips else None
-        d_weight, d_bias = torch.empty_like(weight), torch.empty_like(weight)
+        d_weight, d_bias = torch.empty_like(weight), torch.empty_like(bias)
         native.denormalise(
-            *(given, x, weight, out, ctx.ceiling, mean, inverse),
+            *(given, x, weight, bias, out, ctx.ceiling, mean, inverse),
             *(d_x, d_skip, d_weight, d_bias),
         )
         return d_x, d_skip, d_weight, d_bias, None, None

@@ -7,6 +7,7 @@ the shape changes), as the AFI paper has them. ImageNet: 50, 101 and 152 layers,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from afi_search.nn.block import Block
 from afi_search.nn.initialise import initialise
-from afi_search.nn.norm import BatchNorm2d
+from afi_search.nn.norm import BatchNorm2d, normalised
 from afi_search.nn.stage import Stage
 from afi_search.nn.stem import IMAGE_SIZES, stem
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
@@ -35,6 +36,8 @@ class BasicBlock(Block):
         second: input channels of the second.
     """
 
+    second_is_source = False
+
     def __init__(self, inputs: int, channels: int, stride: int, first: int, second: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, first, 3, stride=stride, padding=1, bias=False)
@@ -48,11 +51,11 @@ class BasicBlock(Block):
         return y
 
     def second(self, feature: Tensor) -> Tensor:
-        y: Tensor = self.bn2(self.conv2(feature))
+        y: Tensor = self.conv2(feature)
         return y
 
     def last(self, y: Tensor, x: Tensor) -> Tensor:
-        return F.relu(y + self.downsample(x), inplace=True)
+        return normalised(self.bn2, y, math.inf, skip=self.downsample(x))
 
 
 class Bottleneck(Block):
@@ -98,12 +101,13 @@ class Bottleneck(Block):
         return y
 
     def second(self, feature: Tensor) -> Tensor:
-        return F.relu(self.bn2(self.conv2(feature)), inplace=True)
+        return normalised(self.bn2, self.conv2(feature), math.inf)
 
     def last(self, y: Tensor, x: Tensor) -> Tensor:
-        y = self.conv3(y)
-        y = self.se(self.bn3(y))
-        return F.relu(y + self.downsample(x), inplace=True)
+        y, x = self.conv3(y), self.downsample(x)
+        if isinstance(self.se, nn.Identity):
+            return normalised(self.bn3, y, math.inf, skip=x)
+        return F.relu(self.se(self.bn3(y)) + x, inplace=True)
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -159,7 +163,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(inputs, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        x = self.maxpool(normalised(self.bn1, self.conv1(x), math.inf))
         for layer in self.layers:
             x = self.get_submodule(layer)(x)
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))

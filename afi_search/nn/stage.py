@@ -174,7 +174,7 @@ def transition_source(
     """
     if first.shape[2:] == second.shape[2:] and first.shape[1] >= channels:
         return first[:, :channels]
-    if second.shape[1] < channels:
+    if not transition.second_is_source or second.shape[1] < channels:
         return None
     source = second[:, :channels]
     return source if transition.second_is_rectified else F.relu(source)

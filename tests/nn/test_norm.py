@@ -70,11 +70,9 @@ def test_training_is_that_of_torchs_own(channels, layout, dtype, follows, way):
     torch.testing.assert_close(got.double(), wanted, **tolerance)
     gradients = torch.autograd.grad(got, [*used, ours.weight, ours.bias], cotangent)
     expected = torch.autograd.grad(wanted, [*wide, exact.weight, exact.bias], cotangent.double())
-    for place, (one, other) in enumerate(zip(gradients, expected, strict=True)):
-        slack = tolerance if place < len(used) else {"rtol": 0.1, "atol": 20 * TOLERANCE[dtype]}
-        close = torch.isclose(one.double(), other, **slack)
-        # Rounded to bf16, a result may lie on the other side of where the activation ends.
-        assert close.double().mean() >= (0.95 if dtype == torch.bfloat16 else 1)
+    # As a whole: rounded to bf16, a number may lie on the other side of where the activation ends.
+    for one, other in zip(gradients, expected, strict=True):
+        assert (one.double() - other).norm() <= 3 * TOLERANCE[dtype] * other.norm()
     for name, value in exact.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name].to(value.dtype), value, **tolerance)
 
