@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afi_search.nn.afi import BlockAFI, Scorer
+from afi_search.nn.norm import BatchNorm2d
 
 Features = tuple[Tensor, ...]
 
@@ -75,6 +76,14 @@ def literal_afi() -> Iterator[None]:
         patch("afi_search.nn.stage.pool", keep),
     ):
         yield
+
+
+def with_torchs_norms(network: nn.Module) -> nn.Module:
+    """Return the network, whose batch norms are torch's own from now on."""
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d):
+            module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
+    return network
 
 
 class Literal(nn.Module):

@@ -128,6 +128,7 @@ class TrialWorker(tune.Trainable):
         self._pace = Pace(self._device)
         self._metrics = ExitStack()
         self._metrics.enter_context(exported(job.study, self._pace.readings))
+        gc.freeze()  # What is there by now stays: collecting between trials need not look at it.
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 from afi_search.nn import build
 from afi_search.space import Architecture, Space, SpaceFile
-from benchmarks.literal import Literal
+from benchmarks.literal import Literal, with_torchs_norms
 from benchmarks.recipe_rank import agreement, pick
 from benchmarks.rounds import against
 
@@ -29,6 +32,17 @@ def test_the_literal_network_is_ours_to_rounding():
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+def test_the_copied_network_has_torchs_batch_norms_and_the_same_numbers():
+    ours = build(Architecture.parse("resnet20(base-r4)"), num_classes=10, image_size=32).double()
+    copied = with_torchs_norms(copy.deepcopy(ours))
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64).to(memory_format=torch.channels_last)
+
+    assert {type(part) for part in copied.modules() if "Norm" in type(part).__name__} == {
+        nn.BatchNorm2d
+    }
+    torch.testing.assert_close(ours(images), copied(images))
 
 
 def test_ratios_are_those_of_each_round():
