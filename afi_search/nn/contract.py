@@ -36,15 +36,14 @@ def weighted_sum(
         features: B x C x H x W each, one or more.
         weights: B x len(features) x C, float32 or wider.
         start: B x C, as weights are; nothing where None.
-        out: what the result is written to; a new tensor where None. With channels last it may be a
-            slice of channels, of at least WIDE on a CPU.
+        out: what the result is written to; a new tensor where None. It may be a slice of channels.
         plus: B x C x H x W; it may be any slice of channels. Nothing where None.
 
     Returns:
         B x C x H x W, of the features' dtype and memory format.
     """
     if out is None:
-        out = torch.empty_like(features[0], memory_format=_memory_format(features[0]))
+        out = torch.empty_like(features[0], memory_format=memory_format(features[0]))
     if out.is_cuda:
         from afi_search.nn.kernels import weighted_sum_on_cuda
 
@@ -57,6 +56,8 @@ def weighted_sum(
         entries = list(zip(features, weights.unbind(1), strict=True))
         native.weighted_sum(entries, out, start, plus)
         return out
+    if out.shape[1] < WIDE and not out.is_contiguous(memory_format=memory_format(out)):
+        return out.copy_(weighted_sum(features, weights, start, plus=plus))
     runs = _Runs(out)
     target = runs.view(out)
     terms = [
@@ -122,12 +123,17 @@ def readable(x: Tensor) -> Tensor:
     """Return a feature or gradient as it is best read many times: a narrow slice is copied."""
     if x.shape[1] >= WIDE:
         return x
-    return x.contiguous(memory_format=_memory_format(x))
+    return x.contiguous(memory_format=memory_format(x))
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype to add up in."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Return in which order a feature lies in memory; it may be a slice of channels."""
+    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
 
 
 class _Runs:
@@ -139,7 +145,7 @@ class _Runs:
 
     def __init__(self, like: Tensor) -> None:
         self._batch, self._channels, height, width = like.shape
-        self._last = _memory_format(like) == torch.channels_last
+        self._last = memory_format(like) == torch.channels_last
         self._repeats = width if self._channels < WIDE else 1
         self._pixels = height * width
 
@@ -178,11 +184,6 @@ class _Runs:
         if not self._last:
             return x.sum(2)
         return x.sum(1).view(-1, self._repeats, self._channels).sum(1)
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    """Return in which order a feature lies in memory; it may be a slice of channels."""
-    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
 
 
 def _blocks(runs: Tensor) -> Iterator[slice]:

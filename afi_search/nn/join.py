@@ -22,7 +22,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from afi_search.nn import native
-from afi_search.nn.contract import WIDE, at_least_float32, channel_dots, readable, weighted_sum
+from afi_search.nn.contract import (
+    WIDE,
+    at_least_float32,
+    channel_dots,
+    memory_format,
+    readable,
+    weighted_sum,
+)
 from afi_search.nn.integrate import Reading, literal_sum
 from afi_search.nn.rectify import rectify_
 from afi_search.nn.source import Lent, Owed, Source, gathered, global_average, pool
@@ -220,8 +227,9 @@ def _parted(
 def _empty(like: Tensor, channels: int) -> Tensor:
     """Return an uninitialised feature of that many channels, otherwise like the one given."""
     shape = (like.shape[0], channels, *like.shape[2:])
-    layout = torch.channels_last if like.stride(1) == 1 else torch.contiguous_format
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+    return torch.empty(
+        shape, dtype=like.dtype, device=like.device, memory_format=memory_format(like)
+    )
 
 
 def _per_channel(like: Tensor, *count: int) -> Tensor:

@@ -10,6 +10,7 @@ dX_j = dz_j / HW + sum_i w_ij dR_i, and what the block itself gives, in one go.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afi_search.nn.contract import at_least_float32, readable, weighted_sum
+from afi_search.nn.contract import at_least_float32, memory_format, readable, weighted_sum
 
 
 class Lent(NamedTuple):
@@ -79,6 +80,7 @@ def gathered(
     entries: Sequence[tuple[Tensor, Tensor]],
     own: Tensor | None = None,
     everywhere: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Return own + everywhere + the sum of the entries' gradients with their weights.
 
@@ -86,20 +88,29 @@ def gathered(
         entries: one or more, or none where there is `own`.
         own: B x C x H x W; it may be a slice of channels.
         everywhere: B x C, the same in every pixel.
+        out: what the sum is written to, where there are entries; a new tensor where None.
     """
     if entries:
         gradients, weights = zip(*entries, strict=True)
-        return weighted_sum(gradients, torch.stack(weights, dim=1), start=everywhere, plus=own)
+        return weighted_sum(
+            gradients, torch.stack(weights, dim=1), start=everywhere, out=out, plus=own
+        )
     assert own is not None
     return own if everywhere is None else own + everywhere[:, :, None, None].to(own.dtype)
 
 
-def pool(feature: Tensor) -> Source:
-    """Make a source of a feature, B x C x H x W; nothing may change it in place afterwards."""
-    owed = Owed()
+def pool(feature: Tensor, channels: int | None = None) -> Source:
+    """Make a source of a feature; nothing may change it in place afterwards.
+
+    Args:
+        feature: B x C x H x W.
+        channels: of which so many are the source, the first ones; all where None.
+    """
+    channels = feature.shape[1] if channels is None else channels
+    source, owed = feature[:, :channels], Owed()
     if torch.compiler.is_compiling():
-        return Source(Lent(feature, owed), global_average(feature))
-    return Source(Lent(readable(feature.detach()), owed), _Pool.apply(feature, owed))
+        return Source(Lent(source, owed), global_average(source))
+    return Source(Lent(readable(source.detach()), owed), _Pool.apply(feature, channels, owed))
 
 
 def global_average(feature: Tensor) -> Tensor:
@@ -109,15 +120,24 @@ def global_average(feature: Tensor) -> Tensor:
 
 class _Pool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, feature: Tensor, owed: Owed) -> Tensor:
-        ctx.owed, ctx.shape, ctx.dtype = owed, feature.shape, feature.dtype
-        return global_average(feature)
+    def forward(ctx: Any, feature: Tensor, channels: int, owed: Owed) -> Tensor:
+        ctx.owed, ctx.channels = owed, channels
+        ctx.shape, ctx.layout, ctx.dtype = feature.shape, memory_format(feature), feature.dtype
+        return global_average(feature[:, :channels])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_pooled: Tensor) -> tuple[Tensor, None]:
-        share = d_pooled / (ctx.shape[2] * ctx.shape[3])
+    def backward(ctx: Any, d_pooled: Tensor) -> tuple[Tensor, None, None]:
+        share = d_pooled / math.prod(ctx.shape[2:])
+        # As the feature lies: to add up gradients that lie differently takes many times as long.
+        d_feature = torch.empty(
+            ctx.shape, dtype=ctx.dtype, device=d_pooled.device, memory_format=ctx.layout
+        )
+        d_source = d_feature[:, : ctx.channels]
+        d_feature[:, ctx.channels :] = 0
         entries = ctx.owed.take()
-        if not entries:
-            return share[:, :, None, None].expand(ctx.shape).to(ctx.dtype), None
-        return gathered(entries, everywhere=share), None
+        if entries:
+            gathered(entries, everywhere=share, out=d_source)
+        else:
+            d_source[:] = share[:, :, None, None]
+        return d_feature, None, None

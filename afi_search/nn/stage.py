@@ -127,7 +127,7 @@ class Carried:
         source = transition_source(transition, self._held, second, self._channels)
         self._held = None
         if source is not None:
-            self._state = self._afi.add(None, pool(source), 0)
+            self._state = self._afi.add(None, pool(source, self._channels), 0)
         return second
 
     def join(self, reader: int, block: Block, attention: nn.Module, y: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def split_channels(shape: StageShape, choice: StageChoice | None) -> tuple[int, 
 def transition_source(
     transition: Block, first: Tensor, second: Tensor, channels: int
 ) -> Tensor | None:
-    """Return X_1, B x channels x H x W, from what the transition block computed, or None.
+    """Return what X_1 is the first channels of, from what the transition block computed, or None.
 
     Args:
         transition: the block.
@@ -173,11 +173,10 @@ def transition_source(
         channels: C'.
     """
     if first.shape[2:] == second.shape[2:] and first.shape[1] >= channels:
-        return first[:, :channels]
+        return first
     if not transition.second_is_source or second.shape[1] < channels:
         return None
-    source = second[:, :channels]
-    return source if transition.second_is_rectified else F.relu(source)
+    return second if transition.second_is_rectified else F.relu(second)
 
 
 def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:

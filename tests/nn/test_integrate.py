@@ -124,6 +124,28 @@ def test_an_r_that_is_read_again_has_the_gradients_of_the_literal_form(used, way
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [5, 2 * WIDE])
+def test_the_gradient_of_a_source_of_the_first_channels_lies_as_the_feature_does(
+    layout, channels, way
+):
+    wider, other = (
+        torch.randn(3, channels, 4, 6, dtype=torch.float64).to(memory_format=layout)
+        for _ in range(2)
+    )
+    wider.requires_grad_()
+    half = channels // 2
+    source = pool(wider, half)
+    got = read([source], 0) * other[:, :half]
+    wanted = literal_sum([wider[:, :half]], weights_of([global_average(wider[:, :half])], 0))
+
+    (ours,) = torch.autograd.grad(got.sum(), wider)
+    (theirs,) = torch.autograd.grad((wanted * other[:, :half]).sum(), wider)
+
+    torch.testing.assert_close(ours, theirs)
+    assert ours.is_contiguous(memory_format=layout)
+
+
 def test_a_pass_that_stops_early_leaves_nothing_for_the_next(way):
     xs = features(3, 4, torch.float64, LAYOUTS[0])
     got, wanted = in_one_pass(xs), literally(xs)
