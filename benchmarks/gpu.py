@@ -1,9 +1,9 @@
 """Everything about speed that needs a GPU, in one go: python -m benchmarks.gpu
 
 The tests that skip without CUDA (captured steps against eager ones, Triton's kernels against the
-CPU's sums), then afi_step, trial_throughput, epoch, packing, first_step, memory and imagenet, each
-in a process of its own; their CSVs are in results/. About half an hour. `--recipes` adds
-recipe_rank, which takes hours.
+CPU's sums), then afi_step, trial_throughput, epoch, packing, first_step, regional, memory and
+imagenet, each in a process of its own; their CSVs are in results/. About half an hour. `--recipes`
+adds recipe_rank, which takes hours.
 
 Not measured yet, as no GPU was at hand when this was written: every figure on CUDA; whether the
 Triton kernels are faster than the CPU's way of writing them (they compile for an H100, and the
@@ -31,6 +31,7 @@ STEPS = [
     ["benchmarks.epoch"],
     ["benchmarks.packing"],
     ["benchmarks.first_step"],
+    ["benchmarks.regional"],
     ["benchmarks.memory"],
     ["benchmarks.imagenet"],
 ]

@@ -9,7 +9,11 @@ the features are.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
+from subprocess import SubprocessError
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -44,13 +48,11 @@ def weighted_sum(
     """
     if out is None:
         out = torch.empty_like(features[0], memory_format=memory_format(features[0]))
-    if out.is_cuda:
-        from afi_search.nn.kernels import weighted_sum_on_cuda
-
+    if out.is_cuda and (kernels := _kernels()) is not None:
         if plus is not None:
             features = [plus, *features]
             weights = torch.cat((torch.ones_like(weights[:, :1]), weights), dim=1)
-        weighted_sum_on_cuda(features, weights, start, out)
+        kernels.weighted_sum_on_cuda(features, weights, start, out)
         return out
     if native.takes(out, *features, *([] if plus is None else [plus])):
         entries = list(zip(features, weights.unbind(1), strict=True))
@@ -97,10 +99,9 @@ def channel_dots(gradient: Tensor, features: Sequence[Tensor]) -> Tensor:
     Returns:
         float32, or the features' own dtype where that is wider.
     """
-    if gradient.is_cuda:
-        from afi_search.nn.kernels import channel_dots_on_cuda
-
-        return channel_dots_on_cuda(gradient, features)
+    if gradient.is_cuda and (kernels := _kernels()) is not None:
+        dots: Tensor = kernels.channel_dots_on_cuda(gradient, features)
+        return dots
     dtype = at_least_float32(gradient.dtype)
     shape = (gradient.shape[0], len(features), gradient.shape[1])
     result = torch.empty(shape, dtype=dtype, device=gradient.device)
@@ -134,6 +135,24 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
 def memory_format(x: Tensor) -> torch.memory_format:
     """Return in which order a feature lies in memory; it may be a slice of channels."""
     return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    """Return Triton's kernels; None, after a warning, where Triton cannot make them run."""
+    try:
+        from afi_search.nn import kernels
+
+        one = torch.ones(1, 1, 1, 1, device="cuda")
+        kernels.weighted_sum_on_cuda([one], one[0], None, torch.empty_like(one))
+    except (ImportError, OSError, RuntimeError, AssertionError, SubprocessError) as error:
+        warnings.warn(
+            "Triton cannot run its kernels, so AFI takes longer on this GPU; it needs gcc and "
+            f"Python's headers ({error})",
+            stacklevel=2,
+        )
+        return None
+    return kernels
 
 
 class _Runs:

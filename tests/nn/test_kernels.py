@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from afi_search.nn import contract
 from afi_search.nn.contract import channel_dots, weighted_sum
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,20 @@ def test_interpreted_kernels_are_the_written_out_sums():
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch, "ones", fail)
+    contract._kernels.cache_clear()
+    with pytest.warns(UserWarning, match="needs gcc .*Failed to find C compiler") as told:
+        assert contract._kernels() is None
+        assert contract._kernels() is None
+
+    assert len(told) == 1
+    contract._kernels.cache_clear()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
