@@ -1,4 +1,5 @@
-// What AFI does to features on a CPU, each in one pass over memory, which is what bounds it.
+// What is done to features between convolutions on a CPU, in as few passes over memory as it takes:
+// memory is what bounds it.
 //
 // Features lie with channels last: the channels of a pixel side by side, one stride from pixel to
 // pixel and one from image to image, so that a slice of channels is a feature too. Images are

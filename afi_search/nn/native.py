@@ -1,8 +1,8 @@
-"""AFI's functions of `native.cpp`, which the machine's C++ compiler makes once, in seconds.
+"""The functions of `native.cpp`, which the machine's C++ compiler makes once, in seconds.
 
-A CPU runs what AFI adds to a network at the speed of its memory, so each of them reads and writes
-every feature once. torch's own operations, which stand in where there is no compiler, pass over
-the features several times.
+A CPU runs what lies between convolutions at the speed of its memory, so these functions read and
+write every feature as seldom as they can. torch's own operations, which stand in where there is no
+compiler, pass over the features several times.
 
 The library is kept in the user's cache. `CXX` names the compiler, `c++` where it does not. The
 compiler must know OpenMP; the threads are torch's own.
@@ -273,7 +273,8 @@ class _Row:
     """What a function is called with, number by number, in the order in which it reads them."""
 
     def __init__(self, like: Tensor) -> None:
-        batch, _, height, width = like.shape
+        batch, _, height, width = self._shape = like.shape
+        self._sums = torch.promote_types(like.dtype, torch.float32)
         self._numbers = [batch, height * width, torch.get_num_threads()]
         self._held: list[Tensor] = []
 
@@ -283,15 +284,18 @@ class _Row:
 
     def add_address(self, of: Tensor | None) -> None:
         """Add where the numbers of each image, or nothing, begin."""
-        self._numbers.append(0 if of is None else self._in_line(of).data_ptr())
+        self._numbers.append(0 if of is None else self._in_line(self._checked(of)).data_ptr())
 
     def add_feature(self, x: Tensor | None, first: int = 0) -> None:
         """Add a feature from its channel `first` on, or nothing."""
         if x is None:
             self._numbers += (0, 0, 0)
             return
+        batch, _, height, width = shape = x.shape
+        if (batch, height, width) != (self._shape[0], *self._shape[2:]):
+            raise ValueError(f"features of {tuple(self._shape)} and {tuple(shape)} do not match")
         over_images, _, over_rows, over_columns = x.stride()
-        over_pixels = over_columns if x.shape[3] > 1 else over_rows
+        over_pixels = over_columns if width > 1 else over_rows
         self._numbers += (x.data_ptr() + first * x.element_size(), over_images, over_pixels)
 
     def add_terms(self, entries: Sequence[Entry]) -> None:
@@ -302,6 +306,7 @@ class _Row:
             if weight is None:
                 self._numbers += (0, 0)
             else:
+                weight = self._checked(weight)
                 if weight.stride(1) != 1:
                     weight = self._in_line(weight)
                 self._numbers += (weight.data_ptr(), weight.stride(0))
@@ -309,6 +314,13 @@ class _Row:
     def array(self) -> ctypes.Array[ctypes.c_int64]:
         """Return all of it; it holds as long as this object does."""
         return (ctypes.c_int64 * len(self._numbers))(*self._numbers)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.dtype != self._sums or not x.is_cpu:
+            raise TypeError(
+                f"{self._sums} numbers on the CPU are needed, not {x.dtype}, {x.device}"
+            )
+        return x
 
     def _in_line(self, x: Tensor) -> Tensor:
         line = x.contiguous()

@@ -47,7 +47,11 @@ class BatchNorm2d(nn.BatchNorm2d):
             and self.affine
             and self.momentum is not None
             and self.weight.dtype == at_least_float32(x.dtype)
-            and x.shape[0] * x.shape[2] * x.shape[3] > 1
+            and self.weight.is_cpu
+            and x.dim() == 4
+            and x.shape[1] == self.num_features
+            and x.numel() > self.num_features  # torch's own says what is wrong with less
+            and all(feature.shape == x.shape for feature in features)
             and native.takes(*features)
         )
 

@@ -146,8 +146,9 @@ def test_without_gradients_the_feature_does_not_hold_the_whole_buffer(way):
     assert feature.untyped_storage().nbytes() == 4 * feature.numel()
 
 
-def test_what_is_not_a_number_stays_so(way):
-    before, integrated, _ = (x.detach() for x in inputs(torch.float32, 16, torch.channels_last))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_not_a_number_stays_so(dtype, way):
+    before, integrated, _ = (x.detach() for x in inputs(dtype, 16, torch.channels_last))
     before[0, 0, 0, 0] = math.nan
 
     joined = activate_and_join(before, integrated, 6.0, read_later=True)

@@ -78,6 +78,16 @@ def test_only_what_lies_with_channels_last_is_taken():
     assert not native.takes(last.half())
 
 
+def test_what_does_not_match_is_refused():
+    x = torch.randn(2, 8, 4, 5).to(memory_format=torch.channels_last)
+    weight = torch.ones(2, 8)
+
+    with pytest.raises(ValueError, match=r"\(2, 8, 4, 5\) and \(2, 8, 3, 5\) do not match"):
+        native.weighted_sum([(x[:, :, 1:], weight)], x)
+    with pytest.raises(TypeError, match=r"float32 on the CPU is needed, not torch\.float64"):
+        native.weighted_sum([(x, weight.double())], x)
+
+
 def test_threads_and_images_divide_as_they_may():
     xs = [torch.randn(5, 9, 7, 3).to(memory_format=torch.channels_last) for _ in range(2)]
     weights = torch.rand(5, 2, 9)

@@ -135,6 +135,15 @@ def test_one_number_a_channel_is_refused_as_by_torchs_own(way):
         BatchNorm2d(4)(torch.randn(1, 4, 1, 1))
 
 
+def test_what_does_not_fit_is_refused_as_by_torchs_own(way):
+    x = torch.randn(2, 6, 4, 4).to(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="running_mean should contain 6 elements not 4"):
+        BatchNorm2d(4)(x)
+    with pytest.raises(ValueError, match="4D input"):
+        BatchNorm2d(6)(x[0])
+    torch.testing.assert_close(BatchNorm2d(6)(x, None, x[:1]), nn.BatchNorm2d(6)(x) + x[:1])
+
+
 def test_evaluation_uses_the_running_statistics(way):
     ours, exact = pair(7, torch.float32)
     x, skip = inputs(7, torch.float32, torch.channels_last)
