@@ -317,9 +317,7 @@ class _Row:
 
     def _checked(self, x: Tensor) -> Tensor:
         if x.dtype != self._sums or not x.is_cpu:
-            raise TypeError(
-                f"{self._sums} numbers on the CPU are needed, not {x.dtype}, {x.device}"
-            )
+            raise TypeError(f"{self._sums} on the CPU is needed, not {x.dtype} on {x.device}")
         return x
 
     def _in_line(self, x: Tensor) -> Tensor:
