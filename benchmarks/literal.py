@@ -58,9 +58,9 @@ def make(integrated: Tensor) -> tuple[Tensor, Tensor]:
     return integrated, integrated
 
 
-def keep(feature: Tensor) -> Tensor:
-    """Return the feature, which every reader pools for itself."""
-    return feature
+def keep(feature: Tensor, channels: int | None = None) -> Tensor:
+    """Return the feature, or its first channels, which every reader pools for itself."""
+    return feature[:, :channels]
 
 
 @contextmanager
