@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from afi_search.nn import native
+from afi_search.nn import build, native
 from afi_search.nn.norm import BatchNorm2d
+from afi_search.space import Architecture
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 LAYOUTS = [torch.channels_last, torch.contiguous_format]
@@ -154,6 +155,16 @@ def test_evaluation_uses_the_running_statistics(way):
     wanted = followed(exact.eval(), x.double(), skip.double(), math.inf)
     torch.testing.assert_close(y.double(), wanted, rtol=1e-4, atol=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
+
+
+def test_networks_run_with_other_norms_in_their_place():
+    model = build(Architecture.parse("resnet50(base-r4)"), num_classes=4, image_size=32).eval()
+    images = torch.randn(2, 3, 32, 32)
+
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+
+    assert not any(isinstance(part, BatchNorm2d) for part in synchronised.modules())
+    torch.testing.assert_close(synchronised(images), model(images))
 
 
 def test_the_same_numbers_for_any_number_of_threads():
