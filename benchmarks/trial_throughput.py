@@ -128,14 +128,16 @@ def contenders(
         return build(architecture, num_classes=data.num_classes, image_size=data.image_size)
 
     with tempfile.TemporaryDirectory() as folder:
-        best = settled(
-            recipe.model_copy(update={"precision": "auto"}),
+        faster = settled(
+            "auto",
             architecture.backbone,
             make,
-            data.image_size,
-            device,
-            folder,
+            batch_size=recipe.batch_size,
+            image_size=data.image_size,
+            device=device,
+            folder=folder,
         )
+    best = recipe.model_copy(update={"precision": faster})
     loop = partial(Loop, recipe=recipe, data=data, device=device)
     best_loop = partial(loop, workers=2, narrow=True)
     ours = partial(Trainer, data=data, seed=0, device=device)

@@ -29,8 +29,8 @@ class ImageNetRecipe(Strict):
         epochs: passes over the training images.
         batch_size: images a step over all devices, however many there are.
         lr_per_256: learning rate for a batch of 256; it grows with the batch.
-        momentum, nesterov, weight_decay, weight_decay_on_norm, label_smoothing, drop, precision:
-            as in `afi_search.space.Recipe`.
+        momentum, nesterov, weight_decay, weight_decay_on_norm, label_smoothing, drop: as in
+            `afi_search.space.Recipe`.
         schedule: `step`, `cosine`, or `triangular` (OneCycle).
         warmup_epochs: in which the rate rises from zero.
         drops_at_epochs: after which the step schedule drops.
@@ -41,6 +41,7 @@ class ImageNetRecipe(Strict):
         train_crop: side of the random resized crop.
         eval_resize: the shorter side before the centre crop.
         eval_crop: side of the centre crop.
+        precision: `fp32`, `bf16`, or `auto`: the one that the device is measured to be faster in.
         sync_batch_norm: batch norms over all GPUs together; CPU processes keep their own.
         images_per_device: the most images a device takes at once; a larger share of the batch is
             taken in several rounds, whose gradients add up.

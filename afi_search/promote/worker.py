@@ -25,7 +25,7 @@ from afi_search.promote.trainer import ImageTrainer
 from afi_search.space import Architecture
 from afi_search.space.checks import IMAGENET_SIZE
 from afi_search.space.schema import LoaderName, import_modules
-from afi_search.train import DivergedError, load, save, seed_everything
+from afi_search.train import DivergedError, load, save, seed_everything, settled
 
 _WARM_UP, _STEPS = 2, 3
 _LOADER_SECONDS = 5.0
@@ -128,8 +128,10 @@ def probe(task: Task, world: int) -> Probe:
     loader = make_loader(task, images, alone, device)
     loader_speed = measure_loader(loader)
     trainer = make_trainer(task, images, loader, alone, device)
-    model_speed = measure_steps(trainer, alone.size, recipe.train_crop, len(task.classes), device)
     on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    model_speed = measure_steps(trainer, alone.size, recipe.train_crop, len(task.classes), device)
     return Probe(
         model_speed,
         loader_speed,
@@ -161,12 +163,21 @@ def make_trainer(
     import_modules(task.imports)
     if device.type == "cpu":
         torch.set_num_threads(task.cores)
+    precision = settled(
+        task.recipe.precision,
+        task.architecture.backbone,
+        make=lambda: make_model(task),
+        batch_size=shares.size,
+        image_size=task.recipe.train_crop,
+        device=device,
+        folder=task.checkpoints,
+    )
     model = make_model(task)
     if task.pretrained is not None:
         warm_start(model, task.pretrained)
     return ImageTrainer(
         model,
-        task.recipe,
+        task.recipe.model_copy(update={"precision": precision}),
         loader,
         shares,
         images=len(images.train),

@@ -211,14 +211,17 @@ class TrialWorker(tune.Trainable):
 
     def _recipe(self, backbone: str) -> Recipe:
         """Return the recipe with the precision that this study's trials of a backbone have."""
-        return settled(
-            self._job.recipe,
+        recipe = self._job.recipe
+        precision = settled(
+            recipe.precision,
             backbone,
             make=lambda: self._build(Architecture.plain(backbone)),
+            batch_size=recipe.batch_size,
             image_size=self._data.image_size,
             device=self._device,
             folder=self._job.checkpoints,
         )
+        return recipe.model_copy(update={"precision": precision})
 
     def _progress(self, trainer: Trainer) -> dict[str, Any]:
         history = trainer.history

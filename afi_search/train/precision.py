@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from platformdirs import user_cache_path
 from torch import nn
 
-from afi_search.space.recipe import Recipe
 from afi_search.train.agreed import agreed
 from afi_search.train.capture import Step, captured
 
@@ -22,7 +21,10 @@ CPU_BF16 = ("avx512_bf16", "amx_bf16")
 
 ROUNDS = 3
 LARGEST_BATCH = 128
-"""Images of a measured step at most; a CPU would take too long for more."""
+LARGEST_ON_CPU = 2**18
+"""Images of a measured step at most, and pixels of all of them on a CPU, which would take long."""
+
+Precision = Literal["fp32", "bf16"]
 
 
 def autocast_dtype(
@@ -35,50 +37,56 @@ def autocast_dtype(
 
 
 def settled(
-    recipe: Recipe,
+    precision: Literal["auto", "fp32", "bf16"],
     name: str,
     make: Callable[[], nn.Module],
+    *,
+    batch_size: int,
     image_size: int,
     device: torch.device,
     folder: str,
-) -> Recipe:
-    """Return the recipe with `auto` replaced by the precision that the device is faster in.
+) -> Precision:
+    """Return the precision, and instead of `auto` the one that the device is faster in.
 
     It is measured once for a network of that name on a device like this one, and remembered in
-    the user's cache. What `folder`, which a study's workers share, has once been told holds there
-    for ever, so that trials of one study are trained alike, also elsewhere and after a restart.
+    the user's cache. What `folder`, which all workers share, has once been told holds there for
+    ever, so that trials of one study, and all epochs of a promotion, are trained alike, also
+    elsewhere and after a restart.
 
     Args:
-        recipe: whose batch size counts in the measurement.
+        precision: as a recipe has it.
         name: of the backbone.
         make: makes a network to measure.
-        image_size: of its images, pixels.
+        batch_size: images that the device takes at once.
+        image_size: their height and width, pixels.
         device: where it trains.
         folder: local or any fsspec URL.
     """
-    if recipe.precision != "auto":
-        return recipe
+    if precision != "auto":
+        return precision
     if not computes_bf16(device):
-        return recipe.model_copy(update={"precision": "fp32"})
-    batch = min(recipe.batch_size, LARGEST_BATCH)
+        return "fp32"
+    batch = min(batch_size, LARGEST_BATCH)
+    if device.type == "cpu":
+        batch = min(batch, max(2, LARGEST_ON_CPU // image_size**2))
 
     def measure() -> str:
         return faster(make(), torch.rand(batch, 3, image_size, image_size), device)
 
     def remembered() -> str:
         try:
-            return agreed(str(_cache(name, batch, device)), measure)
+            return agreed(str(_cache(f"{name} {image_size} {batch}", device)), measure)
         except OSError:  # There is no cache to write to.
             return measure()
 
-    return recipe.model_copy(update={"precision": agreed(f"{folder}/{name}.precision", remembered)})
+    return cast(Precision, agreed(f"{folder}/{name}.precision", remembered))
 
 
-def faster(model: nn.Module, images: torch.Tensor, device: torch.device) -> Literal["fp32", "bf16"]:
+def faster(model: nn.Module, images: torch.Tensor, device: torch.device) -> Precision:
     """Return in which precision forward and backward pass take less time, measured in turn."""
     model = model.to(device).to(memory_format=torch.channels_last)
     images = images.to(device).to(memory_format=torch.channels_last)
-    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
     steps = {precision: _step(model, images, precision) for precision in precisions}
     seconds: dict[str, list[float]] = {precision: [] for precision in precisions}
     for _ in range(1 + ROUNDS):
@@ -100,7 +108,7 @@ def cpu_computes_bf16(capabilities: Mapping[str, object]) -> bool:
     return any(capabilities.get(name, False) for name in CPU_BF16)
 
 
-def _step(model: nn.Module, images: torch.Tensor, precision: Literal["fp32", "bf16"]) -> Step:
+def _step(model: nn.Module, images: torch.Tensor, precision: Precision) -> Step:
     dtype = autocast_dtype(precision, images.device)
 
     def step(images: torch.Tensor) -> None:
@@ -120,11 +128,11 @@ def _time(step: Step, images: torch.Tensor) -> float:
     return perf_counter() - started
 
 
-def _cache(name: str, batch: int, device: torch.device) -> Path:
-    """Return the file that remembers what was measured on devices like this one."""
+def _cache(step: str, device: torch.device) -> Path:
+    """Return the file that remembers how such a step was measured on devices like this one."""
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:
         where = f"{torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
-    text = f"{name} {batch} {where} torch {torch.__version__}"
+    text = f"{step} {where} torch {torch.__version__}"
     return user_cache_path("afi_search") / "precision" / re.sub(r"[^\w.+-]+", "-", text)

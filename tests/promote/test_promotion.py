@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,11 +30,12 @@ from afi_search.promote.promotion import (
     winners,
 )
 from afi_search.promote.recipe import ImageNetRecipe
+from afi_search.promote.trainer import ImageTrainer
 from afi_search.promote.worker import Task, make_model, make_trainer, probe
 from afi_search.search import Ledger
 from afi_search.space import Architecture
 from afi_search.space.schema import Promote
-from afi_search.train import load
+from afi_search.train import load, precision
 from tests.promote.test_confirm import confirmation, play, searched_study
 
 TINY = """
@@ -120,7 +122,7 @@ def task_for(pictures: Path, **changes: Any) -> Task:
         (),
         images.classes,
         len(images.train),
-        "",
+        str(pictures.parent / "checkpoints"),
         None,
         cores=1,
         processes=0,
@@ -146,14 +148,34 @@ def test_the_number_of_workers_is_no_part_of_what_a_checkpoint_must_agree_on(
     assert replace(task, train_images=5).identity != task.identity
 
 
+def trainer_for(task: Task) -> ImageTrainer:
+    images, shares = list_images(task.folder), share_out(8, 8, 0, 1)
+    loader = TorchvisionLoader(images, task.recipe, shares, 0)
+    return make_trainer(task, images, loader, shares, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("faster", ["fp32", "bf16"])
+def test_a_promotion_is_trained_in_the_precision_that_was_first_measured_for_it(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: str
+) -> None:
+    measured = [faster]
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "user_cache_path", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(precision, "faster", lambda *given: measured.pop(0))
+    task = task_for(pictures)
+    probe(task, world=2)
+    shutil.rmtree(tmp_path / "cache")  # as on another machine
+
+    assert trainer_for(task).recipe.precision == faster
+    assert load(task.checkpoints) is None
+
+
 def test_pretrained_weights_are_where_the_training_starts(pictures: Path, tmp_path: Path) -> None:
     torch.manual_seed(7)
     plain = torchvision.models.shufflenet_v2_x1_0(weights=None)
     torch.save(plain.state_dict(), tmp_path / "weights.pth")
     task = task_for(pictures, pretrained=str(tmp_path / "weights.pth"))
-    images, shares = list_images(pictures), share_out(8, 8, 0, 1)
-    loader = TorchvisionLoader(images, task.recipe, shares, 0)
-    trainer = make_trainer(task, images, loader, shares, torch.device("cpu"))
+    trainer = trainer_for(task)
 
     theirs = [tensor for name, tensor in plain.state_dict().items() if name == "conv1.0.weight"]
     assert any(

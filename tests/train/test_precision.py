@@ -9,10 +9,9 @@ from torch import nn
 
 from afi_search.train import autocast_dtype, precision, settled
 from afi_search.train.precision import cpu_computes_bf16
-from tests.train.networks import RECIPE, network
+from tests.train.networks import network
 
 CPU = torch.device("cpu")
-AUTO = RECIPE.model_copy(update={"precision": "auto"})
 
 
 @pytest.mark.parametrize(
@@ -51,10 +50,10 @@ def measured(monkeypatch, tmp_path) -> list[str]:
     return answers
 
 
-def settle(folder, recipe=AUTO, name="resnet20") -> str:
-    found = settled(recipe, name, network, 32, CPU, str(folder))
-    assert found == recipe.model_copy(update={"precision": found.precision})
-    return found.precision
+def settle(folder, named="auto", name="resnet20") -> str:
+    return settled(
+        named, name, network, batch_size=4, image_size=32, device=CPU, folder=str(folder)
+    )
 
 
 def test_a_device_is_measured_once_a_backbone(measured, tmp_path):
@@ -78,7 +77,8 @@ def test_without_a_cache_to_write_to_it_is_measured_again(measured, tmp_path):
 
 
 def test_what_the_recipe_names_is_not_measured(measured, tmp_path):
-    assert settle(tmp_path, RECIPE.model_copy(update={"precision": "fp32"})) == "fp32"
+    assert settle(tmp_path, "fp32") == "fp32"
+    assert settle(tmp_path, "bf16") == "bf16"
     assert len(measured) == 2
 
 
@@ -100,3 +100,17 @@ def test_the_faster_one_is_taken():
         model = Slow(48, 4)
         model.slow_in_bf16 = slow_in_bf16
         assert precision.faster(model, torch.rand(2, 3, 4, 4), CPU) == expected
+
+
+@pytest.mark.parametrize(("image_size", "batch", "images"), [(32, 512, 128), (224, 64, 5)])
+def test_a_cpu_measures_few_pixels(measured, tmp_path, monkeypatch, image_size, batch, images):
+    shapes = []
+
+    def faster(model, pixels, device):
+        shapes.append(tuple(pixels.shape))
+        return "fp32"
+
+    monkeypatch.setattr(precision, "faster", faster)
+    options = {"batch_size": batch, "image_size": image_size, "device": CPU}
+    settled("auto", "resnet20", network, folder=str(tmp_path), **options)
+    assert shapes == [(images, 3, image_size, image_size)]
