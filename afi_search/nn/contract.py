@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from afi_search.nn import native
+from afi_search.nn.sums import at_least_float32
 
 WIDE = 32
 """From that many channels on, the channels of a pixel are a run that is fast to compute on."""
@@ -125,11 +126,6 @@ def readable(x: Tensor) -> Tensor:
     if x.shape[1] >= WIDE:
         return x
     return x.contiguous(memory_format=memory_format(x))
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype to add up in."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def memory_format(x: Tensor) -> torch.memory_format:

@@ -24,7 +24,6 @@ from torch.autograd.function import once_differentiable
 from afi_search.nn import native
 from afi_search.nn.contract import (
     WIDE,
-    at_least_float32,
     channel_dots,
     memory_format,
     readable,
@@ -33,6 +32,7 @@ from afi_search.nn.contract import (
 from afi_search.nn.integrate import Reading, literal_sum
 from afi_search.nn.rectify import rectify_
 from afi_search.nn.source import Lent, Owed, Source, gathered, global_average, pool
+from afi_search.nn.sums import at_least_float32
 
 
 class Joined(NamedTuple):

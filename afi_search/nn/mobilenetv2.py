@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from afi_search.nn.block import Block
 from afi_search.nn.initialise import initialise
-from afi_search.nn.norm import BatchNorm2d
+from afi_search.nn.norm import BatchNorm2d, FusedSequential, normalised
 from afi_search.nn.stage import Stage
 from afi_search.nn.stem import IMAGE_SIZES, has_cifar_stem
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
@@ -98,8 +98,8 @@ class InvertedResidual(Block):
         return y
 
     def last(self, y: Tensor, x: Tensor) -> Tensor:
-        y = self.project(y)
-        return y + self.shortcut(x) if self.residual else y
+        convolution, norm = self.project
+        return normalised(norm, convolution(y), skip=self.shortcut(x) if self.residual else None)
 
 
 def conv_norm(
@@ -110,7 +110,7 @@ def conv_norm(
     *,
     stride: int = 1,
     groups: int = 1,
-) -> nn.Sequential:
+) -> FusedSequential:
     """Convolution, batch norm and, where one is given, activation."""
     padding = kernel_size // 2
     layers: list[nn.Module] = [
@@ -119,7 +119,7 @@ def conv_norm(
     ]
     if activation is not None:
         layers.append(activation(inplace=True))
-    return nn.Sequential(*layers)
+    return FusedSequential(*layers)
 
 
 class MobileNetV2(nn.Module):

@@ -26,6 +26,8 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
+from afi_search.nn.sums import at_least_float32
+
 SOURCE = Path(__file__).with_name("native.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared")
 # What torch found the CPU able to, in a compiler's words.
@@ -60,7 +62,7 @@ def weighted_sum(
     row.add_feature(plus)
     row.add_feature(out)
     row.add_terms(entries)
-    _function("weighted_sum", out)(row.array())
+    _function("weighted_sum", out.dtype)(row.array())
 
 
 def channel_dots(gradient: Tensor, features: Sequence[Tensor], out: Tensor) -> None:
@@ -70,7 +72,7 @@ def channel_dots(gradient: Tensor, features: Sequence[Tensor], out: Tensor) -> N
     row.add_feature(gradient)
     row.add_address(out)
     row.add_terms([(feature, None) for feature in features])
-    _function("channel_dots", gradient)(row.array())
+    _function("channel_dots", gradient.dtype)(row.array())
 
 
 def join(
@@ -101,7 +103,7 @@ def join(
     row.add(joined.shape[1] - channels)
     row.add_feature(joined, channels)
     row.add_terms(entries)
-    _function("join", before)(row.array(), ceiling)
+    _function("join", before.dtype)(row.array(), ceiling)
     if apart is not None:
         torch.autograd.graph.increment_version(apart)
 
@@ -146,7 +148,7 @@ def part(
     row.add_terms(later)
     row.add_terms(carried)
     row.add_terms([(feature, None) for feature in features])
-    _function("part", feature)(row.array(), ceiling)
+    _function("part", feature.dtype)(row.array(), ceiling)
 
 
 def normalise(
@@ -176,7 +178,7 @@ def normalise(
     row.add_feature(out)
     for of_channels in (norm.weight, norm.bias, norm.running_mean, norm.running_var, mean, inverse):
         row.add_address(of_channels)
-    _function("normalise", x)(row.array(), norm.momentum, norm.eps, ceiling or 0.0)
+    _function("normalise", x.dtype)(row.array(), norm.momentum, norm.eps, ceiling or 0.0)
 
 
 def denormalise(
@@ -209,7 +211,7 @@ def denormalise(
         row.add_feature(feature)
     for of_channels in (weight, bias, mean, inverse, d_weight, d_bias):
         row.add_address(of_channels)
-    _function("denormalise", x)(row.array(), ceiling or 0.0)
+    _function("denormalise", x.dtype)(row.array(), ceiling or 0.0)
 
 
 @cache
@@ -256,7 +258,7 @@ def _compiled(command: Sequence[str]) -> Path:
 
 
 @cache
-def _bound(name: str, dtype: torch.dtype) -> Callable[..., None]:
+def _function(name: str, dtype: torch.dtype) -> Callable[..., None]:
     found = library()
     assert found is not None
     function = getattr(found, f"{name}_{NAMES[dtype]}")
@@ -265,16 +267,12 @@ def _bound(name: str, dtype: torch.dtype) -> Callable[..., None]:
     return cast(Callable[..., None], function)
 
 
-def _function(name: str, of: Tensor) -> Callable[..., None]:
-    return _bound(name, of.dtype)
-
-
 class _Row:
     """What a function is called with, number by number, in the order in which it reads them."""
 
     def __init__(self, like: Tensor) -> None:
         batch, _, height, width = self._shape = like.shape
-        self._sums = torch.promote_types(like.dtype, torch.float32)
+        self._sums = at_least_float32(like.dtype)
         self._numbers = [batch, height * width, torch.get_num_threads()]
         self._held: list[Tensor] = []
 
@@ -283,7 +281,7 @@ class _Row:
         self._numbers.append(number)
 
     def add_address(self, of: Tensor | None) -> None:
-        """Add where the numbers of each image, or nothing, begin."""
+        """Add where numbers lie, in order and without gaps, or nothing."""
         self._numbers.append(0 if of is None else self._in_line(self._checked(of)).data_ptr())
 
     def add_feature(self, x: Tensor | None, first: int = 0) -> None:

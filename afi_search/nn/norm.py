@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,8 +12,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from afi_search.nn import native
-from afi_search.nn.contract import at_least_float32
 from afi_search.nn.rectify import rectify_
+from afi_search.nn.sums import at_least_float32
+
+CEILINGS = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
+"""Where an activation ends."""
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -64,6 +70,28 @@ def normalised(
         y: Tensor = norm(x, ceiling, skip)
         return y
     return followed(norm(x), ceiling, skip)
+
+
+class FusedSequential(nn.Sequential):
+    """nn.Sequential, whose batch norms are one pass together with the activations after them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the layers one after the other."""
+        return in_order(list(self), x)
+
+
+def in_order(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Run layers one after the other, a batch norm together with the activation after it."""
+    waiting = deque(layers)
+    while waiting:
+        layer = waiting.popleft()
+        ceiling = CEILINGS.get(type(waiting[0])) if waiting else None
+        if isinstance(layer, BatchNorm2d) and ceiling is not None:
+            x = layer(x, ceiling)
+            waiting.popleft()
+        else:
+            x = layer(x)
+    return x
 
 
 def followed(y: Tensor, ceiling: float | None, skip: Tensor | None) -> Tensor:

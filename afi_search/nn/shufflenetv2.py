@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from afi_search.nn.block import Block
 from afi_search.nn.initialise import initialise
-from afi_search.nn.norm import BatchNorm2d
+from afi_search.nn.norm import BatchNorm2d, FusedSequential, in_order
 from afi_search.nn.stage import Stage
 from afi_search.nn.stem import IMAGE_SIZES, stem
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
@@ -53,25 +53,23 @@ class ShuffleBlock(Block):
         )
 
     def first(self, x: Tensor) -> Tensor:
-        return self._run(range(2), x.chunk(2, dim=1)[1] if self.halves else x)
+        return self._run(slice(2), x.chunk(2, dim=1)[1] if self.halves else x)
 
     def second(self, feature: Tensor) -> Tensor:
-        return self._run(range(3, 5), feature)
+        return self._run(slice(3, 5), feature)
 
     def last(self, y: Tensor, x: Tensor) -> Tensor:
         passing = self.branch1(x.chunk(2, dim=1)[0] if self.halves else x)
-        both = torch.cat((passing, self._run(range(5, 8), y)), dim=1)
+        both = torch.cat((passing, self._run(slice(5, 8), y)), dim=1)
         return F.channel_shuffle(both, 2)
 
-    def _run(self, layers: range, x: Tensor) -> Tensor:
-        for layer in layers:
-            x = self.branch2[layer](x)
-        return x
+    def _run(self, part: slice, x: Tensor) -> Tensor:
+        return in_order(list(self.branch2)[part], x)
 
 
-def shrinking_branch(inputs: int, outputs: int) -> nn.Sequential:
+def shrinking_branch(inputs: int, outputs: int) -> FusedSequential:
     """The first branch of a block of stride 2: 3x3 depthwise and 1x1 convolutions."""
-    return nn.Sequential(
+    return FusedSequential(
         nn.Conv2d(inputs, inputs, 3, stride=2, padding=1, groups=inputs, bias=False),
         BatchNorm2d(inputs),
         nn.Conv2d(inputs, outputs, 1, bias=False),
@@ -86,7 +84,7 @@ class ShuffleNetV2(nn.Module):
     def __init__(self, architecture: Architecture, num_classes: int, image_size: int) -> None:
         super().__init__()
         conv, self.maxpool = stem(STEM, 3, image_size)
-        self.conv1 = nn.Sequential(conv, BatchNorm2d(STEM), nn.ReLU(inplace=True))
+        self.conv1 = FusedSequential(conv, BatchNorm2d(STEM), nn.ReLU(inplace=True))
         inputs = STEM
         stages = []
         for shape, choice in zip(
@@ -98,7 +96,7 @@ class ShuffleNetV2(nn.Module):
             stages.append(Stage(shape, choice, transition, following))
             inputs = outputs
         self.stage2, self.stage3, self.stage4 = stages
-        self.conv5 = nn.Sequential(
+        self.conv5 = FusedSequential(
             nn.Conv2d(inputs, HEAD, 1, bias=False), BatchNorm2d(HEAD), nn.ReLU(inplace=True)
         )
         self.fc = nn.Linear(HEAD, num_classes)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afi_search.nn.contract import at_least_float32, memory_format, readable, weighted_sum
+from afi_search.nn.contract import memory_format, readable, weighted_sum
+from afi_search.nn.sums import at_least_float32
 
 
 class Lent(NamedTuple):

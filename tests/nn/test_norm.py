@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from afi_search.nn import build, native
-from afi_search.nn.norm import BatchNorm2d
+from afi_search.nn.norm import BatchNorm2d, FusedSequential
 from afi_search.space import Architecture
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -184,3 +184,24 @@ def test_the_same_numbers_for_any_number_of_threads():
         torch.set_num_threads(threads)
     for result in results[1:]:
         assert all(torch.equal(*two) for two in zip(result, results[0], strict=True))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.SiLU])
+def test_a_fused_sequence_computes_what_the_plain_one_does(activation, way):
+    def layers(norm: type[nn.Module]) -> list[nn.Module]:
+        convolution = nn.Conv2d(3, 8, 1, bias=False)
+        return [norm(3), convolution, norm(8), activation(inplace=True), norm(8), norm(8)]
+
+    ours = FusedSequential(*layers(BatchNorm2d)).double()
+    exact = nn.Sequential(*layers(nn.BatchNorm2d)).double()
+    exact.load_state_dict(ours.state_dict())
+    x, _ = inputs(3, torch.float64, torch.channels_last)
+    for train in (True, False):
+        found, expected = (
+            torch.autograd.grad(net.train(train)(x).square().sum(), [x, *net.parameters()])
+            for net in (ours, exact)
+        )
+        for own, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-8, atol=1e-8)
+    for name, kept in exact.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], kept)
