@@ -8,10 +8,13 @@
 Architectures are drawn from the space, the plain backbone and the two uniform ones first. Each is
 trained from the same seeds by the space file's own recipe (`long`, 300 epochs), by the preset
 `short`, and by the long recipe in as few epochs as the preset has (`long, shortened`): whether the
-preset's changes earn their place. Its accuracy is that after the last epoch on the images held out.
-The agreement is Kendall's tau-b over the architectures, with a 95 % interval from a bootstrap over
-them. `--short` and `--long` change the number of epochs, `--batch` the preset's batch, its learning
-rate in proportion. What is trained is written at once; the same command goes on from there.
+preset's changes earn their place. `--ablate` adds the preset with one change taken back, for each
+of its changes. An accuracy is that after the last epoch on the images held out. The agreement is
+Kendall's tau-b over the architectures, with a 95 % interval from a bootstrap over them. With two
+`--seeds` or more the long recipe is compared with itself as well: chance allows no recipe to agree
+with it much better than its own first two seeds agree. `--short` and `--long` change the number of
+epochs, `--batch` the preset's batch, its learning rate in proportion. What is trained is written at
+once; the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -34,9 +37,19 @@ from afi_search.nn import build
 from afi_search.search.device import describe_device
 from afi_search.space import Architecture, Recipe, Space, StageChoice
 from afi_search.train import Trainer, evaluate, seed_everything
+from benchmarks.rounds import clock
 
 RESULTS = Path(__file__).parent / "results"
 LONG, SHORT, SHORTENED = "long", "short", "long, shortened"
+ITSELF = "long, its second seed"
+CHANGES = {
+    "its batch": ("batch_size",),
+    "label smoothing": ("label_smoothing",),
+    "norms without decay": ("weight_decay_on_norm",),
+    "its schedule": ("schedule", "warmup", "drops_at", "drop"),
+}
+"""What the preset changes in the long recipe, one by one: names for the keys."""
+
 RESAMPLES = 5000
 WATCHED = 100
 """Images that the trainer looks at after each epoch; only the last accuracy counts here."""
@@ -79,7 +92,12 @@ def pick(space: Space, count: int, seed: int = 0) -> list[Architecture]:
 
 
 def recipes(
-    path: Path, short: Sequence[int], long: int | None, batch: int | None, precision: str
+    path: Path,
+    short: Sequence[int],
+    long: int | None,
+    batch: int | None,
+    precision: str,
+    ablate: bool = False,
 ) -> list[tuple[str, Recipe]]:
     """Return the recipes with their names, as the space file and the options have them."""
     slow, quick = (
@@ -87,21 +105,20 @@ def recipes(
         for preset in (None, "short")
     )
     if batch is not None:
-        rate = quick.lr * batch / quick.batch_size
-        quick = quick.model_copy(update={"batch_size": batch, "lr": rate})
+        quick = _in_batches(quick, batch)
     named = [(LONG, slow.model_copy(update={"epochs": long or slow.epochs}))]
+    quicker = [(SHORT, quick), (SHORTENED, slow)]
+    if ablate:
+        quicker += [(f"{SHORT} without {name}", _without(name, quick, slow)) for name in CHANGES]
     for epochs in short or [quick.epochs]:
-        named += [
-            (name, recipe.model_copy(update={"epochs": epochs}))
-            for name, recipe in ((SHORT, quick), (SHORTENED, slow))
-        ]
+        named += [(name, recipe.model_copy(update={"epochs": epochs})) for name, recipe in quicker]
     return named
 
 
 def train(
     architecture: Architecture, recipe: Recipe, data: Split, seed: int, device: torch.device
 ) -> tuple[float, float]:
-    """Return the accuracy after the last epoch on all held-out images, and the seconds."""
+    """Return the accuracy after the last epoch on all held-out images, and the epochs' seconds."""
     seed_everything(seed)
     model = build(architecture, num_classes=data.num_classes, image_size=data.image_size)
     watched = data.validation.select(torch.arange(min(WATCHED, len(data.validation))))
@@ -115,8 +132,11 @@ def train(
         data.mirror_safe,
     )
     trainer = Trainer(model, recipe, few, seed=seed, device=device)
+    now = clock(device)
+    started = now()
     while not trainer.done:
         trainer.run_epoch()
+    seconds = now() - started
     result = evaluate(
         trainer.model,
         data.validation,
@@ -125,7 +145,7 @@ def train(
         device=device,
         precision=recipe.precision,
     )
-    return result.accuracy, sum(epoch.seconds for epoch in trainer.history)
+    return result.accuracy, seconds
 
 
 def main(
@@ -136,6 +156,7 @@ def main(
     short: Annotated[list[int] | None, typer.Option(help="Epochs; can be given again.")] = None,
     long: Annotated[int | None, typer.Option(help="Epochs of the long recipe.")] = None,
     batch: Annotated[int | None, typer.Option(help="The short recipe's batch.")] = None,
+    ablate: Annotated[bool, typer.Option(help="Take the preset's changes back by one.")] = False,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or auto.")] = "auto",
     train_subset: Annotated[int | None, typer.Option(help="Training images.")] = None,
     validation: Annotated[int | None, typer.Option(help="Images held out.")] = None,
@@ -155,7 +176,7 @@ def main(
         validation=validation,
         train_subset=train_subset,
     )
-    ways = recipes(space_file, short or [], long, batch, precision)
+    ways = recipes(space_file, short or [], long, batch, precision, ablate)
     images = {"train_images": len(data.train), "validation_images": len(data.validation)}
     path = results / "recipe_rank.csv"
     for architecture in pick(space, architectures):
@@ -180,6 +201,17 @@ def main(
     same = images | {"precision": precision}
     console.print(_table(_trained(path, pick(space, architectures), same)))
     console.print(f"Written: {path}")
+
+
+def _in_batches(recipe: Recipe, batch: int) -> Recipe:
+    rate = recipe.lr * batch / recipe.batch_size
+    return recipe.model_copy(update={"batch_size": batch, "lr": rate})
+
+
+def _without(change: str, quick: Recipe, slow: Recipe) -> Recipe:
+    if CHANGES[change] == ("batch_size",):
+        return _in_batches(quick, slow.batch_size)
+    return quick.model_copy(update={key: getattr(slow, key) for key in CHANGES[change]})
 
 
 def _tau(short: np.ndarray, long: np.ndarray) -> float:
@@ -211,16 +243,24 @@ def _table(rows: pd.DataFrame) -> Table:
     for heading in ("recipe", "epochs", "batch", "accuracy", "s each", "tau with long", "95 %"):
         table.add_column(heading)
     for key, accuracies in means.items():
-        both = pd.concat({"own": accuracies, "long": means[long]}, axis=1).dropna()
-        found = agreement(both["own"].tolist(), both["long"].tolist())
-        table.add_row(
+        described = (
             *map(str, key),
             f"{accuracies.min():.3f} to {accuracies.max():.3f}",
             f"{by_recipe.get_group(key)['seconds'].median():.0f}",
-            "" if key == long else f"{found.tau:.2f}, {len(both)} architectures",
-            "" if key == long else f"{found.low:.2f} to {found.high:.2f}",
         )
+        compared = ("", "") if key == long else _compared(accuracies, means[long])
+        table.add_row(*described, *compared)
+    seeds = by_recipe.get_group(long).pivot_table("accuracy", "architecture", "seed")
+    if seeds.shape[1] > 1:
+        table.add_row(ITSELF, "", "", "", "", *_compared(seeds[1], seeds[0]))
     return table
+
+
+def _compared(own: pd.Series, long: pd.Series) -> tuple[str, str]:
+    """Say how one recipe's accuracies by architecture agree with the long one's."""
+    both = pd.concat({"own": own, "long": long}, axis=1).dropna()
+    found = agreement(both["own"].tolist(), both["long"].tolist())
+    return f"{found.tau:.2f}, {len(both)} architectures", f"{found.low:.2f} to {found.high:.2f}"
 
 
 if __name__ == "__main__":

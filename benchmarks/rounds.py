@@ -26,6 +26,14 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def clock(device: torch.device) -> Callable[[], float]:
+    """Return what to time work on the device with.
+
+    On one CPU thread it is CPU time, which other work on the machine disturbs less.
+    """
+    return time.process_time if _one_thread(device) else time.perf_counter
+
+
 def in_turn(
     contenders: Mapping[str, Callable[[], object]],
     rounds: int,
@@ -34,19 +42,18 @@ def in_turn(
 ) -> dict[str, list[float]]:
     """Return each contender's seconds in every round, one call after the other.
 
-    On one CPU thread it is CPU time, which other work on the machine disturbs less; otherwise it
-    is time, with the device waited for.
+    The device is waited for.
     """
-    clock = time.process_time if _one_thread(device) else time.perf_counter
+    now = clock(device)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(warm_up + rounds):
         for name, run in contenders.items():
-            started = clock()
+            started = now()
             run()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn >= warm_up:
-                seconds[name].append(clock() - started)
+                seconds[name].append(now() - started)
     return seconds
 
 
