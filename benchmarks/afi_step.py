@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from afi_search.nn import build
 from afi_search.space import Architecture
+from afi_search.train import keep_freed_memory
 from afi_search.train.capture import captured
 from benchmarks.literal import Literal
 from benchmarks.rounds import against, best_device, facts, in_turn, publish, write
@@ -77,6 +78,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Steps of each network.", min=2)] = 10,
 ) -> None:
     """Time every network and write results/afi_step.csv."""
+    keep_freed_memory()
     device = best_device()
     rows: list[dict[str, object]] = []
     for number in threads or [torch.get_num_threads()]:

@@ -23,7 +23,7 @@ from afi_search.cost import measure
 from afi_search.data import ImageSet, Split
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
-from afi_search.train import Trainer, seed_everything
+from afi_search.train import Trainer, keep_freed_memory, seed_everything
 from benchmarks.rounds import against, best_device, facts, in_turn, publish
 
 NETWORKS = [
@@ -69,6 +69,7 @@ def main(
     """Time every network and write results/epoch.csv."""
     if threads:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     device = best_device()
     moved = bandwidth(device)
     data = Split(made_up(images), made_up(100), CLASSES, SIZE, (0.5,) * 3, (0.25,) * 3)

@@ -36,7 +36,7 @@ from afi_search.data import Split, load, split
 from afi_search.nn import build
 from afi_search.search.device import describe_device
 from afi_search.space import Architecture, Recipe, Space, StageChoice
-from afi_search.train import Trainer, evaluate, seed_everything
+from afi_search.train import Trainer, evaluate, keep_freed_memory, seed_everything
 from benchmarks.rounds import clock
 
 RESULTS = Path(__file__).parent / "results"
@@ -166,6 +166,7 @@ def main(
     """Train every architecture by every recipe and print the agreement."""
     if threads:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     space = Space.load(space_file)
     if backbone:

@@ -25,6 +25,7 @@ import torch
 import typer
 
 from afi_search.nn.block import Block
+from afi_search.train import keep_freed_memory
 from benchmarks.afi_step import stepper
 from benchmarks.rounds import best_device, facts, in_turn, publish
 
@@ -79,6 +80,7 @@ def main(
     """Compile cold and warm, time both ways, and write results/regional.csv."""
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
+    keep_freed_memory()
     if one:
         print(json.dumps(measure(depth, precision, rounds)))
         return

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -44,17 +48,32 @@ def in_turn(
 
     The device is waited for.
     """
-    now = clock(device)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(warm_up + rounds):
-        for name, run in contenders.items():
-            started = now()
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn >= warm_up:
-                seconds[name].append(now() - started)
-    return seconds
+    runs = {name: partial(_seconds, run, device) for name, run in contenders.items()}
+    return _in_turn(runs, rounds, warm_up)
+
+
+def in_turn_apart(
+    makers: Mapping[str, Callable[[], Callable[[], object]]],
+    rounds: int,
+    device: torch.device,
+    warm_up: int = 2,
+) -> dict[str, list[float]]:
+    """Return the same, where every contender has a process of its own, in which it is made.
+
+    So none of them gains or loses by what another does to its process.
+
+    Args:
+        makers: make the contenders; they travel to the processes.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    threads = torch.get_num_threads()
+    with ExitStack() as processes:
+        runs: dict[str, Callable[[], float]] = {}
+        for name, maker in makers.items():
+            process = ProcessPoolExecutor(1, spawn, _Apart.begin, (maker, threads, device))
+            processes.enter_context(process)
+            runs[name] = partial(_result, process)
+        return _in_turn(runs, rounds, warm_up)
 
 
 def against(seconds: list[float], base: list[float]) -> dict[str, float]:
@@ -102,6 +121,46 @@ def publish(name: str, rows: list[dict[str, object]], columns: list[str]) -> Non
     console.print(screen)
     console.print(f"{rows[0]['device']}, torch {rows[0]['torch']}, load {rows[0]['load']}")
     console.print(f"Written: {RESULTS / f'{name}.csv'}", soft_wrap=True)
+
+
+class _Apart:
+    """The contender of a process that has one."""
+
+    run: Callable[[], object]
+    device: torch.device
+
+    @classmethod
+    def begin(
+        cls, maker: Callable[[], Callable[[], object]], threads: int, device: torch.device
+    ) -> None:
+        """Make it."""
+        torch.set_num_threads(threads)
+        cls.run, cls.device = staticmethod(maker()), device
+
+    @classmethod
+    def seconds(cls) -> float:
+        """Run it once."""
+        return _seconds(cls.run, cls.device)
+
+
+def _result(process: ProcessPoolExecutor) -> float:
+    return process.submit(_Apart.seconds).result()
+
+
+def _in_turn(
+    runs: Mapping[str, Callable[[], float]], rounds: int, warm_up: int
+) -> dict[str, list[float]]:
+    turns = [{name: run() for name, run in runs.items()} for _ in range(warm_up + rounds)]
+    return {name: [turn[name] for turn in turns[warm_up:]] for name in runs}
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    now = clock(device)
+    started = now()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return now() - started
 
 
 def _one_thread(device: torch.device) -> bool:

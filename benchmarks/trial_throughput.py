@@ -9,8 +9,9 @@ train the same architecture by the same recipe on the same images, an epoch of e
 validation after it included in a trial's seconds. `loop` and `ours` compute in fp32; `loop at its
 best` is in channels last and autocast to bf16 with two loader processes, `ours at its best` in the
 precision that was measured to be faster. The loop's batch norms are torch's; its AFI is ours, or,
-where it says `literal AFI`, as the equations read. On one CPU thread the clock is CPU time, which
-leaves out the loader's processes, in the loop's favour.
+where it says `literal AFI`, as the equations read. Each has a process of its own; ours keeps freed
+memory, as a trial's worker does. On one CPU thread the clock is CPU time, which leaves out the
+loader's processes, in the loop's favour.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from torchvision import transforms
 from afi_search.data import ImageSet, Split, load, split
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
-from afi_search.train import Trainer, seed_everything, settled
+from afi_search.train import Trainer, keep_freed_memory, seed_everything, settled
 from benchmarks.literal import Literal, with_torchs_norms
-from benchmarks.rounds import against, best_device, facts, in_turn, publish
+from benchmarks.rounds import against, best_device, facts, in_turn_apart, publish
 
 LOOP, LITERAL = "loop", "loop, literal AFI"
 BEST_LOOP, BEST_LITERAL = "loop at its best", "loop at its best, literal AFI"
@@ -118,36 +119,61 @@ class Loop:
         return logits.float()
 
 
-def contenders(
-    architecture: Architecture, recipe: Recipe, data: Split, device: torch.device
-) -> dict[str, Callable[[], object]]:
-    """Return for each contender a function that trains its next epoch."""
+def make_network(network: str, data: Split) -> nn.Module:
+    """Return the architecture's network, the same for every contender."""
+    seed_everything(0)
+    parsed = Architecture.parse(network)
+    return build(parsed, num_classes=data.num_classes, image_size=data.image_size)
 
-    def make() -> nn.Module:
-        seed_everything(0)
-        return build(architecture, num_classes=data.num_classes, image_size=data.image_size)
 
+def make_loop(
+    network: str,
+    recipe: Recipe,
+    data: Split,
+    device: torch.device,
+    *,
+    literal: bool = False,
+    at_its_best: bool = False,
+) -> Callable[[], object]:
+    """Return what trains the loop's next epoch."""
+    model = with_torchs_norms(make_network(network, data))
+    if literal:
+        model = Literal(model)
+    workers = 2 if at_its_best else 0
+    return Loop(model, recipe, data, device, workers=workers, narrow=at_its_best).run_epoch
+
+
+def make_ours(
+    network: str, recipe: Recipe, data: Split, device: torch.device
+) -> Callable[[], object]:
+    """Return what trains our next epoch, in a process that keeps memory as a worker's does."""
+    keep_freed_memory()
+    return Trainer(make_network(network, data), recipe, data, seed=0, device=device).run_epoch
+
+
+def makers(
+    network: str, recipe: Recipe, data: Split, device: torch.device
+) -> dict[str, Callable[[], Callable[[], object]]]:
+    """Return for each contender what makes it."""
     with tempfile.TemporaryDirectory() as folder:
         faster = settled(
             "auto",
-            architecture.backbone,
-            make,
+            network,
+            make=lambda: make_network(network, data),
             batch_size=recipe.batch_size,
             image_size=data.image_size,
             device=device,
             folder=folder,
         )
     best = recipe.model_copy(update={"precision": faster})
-    loop = partial(Loop, recipe=recipe, data=data, device=device)
-    best_loop = partial(loop, workers=2, narrow=True)
-    ours = partial(Trainer, data=data, seed=0, device=device)
+    loop = partial(make_loop, network, recipe, data, device)
     return {
-        LOOP: loop(with_torchs_norms(make())).run_epoch,
-        LITERAL: loop(Literal(with_torchs_norms(make()))).run_epoch,
-        OURS: ours(make(), recipe).run_epoch,
-        BEST_LOOP: best_loop(with_torchs_norms(make())).run_epoch,
-        BEST_LITERAL: best_loop(Literal(with_torchs_norms(make()))).run_epoch,
-        BEST_OURS: ours(make(), best).run_epoch,
+        LOOP: loop,
+        LITERAL: partial(loop, literal=True),
+        OURS: partial(make_ours, network, recipe, data, device),
+        BEST_LOOP: partial(loop, at_its_best=True),
+        BEST_LITERAL: partial(loop, literal=True, at_its_best=True),
+        BEST_OURS: partial(make_ours, network, best, data, device),
     }
 
 
@@ -166,8 +192,7 @@ def main(
     few = images // 10 if images else None
     data = split(load(data_name), train_subset=images or None, validation_subset=few)
     recipe = Recipe(epochs=rounds + 1, batch_size=batch, precision="fp32")
-    runs = contenders(Architecture.parse(network), recipe, data, device)
-    seconds = in_turn(runs, rounds, device, warm_up=1)
+    seconds = in_turn_apart(makers(network, recipe, data, device), rounds, device, warm_up=1)
     count = len(data.train)
     rows: list[dict[str, object]] = [
         {

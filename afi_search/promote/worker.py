@@ -25,7 +25,7 @@ from afi_search.promote.trainer import ImageTrainer
 from afi_search.space import Architecture
 from afi_search.space.checks import IMAGENET_SIZE
 from afi_search.space.schema import LoaderName, import_modules
-from afi_search.train import DivergedError, load, save, seed_everything, settled
+from afi_search.train import DivergedError, keep_freed_memory, load, save, seed_everything, settled
 
 _WARM_UP, _STEPS = 2, 3
 _LOADER_SECONDS = 5.0
@@ -163,6 +163,7 @@ def make_trainer(
     import_modules(task.imports)
     if device.type == "cpu":
         torch.set_num_threads(task.cores)
+        keep_freed_memory()
     precision = settled(
         task.recipe.precision,
         task.architecture.backbone,

@@ -27,6 +27,7 @@ from afi_search.train import (
     DivergedError,
     Trainer,
     delete,
+    keep_freed_memory,
     load,
     save,
     seed_everything,
@@ -123,6 +124,7 @@ class TrialWorker(tune.Trainable):
         self._data = data.tensors()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(job.threads)
+        keep_freed_memory()
         limit_gpu(job.gpus)
         limit_memory(job.memory)
         self._pace = Pace(self._device)
