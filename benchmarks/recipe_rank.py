@@ -11,10 +11,11 @@ trained from the same seeds by the space file's own recipe (`long`, 300 epochs),
 preset's changes earn their place. `--ablate` adds the preset with one change taken back, for each
 of its changes. An accuracy is that after the last epoch on the images held out. The agreement is
 Kendall's tau-b over the architectures, with a 95 % interval from a bootstrap over them. With two
-`--seeds` or more the long recipe is compared with itself as well: chance allows no recipe to agree
-with it much better than its own first two seeds agree. `--short` and `--long` change the number of
-epochs, `--batch` the preset's batch, its learning rate in proportion. What is trained is written at
-once; the same command goes on from there.
+`--seeds` or more every recipe is compared with itself as well, one seed with the next: what chance
+does to its order bounds how far any other can agree with it.
+
+`--short` and `--long` change the number of epochs, `--batch` the preset's batch, its learning rate
+in proportion. What is trained is written at once; the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ from benchmarks.rounds import clock
 
 RESULTS = Path(__file__).parent / "results"
 LONG, SHORT, SHORTENED = "long", "short", "long, shortened"
-ITSELF = "long, its second seed"
 CHANGES = {
     "its batch": ("batch_size",),
     "label smoothing": ("label_smoothing",),
@@ -241,27 +241,27 @@ def _table(rows: pd.DataFrame) -> Table:
     means = {key: of.groupby("architecture")["accuracy"].mean() for key, of in by_recipe}
     long = next(key for key in means if key[0] == LONG)
     table = Table(title="Short recipe against long", title_justify="left")
-    for heading in ("recipe", "epochs", "batch", "accuracy", "s each", "tau with long", "95 %"):
+    headings = ("recipe", "epochs", "batch", "accuracy", "s each")
+    for heading in (*headings, "tau with long", "95 %", "tau of two seeds", "95 %"):
         table.add_column(heading)
     for key, accuracies in means.items():
-        described = (
+        of_recipe = by_recipe.get_group(key)
+        by_seed = of_recipe.pivot_table("accuracy", "architecture", "seed")
+        table.add_row(
             *map(str, key),
             f"{accuracies.min():.3f} to {accuracies.max():.3f}",
-            f"{by_recipe.get_group(key)['seconds'].median():.0f}",
+            f"{of_recipe['seconds'].median():.0f}",
+            *(("", "") if key == long else _compared(accuracies, means[long])),
+            *(_compared(by_seed[0], by_seed[1]) if by_seed.shape[1] > 1 else ("", "")),
         )
-        compared = ("", "") if key == long else _compared(accuracies, means[long])
-        table.add_row(*described, *compared)
-    seeds = by_recipe.get_group(long).pivot_table("accuracy", "architecture", "seed")
-    if seeds.shape[1] > 1:
-        table.add_row(ITSELF, "", "", "", "", *_compared(seeds[1], seeds[0]))
     return table
 
 
-def _compared(own: pd.Series, long: pd.Series) -> tuple[str, str]:
-    """Say how one recipe's accuracies by architecture agree with the long one's."""
-    both = pd.concat({"own": own, "long": long}, axis=1).dropna()
-    found = agreement(both["own"].tolist(), both["long"].tolist())
-    return f"{found.tau:.2f}, {len(both)} architectures", f"{found.low:.2f} to {found.high:.2f}"
+def _compared(one: pd.Series, other: pd.Series) -> tuple[str, str]:
+    """Say how two rows of accuracies by architecture agree, where both have one."""
+    both = pd.concat({"one": one, "other": other}, axis=1).dropna()
+    found = agreement(both["one"].tolist(), both["other"].tolist())
+    return f"{found.tau:.2f}, n = {len(both)}", f"{found.low:.2f} to {found.high:.2f}"
 
 
 if __name__ == "__main__":
