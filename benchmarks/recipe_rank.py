@@ -12,7 +12,8 @@ preset's changes earn their place. `--ablate` adds the preset with one change ta
 of its changes. An accuracy is that after the last epoch on the images held out. The agreement is
 Kendall's tau-b over the architectures, with a 95 % interval from a bootstrap over them. With two
 `--seeds` or more every recipe is compared with itself as well, one seed with the next: what chance
-does to its order bounds how far any other can agree with it.
+does to its order bounds how far any other can agree with it. Recipes begin a seed with the same
+weights, so that a part of what they agree on can be the seed's: more seeds take it away.
 
 `--short` and `--long` change the number of epochs, `--batch` the preset's batch, its learning rate
 in proportion. What is trained is written at once; the same command goes on from there.
