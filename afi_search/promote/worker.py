@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -164,10 +164,11 @@ def make_trainer(
     if device.type == "cpu":
         torch.set_num_threads(task.cores)
         keep_freed_memory()
+    backbone = task.architecture.backbone
     precision = settled(
         task.recipe.precision,
-        task.architecture.backbone,
-        make=lambda: make_model(task),
+        backbone,
+        make=lambda: make_model(replace(task, architecture=Architecture.plain(backbone))),
         batch_size=shares.size,
         image_size=task.recipe.train_crop,
         device=device,

@@ -18,6 +18,7 @@ import torchvision
 from torchvision.io import ImageReadMode, decode_image
 
 import afi_search
+from afi_search.nn.afi import BlockAFI
 from afi_search.promote.confirm import FOLDER as CONFIRM
 from afi_search.promote.confirmed import note_tested
 from afi_search.promote.export import read_checkpoint
@@ -159,15 +160,22 @@ def test_a_promotion_is_trained_in_the_precision_that_was_first_measured_for_it(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: str
 ) -> None:
     measured = [faster]
+    networks = []
+
+    def measure(network: torch.nn.Module, *given: object) -> str:
+        networks.append(network)
+        return measured.pop(0)
+
     monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
     monkeypatch.setattr(precision, "user_cache_path", lambda name: tmp_path / "cache")
-    monkeypatch.setattr(precision, "faster", lambda *given: measured.pop(0))
+    monkeypatch.setattr(precision, "faster", measure)
     task = task_for(pictures)
     probe(task, world=2)
     shutil.rmtree(tmp_path / "cache")  # as on another machine
 
     assert trainer_for(task).recipe.precision == faster
     assert load(task.checkpoints) is None
+    assert not [part for part in networks[0].modules() if isinstance(part, BlockAFI)]
 
 
 def test_pretrained_weights_are_where_the_training_starts(pictures: Path, tmp_path: Path) -> None:
