@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afi_search.nn.afi import BlockAFI, Scorer
-from afi_search.nn.norm import BatchNorm2d
+from afi_search.nn.ops.batch_norm import BatchNorm2d
 
 Features = tuple[Tensor, ...]
 

@@ -24,7 +24,7 @@ from typing import Annotated
 import torch
 import typer
 
-from afi_search.nn.block import Block
+from afi_search.nn.stage import Block
 from afi_search.train import keep_freed_memory
 from benchmarks.afi_step import stepper
 from benchmarks.rounds import best_device, facts, in_turn, publish

@@ -1,11 +1,10 @@
 """Architectures as torch modules; importing this package registers every backbone."""
 
-from afi_search.nn import mobilenetv2, resnet, resnext, shufflenetv2
 from afi_search.nn.attention import AttentionTooNarrow, make_attention
-from afi_search.nn.block import Block
+from afi_search.nn.backbones import mobilenetv2, resnet, resnext, shufflenetv2
 from afi_search.nn.build import UnsupportedImageSize, build
 from afi_search.nn.pretrained import PretrainedError, WarmStart, warm_start
-from afi_search.nn.stage import Stage, afi_weights
+from afi_search.nn.stage import Block, Stage, afi_weights
 
 __all__ = [
     "AttentionTooNarrow",

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.integrate import Reading
-from afi_search.nn.source import Lent, Source
-from afi_search.nn.sums import at_least_float32
+from afi_search.nn.ops.integrate import Reading
+from afi_search.nn.ops.source import Lent, Source
+from afi_search.nn.ops.sums import at_least_float32
 
 
 class Scorer(nn.Module):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from afi_search.nn import native
+from afi_search.nn.ops import cpu as native
 
 
 @pytest.fixture(autouse=True)
@@ -11,7 +11,7 @@ def fixed_seed() -> None:
 
 @pytest.fixture(params=["native", "vectorised"])
 def way(request, monkeypatch) -> str:
-    """By which functions a CPU does what AFI adds: those of native.cpp, or torch's own."""
+    """By which functions a CPU does what AFI adds: those of cpu.cpp, or torch's own."""
     if request.param == "vectorised":
         monkeypatch.setattr(native, "library", lambda: None)
     elif native.library() is None:

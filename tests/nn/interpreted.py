@@ -10,8 +10,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from afi_search.nn.kernels import channel_dots_on_cuda, weighted_sum_on_cuda
-from afi_search.nn.sums import at_least_float32
+from afi_search.nn.ops.cuda import channel_dots_on_cuda, weighted_sum_on_cuda
+from afi_search.nn.ops.sums import at_least_float32
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from afi_search.nn import integrate as integration
 from afi_search.nn.afi import AFI, BlockAFI, StageAFI
-from afi_search.nn.integrate import literal_sum
-from afi_search.nn.source import pool
+from afi_search.nn.ops import integrate as integration
+from afi_search.nn.ops.integrate import literal_sum
+from afi_search.nn.ops.source import pool
 
 KINDS = (BlockAFI, StageAFI)
 

@@ -11,9 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from afi_search.nn import build
-from afi_search.nn.contract import WIDE, channel_dots, weighted_sum
-from afi_search.nn.integrate import Reading, integrate, literal_sum
-from afi_search.nn.source import Source, global_average, pool
+from afi_search.nn.ops.integrate import Reading, integrate, literal_sum
+from afi_search.nn.ops.source import Source, global_average, pool
+from afi_search.nn.ops.weighted_sum import WIDE, channel_dots, weighted_sum
 from afi_search.space import Architecture
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -56,7 +56,7 @@ def tolerance(dtype: torch.dtype) -> dict[str, float]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [3, 12, WIDE])
 def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, way, monkeypatch):
-    monkeypatch.setattr("afi_search.nn.contract.BLOCK", 2 * channels * 24)
+    monkeypatch.setattr("afi_search.nn.ops.weighted_sum.BLOCK", 2 * channels * 24)
     xs = [x.detach() for x in features(3, channels, dtype, layout)]
     weights = torch.rand(3, 3, channels).to(torch.promote_types(dtype, torch.float32))
     start = torch.rand(3, channels).to(weights.dtype)

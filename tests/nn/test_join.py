@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from afi_search.nn.contract import WIDE
-from afi_search.nn.integrate import Reading, integrate, literal_sum
-from afi_search.nn.join import Joined, activate_and_join, integrate_and_join
-from afi_search.nn.source import global_average, pool
+from afi_search.nn.ops.integrate import Reading, integrate, literal_sum
+from afi_search.nn.ops.join import Joined, activate_and_join, integrate_and_join
+from afi_search.nn.ops.source import global_average, pool
+from afi_search.nn.ops.weighted_sum import WIDE
 
 CEILINGS = [math.inf, 6.0]
 CHANNELS = [3, 16, WIDE]

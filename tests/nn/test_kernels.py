@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from afi_search.nn import contract
-from afi_search.nn.contract import channel_dots, weighted_sum
+from afi_search.nn.ops import weighted_sum as contract
+from afi_search.nn.ops.weighted_sum import channel_dots, weighted_sum
 
 ROOT = Path(__file__).parents[2]
 

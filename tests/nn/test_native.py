@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from afi_search.nn import native
-from afi_search.nn.contract import weighted_sum
+from afi_search.nn.ops import cpu as native
+from afi_search.nn.ops.weighted_sum import weighted_sum
 
 ROOT = Path(__file__).parents[2]
 USE_IT = """
 import torch
-from afi_search.nn import native
-from afi_search.nn.contract import weighted_sum
+from afi_search.nn.ops import cpu as native
+from afi_search.nn.ops.weighted_sum import weighted_sum
 x = torch.ones(1, 8, 2, 2).to(memory_format=torch.channels_last)
 print(native.library() is not None, weighted_sum([x], torch.full((1, 1, 8), 3.0)).sum().item())
 """

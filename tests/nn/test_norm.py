@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from afi_search.nn import build, native
-from afi_search.nn.norm import BatchNorm2d, FusedSequential
+from afi_search.nn import build
+from afi_search.nn.ops import cpu as native
+from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential
 from afi_search.space import Architecture
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]

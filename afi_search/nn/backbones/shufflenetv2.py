@@ -13,11 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.block import Block
-from afi_search.nn.initialise import initialise
-from afi_search.nn.norm import BatchNorm2d, FusedSequential, in_order
-from afi_search.nn.stage import Stage
-from afi_search.nn.stem import IMAGE_SIZES, stem
+from afi_search.nn.backbones.common import IMAGE_SIZES, initialise, stem
+from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential, in_order
+from afi_search.nn.stage import Block, Stage
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
 
 STEM, HEAD = 24, 1024

@@ -1,8 +1,12 @@
-"""The stems that ImageNet backbones share, and the image sizes they stand for."""
+"""What the families share: stems, the image sizes they stand for, and the initialisation."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
 
 CIFAR_SIZE = 32
 IMAGE_SIZES = (CIFAR_SIZE, 64, 96, 128, 160, 192, 224, 256, 288)
@@ -26,3 +30,15 @@ def stem(channels: int, kernel_size: int, image_size: int) -> tuple[nn.Conv2d, n
         nn.Conv2d(3, channels, kernel_size, stride=2, padding=padding, bias=False),
         nn.MaxPool2d(3, stride=2, padding=1),
     )
+
+
+def initialise(model: M) -> M:
+    """Draw every 2-d convolution's weights as He et al. 2015 do (normal, fan out).
+
+    Returns the model. Batch norms start as the identity and linear layers as torch has them. Draws
+    from the current torch random number generator.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model

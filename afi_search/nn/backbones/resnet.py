@@ -15,11 +15,9 @@ import torch.nn.functional as F
 from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 
-from afi_search.nn.block import Block
-from afi_search.nn.initialise import initialise
-from afi_search.nn.norm import BatchNorm2d, normalised
-from afi_search.nn.stage import Stage
-from afi_search.nn.stem import IMAGE_SIZES, stem
+from afi_search.nn.backbones.common import IMAGE_SIZES, initialise, stem
+from afi_search.nn.ops.batch_norm import BatchNorm2d, normalised
+from afi_search.nn.stage import Block, Stage
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
 
 MakeResBlock = Callable[[int, int, int, int, int], Block]

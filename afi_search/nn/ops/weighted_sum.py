@@ -2,7 +2,7 @@
 
 `weighted_sum` makes R of the features, and the gradient of a feature of what its readers were
 given; `channel_dots` makes the gradient of the weights. On CUDA each is one Triton kernel
-(`afi_search.nn.kernels`), on a CPU one native function (`afi_search.nn.native`), and where those
+(`afi_search.nn.ops.cuda`), on a CPU one native function (`afi_search.nn.ops.cpu`), and where those
 cannot be had a sequence of torch's vectorised operations. All add up in float32 at least, whatever
 the features are.
 """
@@ -18,8 +18,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from afi_search.nn import native
-from afi_search.nn.sums import at_least_float32
+from afi_search.nn.ops import cpu as native
+from afi_search.nn.ops.sums import at_least_float32
 
 WIDE = 32
 """From that many channels on, the channels of a pixel are a run that is fast to compute on."""
@@ -137,7 +137,7 @@ def memory_format(x: Tensor) -> torch.memory_format:
 def _kernels() -> ModuleType | None:
     """Return Triton's kernels; None, after a warning, where Triton cannot make them run."""
     try:
-        from afi_search.nn import kernels
+        from afi_search.nn.ops import cuda as kernels
 
         one = torch.ones(1, 1, 1, 1, device="cuda")
         kernels.weighted_sum_on_cuda([one], one[0], None, torch.empty_like(one))

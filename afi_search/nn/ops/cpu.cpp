@@ -5,7 +5,7 @@
 // pixel and one from image to image, so that a slice of channels is a feature too. Images are
 // divided among the threads. Sums are float, or double for features that are.
 //
-// Compiled and called by native.py, which says what the functions compute.
+// Compiled and called by cpu.py, which says what the functions compute.
 
 #include <algorithm>
 #include <cmath>

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from afi_search.nn import native
-from afi_search.nn.rectify import rectify_
-from afi_search.nn.sums import at_least_float32
+from afi_search.nn.ops import cpu as native
+from afi_search.nn.ops.rectify import rectify_
+from afi_search.nn.ops.sums import at_least_float32
 
 CEILINGS = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 """Where an activation ends."""

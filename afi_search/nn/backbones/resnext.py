@@ -11,9 +11,8 @@ from types import MappingProxyType
 
 from torch import nn
 
-from afi_search.nn.initialise import initialise
-from afi_search.nn.resnet import Bottleneck, ResNet
-from afi_search.nn.stem import IMAGE_SIZES, stem
+from afi_search.nn.backbones.common import IMAGE_SIZES, initialise, stem
+from afi_search.nn.backbones.resnet import Bottleneck, ResNet
 from afi_search.space import Architecture, Backbone, StageShape, register
 
 EXPANSION = 2

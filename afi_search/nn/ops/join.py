@@ -4,7 +4,7 @@ The second convolution reads X_i and R side by side, and later blocks read X_i a
 of their own, the weighted sum, the activation, the concatenation, the pooling and the views pass
 over memory again and again, and training keeps X_i and R twice. Here they are one function, which
 writes X_i and R where the convolution reads them, and whose backward pass has all that their
-gradients are made of: from the buffer, and what the later blocks left (`afi_search.nn.source`).
+gradients are made of: from the buffer, and what the later blocks left (`afi_search.nn.ops.source`).
 
 Everybody keeps X_i inside the buffer, unless it is narrow: with channels last, every pixel's few
 channels are a run of their own there, of which a cache line holds twice as much, and later blocks
@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afi_search.nn import native
-from afi_search.nn.contract import (
+from afi_search.nn.ops import cpu as native
+from afi_search.nn.ops.integrate import Reading, literal_sum
+from afi_search.nn.ops.rectify import rectify_
+from afi_search.nn.ops.source import Lent, Owed, Source, gathered, global_average, pool
+from afi_search.nn.ops.sums import at_least_float32
+from afi_search.nn.ops.weighted_sum import (
     WIDE,
     channel_dots,
     memory_format,
     readable,
     weighted_sum,
 )
-from afi_search.nn.integrate import Reading, literal_sum
-from afi_search.nn.rectify import rectify_
-from afi_search.nn.source import Lent, Owed, Source, gathered, global_average, pool
-from afi_search.nn.sums import at_least_float32
 
 
 class Joined(NamedTuple):

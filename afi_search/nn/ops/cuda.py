@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from afi_search.nn.sums import at_least_float32
+from afi_search.nn.ops.sums import at_least_float32
 
 TILE = 2048
 """Numbers of one feature that a program works on at a time."""

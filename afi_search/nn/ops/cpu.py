@@ -1,4 +1,4 @@
-"""The functions of `native.cpp`, which the machine's C++ compiler makes once, in seconds.
+"""The functions of `cpu.cpp`, which the machine's C++ compiler makes once, in seconds.
 
 A CPU runs what lies between convolutions at the speed of its memory, so these functions read and
 write every feature as seldom as they can. torch's own operations, which stand in where there is no
@@ -26,9 +26,9 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor, nn
 
-from afi_search.nn.sums import at_least_float32
+from afi_search.nn.ops.sums import at_least_float32
 
-SOURCE = Path(__file__).with_name("native.cpp")
+SOURCE = Path(__file__).with_name("cpu.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared")
 # What torch found the CPU able to, in a compiler's words.
 AVX512 = ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mprefer-vector-width=512")
@@ -55,7 +55,7 @@ def takes(*features: Tensor) -> bool:
 def weighted_sum(
     entries: Sequence[Entry], out: Tensor, start: Tensor | None = None, plus: Tensor | None = None
 ) -> None:
-    """Write start + plus + the sum of the entries; see `afi_search.nn.contract`."""
+    """Write start + plus + the sum of the entries; see `afi_search.nn.ops.weighted_sum`."""
     row = _Row(out)
     row.add(out.shape[1])
     row.add_address(start)
@@ -66,7 +66,7 @@ def weighted_sum(
 
 
 def channel_dots(gradient: Tensor, features: Sequence[Tensor], out: Tensor) -> None:
-    """Write what `afi_search.nn.contract.channel_dots` returns."""
+    """Write what `afi_search.nn.ops.weighted_sum.channel_dots` returns."""
     row = _Row(gradient)
     row.add(gradient.shape[1])
     row.add_feature(gradient)

@@ -16,11 +16,9 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from afi_search.nn.block import Block
-from afi_search.nn.initialise import initialise
-from afi_search.nn.norm import BatchNorm2d, FusedSequential, normalised
-from afi_search.nn.stage import Stage
-from afi_search.nn.stem import IMAGE_SIZES, has_cifar_stem
+from afi_search.nn.backbones.common import IMAGE_SIZES, has_cifar_stem, initialise
+from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential, normalised
+from afi_search.nn.stage import Block, Stage
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
 
 EXPANSION = 6

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afi_search.nn.contract import channel_dots, readable, weighted_sum
-from afi_search.nn.source import Lent, Owed, gathered
+from afi_search.nn.ops.source import Lent, Owed, gathered
+from afi_search.nn.ops.weighted_sum import channel_dots, readable, weighted_sum
 
 
 class Reading(NamedTuple):

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afi_search.nn.contract import memory_format, readable, weighted_sum
-from afi_search.nn.sums import at_least_float32
+from afi_search.nn.ops.sums import at_least_float32
+from afi_search.nn.ops.weighted_sum import memory_format, readable, weighted_sum
 
 
 class Lent(NamedTuple):
@@ -27,7 +27,7 @@ class Lent(NamedTuple):
 
     Attributes:
         feature: B x C x H x W. Its gradient flows through `owed`, so no operation but those of
-            `afi_search.nn.integrate` and `afi_search.nn.join` may read it from here. Either it is
+            `integrate` and `join` may read it from here. Either it is
             part of autograd's graph, or what its readers are given besides depends on it: so the
             backward pass comes to it after them.
         owed: what its readers leave with it in a backward pass.
