@@ -9,11 +9,10 @@ import afi_search.nn  # noqa: F401  registers the backbones
 
 if TYPE_CHECKING:
     from afi_search.cost import measure
+    from afi_search.model import load
     from afi_search.nn import build
-    from afi_search.promote import load
-    from afi_search.report import front
-    from afi_search.search import Ledger
     from afi_search.space import Architecture, Space
+    from afi_search.study import Ledger, front
 
 __version__ = "0.1.0"
 
@@ -22,9 +21,9 @@ _EXPORTS = {
     "Space": "afi_search.space",
     "build": "afi_search.nn",
     "measure": "afi_search.cost",
-    "Ledger": "afi_search.search",
-    "front": "afi_search.report",
-    "load": "afi_search.promote",
+    "Ledger": "afi_search.study",
+    "front": "afi_search.study",
+    "load": "afi_search.model",
 }
 
 __all__ = ["Architecture", "Ledger", "Space", "build", "front", "load", "measure"]

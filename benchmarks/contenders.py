@@ -20,14 +20,14 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from afi_search.search import Ledger
+from afi_search.cost.space_costs import SpaceCosts
 from afi_search.search.conductor import Assignment, Conductor
-from afi_search.search.costs import SpaceCosts
-from afi_search.search.ledger import directions_of
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
+from afi_search.study import Ledger
+from afi_search.study.ledger import directions_of
 
 HAS_SYNE_TUNE = importlib.util.find_spec("syne_tune") is not None
 NO_END = 10**9

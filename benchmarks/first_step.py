@@ -19,7 +19,7 @@ import torch
 import typer
 
 from afi_search.data import load, split
-from afi_search.search.worker import Job, SharedSplit, TrialWorker
+from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker
 from afi_search.space import Recipe
 from afi_search.train import Trainer
 from afi_search.train.augment import Views

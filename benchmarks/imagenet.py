@@ -31,12 +31,12 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from afi_search.cost import measure
+from afi_search.data.image_loader import Batch, Shares
+from afi_search.device import describe_device
 from afi_search.nn import build
-from afi_search.promote.loader import Batch, Shares
-from afi_search.promote.recipe import ImageNetRecipe
-from afi_search.promote.trainer import ImageTrainer
-from afi_search.search.device import describe_device
 from afi_search.space import Architecture
+from afi_search.space.imagenet_recipe import ImageNetRecipe
+from afi_search.train.image_trainer import ImageTrainer
 
 PEER = "torchvision resnet50"
 OURS = ("resnet50", "resnet50(base-r4)", "resnet50(base-r4-shared)", "resnet50(B-r16)")

@@ -19,8 +19,8 @@ import torch
 from scipy.stats import kendalltau
 
 from afi_search.cost import measure, time_stages
+from afi_search.cost.latency_table import describe_target, measure_space, target_device
 from afi_search.data import get_source
-from afi_search.search.latencies import describe_target, measure_space, target_device
 from afi_search.space import Space
 
 RESULTS = Path(__file__).parent / "results"

@@ -32,13 +32,13 @@ from torch import Tensor, nn
 
 from afi_search.analysis.memory import MIB, MakeModel, Memory, allocated, traced
 from afi_search.analysis.table6 import how
+from afi_search.device import describe_device
 from afi_search.nn import build
 from afi_search.nn.ops.integrate import Reading, integrate
 from afi_search.nn.ops.join import Joined, join
 from afi_search.nn.ops.source import pool
-from afi_search.report.paper import paper_data
-from afi_search.search.device import describe_device
 from afi_search.space import Architecture, get_backbone
+from afi_search.study.paper import paper_data
 
 RESULTS = Path(__file__).parent / "results"
 CLASSES, SIZE, BATCH = 1000, 224, 64

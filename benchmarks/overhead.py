@@ -34,13 +34,13 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from afi_search.search import Ledger
+from afi_search.cost.space_costs import SpaceCosts
+from afi_search.engine.tune import Capacity, cluster_capacity, ray_session, run_workers
 from afi_search.search.conductor import Conductor
-from afi_search.search.costs import SpaceCosts
-from afi_search.search.engine import Capacity, cluster_capacity, ray_session, run_workers
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.space import Space, SpaceFile
+from afi_search.study import Ledger
 
 RESULTS = Path(__file__).parent / "results"
 REPORTS = 5

@@ -35,8 +35,8 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from afi_search.data import Split, load, split
+from afi_search.device import describe_device
 from afi_search.nn import build
-from afi_search.search.device import describe_device
 from afi_search.space import Architecture, Recipe, Space, StageChoice
 from afi_search.train import Trainer, evaluate, keep_freed_memory, seed_everything
 from benchmarks.rounds import clock

@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from afi_search.search.device import describe_device
+from afi_search.device import describe_device
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -34,8 +34,8 @@ import optuna
 import pandas as pd
 from scipy.stats import t as student
 
+from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import get_source
-from afi_search.search.costs import SpaceCosts
 from afi_search.space import Space, SpaceFile
 from afi_search.space.schema import Pruner, Search
 from benchmarks.contenders import HAS_SYNE_TUNE, NO_END, RayTune, SyneTune, ours

@@ -12,6 +12,7 @@ import torch
 from afi_search import data
 from afi_search.space import backbone_names, get_backbone
 from afi_search.space.schema import import_modules
+from tests.pictures import bucket, imagenette, pictures  # noqa: F401
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
 

@@ -19,7 +19,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from afi_search.search import Ledger
+from afi_search.study import Ledger
 from afi_search.train import load
 from tests.driver import SPACE, Driver
 

@@ -11,9 +11,9 @@ from pandas import DataFrame
 from torch import nn
 
 from afi_search.errors import UserError
-from afi_search.promote.trials import NoCheckpoint, trial_model, trial_state
-from afi_search.search import Ledger
+from afi_search.model.from_checkpoint import NoCheckpoint, trial_model, trial_state
 from afi_search.space import Architecture
+from afi_search.study import Ledger
 
 MOST = 3
 

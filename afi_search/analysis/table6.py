@@ -16,8 +16,8 @@ from rich.text import Text
 
 from afi_search.analysis.memory import MIB, Memory, allocated, traced
 from afi_search.nn import build
-from afi_search.report.paper import paper_data
 from afi_search.space import Architecture
+from afi_search.study.paper import paper_data
 
 BATCH_SIZE = 64
 TRACED = "all tensors alive at a time, weights, gradients and momentum among them; float32"

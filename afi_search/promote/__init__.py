@@ -1,5 +1,1 @@
-"""From the front to a model that ships: confirm with seeds, train on ImageNet, export, predict."""
-
-from afi_search.promote.model import Model, ModelError, load
-
-__all__ = ["Model", "ModelError", "load"]
+"""From the front to ImageNet: confirm with seeds, then promote the winners."""

@@ -17,37 +17,37 @@ import typer
 from optuna.trial import TrialState
 from rich.console import Console
 
+from afi_search.cli.screen import Screen
 from afi_search.cost import Cost, measure
 from afi_search.data import Dataset, Source, get_source, load, split
+from afi_search.device import describe_device
+from afi_search.engine.trial_worker import Job, SharedSplit
+from afi_search.engine.tune import cluster_capacity, demand_shared, ray_session, run_trials
 from afi_search.errors import UserError, exits_on_mistake
-from afi_search.promote.confirmed import (
+from afi_search.model.from_checkpoint import trial_model, trial_state
+from afi_search.promote.confirm_results import (
     confirmed_table,
     note_tested,
     read_tested,
     shown,
     write_confirmed,
 )
-from afi_search.promote.listed import ListedProposer
-from afi_search.promote.trials import trial_model, trial_state
-from afi_search.report.pareto import front
-from afi_search.search import Ledger
 from afi_search.search.conductor import Conductor
-from afi_search.search.device import describe_device
-from afi_search.search.engine import cluster_capacity, demand_shared, ray_session, run_trials
-from afi_search.search.places import check_url, place_of
+from afi_search.search.listed import ListedProposer
 from afi_search.search.pruners import make_pruner
-from afi_search.search.screen import Screen
-from afi_search.search.storage import only_client
-from afi_search.search.study import (
+from afi_search.space import Architecture, SpaceFile
+from afi_search.space.schema import Confirm, Pruner, Search
+from afi_search.study import Ledger
+from afi_search.study.checkpoint_location import check_url, place_of
+from afi_search.study.folder import (
     STUDY_FILE,
     StudyFile,
     gather_facts,
     only_driver,
     open_study,
 )
-from afi_search.search.worker import Job, SharedSplit
-from afi_search.space import Architecture, SpaceFile
-from afi_search.space.schema import Confirm, Pruner, Search
+from afi_search.study.pareto import front
+from afi_search.study.storage import only_client
 from afi_search.train import evaluate
 
 FOLDER = "confirm"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afi_search.report.notation import duration
+from afi_search.formatting import duration
 from afi_search.train.checkpoint import KEPT
 
 FORWARD_SHARE = 1 / 3

@@ -25,28 +25,28 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 from rich.console import Console
 
+from afi_search.data.dali import demand_dali
+from afi_search.data.image_folder import check
+from afi_search.device import describe_device
+from afi_search.engine.promotion_worker import Task, make_model, probe, train_worker
+from afi_search.engine.tune import cluster_nodes, demand_shared, ray_session
+from afi_search.engine.worker_layout import Place, plan_place
 from afi_search.errors import UserError, exits_on_mistake
+from afi_search.files import write_whole
+from afi_search.model.promoted import promoted_model
 from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
-from afi_search.promote.dali import demand_dali
 from afi_search.promote.estimate import describe, needs
-from afi_search.promote.folder import check
-from afi_search.promote.promoted import promoted_model
-from afi_search.promote.recipe import ImageNetRecipe, read_recipe
-from afi_search.promote.room import Place, plan_place
-from afi_search.promote.trainer import demand_same
-from afi_search.promote.worker import Task, make_model, probe, train_worker
-from afi_search.report.files import write_atomically
-from afi_search.report.pareto import front
-from afi_search.search import Ledger
-from afi_search.search.device import describe_device
-from afi_search.search.engine import cluster_nodes, demand_shared, ray_session
-from afi_search.search.places import IN_THE_FOLDER, check_url, place_of
-from afi_search.search.study import STUDY_FILE, StudyFile, gather_facts, only_driver
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.checks import IMAGENET_SIZE
+from afi_search.space.imagenet_recipe import ImageNetRecipe, read_recipe
 from afi_search.space.schema import LoaderName, Promote
+from afi_search.study import Ledger
+from afi_search.study.checkpoint_location import IN_THE_FOLDER, check_url, place_of
+from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, only_driver
+from afi_search.study.pareto import front
 from afi_search.train import load
+from afi_search.train.image_trainer import demand_same
 
 FOLDER = "promote"
 _WORKER_DEATHS = 3
@@ -285,7 +285,7 @@ def has_study(folder: Path) -> bool:
 def write_history(own: Path, history: list[dict[str, Any]]) -> None:
     """Write history.csv: one row an epoch, with the number of workers that trained it."""
     text = pd.DataFrame(history).to_csv(index=False, lineterminator="\n")
-    write_atomically(own / "history.csv", text)
+    write_whole(own / "history.csv", text)
 
 
 def _fit(task: Task, own: Path, place: Place) -> bool:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
-from afi_search.report.notation import mega
-
-COSTS = "costs"
-"""The name under which a table of records says what its study optimised besides the accuracy."""
+from afi_search.formatting import mega
+from afi_search.study.pareto import costs_of
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,6 @@ AXES = {
         ),
     )
 }
-
-
-def costs_of(records: DataFrame) -> tuple[str, ...]:
-    """Return the costs that a table's front is about: its study's objectives, or else MACs."""
-    return tuple(records.attrs.get(COSTS, ())) or ("macs",)
 
 
 def axis_of(records: DataFrame) -> CostAxis:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 from pandas import DataFrame
 
+from afi_search.formatting import mega, percent
 from afi_search.report import html
-from afi_search.report.notation import mega, percent
 
 CONFIRMED_FILE = Path("confirm") / "confirmed.csv"
 COLUMNS = {

@@ -12,10 +12,11 @@ import pandas as pd
 from pandas import DataFrame
 
 from afi_search.cost import Cost
-from afi_search.report.axis import costs_of
-from afi_search.report.files import write_atomically
+from afi_search.files import write_whole
 from afi_search.report.front_page import front_html
-from afi_search.report.info import (
+from afi_search.report.png import front_png
+from afi_search.report.view import front_view
+from afi_search.study.info import (
     ACCURACY_CONVENTION,
     LATENCY_CONVENTION,
     MACS_CONVENTION,
@@ -25,10 +26,8 @@ from afi_search.report.info import (
     PARAMS_CONVENTION,
     StudyInfo,
 )
-from afi_search.report.landmarks import Landmarks, landmarks, reference_point
-from afi_search.report.pareto import front, hypervolume
-from afi_search.report.png import front_png
-from afi_search.report.view import front_view
+from afi_search.study.pareto import costs_of, front, hypervolume
+from afi_search.study.reference import Landmarks, landmarks, reference_point
 
 SCHEMA_VERSION = 1
 FRONT_COLUMNS = (
@@ -70,7 +69,7 @@ def write_report(records: DataFrame, info: StudyInfo, folder: Path) -> list[Path
         "front.png": front_png(front_view(records, info, marks)),
         "trials.csv": trials_csv(records),
     }
-    return [write_atomically(folder / name, content) for name, content in contents.items()]
+    return [write_whole(folder / name, content) for name, content in contents.items()]
 
 
 def front_csv(records: DataFrame) -> str:

@@ -6,15 +6,15 @@ from pandas import DataFrame
 
 from afi_search.report import html
 from afi_search.report.front_rows import front_rows
-from afi_search.report.info import (
+from afi_search.report.plots import front_figure
+from afi_search.report.view import FrontView, front_view
+from afi_search.study.info import (
     MACS_CONVENTION,
     PAPER_FLOPS_CONVENTION,
     StudyInfo,
 )
-from afi_search.report.landmarks import Landmarks
-from afi_search.report.pareto import front
-from afi_search.report.plots import front_figure
-from afi_search.report.view import FrontView, front_view
+from afi_search.study.pareto import front
+from afi_search.study.reference import Landmarks
 
 
 def front_html(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
+from afi_search.formatting import against, count, mega, percent
 from afi_search.report.axis import AXES
-from afi_search.report.landmarks import Landmarks
-from afi_search.report.notation import against, count, mega, percent
 from afi_search.report.view import measured
+from afi_search.study.reference import Landmarks
 
 
 @dataclass(frozen=True)

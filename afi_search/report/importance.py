@@ -15,9 +15,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from pandas import DataFrame
 
-from afi_search.report.axis import costs_of
 from afi_search.report.choices import choice_table, levels_of
-from afi_search.report.pareto import comparable
+from afi_search.study.pareto import comparable, costs_of
 
 FEWEST_TRIALS = 10
 BEST_SHARE = 0.1

@@ -9,17 +9,14 @@ import numpy as np
 import plotly.graph_objects as go
 from pandas import DataFrame
 
+from afi_search.files import write_whole
+from afi_search.formatting import duration, signed
 from afi_search.report import html
-from afi_search.report.axis import AXES, costs_of
+from afi_search.report.axis import AXES
 from afi_search.report.confirmed_section import confirmed_section, read_confirmed_file
 from afi_search.report.effort import SAVED, Effort, effort
-from afi_search.report.files import write_atomically
 from afi_search.report.front_page import conventions, front_section, reading_help
 from afi_search.report.importance import FEWEST_TRIALS, importance
-from afi_search.report.info import StudyInfo
-from afi_search.report.landmarks import Landmarks, landmarks, reference_point
-from afi_search.report.notation import duration, signed
-from afi_search.report.pareto import comparable, front
 from afi_search.report.plots import front_figure
 from afi_search.report.progress import hypervolume_over_time
 from afi_search.report.stages import StageEffect, stage_effects
@@ -33,6 +30,9 @@ from afi_search.report.study_plots import (
     stage_figure,
 )
 from afi_search.report.view import front_view
+from afi_search.study.info import StudyInfo
+from afi_search.study.pareto import comparable, costs_of, front
+from afi_search.study.reference import Landmarks, landmarks, reference_point
 
 PAGE_FILE = "report.html"
 MOST_FAILURES = 20
@@ -47,7 +47,7 @@ def write_page(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
         UnknownBackbone: the study's backbone is not registered.
     """
     page = study_page(records, info, landmarks(info, records), read_confirmed_file(folder))
-    return write_atomically(folder / PAGE_FILE, page)
+    return write_whole(folder / PAGE_FILE, page)
 
 
 def study_page(

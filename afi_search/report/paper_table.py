@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from afi_search.cost import Cost, measure
-from afi_search.report.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, PARAMS_CONVENTION
-from afi_search.report.notation import mega, signed
-from afi_search.report.paper import PaperResult, paper_data, paper_results
+from afi_search.formatting import mega, signed
 from afi_search.space.architecture import Architecture
+from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, PARAMS_CONVENTION
+from afi_search.study.paper import PaperResult, paper_data, paper_results
 
 SCHEMA_VERSION = 1
 TITLES = {4: "Table 4: CIFAR-100", 5: "Table 5: ImageNet"}

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from afi_search.report.pareto import comparable, points
-from afi_search.search.hypervolume import dominated_share
+from afi_search.study.hypervolume import dominated_share
+from afi_search.study.pareto import comparable, points
 
 ENDED = ("complete", "pruned", "failed")
 

@@ -9,8 +9,8 @@ import numpy as np
 from pandas import DataFrame
 from scipy.stats import t as student
 
-from afi_search.report.pareto import comparable
 from afi_search.space.architecture import OFF, Architecture
+from afi_search.study.pareto import comparable
 
 FEWEST_SPARE = 5
 

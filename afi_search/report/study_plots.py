@@ -8,18 +8,18 @@ import numpy as np
 import plotly.graph_objects as go
 from pandas import DataFrame
 
+from afi_search.formatting import signed
 from afi_search.report import style
 from afi_search.report.axis import axis_of
 from afi_search.report.canvas import dress
 from afi_search.report.choices import choice_table, levels_of
 from afi_search.report.effort import KINDS, SAVED, Effort
-from afi_search.report.info import StudyInfo
-from afi_search.report.landmarks import Landmarks
-from afi_search.report.notation import signed
-from afi_search.report.pareto import comparable
 from afi_search.report.plots import hover
 from afi_search.report.stages import StageEffect
 from afi_search.report.view import describe
+from afi_search.study.info import StudyInfo
+from afi_search.study.pareto import comparable
+from afi_search.study.reference import Landmarks
 
 FAILED = "#cc79a7"
 SHADES = ("#d5dbe1", "#a9b5c1", "#7b8794", "#3e4c59")

@@ -6,11 +6,11 @@ from pandas import DataFrame
 from rich import box
 from rich.table import Table
 
+from afi_search.formatting import count, mega
 from afi_search.report.front_rows import front_rows
-from afi_search.report.info import StudyInfo
-from afi_search.report.landmarks import landmarks
-from afi_search.report.notation import count, mega
-from afi_search.report.pareto import front
+from afi_search.study.info import StudyInfo
+from afi_search.study.pareto import front
+from afi_search.study.reference import landmarks
 
 CAPTION = (
     "accuracy: held-out validation images; "

@@ -17,13 +17,13 @@ from typing import Any
 from pandas import DataFrame
 
 from afi_search.cost import Cost
+from afi_search.formatting import against, count, mega, percent
 from afi_search.report.axis import AXES, CostAxis, axis_of
-from afi_search.report.info import StudyInfo
 from afi_search.report.interval import wilson
-from afi_search.report.landmarks import Landmarks
-from afi_search.report.notation import against, count, mega, percent
-from afi_search.report.paper import PaperResult
-from afi_search.report.pareto import comparable, front
+from afi_search.study.info import StudyInfo
+from afi_search.study.paper import PaperResult
+from afi_search.study.pareto import comparable, front
+from afi_search.study.reference import Landmarks
 
 LABEL_GAP = (0.05, 0.055)
 NAME_GAP = 0.16

@@ -1,5 +1,1 @@
-"""Many trials: the ledger, what to try next, when to stop, and Ray Tune as the engine."""
-
-from afi_search.search.ledger import Ledger
-
-__all__ = ["Ledger"]
+"""What is tried next, and when it stops, on the ledger alone. No Ray."""

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from afi_search.cost import measure
+from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import dataset_names, get_source
 from afi_search.errors import UserError
-from afi_search.search.costs import SpaceCosts
 from afi_search.space import Architecture, SpaceFileError
 from afi_search.space.checks import Check, Mistake
 from afi_search.space.schema import SpaceFile

@@ -13,11 +13,11 @@ from typing import Protocol
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.search.ledger import UNFINISHED, Ledger, Proposal
 from afi_search.search.pruners import judge
-from afi_search.search.records import curve
 from afi_search.space import Architecture
 from afi_search.space.schema import SpaceFile
+from afi_search.study.ledger import UNFINISHED, Ledger, Proposal
+from afi_search.study.records import curve
 
 RUNG = "rung "
 DEATHS = "deaths"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.search.conductor import DEATHS, RUNG
-from afi_search.search.records import STATE_WORDS, curve
+from afi_search.study.records import STATE_WORDS, curve
 
 _ORIGINS = {
     "first": "is a baseline or stands in the space file's list, which come before the sampler",

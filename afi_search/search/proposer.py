@@ -21,11 +21,11 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.cost import Cost
-from afi_search.search.costs import SpaceCosts
-from afi_search.search.ledger import Proposal, directions_of
+from afi_search.cost.space_costs import SpaceCosts
 from afi_search.search.samplers import GRID, make_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
+from afi_search.study.ledger import Proposal, directions_of
 
 _ASKS = 3
 _DRAWS = 2000

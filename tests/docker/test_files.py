@@ -22,8 +22,8 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from afi_search.cli import app
-from afi_search.search.metrics import METRICS
+from afi_search.cli.main import app
+from afi_search.engine.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -159,7 +159,7 @@ def test_searches_are_started_with_options_that_there_are() -> None:
     started = [entrypoint, *re.findall(r"python -m afi_search\.run(?:[^\n]|(?<=\\)\n)+", readme)]
     assert len(started) > 1
     for command in started:
-        for option in re.findall(r"(?<=\s)--[a-z-]+", command.split("afi_search.run")[-1]):
+        for option in re.findall(r"(?<=\s)--[a-z-]+", command.split("afi_search.cli.run")[-1]):
             assert option in known, option
         for space in re.findall(r"spaces/\S+\.yaml", command):
             assert (ROOT / space).is_file()

@@ -17,11 +17,11 @@ from urllib.request import urlopen
 import pytest
 from ruamel.yaml import YAML
 
-from afi_search.search import Ledger
-from afi_search.search.metrics import METRICS
-from tests.search import postgresql
-from tests.search.test_metrics import ray_folder as ray_folder
-from tests.test_run import SPACE, Driver
+from afi_search.engine.metrics import METRICS
+from afi_search.study import Ledger
+from tests.cli.test_run import SPACE, Driver
+from tests.engine.test_metrics import ray_folder as ray_folder
+from tests.study import postgresql
 
 CONFIGURATION = Path(__file__).parents[2] / "docker" / "prometheus.yml"
 

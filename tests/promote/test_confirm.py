@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import afi_search
+from afi_search.cli.export import read_checkpoint
 from afi_search.errors import UserError
 from afi_search.promote.confirm import (
     FOLDER,
@@ -16,15 +17,19 @@ from afi_search.promote.confirm import (
     read_confirmed,
     to_confirm,
 )
-from afi_search.promote.confirmed import confirmed_table, note_tested, read_tested, write_confirmed
-from afi_search.promote.export import read_checkpoint
-from afi_search.promote.listed import ListedProposer
-from afi_search.search import Ledger
+from afi_search.promote.confirm_results import (
+    confirmed_table,
+    note_tested,
+    read_tested,
+    write_confirmed,
+)
 from afi_search.search.conductor import Conductor
+from afi_search.search.listed import ListedProposer
 from afi_search.search.pruners import make_pruner
-from afi_search.search.study import StudyError, StudyFile, open_study
 from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Confirm
+from afi_search.study import Ledger
+from afi_search.study.folder import StudyError, StudyFile, open_study
 from tests.search.studies import conductor_for, play, space_file
 
 COST = afi_search.measure

@@ -18,25 +18,25 @@ import torchvision
 from torchvision.io import ImageReadMode, decode_image
 
 import afi_search
+from afi_search.cli.export import read_checkpoint
+from afi_search.data.image_folder import list_images
+from afi_search.data.image_loader import TorchvisionLoader, share_out
+from afi_search.engine.promotion_worker import Task, make_model, make_trainer, probe
 from afi_search.nn.afi import BlockAFI
 from afi_search.promote.confirm import FOLDER as CONFIRM
-from afi_search.promote.confirmed import note_tested
-from afi_search.promote.export import read_checkpoint
-from afi_search.promote.folder import list_images
-from afi_search.promote.loader import TorchvisionLoader, share_out
+from afi_search.promote.confirm_results import note_tested
 from afi_search.promote.promotion import (
     PromotionError,
     for_imagenet,
     promote_study,
     winners,
 )
-from afi_search.promote.recipe import ImageNetRecipe
-from afi_search.promote.trainer import ImageTrainer
-from afi_search.promote.worker import Task, make_model, make_trainer, probe
-from afi_search.search import Ledger
 from afi_search.space import Architecture
+from afi_search.space.imagenet_recipe import ImageNetRecipe
 from afi_search.space.schema import Promote
+from afi_search.study import Ledger
 from afi_search.train import load, precision
+from afi_search.train.image_trainer import ImageTrainer
 from tests.promote.test_confirm import confirmation, play, searched_study
 
 TINY = """

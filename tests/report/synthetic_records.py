@@ -10,7 +10,6 @@ import pandas as pd
 from pandas import DataFrame
 
 from afi_search.cost import Cost, measure
-from afi_search.report.info import StudyInfo
 from afi_search.space.architecture import (
     ATTENTIONS,
     SCORERS,
@@ -19,6 +18,7 @@ from afi_search.space.architecture import (
     StageChoice,
 )
 from afi_search.space.backbone import get_backbone
+from afi_search.study.info import StudyInfo
 
 COLUMNS = (
     "number",

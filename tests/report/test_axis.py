@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from afi_search.report.axis import AXES, axis_of, costs_of
+from afi_search.report.axis import AXES, axis_of
 from afi_search.report.export import write_report
 from afi_search.report.page import write_page
-from afi_search.report.pareto import front
-from afi_search.report.study import read_study
-from afi_search.search import Ledger
 from afi_search.space.schema import SpaceFile
+from afi_search.study import Ledger
+from afi_search.study.pareto import costs_of, front
+from afi_search.study.study_info import read_study
 from tests.search.studies import conductor_for, play, space_file
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from pandas import DataFrame
 
+from afi_search.files import write_whole
 from afi_search.report.export import plain, write_report
-from afi_search.report.files import write_atomically
-from afi_search.report.pareto import front
+from afi_search.study.pareto import front
 from tests.report.synthetic_records import empty, record, searched, study_info
 
 NAMES = ["front.csv", "front.json", "front.html", "front.png", "trials.csv"]
@@ -126,8 +126,8 @@ def test_plain_values_are_what_json_knows(value: object, expected: object) -> No
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    target = write_atomically(tmp_path / "front.csv", "old")
+    target = write_whole(tmp_path / "front.csv", "old")
     with pytest.raises(UnicodeEncodeError):
-        write_atomically(target, "\ud800")
+        write_whole(target, "\ud800")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]

@@ -7,8 +7,8 @@ import pytest
 from pandas import DataFrame
 
 from afi_search.report.front_page import front_html
-from afi_search.report.info import StudyInfo
-from afi_search.report.landmarks import landmarks
+from afi_search.study.info import StudyInfo
+from afi_search.study.reference import landmarks
 from tests.report.browser import open_page
 from tests.report.synthetic_records import empty, record, searched, study_info
 

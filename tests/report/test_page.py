@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pandas import DataFrame, concat
 
-from afi_search.promote.confirmed import COLUMNS as CONFIRMED_COLUMNS
+from afi_search.promote.confirm_results import COLUMNS as CONFIRMED_COLUMNS
 from afi_search.report.page import write_page
 from tests.report.browser import OpenedPage, open_page
 from tests.report.synthetic_records import empty, searched, study_info

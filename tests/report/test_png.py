@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pandas import DataFrame
 
-from afi_search.report.landmarks import landmarks
 from afi_search.report.png import KEY_LINES, WIDTH_PIXELS, front_key, front_png
 from afi_search.report.view import front_view
+from afi_search.study.reference import landmarks
 from tests.report.synthetic_records import empty, record, searched, study_info
 
 INFO = study_info()

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from afi_search.report import hypervolume
-from afi_search.report.landmarks import landmarks, reference_point
 from afi_search.report.progress import hypervolume_over_time
+from afi_search.study import hypervolume
+from afi_search.study.reference import landmarks, reference_point
 from tests.report.synthetic_records import empty, searched, study_info
 
 INFO = study_info()

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from pandas import DataFrame
 
-from afi_search.report.landmarks import landmarks
-from afi_search.report.pareto import front
 from afi_search.report.view import FrontView, front_view
+from afi_search.study.pareto import front
+from afi_search.study.reference import landmarks
 from tests.report.synthetic_records import empty, record, searched, study_info
 
 INFO = study_info()

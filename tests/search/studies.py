@@ -8,14 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from afi_search.search import Ledger
+from afi_search.cost.space_costs import SpaceCosts
 from afi_search.search.conductor import Assignment, Conductor
-from afi_search.search.costs import SpaceCosts
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
-from afi_search.search.storage import JOURNAL
-from afi_search.search.study import STUDY_FILE, StudyFile, open_study
 from afi_search.space import Architecture, Space, SpaceFile
+from afi_search.study import Ledger
+from afi_search.study.folder import STUDY_FILE, StudyFile, open_study
+from afi_search.study.storage import JOURNAL
 
 CLASSES, PIXELS = 10, 32
 

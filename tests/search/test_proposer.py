@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from afi_search.search import Ledger
 from afi_search.space import Space
+from afi_search.study import Ledger
 from tests.search.studies import conductor_costs, conductor_for, play, space_file
 
 

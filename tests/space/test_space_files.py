@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import get_source
-from afi_search.report.paper import paper_results
 from afi_search.search.checks import CHECKS, demand_feasible
-from afi_search.search.costs import SpaceCosts
 from afi_search.space import Architecture, Space, StageChoice, get_backbone
 from afi_search.space.loading import load_space_file, preset_names, preset_note
+from afi_search.study.paper import paper_results
 
 SPACES = Path(__file__).parents[2] / "spaces"
 FILES = sorted(path.name for path in SPACES.glob("*.yaml"))

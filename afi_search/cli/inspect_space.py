@@ -1,0 +1,112 @@
+"""What is in a space, before anything is trained: afi-search inspect SPACE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from afi_search.cli.run import choose_preset, settle_latencies
+from afi_search.cost.space_costs import SpaceCosts
+from afi_search.data import get_source, trained_images
+from afi_search.device import describe_device
+from afi_search.errors import exits_on_mistake
+from afi_search.formatting import size
+from afi_search.search.checks import CHECKS, demand_feasible, figure
+from afi_search.search.estimate import images_per_second
+from afi_search.space import Architecture, Space
+from afi_search.space.loading import load_space_file
+from afi_search.study.checkpoint_retention import checkpoint_size
+
+console = Console()
+
+
+@exits_on_mistake
+def inspect_space(
+    space: Annotated[Path, typer.Argument(help="The space file.")],
+    preset: Annotated[str, typer.Option(help="As for run.")] = "auto",
+) -> None:
+    """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
+    searched = Space(load_space_file(space, choose_preset(space, preset), CHECKS))
+    file = searched.file
+    source = get_source(file.data.name)
+    costs = SpaceCosts(
+        searched,
+        num_classes=source.num_classes,
+        image_size=source.image_size,
+        latencies=settle_latencies(searched, source),
+    )
+    limits = ", ".join(
+        f"{name} <= {figure(name, limit)}" for name, limit in file.constraints.limits().items()
+    )
+    share = costs.feasible / searched.size
+    console.print(
+        f"[bold]{searched.size:,}[/] architectures, [bold]{costs.feasible:,}[/] of them "
+        f"({share:.1%}) keep the constraints ({limits or 'none'})."
+    )
+    demand_feasible(space, costs)
+
+    images = trained_images(source, file.data.validation, file.data.train_subset)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    asked = [cost for cost in ("memory", "latency") if file.asks_for(cost)]
+    headings = (
+        "MACs/image",
+        "parameters",
+        "paper G",
+        *asked,
+        "MACs of a trial",
+        "time of a trial",
+        "its checkpoints",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    shown = named(searched, costs)
+    for name, architecture in shown.items():
+        cost = costs.of(architecture)
+        speed = images_per_second(architecture, file.recipe, source, device)
+        seen = images * file.recipe.epochs
+        table.add_row(
+            name,
+            f"{cost.macs / 1e6:.1f}M",
+            f"{cost.params:,}",
+            f"{cost.paper_gflops:.2f}",
+            *(figure(name, getattr(cost, name)) for name in asked),
+            f"{3 * cost.macs * seen:.1e}",
+            duration(seen / speed),
+            size(checkpoint_size(cost.params)),
+        )
+    console.print(*(f"{name}: [bold]{a}[/]" for name, a in shown.items()), sep="\n")
+    console.print(table)
+    console.print(
+        f"A trial: {file.recipe.epochs} epochs of {images:,} images, batches of "
+        f"{file.recipe.batch_size}; its MACs are three times those of the forward passes. Times "
+        f"are for one trial alone on this machine ({describe_device()}), from a few measured "
+        f"steps, without validation and pruning. Checkpoints are kept of the trials that run and "
+        f"of the front.\n"
+        f"MACs: multiply-accumulates of conv and linear layers and AFI scoring; paper G: the "
+        f"paper's FLOPs in billions, batch 32.",
+        style="dim",
+    )
+
+
+def named(space: Space, costs: SpaceCosts) -> dict[str, Architecture]:
+    """Return the architectures worth showing, under what they are."""
+    cheapest, dearest = costs.extremes()
+    backbone = space.file.backbone
+    plain = {"plain": Architecture.plain(backbone)} if backbone is not None else {}
+    return {**plain, "cheapest": cheapest, "dearest": dearest}
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words a person reads at a glance."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

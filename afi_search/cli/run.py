@@ -1,0 +1,318 @@
+"""The main job, from a space file to a front, and on to ImageNet where the file says so.
+
+python -m afi_search.run SPACE
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from rich.panel import Panel
+
+from afi_search.cli.screen import Screen
+from afi_search.cost.latency_table import Latencies, measure_space
+from afi_search.cost.space_costs import SpaceCosts
+from afi_search.data import DataUnavailable, Source, get_source, locate, read, split
+from afi_search.device import describe_device
+from afi_search.engine.metrics import Standing, exported
+from afi_search.engine.trial_worker import Job, SharedSplit
+from afi_search.engine.tune import cluster_capacity, demand_shared, ray_session, run_trials
+from afi_search.errors import exits_on_mistake
+from afi_search.formatting import size
+from afi_search.promote.confirm import confirm_study
+from afi_search.promote.promotion import promote_study
+from afi_search.report.export import write_report
+from afi_search.report.table import front_table
+from afi_search.search.checks import CHECKS, demand_feasible
+from afi_search.search.conductor import Conductor
+from afi_search.search.proposer import Proposer
+from afi_search.search.pruners import make_pruner
+from afi_search.space import Space, SpaceFile
+from afi_search.space.imagenet_recipe import read_recipe
+from afi_search.space.loading import load_space_file, preset_names, preset_note
+from afi_search.space.schema import Promote
+from afi_search.study import Ledger
+from afi_search.study.checkpoint_location import check_url, place_of, size_of
+from afi_search.study.checkpoint_retention import Keeper, disk_use
+from afi_search.study.folder import (
+    StudyFile,
+    gather_facts,
+    only_driver,
+    open_study,
+    study_name,
+)
+from afi_search.study.reference import landmarks, reference_point
+from afi_search.study.storage import JOURNAL, check_storage, only_client
+from afi_search.study.study_info import study_info
+
+AUTO, NONE = "auto", "none"
+
+console = Console()
+
+
+@exits_on_mistake
+def run(
+    space: Annotated[Path, typer.Argument(help="The space file, like spaces/resnet.yaml.")],
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="A preset of the space file; 'auto': 'short' where there is a CUDA device, "
+            "'smoke' where there is none; 'none': the file as it is."
+        ),
+    ] = AUTO,
+    name: Annotated[
+        str | None, typer.Option(help="The study's name, instead of backbone-data-preset.")
+    ] = None,
+    studies: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("studies"),
+    data: Annotated[
+        str | None,
+        typer.Option(help="The folder of the data sets, before the file's and AFI_SEARCH_DATA."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to join; 'auto' finds it.")
+    ] = None,
+    storage: Annotated[
+        str,
+        typer.Option(help="Of the ledger: 'journal', 'sqlite' or postgresql://USER@HOST/DATABASE."),
+    ] = JOURNAL,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder or fsspec URL for the checkpoints that all machines of a cluster reach, "
+            "like s3://bucket/folder; the study's folder otherwise."
+        ),
+    ] = None,
+) -> None:
+    """Search a space, or go on with its study, and export the Pareto front.
+
+    With `confirm:` and `promote:` in the space file, go on to confirmed winners on ImageNet.
+    """
+    chosen = choose_preset(space, preset)
+    loaded = load_space_file(space, chosen, CHECKS)
+    if loaded.promote is not None:
+        read_recipe(loaded.promote.recipe)
+    file = settle_data(loaded, data)
+    if name is not None and file.data.name != loaded.data.name:
+        name = f"{name}-{file.data.name}"
+    searched = Space(file)
+    asked = StudyFile(
+        name=name or study_name(file, chosen),
+        preset=chosen or "",
+        note=preset_note(space, chosen),
+        space=file,
+        facts=gather_facts(
+            shlex.join(["python", "-m", "afi_search.run", *sys.argv[1:]]), describe_device()
+        ),
+        storage=check_storage(storage),
+        checkpoints=check_url(checkpoints),
+    )
+    folder = studies / asked.name
+    source = get_source(file.data.name)
+    latencies = settle_latencies(searched, source, folder)
+    costs = SpaceCosts(
+        searched,
+        num_classes=source.num_classes,
+        image_size=source.image_size,
+        latencies=latencies,
+    )
+    demand_feasible(space, costs)
+    with only_driver(folder), only_client(asked.storage, asked.name):
+        study = open_study(folder, asked)
+        if latencies is not None:
+            latencies.write(folder)
+        ledger = Ledger.create(folder, study.name, file.objectives, file.search.seed, study.storage)
+        announce(study, searched, costs)
+        place = place_of(folder, study.checkpoints)
+        keeper = Keeper(place, file.objectives, ledger.trials())
+        standing = standing_of(study, ledger)
+        with Screen(console, file.search.trials, ledger.trials(), file.costs) as screen:
+
+            def changed(trial: FrozenTrial) -> None:
+                keeper.changed(trial)
+                screen.changed(trial)
+                standing.changed(trial)
+
+            conductor = Conductor(
+                ledger,
+                file,
+                Proposer(searched, costs, file.objectives),
+                make_pruner(file),
+                changed,
+            )
+            finished = True
+            if conductor.has_next:
+                finished = train(conductor, standing, study, place, data, address)
+            else:
+                console.print("The study is complete: there is nothing left to train.")
+    report(ledger, study, folder)
+    if finished and file.confirm is not None:
+        finished = confirm_study(
+            folder, file.confirm, data=data, address=address, checkpoints=checkpoints
+        )
+    if finished and file.promote is not None:
+        finished = promote_winners(folder, file.promote, address)
+    if not finished:
+        console.print("[bold]Interrupted.[/] Nothing is lost; the same command goes on.")
+        sys.exit(130)
+
+
+def choose_preset(space: Path, asked: str) -> str | None:
+    """Return the preset to take, None for the file as it is; say so where it was chosen here."""
+    if asked == NONE:
+        return None
+    if asked != AUTO:
+        return asked
+    has_gpu = torch.cuda.is_available()
+    chosen = "short" if has_gpu else "smoke"
+    if chosen not in preset_names(space):
+        return None
+    there_is = "a CUDA device" if has_gpu else "no CUDA device"
+    console.print(
+        f"There is {there_is}: taking the preset [bold]{chosen}[/]. {preset_note(space, chosen)}"
+    )
+    return chosen
+
+
+def settle_data(file: SpaceFile, folder: str | None) -> SpaceFile:
+    """Make sure that the data set is there, or go on with the fallback and say so.
+
+    Raises:
+        DataUnavailable: it is not there and the space file names no fallback.
+        DataCorrupt: a file of it is not what it should be.
+    """
+    try:
+        locate(file.data.name, folder or file.data.folder)
+        return file
+    except DataUnavailable as error:
+        if file.data.fallback is None:
+            raise
+        console.print(
+            Panel(
+                f"{error}\n\nGoing on with [bold]{file.data.fallback}[/], as the space file says. "
+                f"[bold]The results are not about {file.data.name}[/]; they go to another study.",
+                title=f"{file.data.name} is not there",
+                border_style="bold red",
+            )
+        )
+    fallback = {"name": file.data.fallback, "folder": None, "fallback": None, "validation": None}
+    return file.model_copy(update={"data": file.data.model_copy(update=fallback)})
+
+
+def settle_latencies(space: Space, source: Source, folder: Path | None = None) -> Latencies | None:
+    """Return the latencies that a study has, or measure them; None where nobody asks for any.
+
+    Raises:
+        LatencyError: they cannot be measured or read.
+    """
+    if not space.file.asks_for("latency"):
+        return None
+    latencies = None if folder is None else Latencies.read(folder)
+    if latencies is None:
+        with console.status("Measuring latency") as status:
+            latencies = measure_space(space, source, status.update)
+    console.print(f"Latency: on {latencies.device}.")
+    return latencies
+
+
+def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:
+    """Say what is going to be done."""
+    search = study.space.search
+    console.print(
+        f"Study [bold]{study.name}[/]: {search.trials} trials of at most "
+        f"{study.space.recipe.epochs} epochs, out of {costs.feasible:,} of "
+        f"{space.size:,} architectures; sampler {search.sampler}, pruner {search.pruner.name}."
+    )
+
+
+def standing_of(study: StudyFile, ledger: Ledger) -> Standing:
+    """Return how a study stands, for its metrics."""
+    info, costs = study_info(study), study.space.costs or ("macs",)
+    marks = landmarks(info, ledger.records())
+    return Standing(ledger.trials(), costs, reference_point(marks, info, costs))
+
+
+def train(
+    conductor: Conductor,
+    standing: Standing,
+    study: StudyFile,
+    place: str,
+    data: str | None,
+    address: str | None,
+) -> bool:
+    """Run the study's trials on Ray; return whether they all came to their end."""
+    file = study.space
+    shared = SharedSplit(
+        split(
+            read(file.data.name, data or file.data.folder),
+            validation=file.data.validation,
+            train_subset=file.data.train_subset,
+            validation_subset=file.data.validation_subset,
+        ),
+        file.recipe.pad,
+    )
+    with ray_session(address) as dashboard, exported(study.name, standing.readings):
+        demand_shared(place)
+        capacity = cluster_capacity(file.search)
+        console.print(
+            f"Ray dashboard: [bold]{dashboard}[/]. "
+            f"{capacity.concurrency} trials at a time, {capacity.threads} CPU cores and "
+            f"{capacity.gpus:g} GPUs each. Ctrl-C stops cleanly."
+        )
+        job = Job(
+            file.recipe,
+            place,
+            capacity.threads,
+            file.imports,
+            study.name,
+            capacity.gpus,
+            capacity.memory,
+        )
+        return run_trials(conductor, job, shared, capacity)
+
+
+def report(ledger: Ledger, study: StudyFile, folder: Path) -> None:
+    """Write the front and the trials, and show the front."""
+    records, info = ledger.records(), study_info(study)
+    paths = write_report(records, info, folder)
+    counts = records["state"].value_counts()
+    console.print(front_table(records, info))
+    if study.note:
+        console.print(f"What these numbers are good for: {study.note}")
+    rejected = len(ledger.rejected())
+    console.print(
+        f"{len(records)} trials: "
+        + ", ".join(f"{n} {state}" for state, n in counts.items())
+        + (f"; {rejected} architectures were too dear to try" if rejected else "")
+    )
+    console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
+    place = place_of(folder, study.checkpoints)
+    console.print(
+        f"On disk: {size(disk_use(folder, place))}, {size(size_of(place))} of it checkpoints."
+    )
+
+
+def promote_winners(folder: Path, wanted: Promote, address: str | None) -> bool:
+    """Train the winners on ImageNet, or without ImageNet print the one command that goes on."""
+    if wanted.data is not None and Path(wanted.data).is_dir():
+        return promote_study(folder, wanted, address=address)
+    where = wanted.data or "the space file names no folder"
+    console.print(
+        f"ImageNet is not here ({where}). Where it is, this goes on: "
+        f"[bold]afi-search promote {folder} --data IMAGENET[/]",
+        soft_wrap=True,
+    )
+    return True
+
+
+def main() -> None:
+    """Run this command alone."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(run)
+    app()

@@ -1,0 +1,1 @@
+"""Everything that imports Ray: the cluster, Tune and its workers, Ray Train."""

@@ -1,0 +1,188 @@
+"""What a running study tells Prometheus, by way of Ray.
+
+Every node of a Ray cluster shows its gauges on its metrics port; `METRICS` names ours. The driver
+tells how the study stands, each worker how fast it trains.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from ray.util.metrics import Gauge
+
+from afi_search.study.growing_front import Front
+from afi_search.study.hypervolume import dominated_share
+from afi_search.study.records import STATE_WORDS, curve
+from afi_search.train.trainer import EpochResult
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A gauge.
+
+    Attributes:
+        meaning: in words, with its unit.
+        tags: its labels besides `study` and those that Ray adds (node, worker, session).
+    """
+
+    meaning: str
+    tags: tuple[str, ...] = ()
+
+
+METRICS = {
+    "afi_trials": Metric(
+        f"Trials of the study by state: {', '.join(STATE_WORDS.values())}.", ("state",)
+    ),
+    "afi_best_accuracy": Metric(
+        "The best validation accuracy of the trials of full fidelity, 0 to 1; none before the "
+        "first of them."
+    ),
+    "afi_hypervolume": Metric(
+        "What the front dominates, as a share of the box that the report explains, 0 to 1."
+    ),
+    "afi_front_size": Metric("Architectures on the front."),
+    "afi_images_per_second": Metric(
+        "Training images per second in the last epoch of a trial.", ("trial",)
+    ),
+    "afi_epoch_seconds": Metric(
+        "Duration of the last epoch of a trial, its validation included.", ("trial",)
+    ),
+    "afi_gpu_memory_bytes": Metric(
+        "GPU memory that PyTorch holds in a trial's worker, its cache included; 0 on a CPU.",
+        ("trial",),
+    ),
+}
+"""Name -> gauge. Prometheus sees each with `ray_` before its name."""
+
+# Ray drops what was not set for two of its export intervals of 10 s.
+_SET_EVERY_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The value of one gauge, with its labels besides `study`."""
+
+    name: str
+    value: float
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+class Standing:
+    """How a study stands, kept up to date change by change.
+
+    Args:
+        trials: those the study has already.
+        costs: the costs that the front is about.
+        reference: (accuracy, costs) of the hypervolume's reference point.
+    """
+
+    def __init__(
+        self, trials: Iterable[FrozenTrial], costs: Sequence[str], reference: Sequence[float]
+    ) -> None:
+        self._reference = reference
+        self._states: dict[int, TrialState] = {}
+        self._counts: Counter[TrialState] = Counter()
+        self._front = Front(costs)
+        self._best: float | None = None
+        self._share = 0.0
+        for trial in trials:
+            self.changed(trial)
+
+    def changed(self, trial: FrozenTrial) -> None:
+        """Take notice of a trial about which something has changed."""
+        before = self._states.get(trial.number)
+        if trial.state == before:
+            return
+        if before is not None:
+            self._counts[before] -= 1
+        self._states[trial.number] = trial.state
+        self._counts[trial.state] += 1
+        if trial.state == TrialState.COMPLETE:
+            accuracy = curve(trial)[-1]
+            self._best = accuracy if self._best is None else max(self._best, accuracy)
+            self._front.take(trial)
+            self._share = dominated_share(self._front.points, self._reference)
+
+    def readings(self) -> list[Reading]:
+        """Return how it stands now."""
+        counts = [
+            Reading("afi_trials", self._counts[state], (("state", word),))
+            for state, word in STATE_WORDS.items()
+        ]
+        best = [] if self._best is None else [Reading("afi_best_accuracy", self._best)]
+        return [
+            *counts,
+            *best,
+            Reading("afi_hypervolume", self._share),
+            Reading("afi_front_size", len(self._front)),
+        ]
+
+
+class Pace:
+    """How fast a worker trains the trial that it has.
+
+    Args:
+        device: that it trains on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._trial = ""
+        self._epoch: EpochResult | None = None
+
+    def begin(self, number: int) -> None:
+        """Take notice that the worker has another trial now."""
+        self._trial, self._epoch = str(number), None
+
+    def trained(self, epoch: EpochResult) -> None:
+        """Take notice of an epoch that is finished."""
+        self._epoch = epoch
+
+    def readings(self) -> list[Reading]:
+        """Return its pace now; the times follow the trial's first epoch."""
+        on_gpu = self._device.type == "cuda"
+        values = {"afi_gpu_memory_bytes": torch.cuda.memory_reserved() if on_gpu else 0.0}
+        epoch = self._epoch
+        if epoch is not None:
+            values["afi_images_per_second"] = epoch.images_per_second
+            values["afi_epoch_seconds"] = epoch.seconds
+        tags = (("trial", self._trial),)
+        return [Reading(name, value, tags) for name, value in values.items()]
+
+
+@contextmanager
+def exported(study: str, readings: Callable[[], list[Reading]]) -> Iterator[None]:
+    """Tell Ray the readings of this process again and again until the context ends.
+
+    Args:
+        study: its name, the label of every gauge.
+        readings: called every few seconds, in a thread of its own.
+    """
+    over = threading.Event()
+    thread = threading.Thread(
+        target=_export, args=(study, readings, over), name="metrics", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _export(study: str, readings: Callable[[], list[Reading]], over: threading.Event) -> None:
+    gauges = {
+        name: Gauge(name, metric.meaning, ("study", *metric.tags))
+        for name, metric in METRICS.items()
+    }
+    while True:
+        for reading in readings():
+            gauges[reading.name].set(reading.value, {"study": study, **dict(reading.tags)})
+        if over.wait(_SET_EVERY_SECONDS):
+            return

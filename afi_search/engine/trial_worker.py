@@ -1,0 +1,242 @@
+"""What runs in a Ray actor: one trial after another, each from its checkpoint on."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from ray import tune
+from torch import nn
+
+from afi_search.data import ImageSet, Split
+from afi_search.engine.limits import as_limit, limit_gpu, limit_memory
+from afi_search.engine.metrics import Pace, exported
+from afi_search.nn import build
+from afi_search.search.conductor import Assignment
+from afi_search.space import Architecture, Recipe
+from afi_search.space.schema import import_modules
+from afi_search.study.checkpoint_location import trial_place
+from afi_search.train import (
+    CorruptCheckpoint,
+    DivergedError,
+    Trainer,
+    delete,
+    keep_freed_memory,
+    load,
+    save,
+    seed_everything,
+    settled,
+)
+from afi_search.train.augment import pad_images
+
+
+class SharedSplit:
+    """A data set's split as arrays, which Ray keeps once a node and shows to all its workers.
+
+    Args:
+        split: of the data set.
+        pad: pixels that the recipe pads the training images with; done here, once.
+    """
+
+    def __init__(self, split: Split, pad: int) -> None:
+        padded = pad_images(split.train.images, pad - split.padding)
+        self._arrays = [
+            array.numpy()
+            for array in (
+                padded,
+                split.train.labels,
+                split.validation.images,
+                split.validation.labels,
+            )
+        ]
+        nothing = ImageSet(torch.empty(0), torch.empty(0))
+        self._facts = replace(split, train=nothing, validation=nothing, padding=pad)
+
+    def tensors(self) -> Split:
+        """Return the split as tensors on the memory that all workers of a node share.
+
+        They are to be read only: Ray keeps them in pages that no worker may write to.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            train, train_labels, validation, validation_labels = map(torch.from_numpy, self._arrays)
+        return replace(
+            self._facts,
+            train=ImageSet(train, train_labels),
+            validation=ImageSet(validation, validation_labels),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a study have in common.
+
+    Attributes:
+        recipe: how to train.
+        checkpoints: folder or fsspec URL; each trial has its own folder in it.
+        threads: CPU threads a trial computes with.
+        imports: modules that register a third party's backbones.
+        study: its name, for the metrics.
+        gpus: the share of a GPU whose memory a trial may take; 0 or 1: all of it.
+        memory: bytes of the machine's memory that a trial may take beyond its empty worker; None:
+            as much as there is.
+    """
+
+    recipe: Recipe
+    checkpoints: str
+    threads: int
+    imports: tuple[str, ...] = ()
+    study: str = ""
+    gpus: float = 0.0
+    memory: int | None = None
+
+
+def config_of(assignment: Assignment) -> dict[str, Any]:
+    """Return an assignment as plain values that Tune can carry."""
+    return {
+        "number": assignment.number,
+        "architecture": assignment.architecture.text,
+        "seed": assignment.seed,
+    }
+
+
+class TrialWorker(tune.Trainable):
+    """Trains the trials that Tune hands it, an epoch a step, and checkpoints each epoch.
+
+    A step's result has the accuracies and seconds of all epochs so far, so that whoever reads it
+    knows of those that an earlier driver did not live to enter. What goes wrong in a trial is a
+    result too (`failed`, with the reason): the actor lives on for the next trial. What is wrong
+    with the machine and not with the trial is `broken`: the study stops, and the trial waits.
+    """
+
+    def setup(  # type: ignore[override]  # with_parameters adds job and data
+        self, config: dict[str, Any], job: Job, data: SharedSplit
+    ) -> None:
+        """Begin the trial of `config`, from its checkpoint where there is one."""
+        import_modules(job.imports)
+        self._job = job
+        self._data = data.tensors()
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.set_num_threads(job.threads)
+        keep_freed_memory()
+        limit_gpu(job.gpus)
+        limit_memory(job.memory)
+        self._pace = Pace(self._device)
+        self._metrics = ExitStack()
+        self._metrics.enter_context(exported(job.study, self._pace.readings))
+        gc.freeze()  # What is there by now stays: collecting between trials need not look at it.
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in the same process."""
+        del self._trainer
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train an epoch; after a restart, first report what the checkpoint holds."""
+        try:
+            return self._step()
+        except DivergedError as error:
+            return self._failed(str(error))
+        except Exception as error:
+            reason = as_limit(error, self._job.memory) or _in_a_line(error)
+            return self._failed(reason, traceback.format_exc())
+
+    def cleanup(self) -> None:
+        """Stop telling metrics."""
+        self._metrics.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Keep nothing with Tune: the study's own checkpoints are the only ones."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Load nothing from Tune: the study's own checkpoints are the only ones."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._number: int = config["number"]
+        self._architecture: str = config["architecture"]
+        self._seed: int = config["seed"]
+        self._pace.begin(self._number)
+        self._trainer: Trainer | None = None
+
+    def _step(self) -> dict[str, Any]:
+        if self._trainer is None:
+            try:
+                self._trainer, resumed = self._start()
+            except OSError as error:
+                where = self._job.checkpoints
+                return {"number": self._number, "broken": f"{where} cannot be used: {error}"}
+            if resumed:
+                return self._progress(self._trainer)
+        self._pace.trained(self._trainer.run_epoch())
+        folder = trial_place(self._job.checkpoints, self._number)
+        try:
+            save(self._trainer.state_dict(), folder)
+        except OSError as error:
+            return {"number": self._number, "broken": f"{folder} cannot be written: {error}"}
+        return self._progress(self._trainer)
+
+    def _start(self) -> tuple[Trainer, bool]:
+        architecture = Architecture.parse(self._architecture)
+        recipe = self._recipe(architecture.backbone)
+        seed_everything(self._seed)
+        trainer = Trainer(
+            self._build(architecture), recipe, self._data, seed=self._seed, device=self._device
+        )
+        folder = trial_place(self._job.checkpoints, self._number)
+        try:
+            state = load(folder)
+        except CorruptCheckpoint as error:
+            warnings.warn(f"{error} The trial begins again.", stacklevel=2)
+            delete(folder)
+            state = None
+        if state is not None:
+            trainer.load_state_dict(state)
+        return trainer, state is not None
+
+    def _build(self, architecture: Architecture) -> nn.Module:
+        return build(
+            architecture,
+            num_classes=self._data.num_classes,
+            image_size=self._data.image_size,
+        )
+
+    def _recipe(self, backbone: str) -> Recipe:
+        """Return the recipe with the precision that this study's trials of a backbone have."""
+        recipe = self._job.recipe
+        precision = settled(
+            recipe.precision,
+            backbone,
+            make=lambda: self._build(Architecture.plain(backbone)),
+            batch_size=recipe.batch_size,
+            image_size=self._data.image_size,
+            device=self._device,
+            folder=self._job.checkpoints,
+        )
+        return recipe.model_copy(update={"precision": precision})
+
+    def _progress(self, trainer: Trainer) -> dict[str, Any]:
+        history = trainer.history
+        return {
+            "number": self._number,
+            "accuracies": [epoch.accuracy for epoch in history],
+            "seconds": sum(epoch.seconds for epoch in history),
+        }
+
+    def _failed(self, reason: str, details: str = "") -> dict[str, Any]:
+        return {"number": self._number, "failed": reason, "details": details}
+
+
+def _in_a_line(error: Exception) -> str:
+    lines: Sequence[str] = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

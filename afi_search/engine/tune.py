@@ -1,0 +1,453 @@
+"""Ray Tune as the engine: it starts, feeds and stops workers, and decides nothing.
+
+Every decision is the conductor's, on the ledger; what Tune would keep for itself is thrown away.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import fsspec
+import ray
+from optuna.exceptions import StorageInternalError
+from ray import tune
+from ray.exceptions import AuthenticationError, RayError
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from afi_search.engine.limits import EMPTY_WORKER
+from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker, config_of
+from afi_search.errors import UserError
+from afi_search.search.conductor import Conductor
+from afi_search.space.schema import Search
+
+_OF_ITS_OWN = "local"
+"""Without it, Ray joins whatever cluster it finds on this machine."""
+_WORKER_DEATHS = 3
+_SECONDS_TO_ANSWER = 30.0
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+class EngineError(UserError):
+    """Ray or the machine cannot do what the study asks of it."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How many trials run at a time, and what each of them gets.
+
+    Attributes:
+        concurrency: trials at a time.
+        threads: CPU cores of each.
+        gpus: share of a GPU of each; 0 where there is none.
+        memory: bytes of the machine's memory of each; None: not limited.
+    """
+
+    concurrency: int
+    threads: int
+    gpus: float
+    memory: int | None = None
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray books for a trial."""
+        booked = {} if self.memory is None else {"memory": EMPTY_WORKER + self.memory}
+        return {"cpu": self.threads, "gpu": self.gpus, **booked}
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a machine of the cluster has; `memory` is in bytes."""
+
+    cpus: int
+    gpus: int
+    memory: float = math.inf
+
+    def room(self, gpus: float, memory: int | None) -> int:
+        """Return how many trials of that share of a GPU and that memory it holds."""
+        by_gpu = self.gpus * int(1 / gpus) if gpus else self.cpus
+        by_memory = math.inf if memory is None else self.memory // (EMPTY_WORKER + memory)
+        return int(min(by_gpu, self.cpus, by_memory))
+
+
+def plan_capacity(search: Search, nodes: Sequence[Node]) -> Capacity:
+    """Share out the cores and GPUs of the nodes, so that a trial fits on every one that it may use.
+
+    Where there are GPUs, only nodes with GPUs are used.
+
+    Raises:
+        EngineError: no node holds even one trial.
+    """
+    hosts = [node for node in nodes if node.gpus] or list(nodes)
+    share = search.gpus_per_trial if any(node.gpus for node in hosts) else 0.0
+    rooms = {node: node.room(share, search.memory_per_trial) for node in hosts}
+    room = sum(rooms[node] for node in hosts)
+    if not room:
+        raise EngineError(
+            f"no machine here holds a trial: it takes a CPU core, {share:g} GPUs and "
+            f"{EMPTY_WORKER + (search.memory_per_trial or 0):,} bytes of memory, and there are "
+            f"{', '.join(map(str, nodes)) or 'no machines'}; lower search.memory_per_trial, or "
+            f"give Ray more"
+        )
+    concurrency = min(room, search.trials)
+    if search.concurrency != "auto":
+        concurrency = min(concurrency, search.concurrency)
+    threads = min(
+        node.cpus // math.ceil(concurrency * rooms[node] / room) for node in hosts if rooms[node]
+    )
+    return Capacity(concurrency, threads, share, search.memory_per_trial)
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Iterator[str]:
+    """Start Ray on this machine, or join a cluster; yield where its dashboard is, in words.
+
+    Raises:
+        EngineError: there is no cluster at the address, or it does not let us in.
+    """
+    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+    try:
+        context = ray.init(
+            address=address or _OF_ITS_OWN,
+            include_dashboard=None if address else True,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            configure_logging=True,
+        )
+    except (ConnectionError, AuthenticationError) as error:
+        raise EngineError(
+            f"--address {address}: there is no Ray cluster that lets us in: {error}. One that "
+            f"`ray start` protects wants RAY_AUTH_MODE=token here and on every node, with the "
+            f"token of its head in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        ) from None
+    try:
+        url = context.dashboard_url
+        yield f"http://{url} (its token: ray get-auth-token)" if url else "none in this cluster"
+    finally:
+        ray.shutdown()
+
+
+def cluster_nodes() -> list[Node]:
+    """Return the machines of the Ray session."""
+    has = [node["Resources"] for node in _alive()]
+    return [
+        Node(int(of.get("CPU", 0)), int(of.get("GPU", 0)), of.get("memory", math.inf)) for of in has
+    ]
+
+
+def cluster_capacity(search: Search) -> Capacity:
+    """Share out what the Ray session has."""
+    return plan_capacity(search, cluster_nodes())
+
+
+def demand_shared(place: str) -> None:
+    """Make sure that the driver and all machines that train reach the place of the checkpoints.
+
+    Raises:
+        EngineError: it cannot be written, or a machine does not see what is written there.
+    """
+    nodes = [node for node in _alive() if node["Resources"].get("CPU")]
+    with _written_probe(place) as probe:
+        if len(nodes) < 2:
+            return
+        asked = {
+            node["NodeManagerAddress"]: _sees.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(probe)
+            for node in nodes
+        }
+        for machine, answer in asked.items():
+            try:
+                sees = ray.get(answer)
+            except RayError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise EngineError(f"the machine {machine} cannot train: {reason}") from None
+            if not sees:
+                raise EngineError(
+                    f"the machine {machine} does not see the checkpoints in {place}; name a place "
+                    f"that all machines share, like --checkpoints s3://bucket/folder"
+                )
+
+
+@ray.remote(num_cpus=0)
+def _sees(url: str) -> bool:
+    filesystem, path = fsspec.core.url_to_fs(url)
+    return bool(filesystem.exists(path))
+
+
+@contextmanager
+def _written_probe(place: str) -> Iterator[str]:
+    """Write a file into the place; yield its URL, and delete it at the end."""
+    probe = f"{place}/.probe-{secrets.token_hex(8)}"
+    try:
+        filesystem, path = fsspec.core.url_to_fs(probe)
+        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+        filesystem.pipe_file(path, b"afi_search")
+    except Exception as error:
+        raise EngineError(f"the checkpoints' place {place} cannot be written: {error}") from None
+    try:
+        yield probe
+    finally:
+        filesystem.rm_file(path)
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capacity) -> bool:
+    """Run all trials that the conductor assigns.
+
+    Returns:
+        Whether the study went to its end; False when it was interrupted (Ctrl-C or SIGTERM), its
+        running trials then waiting in the ledger.
+
+    Raises:
+        EngineError: checkpoints cannot be written; the running trials wait as well.
+    """
+    worker = tune.with_resources(
+        tune.with_parameters(TrialWorker, job=job, data=data),
+        capacity.resources,
+    )
+    return run_workers(conductor, worker, capacity.concurrency)
+
+
+def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
+    """Run all trials that the conductor assigns in workers of any kind.
+
+    Args:
+        conductor: decides.
+        worker: a Tune trainable that takes what `config_of` gives and reports as `TrialWorker`
+            does, with its resources.
+        concurrency: trials at a time.
+
+    Returns:
+        As `run_trials` does.
+
+    Raises:
+        EngineError: a worker reported what is `broken`, none could be set up, or the cluster is
+            gone; the running trials wait.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells is in the ledger
+    with _asked_to_stop() as stop, tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
+        # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
+        tune.run(
+            worker,
+            name="trials",
+            search_alg=_LedgerSearcher(conductor, concurrency, stop, deaths := Deaths()),
+            scheduler=_LedgerScheduler(conductor, stop, deaths),
+            num_samples=-1,
+            stop=_Interrupted(stop),
+            reuse_actors=True,
+            max_failures=_WORKER_DEATHS,
+            storage_path=scratch,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+    with stop.if_the_ledger_fails():
+        conductor.interrupt()
+    if stop.reason:
+        raise EngineError(f"{stop.reason}. Nothing is lost: mend it, and the same command goes on.")
+    return not stop.asked
+
+
+@dataclass
+class StopRequest:
+    """Whether the run is to stop, and the reason where it is not a person's wish.
+
+    Attributes:
+        asked: whether it is to stop.
+        reason: what is wrong with the machine; empty where a person asked.
+    """
+
+    asked: bool = False
+    reason: str = ""
+
+    def break_off(self, reason: str) -> None:
+        """Ask for it because of something that is wrong with the machine and not with a trial."""
+        self.asked, self.reason = True, self.reason or reason
+
+    @contextmanager
+    def if_the_ledger_fails(self) -> Iterator[None]:
+        """Within it, break off where the ledger cannot be written or read."""
+        try:
+            yield
+        except (OSError, StorageInternalError) as error:
+            self.break_off(f"the ledger cannot be written: {error.__cause__ or error}")
+
+
+@dataclass
+class Deaths:
+    """What is known of the workers that died in this run.
+
+    Attributes:
+        causes: of the last death, by trial.
+        a_worker_has_reported: whether any worker got as far as to report.
+    """
+
+    causes: dict[int, str] = field(default_factory=dict)
+    a_worker_has_reported: bool = False
+
+
+class _LedgerSearcher(Searcher):
+    """Hands the conductor's assignments to Tune, no more at a time than there is room for."""
+
+    def __init__(
+        self, conductor: Conductor, concurrency: int, stop: StopRequest, deaths: Deaths
+    ) -> None:
+        super().__init__()
+        self._conductor = conductor
+        self._concurrency = concurrency
+        self._stop = stop
+        self._deaths = deaths
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        if self._stop.asked or not self._conductor.has_next:
+            return Searcher.FINISHED
+        if len(self._conductor.running) >= self._concurrency:
+            return None
+        assignment = None
+        with self._stop.if_the_ledger_fails():
+            assignment = self._conductor.next()
+        if assignment is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = assignment.number
+        return config_of(assignment)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Judge what Tune has given up: it is the trial's fault, or the machine's."""
+        number = self._numbers.pop(trial_id)
+        if not error or self._stop.asked or number not in self._conductor.running:
+            return
+        cause = self._deaths.causes.get(number, "unknown")
+        if not self._deaths.a_worker_has_reported:
+            self._stop.break_off(f"no worker could be set up: {cause}")
+        elif not _cluster_answers():
+            self._stop.break_off(f"Ray's cluster is gone: {cause}")
+        else:
+            with self._stop.if_the_ledger_fails():
+                self._conductor.fail(number, f"its workers died, again and again: {cause}")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the ledger is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: the ledger is the state."""
+
+
+class _LedgerScheduler(FIFOScheduler):
+    """Passes each result and each worker's death to the conductor, and its answer to Tune."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, conductor: Conductor, stop: StopRequest, deaths: Deaths) -> None:
+        super().__init__()
+        self._conductor = conductor
+        self._stop = stop
+        self._deaths = deaths
+
+    def on_trial_result(
+        self, tune_controller: object, trial: object, result: dict[str, Any]
+    ) -> str:
+        self._deaths.a_worker_has_reported = True
+        goes_on = False
+        with self._stop.if_the_ledger_fails():
+            goes_on = self._take(result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: object, trial: Any) -> None:
+        """Take notice of a worker's death."""
+        number = trial.config["number"]
+        self._deaths.causes[number] = _in_a_line(trial.get_error())
+        if number in self._conductor.running:
+            with self._stop.if_the_ledger_fails():
+                self._conductor.lose_worker(number, self._deaths.causes[number])
+
+    def _take(self, result: dict[str, Any]) -> bool:
+        """Tell the conductor of a result; return whether the trial goes on."""
+        number = result["number"]
+        if "broken" in result:
+            self._stop.break_off(result["broken"])
+            return False
+        if "failed" in result:
+            self._conductor.fail(number, result["failed"], result["details"])
+            return False
+        return not self._conductor.report(number, result["accuracies"], result["seconds"])
+
+
+@ray.remote(num_cpus=0)
+def _answer() -> bool:
+    return True
+
+
+def _cluster_answers() -> bool:
+    try:
+        return bool(ray.get(_answer.remote(), timeout=_SECONDS_TO_ANSWER))
+    except (RayError, TimeoutError):
+        return False
+
+
+def _in_a_line(error: Exception | None) -> str:
+    """Return what an error says in its last line that says something."""
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "unknown"
+
+
+class _Interrupted(tune.Stopper):
+    """Stops everything once that is asked for."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stop.asked
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[StopRequest]:
+    """Yield a request that Ctrl-C and SIGTERM make; a second Ctrl-C interrupts at once."""
+    request = StopRequest()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if request.asked:
+            raise KeyboardInterrupt
+        request.asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _trial_name(trial: Any) -> str:
+    return f"{trial.config['number']:05d}"

@@ -1,0 +1,201 @@
+"""A model that ships: a folder of safetensors, JSON and Markdown, and nothing that is executed.
+
+model.safetensors    the weights
+model.json           architecture, preprocessing, classes, metrics, costs, how it was trained
+README.md            the same for a reader: the model card
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+from torchvision.io import ImageReadMode, decode_image
+
+from afi_search.cost import measure
+from afi_search.data.preprocessing import Preprocessing
+from afi_search.errors import UserError
+from afi_search.files import write_whole
+from afi_search.model.card import model_card
+from afi_search.model.fold import fold_batch_norms
+from afi_search.nn import build
+from afi_search.space import Architecture
+from afi_search.space.recipe import Strict
+
+WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
+
+
+class ModelError(UserError):
+    """A folder that holds no model, or an image that cannot be read."""
+
+
+class Facts(Strict):
+    """What there is to know of a model besides its weights; model.json holds it.
+
+    Attributes:
+        format: of the folder.
+        architecture: its text.
+        num_classes: outputs.
+        stem: the image size the network is built for; 32 is the CIFAR stem, 224 ImageNet's.
+        batch_norms: `kept`, or `folded` into the convolutions.
+        preprocessing: what is done to an image first.
+        classes: a name for each output.
+        metrics: accuracies by name, 0 to 1.
+        costs: by name, each with its convention in the card.
+        training: recipe, data, study, versions: whatever is known.
+    """
+
+    format: Literal["afi_search model 1"] = "afi_search model 1"
+    architecture: str
+    num_classes: Annotated[int, Field(ge=1)]
+    stem: Annotated[int, Field(ge=1)]
+    batch_norms: Literal["kept", "folded"] = "kept"
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    metrics: dict[str, float] = {}
+    costs: dict[str, float] = {}
+    training: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One guess for an image: the class and its probability."""
+
+    label: str
+    probability: float
+
+
+class Model:
+    """A trained network with all that is needed to use it.
+
+    Args:
+        module: B x 3 x crop x crop normalised floats to B x num_classes; put into eval mode
+            and channels_last.
+        facts: see `Facts`.
+    """
+
+    def __init__(self, module: nn.Module, facts: Facts) -> None:
+        self.module = module.eval().to(memory_format=torch.channels_last)
+        self.facts = facts
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture."""
+        return Architecture.parse(self.facts.architecture)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits, B x num_classes, of preprocessed images."""
+        with torch.inference_mode():
+            logits: Tensor = self.module(images)
+        return logits
+
+    def predict(self, path: str | Path, top: int = 5) -> list[Prediction]:
+        """Return the likeliest classes of an image file, the likeliest first.
+
+        Raises:
+            ModelError: the file is not there, or is no image.
+        """
+        probabilities = self(self.facts.preprocessing(read_image(path)))[0].softmax(dim=0)
+        best = probabilities.topk(min(top, self.facts.num_classes))
+        names = self.facts.classes
+        return [
+            Prediction(names[index], probability)
+            for index, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def folded(self) -> Model:
+        """Return the model with its batch norms folded into the convolutions."""
+        if self.facts.batch_norms == "folded":
+            return self
+        module = fold_batch_norms(self.module, self.facts.stem)
+        return Model(module, self.facts.model_copy(update={"batch_norms": "folded"}))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the folder; return the files. The card is written last."""
+        facts = self.facts.model_copy(update={"costs": self.facts.costs or self._costs()})
+        tensors = {name: t.cpu().contiguous() for name, t in self.module.state_dict().items()}
+        contents: dict[str, str | bytes] = {
+            WEIGHTS: to_safetensors(tensors),
+            FACTS: json.dumps(facts.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
+            CARD: model_card(facts.model_dump(mode="json")),
+        }
+        return [write_whole(Path(folder) / name, content) for name, content in contents.items()]
+
+    def _costs(self) -> dict[str, float]:
+        facts = self.facts
+        cost = measure(self.architecture, num_classes=facts.num_classes, image_size=facts.stem)
+        return {"macs": cost.macs, "params": cost.params, "paper_gflops": cost.paper_gflops}
+
+
+def load(folder: str | Path) -> Model:
+    """Open a model that `afi-search export` or a promotion wrote; nothing in it is executed.
+
+    Raises:
+        ModelError: the folder holds no such model, or one that is damaged.
+    """
+    folder = Path(folder)
+    facts = _read_facts(folder / FACTS)
+    if len(facts.classes) != facts.num_classes:
+        raise ModelError(
+            f"{folder / FACTS}: classes: {len(facts.classes)} names for {facts.num_classes} outputs"
+        )
+    module = build(
+        Architecture.parse(facts.architecture),
+        num_classes=facts.num_classes,
+        image_size=facts.stem,
+    )
+    if facts.batch_norms == "folded":
+        module = fold_batch_norms(module, facts.stem)
+    try:
+        module.load_state_dict(load_file(folder / WEIGHTS))
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: there is no {WEIGHTS} in it") from None
+    except SafetensorError as error:
+        raise ModelError(f"{folder / WEIGHTS}: is cut short or damaged: {error}") from None
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder / WEIGHTS}: are not the weights of {facts.architecture}: {error}"
+        ) from None
+    return Model(module, facts)
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read an image file as 3 x H x W uint8, RGB.
+
+    Raises:
+        ModelError: it is not there, or cannot be decoded.
+    """
+    try:
+        pixels: Tensor = decode_image(str(path), mode=ImageReadMode.RGB)
+    except RuntimeError:
+        if not Path(path).is_file():
+            raise ModelError(f"{path}: there is no such image file") from None
+        raise ModelError(
+            f"{path}: is no whole image; JPEG, PNG, WebP and GIF can be read"
+        ) from None
+    return pixels
+
+
+def _read_facts(path: Path) -> Facts:
+    try:
+        return Facts.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(
+            f"{path.parent}: is no model's folder; there is no {FACTS} in it"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: is not text: {error}") from None
+    except ValidationError as error:
+        wrong = "\n".join(
+            f"{path}: {'.'.join(map(str, part['loc'])) or 'the file'}: {part['msg']}"
+            for part in error.errors()
+        )
+        raise ModelError(wrong) from None

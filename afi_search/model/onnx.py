@@ -1,0 +1,112 @@
+"""A model for other runtimes: ONNX, checked in onnxruntime, and torch.export."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from afi_search.errors import UserError
+from afi_search.model.model import Model
+
+ONNX, EXPORTED = "model.onnx", "model.pt2"
+TOLERANCE = 1e-3
+"""The largest difference of logits allowed, as a share of the largest logit."""
+_CHECKED_BATCHES = (1, 3)
+
+
+class ExportError(UserError):
+    """A file for another runtime that cannot be written, or does not compute the same."""
+
+
+def write_onnx(model: Model, folder: Path) -> Path:
+    """Write model.onnx, any batch size, `images` in and `logits` out, and check it; return it.
+
+    Raises:
+        ExportError: onnx is not installed, or onnxruntime's logits differ from PyTorch's.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch.onnx.export needs it
+    except ImportError as error:
+        raise ExportError(
+            f"ONNX needs {error.name}; install it with: pip install 'afi-search[export]'"
+        ) from None
+    path = folder / ONNX
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(
+            model.module,
+            (_images(model, 2),),
+            path,
+            dynamo=True,
+            external_data=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+    for batch in _CHECKED_BATCHES:
+        images = _images(model, batch)
+        _demand_same(path, run(images), model(images))
+    return path
+
+
+def write_exported(model: Model, folder: Path) -> Path:
+    """Write model.pt2, a torch.export program for any batch size, and check it; return it.
+
+    Raises:
+        ExportError: the program's logits differ from the model's.
+    """
+    path = folder / EXPORTED
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(
+            model.module,
+            (_images(model, 2),),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+        torch.export.save(program, path)
+        run = torch.export.load(path).module()
+        for batch in _CHECKED_BATCHES:
+            images = _images(model, batch)
+            _demand_same(path, run(images), model(images))
+    return path
+
+
+def _images(model: Model, batch: int) -> Tensor:
+    crop = model.facts.preprocessing.crop
+    return torch.randn(batch, 3, crop, crop, generator=torch.Generator().manual_seed(batch))
+
+
+def _demand_same(path: Path, got: Tensor, expected: Tensor) -> None:
+    largest = float(expected.abs().max())
+    difference = float((got - expected).abs().max())
+    if not difference <= TOLERANCE * max(largest, 1.0):
+        path.unlink()
+        raise ExportError(
+            f"{path}: its logits differ from PyTorch's by up to {difference:.2g} (largest logit "
+            f"{largest:.2g}); the file was deleted"
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' progress off the screen; errors still come as exceptions."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

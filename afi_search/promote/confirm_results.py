@@ -1,0 +1,145 @@
+"""What a confirmation found: one row an architecture, as a table, CSV and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+from rich import box
+from rich.table import Table
+
+from afi_search.files import write_whole
+from afi_search.formatting import mega, percent
+from afi_search.promote.significance import LEVEL, Point, interval, pooled_spread, verdicts
+from afi_search.report.export import plain
+from afi_search.study import Ledger
+from afi_search.study.info import MACS_CONVENTION
+from afi_search.study.records import curve
+
+COLUMNS = (
+    "architecture",
+    "origin",
+    "verdict",
+    "seeds",
+    "test",
+    "test_low",
+    "test_high",
+    "validation",
+    "validation_low",
+    "validation_high",
+    "macs",
+    "params",
+    "paper_gflops",
+)
+CONVENTIONS = {
+    "test": "mean over seeds of the share of test images classified correctly, 0 to 1; the test "
+    "set is read once a training, after all trainings are finished",
+    "validation": "the same on the held-out validation images, which the search has looked at",
+    "low, high": "95 % interval of the mean over seeds (Student's t, spread pooled over all "
+    "architectures); it does not hold the error of drawing these images",
+    "verdict": "stands: more accurate on the test set than every other that is as cheap or "
+    f"cheaper, at a level of {LEVEL:.0%}; beaten: one of these is more accurate; open: neither",
+    "macs": MACS_CONVENTION,
+}
+_TESTED = "test_accuracy/"
+
+
+def note_tested(ledger: Ledger, number: int, accuracy: float) -> None:
+    """Enter what a finished training reached on the test set."""
+    ledger.study.set_user_attr(f"{_TESTED}{number}", accuracy)
+
+
+def read_tested(ledger: Ledger) -> dict[int, float]:
+    """Return the test accuracies that are known, by the number of the trial."""
+    facts = ledger.study.user_attrs
+    return {
+        int(key.removeprefix(_TESTED)): value
+        for key, value in facts.items()
+        if key.startswith(_TESTED)
+    }
+
+
+def confirmed_table(
+    trials: Iterable[FrozenTrial], test_accuracy: Mapping[int, float]
+) -> pd.DataFrame:
+    """Return one row an architecture whose trainings are finished and tested, cheapest first.
+
+    The columns are `COLUMNS`; see `CONVENTIONS`.
+    """
+    groups: dict[str, list[FrozenTrial]] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and trial.number in test_accuracy:
+            groups.setdefault(trial.user_attrs["architecture"], []).append(trial)
+    facts = [of_one[0].user_attrs for of_one in groups.values()]
+    test = [
+        Point(of_one[0].user_attrs["macs"], tuple(test_accuracy[t.number] for t in of_one))
+        for of_one in groups.values()
+    ]
+    validation = [
+        Point(of_one[0].user_attrs["macs"], tuple(curve(t)[-1] for t in of_one))
+        for of_one in groups.values()
+    ]
+    test_spread, validation_spread = pooled_spread(test), pooled_spread(validation)
+    rows = [
+        (
+            about["architecture"],
+            about["origin"],
+            verdict,
+            len(measured.accuracies),
+            measured.mean,
+            *interval(measured, test_spread),
+            validated.mean,
+            *interval(validated, validation_spread),
+            about["macs"],
+            about["params"],
+            about["paper_gflops"],
+        )
+        for about, verdict, measured, validated in zip(
+            facts, verdicts(test), test, validation, strict=True
+        )
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.sort_values(["macs", "test"], kind="stable", ignore_index=True)
+
+
+def write_confirmed(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write confirmed.csv and confirmed.json into a confirmation's folder; return the paths."""
+    document = {"conventions": CONVENTIONS, "confirmed": table.to_dict("records")}
+    contents = {
+        "confirmed.csv": table.to_csv(index=False, lineterminator="\n"),
+        "confirmed.json": json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n",
+    }
+    return [write_whole(folder / name, content) for name, content in contents.items()]
+
+
+def shown(table: pd.DataFrame, name: str) -> Table:
+    """Return the rows for the terminal."""
+    screen = Table(
+        title=f"Confirmed: {name}",
+        title_justify="left",
+        caption="test, validation: mean over seeds and 95 % interval; " + CONVENTIONS["verdict"],
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    screen.add_column("architecture", overflow="fold", min_width=16)
+    screen.add_column("from")
+    for heading in ("MACs\nM", "seeds\n", "test\n%", "\n+-", "validation\n%", "\n+-"):
+        screen.add_column(heading, justify="right", no_wrap=True)
+    screen.add_column("verdict\n")
+    for row in table.to_dict("records"):
+        screen.add_row(
+            row["architecture"],
+            row["origin"],
+            mega(row["macs"]),
+            str(row["seeds"]),
+            percent(row["test"]),
+            percent(row["test_high"] - row["test"]),
+            percent(row["validation"]),
+            percent(row["validation_high"] - row["validation"]),
+            row["verdict"],
+        )
+    return screen

@@ -1,0 +1,117 @@
+"""Which trials' checkpoints are kept, and what a study takes on disk.
+
+Kept are those of trials that go on, of the front, and of what a front is set beside: the plain
+backbone and the most accurate with AFI. A trial that has dropped out never comes back, so that its
+checkpoints are deleted as soon as the ledger says so, and a study's disk grows with its front and
+not with its trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import fsspec
+import moocore
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from afi_search.space import Architecture
+from afi_search.study.checkpoint_location import is_elsewhere, size_of, trial_place
+from afi_search.study.hypervolume import accuracy_up
+from afi_search.study.ledger import UNFINISHED
+from afi_search.study.records import curve
+from afi_search.train import delete
+from afi_search.train.checkpoint import KEPT
+
+_COPIES = 2  # weights and momentum
+_BYTES = 4
+
+
+class Keeper:
+    """Deletes the checkpoints that are of no more use, from the start and as trials end.
+
+    Args:
+        place: folder or fsspec URL of the study's checkpoints.
+        objectives: of the study.
+        trials: those of the ledger.
+    """
+
+    def __init__(self, place: str, objectives: Sequence[str], trials: list[FrozenTrial]) -> None:
+        self._place = place
+        self._objectives = objectives
+        kept = worth_keeping(trials, objectives)
+        self._kept = {trial.number: trial for trial in trials if trial.number in kept}
+        drop_others(place, kept)
+
+    def changed(self, trial: FrozenTrial) -> None:
+        """Take notice of a trial about which something has changed."""
+        self._kept[trial.number] = trial
+        if not trial.state.is_finished():
+            return
+        kept = worth_keeping(self._kept.values(), self._objectives)
+        for number in self._kept.keys() - kept:
+            drop(self._place, number)
+            del self._kept[number]
+
+
+def worth_keeping(trials: Iterable[FrozenTrial], objectives: Sequence[str]) -> set[int]:
+    """Return the numbers of the trials whose checkpoints may still be of use."""
+    known = list(trials)
+    complete = [trial for trial in known if trial.state == TrialState.COMPLETE]
+    plain = {trial.number for trial in complete if _is_plain(trial)}
+    with_afi = [trial for trial in complete if trial.number not in plain]
+    best = max(with_afi, key=lambda trial: curve(trial)[-1], default=None)
+    return (
+        {trial.number for trial in known if trial.state in UNFINISHED}
+        | _front(complete, objectives)
+        | plain
+        | ({best.number} if best is not None else set())
+    )
+
+
+def drop_others(place: str, kept: Collection[int]) -> None:
+    """Delete the checkpoints of all trials but those."""
+    filesystem, folder = fsspec.core.url_to_fs(place)
+    try:
+        paths = filesystem.ls(folder, detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for path in paths:
+        name = path.rstrip("/").rpartition("/")[2]
+        if name.isdigit() and int(name) not in kept:
+            drop(place, int(name))
+
+
+def drop(place: str, number: int) -> None:
+    """Delete a trial's checkpoints; what cannot be deleted now is left for the next time."""
+    with suppress(OSError):
+        delete(trial_place(place, number))
+
+
+def disk_use(folder: Path, place: str) -> int:
+    """Return the bytes of a study: its folder, and its checkpoints where they lie elsewhere."""
+    return size_of(str(folder)) + (size_of(place) if is_elsewhere(folder, place) else 0)
+
+
+def checkpoint_size(params: int) -> int:
+    """Return about how many bytes the checkpoints of a trial take."""
+    return KEPT * _COPIES * _BYTES * params
+
+
+def _front(complete: Sequence[FrozenTrial], objectives: Sequence[str]) -> set[int]:
+    """Return the numbers of the front that is reported, over MACs where nothing else is asked."""
+    if not complete:
+        return set()
+    costs = [name for name in objectives if name != "accuracy"] or ["macs"]
+    points = np.array(
+        [(curve(t)[-1], *(float(t.user_attrs[name]) for name in costs)) for t in complete]
+    )
+    best = moocore.is_nondominated(points, maximise=accuracy_up(points.shape[1]), keep_weakly=True)
+    return {trial.number for trial, stands in zip(complete, best, strict=True) if stands}
+
+
+def _is_plain(trial: FrozenTrial) -> bool:
+    text = trial.user_attrs["architecture"]
+    return bool(Architecture.parse(text).backbone == text)

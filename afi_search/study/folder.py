@@ -1,0 +1,250 @@
+"""A study's folder: what was asked for, where and with what it ran, and its ledger.
+
+study.yaml      the resolved space file and the facts of the machine
+ledger.log      every trial
+checkpoints/    of trials that are not finished or whose weights are kept, unless they lie at a URL
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
+
+from afi_search.errors import UserError
+from afi_search.files import write_whole
+from afi_search.space import SpaceFile
+from afi_search.study.checkpoint_location import (
+    IN_THE_FOLDER,
+    is_below,
+    place_for,
+    place_of,
+    size_of,
+)
+from afi_search.study.storage import JOURNAL
+
+STUDY_FILE = "study.yaml"
+_LOCK_FILE = ".lock"
+_MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
+_PACKAGES = ("afi-search", "torch", "torchvision", "timm", "ray", "optuna", "moocore")
+
+
+class StudyError(UserError):
+    """A study that cannot be gone on with as it was asked."""
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """What study.yaml holds.
+
+    Attributes:
+        name: of the study; its folder has the same name when it is made.
+        preset: of the space file, or an empty text.
+        note: what its numbers are good for.
+        space: the resolved space file.
+        facts: command, start, commit, versions, device: names to texts.
+        storage: of the ledger: `journal`, `sqlite` or a database's URL, without its password.
+        checkpoints: where they lie: `checkpoints`, in the study's folder, or an fsspec URL.
+    """
+
+    name: str
+    preset: str
+    note: str
+    space: SpaceFile
+    facts: Mapping[str, str]
+    storage: str = JOURNAL
+    checkpoints: str = IN_THE_FOLDER
+
+    def dump(self) -> str:
+        """Return the YAML text."""
+        stream = StringIO()
+        yaml = YAML()
+        yaml.width = 100
+        yaml.dump(
+            {
+                "name": self.name,
+                "preset": self.preset,
+                "note": self.note,
+                "storage": self.storage,
+                "checkpoints": self.checkpoints,
+                "facts": dict(self.facts),
+                "space": self.space.model_dump(mode="json", exclude={"presets"}),
+            },
+            stream,
+        )
+        return stream.getvalue()
+
+    @classmethod
+    def read(cls, folder: str | Path) -> StudyFile:
+        """Read the study.yaml of a study's folder.
+
+        Raises:
+            StudyError: there is none, or it is not one of ours.
+        """
+        path = Path(folder) / STUDY_FILE
+        try:
+            raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+            return cls(
+                raw["name"],
+                raw["preset"],
+                raw["note"],
+                SpaceFile.model_validate(raw["space"]),
+                raw["facts"],
+                raw.get("storage", JOURNAL),
+                raw.get("checkpoints", IN_THE_FOLDER),
+            )
+        except FileNotFoundError:
+            raise StudyError(
+                f"{folder}: is not a study's folder; there is no {STUDY_FILE} in it"
+            ) from None
+        except Exception as error:
+            raise StudyError(f"{path}: is not a study.yaml that can be read: {error}") from None
+
+
+def study_name(file: SpaceFile, preset: str | None) -> str:
+    """Return the name of a study: what is searched, the data, the preset."""
+    what = file.name or file.backbone or "architectures"
+    return "-".join(filter(None, (what, file.data.name, preset)))
+
+
+def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()) -> StudyFile:
+    """Begin a study in its folder, or go on with the one that is there.
+
+    Args:
+        folder: of the study.
+        asked: the study as it is asked for; its checkpoints are to be its own place below a URL.
+        may_change: further parts of the space file that may be others than at the start.
+
+    Returns:
+        The study as it is to be run: as asked, with the facts of its first start and the place of
+        its checkpoints, which may be another as long as there are none.
+
+    Raises:
+        StudyError: the folder holds a study with other settings; the message lists them.
+    """
+    path = folder / STUDY_FILE
+    place = place_for(asked.checkpoints, asked.name)
+    if path.exists():
+        before = StudyFile.read(folder)
+        old, new = (_fixed(file, may_change) for file in (before.space, asked.space))
+        stays = is_below(before.checkpoints, asked.checkpoints)
+        may_move = not size_of(place_of(folder, before.checkpoints))
+        wanted = before.checkpoints if stays or may_move else asked.checkpoints
+        changes = list(
+            _changes(
+                {**old, "storage": before.storage, "checkpoints": before.checkpoints},
+                {**new, "storage": asked.storage, "checkpoints": wanted},
+            )
+        )
+        if changes:
+            listed = "\n".join(
+                f"  {key}: {old!r} in the study, {new!r} now" for key, old, new in changes
+            )
+            raise StudyError(
+                f"{folder}: was started with other settings, and its trials would not compare:\n"
+                f"{listed}\n"
+                f"Take the settings back, or start another study with --name."
+            )
+        place = before.checkpoints if stays else place
+        asked = replace(asked, facts=before.facts)
+    opened = replace(asked, checkpoints=place)
+    write_whole(path, opened.dump())
+    return opened
+
+
+@contextmanager
+def only_driver(folder: Path) -> Iterator[None]:
+    """Hold the study for this process alone; the operating system lets go when the process ends.
+
+    Raises:
+        StudyError: another driver is at work on it, or its folder cannot be written.
+    """
+    lock = FileLock(folder / _LOCK_FILE, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise StudyError(
+            f"{folder}: another driver is at work on this study; wait for it, or stop it first"
+        ) from None
+    except OSError as error:
+        raise StudyError(
+            f"{folder}: cannot be written ({error.strerror}); make it writable, or name another "
+            f"folder with --studies"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def gather_facts(command: str, device: str) -> dict[str, str]:
+    """Return what is to be known of this run later: names to texts."""
+    return {
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "device": device,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **{name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _commit() -> str:
+    """Return the commit of the sources, with a mark where they differ from it."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _fixed(file: SpaceFile, may_change: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that must stay as they are while a study grows."""
+    return file.model_dump(
+        mode="json",
+        exclude={
+            **dict.fromkeys(may_change, True),
+            "presets": True,
+            "confirm": True,
+            "promote": True,
+            "data": {"folder"},
+            "search": set(_MAY_CHANGE),
+        },
+    )
+
+
+def _changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], path: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _changes(before, after, f"{path}{key}.")
+        elif before != after:
+            yield f"{path}{key}", before, after

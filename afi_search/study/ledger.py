@@ -1,0 +1,257 @@
+"""The ledger: an Optuna study, the one truth about what was tried.
+
+It holds every trial with its architecture, seed, cost, the accuracy of each epoch and how it
+ended. Nothing else is needed to go on, to report or to compare.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from afi_search.cost import Cost
+from afi_search.errors import UserError
+from afi_search.space import Architecture
+from afi_search.study.folder import StudyFile
+from afi_search.study.records import to_frame
+from afi_search.study.storage import JOURNAL, open_storage
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_TOO_DEAR = "too dear: "
+UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+
+
+class LedgerError(UserError):
+    """A ledger that is not there, or does not fit the study."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a new trial is to try, before it is in the ledger.
+
+    Attributes:
+        architecture: what to train.
+        cost: measured before any training.
+        origin: who proposed it: `first`, a sampler's name, or `untried` (drawn uniformly).
+        params: Optuna's parameters; empty where the architecture lies outside the space.
+        distributions: of each parameter.
+        system_attrs: what the sampler wants to remember of the trial.
+        seed: of weights and batches; the study's where None.
+        too_dear: what was named before it and does not keep the constraints.
+    """
+
+    architecture: Architecture
+    cost: Cost
+    origin: str
+    params: dict[str, Any]
+    distributions: dict[str, CategoricalDistribution]
+    system_attrs: dict[str, Any]
+    seed: int | None = None
+    too_dear: Mapping[Architecture, Cost] = field(default_factory=dict)
+
+
+class Ledger:
+    """All trials of one study, in Optuna's storage.
+
+    Only the driver writes to it. Each method is one short transaction, so that a driver killed at
+    any moment leaves a ledger from which the next one goes on. As there is no other writer, a
+    running trial is read from the storage once, and what is written to it is noted here as well.
+    """
+
+    def __init__(self, study: optuna.Study, storage: BaseStorage) -> None:
+        self.study = study
+        self._storage = storage
+        self._written: dict[int, FrozenTrial] = {}
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        name: str,
+        objectives: Sequence[str],
+        seed: int,
+        storage_name: str = JOURNAL,
+    ) -> Ledger:
+        """Open the study's ledger, making it first if it is not there.
+
+        Args:
+            folder: of the study; embedded storages are files in it.
+            name: of the study.
+            objectives: what is optimised.
+            seed: of the study, for whoever reads the ledger.
+            storage_name: `journal`, `sqlite` or the URL of a PostgreSQL database.
+
+        Raises:
+            StorageError: the storage cannot be opened.
+            LedgerError: there is a ledger of that name with other objectives, or it cannot be
+                written.
+        """
+        storage = open_storage(folder, storage_name)
+        directions = directions_of(objectives)
+        try:
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, load_if_exists=True
+            )
+            if study.metric_names is None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)
+                    study.set_metric_names(list(objectives))
+                study.set_user_attr("seed", seed)
+        except (OSError, StorageInternalError) as error:
+            raise LedgerError(f"the ledger of {folder} cannot be written: {error}") from None
+        if study.metric_names != list(objectives):
+            raise LedgerError(
+                f"the ledger of {folder} was made for the objectives "
+                f"{', '.join(study.metric_names or ())}, and the space file has "
+                f"{', '.join(objectives)}"
+            )
+        return cls(study, storage)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Ledger:
+        """Open the ledger of an existing study.
+
+        Raises:
+            StudyError: the folder holds no study.
+            StorageError: its storage cannot be opened.
+            LedgerError: the storage has no ledger of that name.
+        """
+        study = StudyFile.read(folder)
+        storage = open_storage(Path(folder), study.storage, must_exist=True)
+        try:
+            return cls(optuna.load_study(study_name=study.name, storage=storage), storage)
+        except KeyError:
+            raise LedgerError(
+                f"{folder}: its storage ({study.storage}) has no study {study.name}"
+            ) from None
+
+    def trials(self, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
+        """Return the trials in order of their number, to be read only."""
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """Return one trial, to be read only."""
+        return self._storage.get_trial(self._id(number))
+
+    def find(self, number: int) -> FrozenTrial:
+        """Return the trial a person asks for.
+
+        Raises:
+            LedgerError: there is no trial of that number.
+        """
+        trials = self.trials()
+        if not 0 <= number < len(trials):
+            raise LedgerError(f"there is no trial {number}; there are 0 to {len(trials) - 1}")
+        return trials[number]
+
+    def add(self, proposal: Proposal, seed: int, epochs: int) -> FrozenTrial:
+        """Enter a new trial as RUNNING, with all that is known of it, at once."""
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=proposal.params,
+            distributions=dict(proposal.distributions),
+            user_attrs={
+                "architecture": proposal.architecture.text,
+                "seed": seed,
+                "epochs": epochs,
+                **_known(proposal.cost),
+                "origin": proposal.origin,
+            },
+            system_attrs=proposal.system_attrs,
+        )
+        template.datetime_start = datetime.now()
+        trial = self._storage.get_trial(
+            self._storage.create_new_trial(self.study._study_id, template)
+        )
+        self._written[trial.number] = trial
+        return trial
+
+    def reject(self, architecture: Architecture, cost: Cost) -> None:
+        """Enter, once, an architecture that does not keep the constraints; it is no trial."""
+        key = f"{_TOO_DEAR}{architecture.text}"
+        if key not in self.study.user_attrs:
+            self.study.set_user_attr(key, _known(cost))
+
+    def rejected(self) -> dict[str, dict[str, float]]:
+        """Return what was named and did not keep the constraints: text -> costs by name."""
+        return {
+            key.removeprefix(_TOO_DEAR): costs
+            for key, costs in self.study.user_attrs.items()
+            if key.startswith(_TOO_DEAR)
+        }
+
+    def go_on(self, number: int) -> None:
+        """Mark a trial that waits as RUNNING."""
+        self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
+        self._written.pop(number, None)
+
+    def wait(self, number: int) -> None:
+        """Mark a running trial as waiting to be gone on with."""
+        self._storage.set_trial_state_values(self._id(number), TrialState.WAITING)
+        self._written.pop(number, None)
+
+    def report(self, number: int, epoch: int, accuracy: float) -> FrozenTrial:
+        """Enter the accuracy of an epoch, counted from 1, and return the trial with it.
+
+        Entering it again changes nothing.
+        """
+        trial = self._to_write(number)
+        self._storage.set_trial_intermediate_value(trial._trial_id, epoch, accuracy)
+        trial.intermediate_values[epoch] = accuracy
+        return trial
+
+    def note(self, number: int, **facts: Any) -> None:
+        """Enter facts about a trial under their names."""
+        trial = self._to_write(number)
+        for key, value in facts.items():
+            self._storage.set_trial_user_attr(trial._trial_id, key, value)
+            trial.set_user_attr(key, value)
+
+    def finish(
+        self, number: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> FrozenTrial:
+        """End a trial as COMPLETE with its objectives' values, PRUNED or FAIL; return it."""
+        self._storage.set_trial_state_values(self._id(number), state, values)
+        self._written.pop(number, None)
+        return self.trial(number)
+
+    def records(self) -> pd.DataFrame:
+        """Return one row a trial; see `afi_search.study.records.COLUMNS`.
+
+        The table's `attrs` say under `costs` what the study optimises besides the accuracy.
+        """
+        table = to_frame(self.trials())
+        table.attrs["costs"] = [n for n in self.study.metric_names or () if n != "accuracy"]
+        return table
+
+    def _to_write(self, number: int) -> FrozenTrial:
+        if number not in self._written:
+            self._written[number] = self.trial(number)
+        return self._written[number]
+
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+
+def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
+    """Return Optuna's direction of each objective: accuracy up, every cost down."""
+    up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    return [up if name == "accuracy" else down for name in objectives]
+
+
+def _known(cost: Cost) -> dict[str, float]:
+    """Return the figures of a cost that were measured, by name."""
+    return {name: value for name, value in asdict(cost).items() if value is not None}

@@ -1,0 +1,90 @@
+"""Networks that are known before any trial: the plain backbone and the paper's own points.
+
+Their costs are measured here and now, with the same convention as those of the trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pandas import DataFrame
+
+from afi_search.cost import Cost, measure
+from afi_search.space.architecture import Architecture
+from afi_search.study.info import StudyInfo
+from afi_search.study.paper import PaperResult, paper_results_for
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What the trials of a study are seen against.
+
+    Attributes:
+        plain: for each backbone of the study, what it costs without AFI.
+        paper: the paper's results for these backbones on this data set, each with our measure of
+            its cost; empty for any other backbone or data set.
+    """
+
+    plain: Mapping[str, Cost]
+    paper: tuple[tuple[PaperResult, Cost], ...]
+
+
+def landmarks(info: StudyInfo, records: DataFrame | None = None) -> Landmarks:
+    """Measure the plain backbones of a study and the paper's points for them.
+
+    Memory and latency are those of the study, as far as the plain backbones were tried in it.
+
+    Args:
+        info: the study's facts.
+        records: the ledger's trials.
+
+    Raises:
+        UnknownBackbone: a backbone of the study is not registered.
+    """
+    results = [
+        result
+        for backbone in info.backbones
+        for result in paper_results_for(backbone, info.dataset, info.image_size)
+    ]
+    plain = {name: _cost(Architecture.plain(name), info) for name in info.backbones}
+    if records is not None:
+        plain = {name: _as_tried(name, cost, records) for name, cost in plain.items()}
+    return Landmarks(
+        plain=plain,
+        paper=tuple((row, _cost(Architecture.parse(row.architecture), info)) for row in results),
+    )
+
+
+def reference_point(
+    marks: Landmarks, info: StudyInfo, costs: Sequence[str] = ("macs",)
+) -> tuple[float, ...]:
+    """Return the reference of the hypervolume: (accuracy of guessing, twice the plain costs).
+
+    Of several backbones the dearest counts. The reference depends on nothing but backbones and
+    data set, so that hypervolumes can be compared over time and between studies that share these.
+    A cost that is not known of any plain backbone has no end.
+    """
+    known = [[getattr(cost, name) for cost in marks.plain.values()] for name in costs]
+    return 1 / info.num_classes, *(
+        2.0 * max((value for value in values if value is not None), default=np.inf)
+        for values in known
+    )
+
+
+def _as_tried(backbone: str, cost: Cost, records: DataFrame) -> Cost:
+    tried = records[records["architecture"] == backbone]
+    if tried.empty:
+        return cost
+    row = tried.iloc[0]
+    measured = {
+        name: float(row[name])
+        for name in ("memory", "latency")
+        if name in row and np.isfinite(row[name])
+    }
+    return replace(cost, **measured)  # type: ignore[arg-type]
+
+
+def _cost(architecture: Architecture, info: StudyInfo) -> Cost:
+    return measure(architecture, num_classes=info.num_classes, image_size=info.image_size)

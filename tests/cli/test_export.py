@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from torchvision.io import write_jpeg
+from typer.testing import CliRunner, Result
+
+import afi_search
+from afi_search.cli.export import export, read_checkpoint
+from afi_search.cli.predict import predict
+from afi_search.model.model import ModelError
+from afi_search.promote.confirm import FOLDER
+from afi_search.train import save
+from tests.pictures import noise, trained
+from tests.promote.test_confirm import confirmation, play
+
+
+def run(command: object, *arguments: object) -> Result:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(command)  # type: ignore[type-var]
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_an_exported_folder_is_exported_again_folded(tmp_path: Path) -> None:
+    model = trained("resnet20(base-r4)")
+    model.save(tmp_path / "one")
+    result = run(
+        export,
+        tmp_path / "one",
+        "--to",
+        tmp_path / "two",
+        "--fold",
+        "--no-onnx",
+        "--no-torch-export",
+    )
+    assert result.exit_code == 0, result.output
+    folded = afi_search.load(tmp_path / "two")
+
+    assert folded.facts.batch_norms == "folded"
+    assert torch.allclose(folded(noise(2, 32)), model(noise(2, 32)), rtol=1e-3, atol=1e-3)
+
+
+def test_a_trials_checkpoint_knows_its_study(tmp_path: Path) -> None:
+    """Two epochs of the study's 300: the accuracy is the one after them."""
+    own = tmp_path / FOLDER
+    ledger, conductor = confirmation(own, 2, ["resnet20(base-r4)"])
+    play(conductor)
+    model = trained("resnet20(base-r4)")
+    state = {"epoch": 2, "model": model.module.state_dict(), "identity": {}}
+    file = save(state, str(own / "checkpoints" / "00001"))
+    for place in (str(own / "checkpoints" / "00001"), file):
+        exported = read_checkpoint(place)
+        assert torch.equal(exported(noise(2, 32)), model(noise(2, 32)))
+        assert str(exported.architecture) == "resnet20(base-r4)"
+        assert exported.facts.training["trial"] == 1
+        accuracy = ledger.records()["curve"][1][1]
+        assert exported.facts.metrics == {"validation accuracy": accuracy}
+
+
+def test_where_there_is_no_checkpoint_it_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no checkpoint in it"):
+        read_checkpoint(str(tmp_path))
+    result = run(export, tmp_path)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_predict_prints_a_line_an_image(tmp_path: Path) -> None:
+    trained("resnet20").save(tmp_path / "model")
+    images = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for image in images:
+        write_jpeg(torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8), str(image))
+    result = run(predict, tmp_path / "model", *images, "--top", 2)
+
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(map(str, images))
+    assert all(line.count("class ") == 2 for line in lines)
+    assert run(predict, tmp_path / "model", tmp_path / "c.jpg").exit_code == 2

@@ -1,0 +1,133 @@
+"""The main job as a person runs it: real processes, real Ray, real kills."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from afi_search.cli import run as main_job
+from afi_search.cli.run import choose_preset, settle_data
+from afi_search.data import DataUnavailable
+from afi_search.space import Space
+from afi_search.study import Ledger
+from afi_search.train import load
+from tests.driver import SPACE, Driver
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    return tmp_path
+
+
+def test_killed_driver_then_the_same_command_then_the_same_again(folder: Path) -> None:
+    study = folder / "studies" / "resnet20-digits"
+    first = Driver(folder, "tiny.yaml")
+    first.wait_for(r"trial 1 .*epoch 2/4")
+    first.process.send_signal(signal.SIGKILL)
+    first.end()
+    known = {
+        number: load(str(study / "checkpoints" / f"{number:05d}"))["history"] for number in (0, 1)
+    }
+    assert set(Ledger.open(study).records()["state"]) & {"running"}
+
+    second = Driver(folder, "tiny.yaml")
+    assert second.end() == 0, second.output
+    records = Ledger.open(study).records()
+    assert len(records) == 5
+    assert set(records["state"]) <= {"complete", "pruned"}
+    assert records["architecture"].is_unique
+    assert records.loc[0, "full"]
+    for number, history in known.items():
+        final = load(str(study / "checkpoints" / f"{number:05d}"))["history"]
+        assert final[: len(history)] == history, "a checkpointed epoch was trained again"
+    for name in ("front.csv", "front.json", "front.html", "front.png", "trials.csv", "study.yaml"):
+        assert (study / name).stat().st_size > 0
+    assert "Ray dashboard: http://" in second.output
+
+    third = Driver(folder, "tiny.yaml")
+    assert third.end() == 0, third.output
+    assert "The study is complete" in third.output
+    assert "Ray dashboard" not in third.output
+    assert Ledger.open(study).records().equals(records)
+
+
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(folder: Path) -> None:
+    study = folder / "studies" / "mine"
+    command = ("tiny.yaml", "--name", "mine")
+    first = Driver(folder, *command)
+    first.wait_for(r"trial 0 .*epoch 2/4")
+    first.process.send_signal(signal.SIGINT)
+
+    assert first.end() == 130, first.output
+    assert "the same command goes on" in first.output
+    assert "Traceback" not in first.output
+    states = list(Ledger.open(study).records()["state"])
+    assert "running" not in states
+    assert "waiting" in states
+
+    second = Driver(folder, *command)
+    assert second.end() == 0, second.output
+    records = Ledger.open(study).records()
+    assert len(records) == 5
+    assert set(records["state"]) <= {"complete", "pruned"}
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_no_finished_epoch(folder: Path) -> None:
+    driver = Driver(folder, "tiny.yaml")
+    driver.wait_for(r"trial 0 .*epoch 2/4")
+    workers = driver.descendants("ResourceTrainable")
+    assert workers
+    for worker in workers:
+        worker.kill()
+
+    assert driver.end() == 0, driver.output
+    records = Ledger.open(folder / "studies" / "resnet20-digits").records()
+    assert len(records) == 5
+    assert set(records["state"]) <= {"complete", "pruned"}
+
+
+def test_mistakes_end_with_code_2_before_anything_starts(folder: Path) -> None:
+    (folder / "wrong.yaml").write_text(SPACE.replace("resnet20", "resnet21").replace("lr:", "lrr:"))
+    driver = Driver(folder, "wrong.yaml")
+
+    assert driver.end() == 2
+    assert "wrong.yaml:2: backbone: unknown backbone 'resnet21'" in driver.output
+    assert "wrong.yaml:6: recipe.lrr: unknown key. Did you mean 'lr'?" in driver.output
+    assert "Traceback" not in driver.output
+    assert not (folder / "studies").exists()
+
+
+def test_auto_takes_short_on_a_gpu_and_smoke_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path("spaces/resnet.yaml")
+    for available, expected in ((True, "short"), (False, "smoke")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        assert choose_preset(path, "auto") == expected
+        assert f"preset {expected}" in capsys.readouterr().out
+    assert choose_preset(path, "none") is None
+    assert choose_preset(path, "paper") == "paper"
+
+
+def test_data_that_cannot_be_had_is_replaced_only_where_the_file_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere(name: str, folder: object) -> Path:
+        raise DataUnavailable(f"{name} is nowhere")
+
+    monkeypatch.setattr(main_job, "locate", nowhere)
+    file = Space.load("spaces/resnet.yaml", "smoke").file
+
+    settled = settle_data(file, None)
+    assert (settled.data.name, settled.data.fallback) == ("digits", None)
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "cifar100 is nowhere" in said
+    assert "The results are not about cifar100" in said
+    strict = file.model_copy(update={"data": file.data.model_copy(update={"fallback": None})})
+    with pytest.raises(DataUnavailable):
+        settle_data(strict, None)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from afi_search.cost import StageTimes, measure, measure_memory
+from afi_search.cost.latency_table import Latencies, LatencyError, measure_space, measure_stages
+from afi_search.cost.space_costs import SpaceCosts, count_below
+from afi_search.data import get_source
+from afi_search.search.checks import demand_feasible
+from afi_search.space import Architecture, Space, SpaceFileError
+from tests.search.studies import CLASSES, PIXELS, space_file
+
+parts = st.lists(
+    st.integers(1, 4).flatmap(lambda rows: arrays(np.int64, (rows, 2), elements=st.integers(0, 9))),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(parts, st.integers(0, 30), st.integers(0, 30))
+@settings(deadline=None)
+def test_counting_is_what_enumeration_gives(parts: list[np.ndarray], one: int, other: int) -> None:
+    bounds = np.array([one, other])
+    sums = np.zeros((1, 2), dtype=np.int64)
+    for part in parts:
+        sums = np.array([row + more for row in sums for more in part])
+
+    assert count_below(parts, bounds) == sum(bool((row <= bounds).all()) for row in sums)
+
+
+def costs_of(**changes: object) -> SpaceCosts:
+    return SpaceCosts(Space(space_file(**changes)), num_classes=CLASSES, image_size=PIXELS)
+
+
+def test_costs_feasibility_and_extremes_are_those_of_every_single_architecture() -> None:
+    costs = costs_of(constraints={"macs": "38M", "params": 300_000})
+    measured = {
+        a: measure(a, num_classes=CLASSES, image_size=PIXELS) for a in costs.space.architectures()
+    }
+    allowed = [c for c in measured.values() if c.macs <= 38_000_000 and c.params <= 300_000]
+
+    assert all(costs.of(a) == cost for a, cost in measured.items())
+    assert costs.feasible == len(allowed) < len(measured)
+    cheapest, dearest = costs.extremes()
+    sizes = {a: (c.macs, c.params) for a, c in measured.items()}
+    assert sizes[cheapest] == min(sizes.values())
+    assert sizes[dearest] == max(sizes.values())
+
+
+def test_a_list_of_architectures_is_measured_one_by_one() -> None:
+    texts = ["resnet20", "resnet32(base-r4)", "resnet20(B-r16)"]
+    costs = costs_of(architectures=texts, backbone=None, stages={}, constraints={"params": 300_000})
+
+    assert costs.feasible == 1
+    assert [str(a) for a in costs.extremes()] == ["resnet20", "resnet32(base-r4)"]
+
+
+def test_memory_is_counted_where_it_is_asked_for_and_limits_like_macs() -> None:
+    measured = {
+        a: measure_memory(a, num_classes=CLASSES, image_size=PIXELS, batch_size=32)
+        for a in costs_of().space.architectures()
+    }
+    limit = sorted(measured.values())[50]
+    costs = costs_of(constraints={"memory": limit}, recipe={"epochs": 9, "batch_size": 32})
+
+    assert all(costs.of(a).memory == memory for a, memory in measured.items())
+    assert 0 < sum(memory <= limit for memory in measured.values()) < len(measured)
+    assert costs.feasible == sum(memory <= limit for memory in measured.values())
+    assert measured[costs.least("memory")] == min(measured.values())
+    assert costs_of().of(costs.space[0]).memory is None
+
+
+def made_up_time(architecture: Architecture) -> StageTimes:
+    """A stage's time depends on what is chosen in it; 1 ms goes to the rest of the network."""
+    stages = tuple(1_000_000 + 1_000 * len(str(choice)) for choice in architecture.stages)
+    return StageTimes(1_000_000 + sum(stages), stages)
+
+
+def test_latency_adds_up_over_stages_and_limits_like_macs() -> None:
+    space = Space(space_file(constraints={"latency": 4.035}))
+    latencies = measure_stages("resnet20", space.stage_choices, "a machine", made_up_time)
+    costs = SpaceCosts(space, num_classes=CLASSES, image_size=PIXELS, latencies=latencies)
+    expected = {a: made_up_time(a).whole / 1e6 for a in space.architectures()}
+
+    assert {a: costs.of(a).latency for a in expected} == expected
+    allowed = [a for a in expected if costs.allow(costs.of(a))]
+    assert costs.feasible == len(allowed) == sum(ms <= 4.035 for ms in expected.values())
+    assert 0 < len(allowed) < space.size
+    assert expected[costs.least("latency")] == min(expected.values())
+
+
+def test_latency_is_measured_by_running_the_networks_and_kept_with_the_study(
+    tmp_path: Path,
+) -> None:
+    search = {"first": ["resnet20(B-r2, off, off)"]}
+    space = Space(space_file(objectives=["accuracy", "latency"], search=search))
+    said: list[str] = []
+
+    latencies = measure_space(space, get_source("digits"), said.append)
+
+    assert 4 < len(said) < 10, "one network for many choices"
+    times = [latencies.of(a) for a in (*space.architectures(), *space.first_to_try)]
+    assert all(100_000 < nanoseconds < 10**10 for nanoseconds in times)
+    assert Latencies.read(tmp_path) is None
+    latencies.write(tmp_path)
+    assert Latencies.read(tmp_path) == latencies
+    (tmp_path / "latency.json").write_text("[]")
+    with pytest.raises(LatencyError, match="remove it"):
+        Latencies.read(tmp_path)
+
+
+def test_the_target_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    space = Space(space_file(objectives=["accuracy", "latency"], target={"device": "cuda"}))
+    with pytest.raises(LatencyError, match="no CUDA device"):
+        measure_space(space, get_source("digits"), print)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"constraints": {"macs": "1M"}},
+            r"none of the 125 architectures keeps macs 1,000,000 \(the least is .*, of resnet20",
+        ),
+        (
+            {"constraints": {"params": 280_000}, "search": {"first": ["resnet20(B-r4)"]}},
+            r"search\.first: resnet20\(B-r4\) has params .*, over 280,000; take it out",
+        ),
+    ],
+)
+def test_what_cannot_be_tried_is_told_before_anything_starts(
+    changes: dict[str, object], said: str, tmp_path
+) -> None:
+    with pytest.raises(SpaceFileError, match=said):
+        demand_feasible(tmp_path / "space.yaml", costs_of(**changes))

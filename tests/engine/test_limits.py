@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from afi_search.engine.limits import limit_gpu
+
+TRIAL = """
+import sys
+from afi_search.data import load, split
+from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker
+from afi_search.space import Recipe
+recipe = Recipe(epochs=2, batch_size=int(sys.argv[2]), precision="fp32")
+data = SharedSplit(split(load("digits"), validation_subset=20), recipe.pad)
+worker = TrialWorker.__new__(TrialWorker)
+config = {"number": 0, "architecture": "resnet20(B-r16)", "seed": 0}
+worker.setup(config, Job(recipe, sys.argv[1], threads=1, memory=150_000_000), data)
+print(worker.step())
+worker.reset_config(config)
+print(bytearray(10) and "the worker lives")
+"""
+
+
+def train(folder: Path, batch: int) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", TRIAL, str(folder), str(batch)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
+def test_a_trial_that_takes_more_memory_than_its_cap_fails_with_the_reason(tmp_path: Path) -> None:
+    said = train(tmp_path, 1000)
+
+    assert "took more than search.memory_per_trial allows (150,000,000 bytes)" in said
+    assert "the worker lives" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
+def test_a_trial_within_its_cap_trains(tmp_path: Path) -> None:
+    assert "'accuracies': [" in train(tmp_path, 4)
+
+
+@pytest.mark.parametrize(("share", "set_to"), [(0.25, [0.25]), (1.0, []), (0.0, [])])
+def test_a_share_of_a_gpu_is_a_share_of_its_memory(
+    monkeypatch: pytest.MonkeyPatch, share: float, set_to: list[float]
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", asked.append)
+    limit_gpu(share)
+
+    assert asked == set_to

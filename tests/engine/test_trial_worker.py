@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from afi_search.data import Dataset, split
+from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker
+from afi_search.space import Recipe
+from afi_search.train import load
+from afi_search.train.augment import pad_images
+
+RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
+
+
+@pytest.fixture
+def data(digits: Dataset) -> SharedSplit:
+    return SharedSplit(split(digits, train_subset=32, validation_subset=20), RECIPE.pad)
+
+
+def begin(folder: Path, data: SharedSplit, recipe: Recipe = RECIPE, **config: Any) -> TrialWorker:
+    """A worker as Ray makes it, without Ray."""
+    worker = TrialWorker.__new__(TrialWorker)
+    job = Job(recipe, str(folder), threads=1)
+    worker.setup({"number": 7, "architecture": "resnet20", "seed": 3, **config}, job, data)
+    return worker
+
+
+def test_each_step_is_an_epoch_with_a_checkpoint(tmp_path: Path, data: SharedSplit) -> None:
+    worker = begin(tmp_path, data)
+    results = [worker.step() for _ in range(3)]
+
+    assert [len(result["accuracies"]) for result in results] == [1, 2, 3]
+    assert results[2]["accuracies"][:2] == results[1]["accuracies"]
+    assert results[2]["number"] == 7
+    assert load(str(tmp_path / "00007"))["epoch"] == 3
+
+
+def test_a_second_worker_reports_what_is_there_and_trains_only_the_rest(
+    tmp_path: Path, data: SharedSplit
+) -> None:
+    whole = begin(tmp_path / "whole", data)
+    expected = [whole.step() for _ in range(3)][-1]["accuracies"]
+    begin(tmp_path / "broken", data).step()
+    before = load(str(tmp_path / "broken" / "00007"))
+
+    successor = begin(tmp_path / "broken", data)
+    resumed = successor.step()
+    assert resumed["accuracies"] == expected[:1]
+    assert load(str(tmp_path / "broken" / "00007"))["history"] == before["history"]
+    successor.step()
+    assert successor.step()["accuracies"] == expected
+    one, other = (load(str(tmp_path / which / "00007"))["model"] for which in ("whole", "broken"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_worker_that_is_used_again_gives_what_a_new_one_gives(
+    tmp_path: Path, data: SharedSplit
+) -> None:
+    used = begin(tmp_path / "used", data, number=1, architecture="resnet20(B-r16)")
+    used.step()
+    assert used.reset_config({"number": 7, "architecture": "resnet20(base-r4)", "seed": 3})
+    new = begin(tmp_path / "new", data, architecture="resnet20(base-r4)")
+
+    assert used.step()["accuracies"] == new.step()["accuracies"]
+
+
+def test_a_loss_that_is_no_number_is_a_result_with_the_reason(
+    tmp_path: Path, data: SharedSplit
+) -> None:
+    worker = begin(tmp_path, data, RECIPE.model_copy(update={"lr": 1e30}))
+    result = worker.step()
+
+    assert result["failed"].startswith("loss became")
+    assert "epoch 1" in result["failed"]
+
+
+def test_what_goes_wrong_leaves_the_worker_fit_for_the_next_trial(
+    tmp_path: Path, data: SharedSplit
+) -> None:
+    worker = begin(tmp_path, data, architecture="resnet20(base-r4-nonsense)")
+    result = worker.step()
+
+    assert "nonsense" in result["failed"]
+    assert "Traceback" in result["details"]
+    worker.reset_config({"number": 8, "architecture": "resnet20", "seed": 3})
+    assert len(worker.step()["accuracies"]) == 1
+
+
+def test_unreadable_checkpoints_mean_beginning_again(tmp_path: Path, data: SharedSplit) -> None:
+    expected = begin(tmp_path, data).step()["accuracies"]
+    for file in (tmp_path / "00007").iterdir():
+        file.write_bytes(file.read_bytes()[:1000])
+
+    with pytest.warns(UserWarning, match="begins again"):
+        assert begin(tmp_path, data).step()["accuracies"] == expected
+
+
+def test_shared_arrays_are_the_split(digits: Dataset, data: SharedSplit) -> None:
+    original = split(digits, train_subset=32, validation_subset=20)
+    again = data.tensors()
+
+    assert torch.equal(again.train.images, pad_images(original.train.images, RECIPE.pad))
+    assert torch.equal(again.train.labels, original.train.labels)
+    assert torch.equal(again.validation.images, original.validation.images)
+    assert torch.equal(again.validation.labels, original.validation.labels)
+    for fact in ("num_classes", "image_size", "mean", "std", "mirror_safe"):
+        assert getattr(again, fact) == getattr(original, fact)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.io import write_jpeg, write_png
+
+import afi_search
+from afi_search.cost import measure
+from afi_search.model.model import ModelError, load, read_image
+from afi_search.space import Architecture
+from tests.pictures import noise, trained
+
+
+@pytest.mark.parametrize(
+    ("text", "stem", "crop"),
+    [
+        ("resnet20(base-r4, off, B-r16-se)", 32, 32),
+        ("mobilenetv2(B-r16-shared)", 32, 32),
+        ("resnet50(base-r4)", 224, 64),
+    ],
+)
+def test_what_is_saved_and_loaded_gives_the_same_logits(
+    tmp_path: Path, text: str, stem: int, crop: int
+) -> None:
+    model = trained(text, stem=stem, crop=crop)
+    model.save(tmp_path / "model")
+    loaded = afi_search.load(tmp_path / "model")
+
+    assert torch.equal(loaded(noise(2, crop)), model(noise(2, crop)))
+    assert loaded.architecture == Architecture.parse(text)
+    assert loaded.facts.model_copy(update={"costs": {}}) == model.facts
+    assert not any(module.training for module in loaded.module.modules())
+
+
+def test_the_folder_holds_nothing_that_is_executed(tmp_path: Path) -> None:
+    paths = trained("resnet20(base-r4)").save(tmp_path)
+
+    assert sorted(path.name for path in paths) == ["README.md", "model.json", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(p.name for p in paths)
+
+
+def test_costs_are_measured_when_it_is_saved(tmp_path: Path) -> None:
+    trained("resnet20(base-r4)").save(tmp_path)
+    cost = measure(Architecture.parse("resnet20(base-r4)"), num_classes=10, image_size=32)
+
+    assert load(tmp_path).facts.costs == {
+        "macs": cost.macs,
+        "params": cost.params,
+        "paper_gflops": cost.paper_gflops,
+    }
+
+
+def test_the_card_names_cost_accuracy_and_training(tmp_path: Path) -> None:
+    trained("resnet20(base-r4)").save(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+
+    assert card.startswith("# resnet20(base-r4)\n")
+    for part in (
+        "71.09 %",
+        "33,737,312",
+        "multiply-accumulates",
+        "a study",
+        "| recipe.epochs | 300 |",
+    ):
+        assert part in card, part
+
+
+def test_predictions_are_the_likeliest_classes_in_order(tmp_path: Path) -> None:
+    write_jpeg(torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8), str(tmp_path / "a.jpg"))
+    model = trained("resnet20")
+    guesses = model.predict(tmp_path / "a.jpg", top=3)
+    everything = model.predict(tmp_path / "a.jpg", top=99)
+
+    assert [guess.label for guess in guesses] == [guess.label for guess in everything[:3]]
+    assert len(everything) == 10
+    assert sum(guess.probability for guess in everything) == pytest.approx(1, abs=1e-5)
+    logits = model(model.facts.preprocessing(read_image(tmp_path / "a.jpg")))
+    assert guesses[0].label == f"class {logits.argmax().item()}"
+
+
+def test_a_grey_png_is_read_as_rgb(tmp_path: Path) -> None:
+    grey = torch.randint(0, 256, (1, 20, 30), dtype=torch.uint8)
+    write_png(grey, str(tmp_path / "a.png"))
+
+    assert torch.equal(read_image(tmp_path / "a.png"), grey.expand(3, -1, -1))
+
+
+def test_mistakes_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nowhere: is no model's folder"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match=r"file: is no model's folder"):
+        load(tmp_path / "file")
+    trained("resnet20").save(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:1000])
+    with pytest.raises(ModelError, match=r"model\.safetensors: is cut short or damaged"):
+        load(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"there is no model\.safetensors"):
+        load(tmp_path)
+    facts = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**facts, "num_classes": "ten", "x": 1}))
+    with pytest.raises(ModelError) as caught:
+        load(tmp_path)
+    assert "model.json: num_classes: " in str(caught.value)
+    assert "model.json: x: " in str(caught.value)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    trained("resnet20(B-r4)").save(tmp_path)
+    text = (tmp_path / "model.json").read_text()
+    (tmp_path / "model.json").write_text(text.replace("resnet20(B-r4)", "resnet20"))
+
+    with pytest.raises(ModelError, match=r"are not the weights of resnet20"):
+        load(tmp_path)
+
+
+def test_what_is_no_image_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("no image")
+    with pytest.raises(ModelError, match=r"a\.jpg: is no whole image"):
+        read_image(tmp_path / "a.jpg")
+    with pytest.raises(ModelError, match=r"b\.jpg: there is no such image"):
+        read_image(tmp_path / "b.jpg")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from afi_search.space.imagenet_recipe import ImageNetRecipe, RecipeError, read_recipe, recipe_names
+from afi_search.train import learning_rate
+
+
+def test_the_recipes_that_come_along() -> None:
+    assert recipe_names() == ["modern", "paper"]
+    assert read_recipe("modern").ema_decay == 0.9999
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    recipe = read_recipe("paper")
+    optimisation, steps = recipe.optimisation, 1000
+
+    def rate(epoch: float) -> float:
+        return learning_rate(optimisation, int(epoch * steps), 90 * steps)
+
+    assert (recipe.epochs, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (
+        90,
+        64,
+        0.9,
+        1e-4,
+    )
+    assert (recipe.train_crop, recipe.eval_crop) == (224, 224)
+    base = 0.1 * 64 / 256
+    rates = [rate(epoch) for epoch in (0, 29.9, 30, 59.9, 60, 79.9, 80, 89.9)]
+    assert rates == pytest.approx(
+        [base, base, base / 10, base / 10, base / 100, base / 100, base / 1000, base / 1000]
+    )
+    assert recipe == ImageNetRecipe()
+
+
+def test_the_paper_recipe_file_is_short() -> None:
+    path = Path(read_recipe.__code__.co_filename).parent / "recipes" / "paper.yaml"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 25
+
+
+def test_the_rate_follows_the_batch() -> None:
+    assert ImageNetRecipe(batch_size=1024, lr_per_256=0.1).optimisation.lr == pytest.approx(0.4)
+
+
+def test_drops_after_the_last_epoch_never_come() -> None:
+    optimisation = ImageNetRecipe(epochs=20).optimisation
+    assert learning_rate(optimisation, 1999, 2000) == optimisation.lr
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("epochs: many\nbatchsize: 64\n")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(str(path))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "mine.yaml: epochs: 'many'" in lines[0]
+    assert "Did you mean 'batch_size'?" in lines[1]
+
+    path.write_text(json.dumps({"eval_crop": 300, "eval_resize": 256}))
+    with pytest.raises(RecipeError, match="eval_crop 300 must not be over eval_resize 256"):
+        read_recipe(str(path))
+    path.write_text("epochs: [1")
+    with pytest.raises(RecipeError, match=r"mine\.yaml:\d+: is not YAML"):
+        read_recipe(str(path))
+    with pytest.raises(RecipeError, match="Did you mean 'paper'"):
+        read_recipe("papr")

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from afi_search.study import Ledger
+from afi_search.study.folder import (
+    StudyError,
+    StudyFile,
+    gather_facts,
+    only_driver,
+    open_study,
+    study_name,
+)
+from afi_search.study.ledger import LedgerError
+from tests.search.studies import conductor_for, play, space_file
+
+
+def study(**changes: object) -> StudyFile:
+    file = space_file(**changes)
+    return StudyFile("one", "smoke", "a note", file, {"command": "run", "device": "a CPU"})
+
+
+def test_study_yaml_reads_back(tmp_path: Path) -> None:
+    asked = study(constraints={"macs": "80M"}, search={"first": ["resnet20(base-r4, off, off)"]})
+    open_study(tmp_path, asked)
+
+    assert StudyFile.read(tmp_path) == asked
+
+
+def test_the_facts_of_the_first_start_stay(tmp_path: Path) -> None:
+    open_study(tmp_path, study())
+    later = StudyFile("one", "smoke", "", study().space, {"command": "another"})
+
+    assert open_study(tmp_path, later).facts["command"] == "run"
+    assert StudyFile.read(tmp_path).facts["command"] == "run"
+
+
+def test_a_study_may_grow_but_not_change(tmp_path: Path) -> None:
+    open_study(tmp_path, study())
+    open_study(tmp_path, study(search={"trials": 40, "concurrency": 3}))
+    with pytest.raises(StudyError) as error:
+        open_study(tmp_path, study(recipe={"epochs": 5}, search={"seed": 9}))
+
+    assert "recipe.epochs: 9 in the study, 5 now" in str(error.value)
+    assert "search.seed: 0 in the study, 9 now" in str(error.value)
+    assert StudyFile.read(tmp_path).space.search.trials == 40
+
+
+def test_names_tell_what_data_and_preset() -> None:
+    assert study_name(space_file(), "smoke") == "resnet20-digits-smoke"
+    assert study_name(space_file(name="mine"), None) == "mine-digits"
+
+
+@pytest.mark.parametrize("content", ["", "name: x", "{", "- 1"])
+def test_a_broken_study_yaml_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "study.yaml").write_text(content)
+
+    with pytest.raises(StudyError, match=r"study\.yaml"):
+        StudyFile.read(tmp_path)
+
+
+def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="is not a study's folder"):
+        StudyFile.read(tmp_path)
+    with pytest.raises(StudyError, match="is not a study's folder"):
+        Ledger.open(tmp_path)
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time\n"
+            "from pathlib import Path\n"
+            "from afi_search.study.folder import only_driver\n"
+            "with only_driver(Path(sys.argv[1])):\n"
+            "    print('held', flush=True)\n"
+            "    time.sleep(600)\n",
+            str(tmp_path),
+        ],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(StudyError, match="another driver is at work"), only_driver(tmp_path):
+        pass
+
+    holder.kill()
+    holder.wait()
+    with only_driver(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StudyError, match=r"cannot be written .* --studies"),
+        only_driver(tmp_path / "file" / "study"),
+    ):
+        pass
+
+
+def test_a_moved_study_still_opens(tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    ledger, conductor = conductor_for(space_file(search={"trials": 5}), folder)
+    play(conductor)
+    before = ledger.records()
+    del ledger, conductor
+    moved = folder.rename(tmp_path / "there")
+
+    assert Ledger.open(moved).records().equals(before)
+
+
+def test_a_copied_study_goes_on_by_itself(tmp_path: Path) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    ledger, conductor = conductor_for(space_file(search={"trials": 4}), original)
+    play(conductor)
+    before = ledger.records()
+    shutil.copytree(original, copy)
+    assert Ledger.open(copy).records().equals(before)
+
+    play(conductor_for(space_file(search={"trials": 7}), copy)[1])
+
+    assert len(Ledger.open(copy).records()) == 7
+    assert Ledger.open(original).records().equals(before)
+
+
+def test_other_objectives_need_another_ledger(tmp_path: Path) -> None:
+    conductor_for(space_file(), tmp_path)
+
+    with pytest.raises(LedgerError, match="was made for the objectives accuracy, macs"):
+        conductor_for(space_file(objectives=["accuracy"], search={"pruner": "asha"}), tmp_path)
+
+
+def test_facts_name_versions_and_commit() -> None:
+    facts = gather_facts("afi-search run x", "a CPU")
+
+    assert {"command", "started", "commit", "device", "python", "torch", "ray"} <= set(facts)
+    assert all(isinstance(value, str) and value for value in facts.values())
