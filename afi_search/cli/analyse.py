@@ -22,7 +22,7 @@ from afi_search.analysis.subjects import Subject, load_subjects
 from afi_search.analysis.table6 import as_csv, own_table, paper_table6, rich_table
 from afi_search.analysis.weights import Reading, mean_weights
 from afi_search.analysis.weights_plot import weights_plot
-from afi_search.data import ImageSet, Source, Split, get_source, load, split
+from afi_search.data import ImageSet, Source, Split, locate, read_data, source_of, split_of
 from afi_search.errors import exits_on_mistake
 from afi_search.files import write_whole
 from afi_search.study.folder import StudyFile
@@ -64,13 +64,9 @@ def analyse(
     """Write Grad-CAM, class selectivity, AFI's weights and peak memory of trained networks."""
     subjects = load_subjects(study, trials or [])
     file = StudyFile.read(study).space
-    source = get_source(file.data.name)
-    held_out = split(
-        load(file.data.name, data or file.data.folder),
-        validation=file.data.validation,
-        train_subset=file.data.train_subset,
-        validation_subset=file.data.validation_subset,
-    )
+    source = source_of(file.data)
+    locate(file.data.name, data or file.data.folder)
+    held_out = split_of(file.data, read_data(file.data, data))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for subject in subjects:
         subject.model.to(device)

@@ -19,7 +19,7 @@ from rich.panel import Panel
 from afi_search.cli.screen import Screen
 from afi_search.cost.latency_table import Latencies, measure_space
 from afi_search.cost.space_costs import SpaceCosts
-from afi_search.data import DataUnavailable, Source, get_source, locate, read, split
+from afi_search.data import DataUnavailable, Source, locate, read_data, source_of, split_of
 from afi_search.device import describe_device
 from afi_search.engine.metrics import Standing, exported
 from afi_search.engine.trial_worker import Job, SharedSplit
@@ -114,7 +114,7 @@ def run(
         checkpoints=check_url(checkpoints),
     )
     folder = studies / asked.name
-    source = get_source(file.data.name)
+    source = source_of(file.data)
     latencies = settle_latencies(searched, source, folder)
     costs = SpaceCosts(
         searched,
@@ -248,15 +248,7 @@ def train(
 ) -> bool:
     """Run the study's trials on Ray; return whether they all came to their end."""
     file = study.space
-    shared = SharedSplit(
-        split(
-            read(file.data.name, data or file.data.folder),
-            validation=file.data.validation,
-            train_subset=file.data.train_subset,
-            validation_subset=file.data.validation_subset,
-        ),
-        file.recipe.pad,
-    )
+    shared = SharedSplit(split_of(file.data, read_data(file.data, data)), file.recipe.pad)
     with ray_session(address) as dashboard, exported(study.name, standing.readings):
         demand_shared(place)
         capacity = cluster_capacity(file.search)

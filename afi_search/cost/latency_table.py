@@ -23,6 +23,7 @@ from afi_search.device import describe_device
 from afi_search.errors import UserError
 from afi_search.files import write_whole
 from afi_search.space import Architecture, Space, StageChoice
+from afi_search.space.architecture import choice_text
 
 FILE = "latency.json"
 
@@ -165,8 +166,3 @@ def describe_target(device: torch.device, batch: int) -> str:
     """Say what latencies are of."""
     threads = "" if device.type == "cuda" else f"{torch.get_num_threads()} threads on "
     return f"{threads}{describe_device()}; batches of {batch}, float32"
-
-
-def choice_text(choice: StageChoice | None) -> str:
-    """Return a choice's canonical text."""
-    return "off" if choice is None else str(choice)

@@ -1,5 +1,6 @@
 """A data set's name -> tensors: reading, checking, downloading, splitting."""
 
+from afi_search.data.configured import read_data, source_of, split_of
 from afi_search.data.dataset import Dataset, ImageSet
 from afi_search.data.errors import DataCorrupt, DataUnavailable, UnknownDataset
 from afi_search.data.registry import (
@@ -12,6 +13,7 @@ from afi_search.data.registry import (
     read,
     register,
 )
+from afi_search.data.scaling import scaled
 from afi_search.data.splits import Split, SplitError, split, trained_images
 
 __all__ = [
@@ -29,7 +31,11 @@ __all__ = [
     "load",
     "locate",
     "read",
+    "read_data",
     "register",
+    "scaled",
+    "source_of",
     "split",
+    "split_of",
     "trained_images",
 ]

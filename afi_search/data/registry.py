@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from platformdirs import user_cache_path
 
 from afi_search.data.dataset import Dataset, ImageSet
 from afi_search.data.errors import UnknownDataset
+from afi_search.data.scaling import scaled
 from afi_search.errors import did_you_mean
 
 FOLDER_VARIABLE = "AFI_SEARCH_DATA"
@@ -49,6 +50,20 @@ class Source:
     def class_name(self, label: int) -> str:
         """Return what a class is called: its number where the source has no names."""
         return self.class_names[label] if self.class_names else str(label)
+
+    def at(self, image_size: int | None) -> Source:
+        """Return the same data set with its images scaled to that size; None: as they are.
+
+        `mean` and `std` stay those of the images in their own size.
+        """
+        if image_size in (None, self.image_size):
+            return self
+
+        def read(folder: Path) -> tuple[ImageSet, ImageSet]:
+            train, test = self.read(folder)
+            return scaled(train, image_size), scaled(test, image_size)
+
+        return replace(self, image_size=image_size, read=read)
 
 
 _SOURCES: dict[str, Source] = {}
@@ -103,15 +118,20 @@ def locate(name: str, folder: str | Path | None = None, *, download: bool = True
     return path
 
 
-def read(name: str, folder: str | Path | None = None) -> Dataset:
+def read(name: str, folder: str | Path | None = None, *, image_size: int | None = None) -> Dataset:
     """Read a data set that `locate` has checked; never downloads.
+
+    Args:
+        name: of the data set.
+        folder: of all data sets, see `data_folder`.
+        image_size: height and width that every image is scaled to; the data set's own otherwise.
 
     Raises:
         UnknownDataset: no data set has this name.
         DataUnavailable: a file is missing.
         DataCorrupt: a file cannot be read.
     """
-    source = get_source(name)
+    source = get_source(name).at(image_size)
     train, test = source.read(data_folder(folder))
     return Dataset(
         name=source.name,

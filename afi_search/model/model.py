@@ -44,7 +44,7 @@ class Facts(Strict):
         format: of the folder.
         architecture: its text.
         num_classes: outputs.
-        stem: the image size the network is built for; 32 is the CIFAR stem, 224 ImageNet's.
+        stem: the image size the network is built for; up to 32 it has the CIFAR stem.
         batch_norms: `kept`, or `folded` into the convolutions.
         preprocessing: what is done to an image first.
         classes: a name for each output.

@@ -32,7 +32,7 @@ def build(
     Args:
         architecture: the backbone and what is chosen for its stages.
         num_classes: the classifier's outputs.
-        image_size: height and width of the images; 32 gives the CIFAR stem.
+        image_size: height and width of the images; up to 32 gives the CIFAR stem.
         pretrained: a file with torchvision's state dict of the plain backbone. Every tensor of the
             same name and shape is taken from it; what was and was not taken is logged. To get
             that list as a value, call `afi_search.nn.warm_start` on a built model instead.

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from afi_search.cli.screen import Screen
 from afi_search.cost import Cost, measure
-from afi_search.data import Dataset, Source, get_source, load, split
+from afi_search.data import Dataset, Source, locate, read_data, source_of, split_of
 from afi_search.device import describe_device
 from afi_search.engine.trial_worker import Job, SharedSplit
 from afi_search.engine.tune import cluster_capacity, demand_shared, ray_session, run_trials
@@ -110,7 +110,7 @@ def confirm_study(
         UserError: there is nothing to confirm, or the confirmation was begun with other settings.
     """
     study = StudyFile.read(folder)
-    source = get_source(study.space.data.name)
+    source = source_of(study.space.data)
     origins = to_confirm(folder, study.space, wanted, named)
     own = folder / FOLDER
     name = f"{study.name}-confirm"
@@ -125,7 +125,8 @@ def confirm_study(
             f"Confirming [bold]{len(origins)}[/] architectures with {wanted.seeds} seeds each, "
             f"{file.recipe.epochs} epochs a training, in {own}."
         )
-        images = load(file.data.name, data or file.data.folder)
+        locate(file.data.name, data or file.data.folder)
+        images = read_data(file.data, data)
         place = place_of(own, opened.checkpoints)
         finished = _train(ledger, file, place, origins, wanted, source, images, address)
         if finished:
@@ -231,15 +232,7 @@ def _train(
         conductor = Conductor(ledger, file, proposer, pruner, screen.changed)
         if not conductor.has_next:
             return True
-        shared = SharedSplit(
-            split(
-                images,
-                validation=file.data.validation,
-                train_subset=file.data.train_subset,
-                validation_subset=file.data.validation_subset,
-            ),
-            file.recipe.pad,
-        )
+        shared = SharedSplit(split_of(file.data, images), file.recipe.pad)
         with ray_session(address) as dashboard:
             demand_shared(place)
             capacity = cluster_capacity(file.search)

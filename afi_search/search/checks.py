@@ -8,7 +8,7 @@ from pathlib import Path
 
 from afi_search.cost import measure
 from afi_search.cost.space_costs import SpaceCosts
-from afi_search.data import dataset_names, get_source
+from afi_search.data import dataset_names, get_source, source_of
 from afi_search.errors import UserError
 from afi_search.space import Architecture, SpaceFileError
 from afi_search.space.checks import Check, Mistake
@@ -42,7 +42,7 @@ def check_images(file: SpaceFile) -> Iterator[Mistake]:
     """Yield a backbone that cannot be built for the data set's images."""
     names = [name for name in (file.data.name, file.data.fallback) if name in dataset_names()]
     for name in names if file.backbone is not None else ():
-        source = get_source(name)
+        source = source_of(file.data.model_copy(update={"name": name}))
         try:
             measure(
                 Architecture.plain(file.backbone or ""),
@@ -50,7 +50,9 @@ def check_images(file: SpaceFile) -> Iterator[Mistake]:
                 image_size=source.image_size,
             )
         except UserError as error:
-            yield Mistake(("backbone",), f"{error} ({name})")
+            scaled = file.data.image_size is not None
+            where = ("data", "image_size") if scaled else ("backbone",)
+            yield Mistake(where, f"{error} ({name})")
 
 
 CHECKS: tuple[Check, ...] = (

@@ -99,6 +99,11 @@ class StageChoice:
         return cls(width, ratio, attention, scorer)
 
 
+def choice_text(choice: StageChoice | None) -> str:
+    """Return the text of a choice, None's being `off`."""
+    return OFF if choice is None else str(choice)
+
+
 def _check(key: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
         raise ArchitectureError(
@@ -226,7 +231,7 @@ class Architecture:
     @property
     def choice_texts(self) -> list[str]:
         """The text of each stage's choice."""
-        return [OFF if choice is None else str(choice) for choice in self.stages]
+        return list(map(choice_text, self.stages))
 
     @property
     def slug(self) -> str:

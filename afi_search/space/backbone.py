@@ -34,7 +34,7 @@ class Backbone:
     Attributes:
         name: as it is written in architecture texts and space files.
         stages: the stages in which AFI can be switched on.
-        image_sizes: the input sizes it can be built for (32 means the CIFAR stem).
+        image_sizes: the input sizes it can be built for (up to 32: with the CIFAR stem).
         build: `build(architecture, num_classes=..., image_size=...)` returns the torch module.
         ratios: the paper's reduction ratio r of each width for this family.
     """

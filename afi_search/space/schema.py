@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from afi_search.errors import UserError
 from afi_search.space.architecture import Architecture, StageChoice, canonical_choice
@@ -70,6 +70,14 @@ def _read_architecture(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
+def _known_choice(text: str) -> str:
+    try:
+        StageChoice.parse(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     repeated = sorted({str(value) for value in values if values.count(value) > 1})
     if repeated:
@@ -85,30 +93,44 @@ BackboneName = Annotated[str, AfterValidator(_known_backbone)]
 ArchitectureText = Annotated[
     Architecture, BeforeValidator(_read_architecture), PlainSerializer(str, return_type=str)
 ]
+ChoiceText = Annotated[str, AfterValidator(_known_choice)]
 Distinct = AfterValidator(_distinct)
 AtLeastOne = Field(min_length=1)
 
 
 class StageAxes(Strict):
-    """What may be chosen in a stage; the choices are all combinations.
+    """What may be chosen in a stage: all combinations of four lists, or one list of choices.
 
     Attributes:
+        choice: texts as in an architecture's, like `base-r4-eca`, instead of the other lists.
         width: `off`, `base` or `B`.
         ratio: reduction ratios r of the AFI scorer.
         attention: add-on attention on R, or `none`.
         scorer: `block` (the paper) or `stage` (one scorer for the whole stage).
     """
 
-    width: Annotated[tuple[Literal["off", "base", "B"], ...], AtLeastOne, Distinct]
+    choice: Annotated[tuple[ChoiceText, ...], AtLeastOne, Distinct] | None = None
+    width: Annotated[tuple[Literal["off", "base", "B"], ...], AtLeastOne, Distinct] | None = None
     ratio: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AtLeastOne, Distinct] = (4, 16)
     attention: Annotated[
         tuple[Literal["none", "se", "ge", "cbam", "eca"], ...], AtLeastOne, Distinct
     ] = ("none",)
     scorer: Annotated[tuple[Literal["block", "stage"], ...], AtLeastOne, Distinct] = ("block",)
 
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        fields = type(self).model_fields.items()
+        combined = any(getattr(self, k) != f.default for k, f in fields if k != "choice")
+        if self.choice and combined:
+            raise ValueError("'choice' lists what may be chosen, so leave the other keys out")
+        if not self.choice and not self.width:
+            raise ValueError("name the widths, like 'width: [off, base]', or list each 'choice'")
+        return self
+
     def spellings(self) -> Iterator[StageChoice | None]:
-        """Yield all combinations, in the order of the file."""
-        for width in self.width:
+        """Yield all choices, in the order of the file."""
+        yield from map(StageChoice.parse, self.choice or ())
+        for width in self.width or ():
             if width == "off":
                 yield None
                 continue
@@ -125,6 +147,8 @@ class Data(Strict):
 
     Attributes:
         name: a registered data set.
+        image_size: height and width, pixels, that all images are scaled to when they are read, by a
+            box filter; the data set's own otherwise.
         folder: where it lies or is to be downloaded to; AFI_SEARCH_DATA or the user's cache
             otherwise.
         fallback: a data set to go on with, under another study name, where `name` is neither on
@@ -135,6 +159,7 @@ class Data(Strict):
     """
 
     name: str = "cifar100"
+    image_size: Annotated[int, Field(ge=1)] | None = None
     folder: str | None = None
     fallback: str | None = None
     validation: Annotated[int, Field(ge=1)] | None = None

@@ -9,7 +9,13 @@ from math import prod
 from pathlib import Path
 from typing import Protocol
 
-from afi_search.space.architecture import OFF, Architecture, StageChoice, canonical_choice
+from afi_search.space.architecture import (
+    OFF,
+    Architecture,
+    StageChoice,
+    canonical_choice,
+    choice_text,
+)
 from afi_search.space.backbone import get_backbone
 from afi_search.space.loading import load_space_file
 from afi_search.space.schema import NONE, SpaceFile, StageAxes
@@ -134,7 +140,8 @@ class Space:
         stages = zip(self.file.axes(), shapes, architecture.stages, strict=True)
         for number, (axes, shape, choice) in enumerate(stages, start=1):
             spelled = next(s for s in axes.spellings() if canonical_choice(s, shape) == choice)
-            for axis, answer in _answers(spelled).items():
+            answers = {"choice": choice_text(spelled)} if axes.choice else _answers(spelled)
+            for axis, answer in answers.items():
                 options = _options(axes, axis)
                 if len(options) > 1:
                     result[f"stage{number}.{axis}"] = (answer, options)
@@ -152,6 +159,8 @@ def _sample_stage(trial: Suggests, stage: str, axes: StageAxes) -> StageChoice |
             return options[0]
         return trial.suggest_categorical(f"{stage}.{axis}", options)
 
+    if axes.choice:
+        return StageChoice.parse(ask("choice"))
     width = ask("width")
     if width == OFF:
         return None

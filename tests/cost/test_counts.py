@@ -162,3 +162,18 @@ def test_params_are_those_of_the_built_model():
     cost = measure(architecture, num_classes=10, image_size=32)
     assert isinstance(cost, Cost)
     assert cost.params == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_multiply_accumulates_at_16_pixels_are_those_of_the_layers():
+    """A ResNet-20's convolutions at 16, 8 and 4 pixels, by hand; only the classifier stays."""
+    stem = 16 * 16 * 9 * 3 * 16
+    first = 6 * 16 * 16 * 9 * 16 * 16
+    second = 8 * 8 * (9 * 16 * 32 + 16 * 32 + 5 * 9 * 32 * 32)
+    third = 4 * 4 * (9 * 32 * 64 + 32 * 64 + 5 * 9 * 64 * 64)
+    plain = Architecture.plain("resnet20")
+
+    small = measure(plain, num_classes=100, image_size=16)
+
+    assert small.macs == stem + first + second + third + 64 * 100
+    assert 4 * (small.macs - 6400) == measure(plain, num_classes=100, image_size=32).macs - 6400
+    assert small.params == measure(plain, num_classes=100, image_size=32).params

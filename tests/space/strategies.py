@@ -37,6 +37,8 @@ def _some(options: tuple[object, ...]) -> st.SearchStrategy[tuple[object, ...]]:
 
 
 stage_axes = st.builds(
+    StageAxes, choice=_some(("off", "base-r4", "base-r8-eca", "B-r16", "B-r32", "B-r2-se-shared"))
+) | st.builds(
     StageAxes,
     width=_some(("off", *WIDTHS)),
     ratio=_some((2, 3, 4, 8, 16, 32)),

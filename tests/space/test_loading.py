@@ -127,6 +127,9 @@ def test_parts_must_fit_each_other(write, addition: str, said: str) -> None:
         ("{all: {width: [off]}, 4: {width: [B]}}", "stages.4: resnet32 has stages 1 to 3"),
         ("{all: {width: []}}", "stages.all.width: [] tuple should have at least 1 item"),
         ("{all: {width: [B, B]}}", "stages.all.width: B more than once"),
+        ("{all: {ratio: [4]}}", "stages.all: name the widths, like 'width: [off, base]', or list"),
+        ("{all: {choice: [off], ratio: [2]}}", "stages.all: 'choice' lists what may be chosen, so"),
+        ("{all: {choice: [off, b-r4]}}", "stages.all.choice.1: 'b-r4': 'b' is not a width"),
     ],
 )
 def test_stages_must_be_those_of_the_backbone(write, stages: str, said: str) -> None:

@@ -65,6 +65,20 @@ def test_enumeration_and_positions_agree() -> None:
     assert [space[i] for i in range(space.size)] == list(space.architectures())
 
 
+def test_choices_that_are_listed_are_one_question_a_stage() -> None:
+    axes = StageAxes(choice=("off", "base-r4", "B-r16-eca"))
+    space = Space(SpaceFile(backbone="resnet20", stages={"all": axes}))
+    options = ["off", "base-r4", "B-r16-eca"]
+
+    assert space.size == 27
+    assert space.answers(Architecture.parse("resnet20(off, B-r16-eca, base-r4)")) == {
+        "stage1.choice": ("off", options),
+        "stage2.choice": ("B-r16-eca", options),
+        "stage3.choice": ("base-r4", options),
+    }
+    assert Architecture.parse("resnet20(base-r4-eca)") not in space
+
+
 def test_resnet_space_counts_each_network_once() -> None:
     """81 spellings a stage; in stage 1 base r8 and r16 are the same 10 networks."""
     space = Space.load("spaces/resnet.yaml", "smoke")

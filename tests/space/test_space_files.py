@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from afi_search.cost.space_costs import SpaceCosts
-from afi_search.data import get_source
+from afi_search.data import get_source, source_of
 from afi_search.search.checks import CHECKS, demand_feasible
 from afi_search.space import Architecture, Space, StageChoice, get_backbone
 from afi_search.space.loading import load_space_file, preset_names, preset_note
 from afi_search.study.paper import paper_results
 
 SPACES = Path(__file__).parents[2] / "spaces"
-FILES = sorted(path.name for path in SPACES.glob("*.yaml"))
+BENCHMARK = "afi-bench-16.yaml"
+FILES = sorted(path.name for path in SPACES.glob("*.yaml") if path.name != BENCHMARK)
 
 
 def costs_of(name: str) -> SpaceCosts:
@@ -78,3 +80,14 @@ def test_the_papers_list_is_all_that_it_trained_on_cifar100():
     assert listed[: len(rows)] == rows
     assert len(listed) == len(rows) + 6
     assert load_space_file(SPACES / "paper.yaml").search.trials == len(listed)
+
+
+def test_the_benchmarks_space_is_the_complete_grid_at_16_pixels():
+    space = Space(load_space_file(SPACES / BENCHMARK, None, CHECKS))
+    choices = ["off", "base-r4", "base-r4-eca", "B-r16", "B-r16-eca"]
+    assert [architecture.choice_texts for architecture in space.architectures()] == [
+        list(chosen) for chosen in product(choices, repeat=3)
+    ]
+    assert (space.file.search.sampler, space.file.search.pruner.name) == ("grid", "none")
+    assert space.file.search.trials == space.size == 125
+    assert source_of(space.file.data).image_size == 16

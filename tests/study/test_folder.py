@@ -45,8 +45,10 @@ def test_a_study_may_grow_but_not_change(tmp_path: Path) -> None:
     open_study(tmp_path, study())
     open_study(tmp_path, study(search={"trials": 40, "concurrency": 3}))
     with pytest.raises(StudyError) as error:
-        open_study(tmp_path, study(recipe={"epochs": 5}, search={"seed": 9}))
+        data = {"name": "digits", "image_size": 16}
+        open_study(tmp_path, study(recipe={"epochs": 5}, search={"seed": 9}, data=data))
 
+    assert "data.image_size: None in the study, 16 now" in str(error.value)
     assert "recipe.epochs: 9 in the study, 5 now" in str(error.value)
     assert "search.seed: 0 in the study, 9 now" in str(error.value)
     assert StudyFile.read(tmp_path).space.search.trials == 40

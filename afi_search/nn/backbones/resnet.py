@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 
-from afi_search.nn.backbones.common import IMAGE_SIZES, initialise, stem
+from afi_search.nn.backbones.common import CIFAR_SIZES, IMAGE_SIZES, initialise, stem
 from afi_search.nn.ops.batch_norm import BatchNorm2d, normalised
 from afi_search.nn.stage import Block, Stage
 from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
@@ -198,7 +198,7 @@ for depth in (20, 32, 44, 56, 110):
         Backbone(
             name=f"resnet{depth}",
             stages=tuple(StageShape(channels, (depth - 2) // 6) for channels in CIFAR_WIDTHS),
-            image_sizes=(32,),
+            image_sizes=CIFAR_SIZES,
             build=build_cifar_resnet,
         )
     )

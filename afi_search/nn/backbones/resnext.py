@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from afi_search.nn.backbones.common import IMAGE_SIZES, initialise, stem
+from afi_search.nn.backbones.common import CIFAR_SIZES, IMAGE_SIZES, initialise, stem
 from afi_search.nn.backbones.resnet import Bottleneck, ResNet
 from afi_search.space import Architecture, Backbone, StageShape, register
 
@@ -52,7 +52,7 @@ register(
     Backbone(
         name="resnext29",
         stages=(StageShape(128, 3), StageShape(256, 3), StageShape(512, 3)),
-        image_sizes=(32,),
+        image_sizes=CIFAR_SIZES,
         build=build_resnext29,
         ratios=MappingProxyType({"base": 4, "B": 8}),
     )

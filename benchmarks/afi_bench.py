@@ -1,0 +1,298 @@
+"""AFI-Bench-16: every network of spaces/afi-bench-16.yaml, trained in full and recorded by epoch.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.afi_bench              records, for weeks, on one core
+    python -m benchmarks.afi_bench --analyse                      what is there, and is it enough?
+
+The order of the trainings is fixed (`plan`), and the table is of use at each point of its growth:
+the pilot, the 27 combinations of widths, every other network once, and then more seeds. What
+studies/afi-bench-16/table.csv.gz has already is not trained again, so that anybody can go on from
+what was committed. After each epoch a checkpoint is written: a recorder that is killed loses one
+epoch at most, and what it records afterwards is the same bit for bit. The table is written anew
+after each training.
+
+Unlike a search, which never reads the test set, this looks at it after each epoch: to say what a
+search's choice is worth is what the table is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from itertools import islice, product
+from pathlib import Path
+from time import process_time
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from rich.console import Console
+from scipy.stats import f as f_distribution
+
+from afi_search.cost import measure
+from afi_search.data import Dataset, locate, read_data, split_of
+from afi_search.device import describe_device
+from afi_search.files import write_atomically
+from afi_search.nn import build
+from afi_search.space import Architecture, Space, StageChoice
+from afi_search.study.folder import gather_facts, only_driver
+from afi_search.train import (
+    Trainer,
+    delete,
+    keep_freed_memory,
+    load,
+    save,
+    seed_everything,
+)
+from afi_search.train.evaluation import Evaluator
+
+ROOT = Path(__file__).parents[1]
+SPACE = ROOT / "spaces" / "afi-bench-16.yaml"
+FOLDER = ROOT / "studies" / "afi-bench-16"
+TABLE = "table.csv.gz"
+WIDTHS = (None, StageChoice("base", 4), StageChoice("B", 16))
+PILOT_SEEDS, WIDTH_SEEDS, SEEDS = 4, 3, 8
+ENOUGH = 1.5
+"""The pilot's networks must spread that many times as much as seeds do."""
+
+COLUMNS = (
+    "architecture",
+    "seed",
+    "epoch",
+    "validation_accuracy",
+    "test_accuracy",
+    "loss",
+    "seconds",
+    "cpu_seconds",
+    "macs",
+    "params",
+    "commit",
+    "torch",
+    "device",
+)
+
+console = Console()
+
+
+class Training(NamedTuple):
+    """One network and the seed of its weights, batches and crops."""
+
+    architecture: Architecture
+    seed: int
+
+    def place(self, folder: Path) -> str:
+        """Return where its checkpoints lie."""
+        return str(folder / "checkpoints" / f"{self.architecture.slug}-seed{self.seed}")
+
+
+class Spread(NamedTuple):
+    """How a balanced table of networks by seeds varies; accuracies, 0 to 1.
+
+    Attributes:
+        networks: standard deviation between networks, that of seeds taken out.
+        seeds: standard deviation between the seeds of a network.
+        ratio: of the two, with the ends of its 95 % interval.
+    """
+
+    networks: float
+    seeds: float
+    ratio: tuple[float, float, float]
+
+
+def pilot(backbone: str) -> list[Architecture]:
+    """Return the plain backbone, each width everywhere, and each width in one stage alone."""
+    everywhere = [Architecture.uniform(backbone, choice) for choice in WIDTHS]
+    count = len(everywhere[0].stages)
+    alone = (
+        Architecture(backbone, (*(None,) * stage, choice, *(None,) * (count - 1 - stage)))
+        for choice in WIDTHS[1:]
+        for stage in range(count)
+    )
+    return [*everywhere, *alone]
+
+
+def plan(space: Space) -> list[Training]:
+    """Return every training in the order in which they are recorded, each once."""
+    backbone = space.file.backbone
+    assert backbone is not None, "the space has one backbone"
+    stages = len(space.stage_choices)
+    widths = [Architecture(backbone, chosen) for chosen in product(WIDTHS, repeat=stages)]
+    every = list(space.architectures())
+    rounds = [(pilot(backbone), PILOT_SEEDS), (widths, WIDTH_SEEDS), (every, 1), (every, SEEDS)]
+    return list(
+        dict.fromkeys(
+            Training(architecture, seed)
+            for architectures, seeds in rounds
+            for seed in range(seeds)
+            for architecture in architectures
+        )
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return what is recorded, a row for each epoch of each training; no rows without a file."""
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write the table, whole or not at all, and the same bytes for the same rows."""
+    content = BytesIO()
+    table.to_csv(content, index=False, compression={"method": "gzip", "mtime": 0})
+    write_atomically(path, content.getvalue())
+
+
+def recorded(table: pd.DataFrame) -> set[Training]:
+    """Return the trainings that the table has."""
+    pairs = table[["architecture", "seed"]].drop_duplicates().itertuples(index=False)
+    return {Training(Architecture.parse(text), int(seed)) for text, seed in pairs}
+
+
+def record(training: Training, space: Space, images: Dataset, place: str) -> pd.DataFrame:
+    """Train one network, or go on from its checkpoint in `place`, and return its rows."""
+    architecture, seed = training
+    device = torch.device("cpu")
+    data = split_of(space.file.data, images)
+    sizes = {"num_classes": data.num_classes, "image_size": data.image_size}
+    seed_everything(seed)
+    recipe = space.file.recipe
+    trainer = Trainer(build(architecture, **sizes), recipe, data, seed=seed, device=device)
+    test = Evaluator(
+        trainer.model,
+        images.test,
+        mean=images.mean,
+        std=images.std,
+        device=device,
+        precision=recipe.precision,
+    )
+    seen: list[dict[str, float]] = []
+    if (state := load(place)) is not None:
+        trainer.load_state_dict(state)
+        seen = state["seen"]
+    while not trainer.done:
+        started = process_time()
+        result = trainer.run_epoch()
+        used = process_time() - started
+        seen.append({"test_accuracy": test().accuracy, "cpu_seconds": round(used, 1)})
+        save({**trainer.state_dict(), "seen": seen}, place)
+        console.print(
+            f"{architecture} seed {seed} epoch {result.epoch}: {result.accuracy:.4f} validation, "
+            f"{seen[-1]['test_accuracy']:.4f} test, {used:.0f} s of CPU, {result.seconds:.0f} s"
+        )
+    cost = measure(architecture, **sizes)
+    facts = gather_facts("", describe_device())
+    same: dict[str, Any] = {
+        "architecture": architecture.text,
+        "seed": seed,
+        "macs": cost.macs,
+        "params": cost.params,
+        **{name: facts[name] for name in ("commit", "torch", "device")},
+    }
+    rows = [
+        {
+            "epoch": result.epoch,
+            "validation_accuracy": result.accuracy,
+            "loss": round(result.loss, 5),
+            "seconds": round(result.seconds, 1),
+            **more,
+            **same,
+        }
+        for result, more in zip(trainer.history, seen, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def missing(trainings: Iterable[Training], table: pd.DataFrame) -> Iterator[Training]:
+    """Yield the trainings that are not recorded yet, in their order."""
+    known = recorded(table)
+    return (training for training in trainings if training not in known)
+
+
+def pilot_accuracies(table: pd.DataFrame, backbone: str, column: str) -> np.ndarray:
+    """Return the last epochs' accuracies, networks x seeds, for the seeds that all of them have."""
+    names = [architecture.text for architecture in pilot(backbone)]
+    last = table[table["epoch"] == table["epoch"].max()]
+    by_seed = last.pivot_table(column, "architecture", "seed").reindex(names)
+    return by_seed.loc[:, : PILOT_SEEDS - 1].dropna(axis="columns").to_numpy()
+
+
+def spread(accuracies: np.ndarray) -> Spread:
+    """Return the variance components of networks x seeds.
+
+    One-way analysis of variance with networks as random effects; the ratio's interval is the
+    exact one of the F distribution.
+
+    Args:
+        accuracies: two networks and two seeds at least.
+    """
+    networks, seeds = accuracies.shape
+    within = float(accuracies.var(axis=1, ddof=1).mean())
+    between = float(seeds * accuracies.mean(axis=1).var(ddof=1))
+    quantiles = f_distribution.ppf([0.975, 0.025], networks - 1, networks * (seeds - 1))
+
+    def ratio(least: float) -> float:
+        return float(np.sqrt(max(0.0, between / within / least - 1) / seeds))
+
+    low, high = map(ratio, quantiles)
+    return Spread(
+        np.sqrt(max(0.0, between - within) / seeds), np.sqrt(within), (ratio(1.0), low, high)
+    )
+
+
+def analyse(table: pd.DataFrame, space: Space) -> str:
+    """Return what is recorded, and how far networks differ compared with seeds, in words."""
+    known, trainings = recorded(table), plan(space)
+    networks = {training.architecture for training in known}
+    cpu = table.groupby("architecture")["cpu_seconds"].median()
+    lines = [
+        f"{len(known)} of {len(trainings)} trainings are recorded, of {len(networks)} of "
+        f"{space.size} networks."
+    ]
+    if len(cpu):
+        lines.append(f"CPU seconds an epoch: {cpu.min():.0f} to {cpu.max():.0f} by network.")
+    assert space.file.backbone is not None
+    for column in ("validation_accuracy", "test_accuracy"):
+        accuracies = pilot_accuracies(table, space.file.backbone, column) if len(table) else None
+        if accuracies is None or accuracies.shape[1] < 2:
+            lines.append(f"{column}: the pilot needs two seeds of all its networks.")
+            continue
+        found = spread(accuracies)
+        ratio, low, high = found.ratio
+        lines.append(
+            f"{column}: {accuracies.shape[0]} networks x {accuracies.shape[1]} seeds: standard "
+            f"deviation {100 * found.networks:.2f} points between networks, "
+            f"{100 * found.seeds:.2f} between seeds; ratio {ratio:.2f} (95 %: {low:.2f} to "
+            f"{high:.2f}), wanted {ENOUGH}."
+        )
+    return "\n".join(lines)
+
+
+def main(
+    space_file: Annotated[Path, typer.Option("--space", help="The space file.")] = SPACE,
+    folder: Annotated[Path, typer.Option(help="Of the table and the checkpoints.")] = FOLDER,
+    trainings: Annotated[int | None, typer.Option(help="Stop after so many.", min=1)] = None,
+    only_analyse: Annotated[
+        bool, typer.Option("--analyse", help="Train nothing; say what is recorded.")
+    ] = False,
+) -> None:
+    """Record what is missing, one training after another, on one thread."""
+    space = Space.load(space_file)
+    path = folder / TABLE
+    if only_analyse:
+        console.print(analyse(read_table(path), space))
+        return
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    locate(space.file.data.name, space.file.data.folder)
+    images = read_data(space.file.data)
+    with only_driver(folder):
+        for training in islice(missing(plan(space), read_table(path)), trainings):
+            place = training.place(folder)
+            rows = record(training, space, images, place)
+            write_table(pd.concat([read_table(path), rows]) if path.exists() else rows, path)
+            delete(place)
+            console.print(analyse(read_table(path), space))
+
+
+if __name__ == "__main__":
+    typer.run(main)
