@@ -33,7 +33,7 @@ from scipy.stats import f as f_distribution
 from afi_search.cost import measure
 from afi_search.data import Dataset, locate, read_data, split_of
 from afi_search.device import describe_device
-from afi_search.files import write_atomically
+from afi_search.files import write_whole
 from afi_search.nn import build
 from afi_search.space import Architecture, Space, StageChoice
 from afi_search.study.folder import gather_facts, only_driver
@@ -139,7 +139,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write the table, whole or not at all, and the same bytes for the same rows."""
     content = BytesIO()
     table.to_csv(content, index=False, compression={"method": "gzip", "mtime": 0})
-    write_atomically(path, content.getvalue())
+    write_whole(path, content.getvalue())
 
 
 def recorded(table: pd.DataFrame) -> set[Training]:
@@ -153,7 +153,7 @@ def record(training: Training, space: Space, images: Dataset, place: str) -> pd.
     architecture, seed = training
     device = torch.device("cpu")
     data = split_of(space.file.data, images)
-    sizes = {"num_classes": data.num_classes, "image_size": data.image_size}
+    sizes: dict[str, Any] = {"num_classes": data.num_classes, "image_size": data.image_size}
     seed_everything(seed)
     recipe = space.file.recipe
     trainer = Trainer(build(architecture, **sizes), recipe, data, seed=seed, device=device)
@@ -177,7 +177,8 @@ def record(training: Training, space: Space, images: Dataset, place: str) -> pd.
         save({**trainer.state_dict(), "seen": seen}, place)
         console.print(
             f"{architecture} seed {seed} epoch {result.epoch}: {result.accuracy:.4f} validation, "
-            f"{seen[-1]['test_accuracy']:.4f} test, {used:.0f} s of CPU, {result.seconds:.0f} s"
+            f"{seen[-1]['test_accuracy']:.4f} test, {used:.0f} s of CPU, {result.seconds:.0f} s",
+            soft_wrap=True,
         )
     cost = measure(architecture, **sizes)
     facts = gather_facts("", describe_device())
@@ -279,7 +280,7 @@ def main(
     space = Space.load(space_file)
     path = folder / TABLE
     if only_analyse:
-        console.print(analyse(read_table(path), space))
+        console.print(analyse(read_table(path), space), soft_wrap=True)
         return
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -291,7 +292,7 @@ def main(
             rows = record(training, space, images, place)
             write_table(pd.concat([read_table(path), rows]) if path.exists() else rows, path)
             delete(place)
-            console.print(analyse(read_table(path), space))
+            console.print(analyse(read_table(path), space), soft_wrap=True)
 
 
 if __name__ == "__main__":
