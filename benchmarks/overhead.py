@@ -35,7 +35,8 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from afi_search.cost.space_costs import SpaceCosts
-from afi_search.engine.tune import Capacity, cluster_capacity, ray_session, run_workers
+from afi_search.engine.cluster import Capacity, cluster_nodes, plan_trials, ray_session
+from afi_search.engine.tune import run_workers
 from afi_search.search.conductor import Conductor
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
@@ -158,7 +159,7 @@ CONTENDERS = {
 def measure(name: str, trials: int) -> dict[str, Any]:
     """Run one contender in this process; return its row."""
     with tempfile.TemporaryDirectory() as folder, ray_session():
-        capacity = cluster_capacity(SpaceFile.model_validate(SPACE).search)
+        capacity = plan_trials(SpaceFile.model_validate(SPACE).search, cluster_nodes())
         run = CONTENDERS[name](trials, Path(folder), capacity)
         before, began, cpu = peak_mib(), time.perf_counter(), time.process_time()
         run()

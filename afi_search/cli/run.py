@@ -21,9 +21,10 @@ from afi_search.cost.latency_table import Latencies, measure_space
 from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import DataUnavailable, Source, locate, read_data, source_of, split_of
 from afi_search.device import describe_device
+from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
 from afi_search.engine.metrics import Standing, exported
 from afi_search.engine.trial_worker import Job, SharedSplit
-from afi_search.engine.tune import cluster_capacity, demand_shared, ray_session, run_trials
+from afi_search.engine.tune import run_trials
 from afi_search.errors import exits_on_mistake
 from afi_search.formatting import size
 from afi_search.promote.confirm import confirm_study
@@ -250,8 +251,8 @@ def train(
     file = study.space
     shared = SharedSplit(split_of(file.data, read_data(file.data, data)), file.recipe.pad)
     with ray_session(address) as dashboard, exported(study.name, standing.readings):
-        demand_shared(place)
-        capacity = cluster_capacity(file.search)
+        require_shared(place)
+        capacity = plan_trials(file.search, cluster_nodes())
         console.print(
             f"Ray dashboard: [bold]{dashboard}[/]. "
             f"{capacity.concurrency} trials at a time, {capacity.threads} CPU cores and "

@@ -21,8 +21,9 @@ from afi_search.cli.screen import Screen
 from afi_search.cost import Cost, measure
 from afi_search.data import Dataset, Source, locate, read_data, source_of, split_of
 from afi_search.device import describe_device
+from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
 from afi_search.engine.trial_worker import Job, SharedSplit
-from afi_search.engine.tune import cluster_capacity, demand_shared, ray_session, run_trials
+from afi_search.engine.tune import run_trials
 from afi_search.errors import UserError, exits_on_mistake
 from afi_search.model.from_checkpoint import trial_model, trial_state
 from afi_search.promote.confirm_results import (
@@ -234,8 +235,8 @@ def _train(
             return True
         shared = SharedSplit(split_of(file.data, images), file.recipe.pad)
         with ray_session(address) as dashboard:
-            demand_shared(place)
-            capacity = cluster_capacity(file.search)
+            require_shared(place)
+            capacity = plan_trials(file.search, cluster_nodes())
             console.print(f"Ray dashboard: {dashboard}. Ctrl-C stops cleanly.")
             job = Job(
                 file.recipe,

@@ -28,9 +28,14 @@ from rich.console import Console
 from afi_search.data.dali import demand_dali
 from afi_search.data.image_folder import check
 from afi_search.device import describe_device
+from afi_search.engine.cluster import (
+    Capacity,
+    cluster_nodes,
+    plan_promotion,
+    ray_session,
+    require_shared,
+)
 from afi_search.engine.promotion_worker import Task, make_model, probe, train_worker
-from afi_search.engine.tune import cluster_nodes, demand_shared, ray_session
-from afi_search.engine.worker_layout import Place, plan_place
 from afi_search.errors import UserError, exits_on_mistake
 from afi_search.files import write_whole
 from afi_search.model.promoted import promoted_model
@@ -157,7 +162,7 @@ def promote_study(
         console.print(f"Left out, as asked: {path}", soft_wrap=True, highlight=False)
     study = StudyFile.read(folder) if has_study(folder) else None
     with ray_session(address) as dashboard:
-        place = plan_place(cluster_nodes(), workers)
+        capacity = plan_promotion(workers, cluster_nodes())
         for architecture in chosen:
             stem = Path(wanted.recipe).stem
             own = folder / FOLDER / (name or f"{architecture.slug}-{stem}")
@@ -170,8 +175,8 @@ def promote_study(
                 train_images=len(images.train),
                 checkpoints=_checkpoints_of(own, below),
                 pretrained=wanted.pretrained,
-                cores=place.cores,
-                processes=place.processes,
+                cores=capacity.threads,
+                processes=_loading_processes(capacity),
                 loader=wanted.loader,
                 study=study.name if study else "",
                 imports=study.space.imports if study else (),
@@ -182,14 +187,14 @@ def promote_study(
                 soft_wrap=True,
             )
             with only_driver(own):
-                if not promote_one(task, own, place, len(images.validation)):
+                if not promote_one(task, own, capacity, len(images.validation)):
                     return False
     return True
 
 
-def promote_one(task: Task, own: Path, place: Place, validation_images: int) -> bool:
+def promote_one(task: Task, own: Path, capacity: Capacity, validation_images: int) -> bool:
     """Train one architecture to the recipe's end and export it; False when interrupted."""
-    demand_shared(task.checkpoints)
+    require_shared(task.checkpoints)
     state = load(task.checkpoints)
     epoch = 0
     if state is not None:
@@ -201,8 +206,8 @@ def promote_one(task: Task, own: Path, place: Place, validation_images: int) -> 
         console.print(f"Starting from {task.pretrained}: {started}", highlight=False)
     left = task.recipe.epochs - epoch
     if left:
-        announce(task, place, left, validation_images)
-        if not _fit(task, own, place):
+        announce(task, capacity, left, validation_images)
+        if not _fit(task, own, capacity):
             return False
     state = load(task.checkpoints)
     if state is None or state["epoch"] < task.recipe.epochs:
@@ -214,24 +219,33 @@ def promote_one(task: Task, own: Path, place: Place, validation_images: int) -> 
     return True
 
 
-def announce(task: Task, place: Place, epochs: int, validation_images: int) -> None:
+def announce(task: Task, capacity: Capacity, epochs: int, validation_images: int) -> None:
     """Measure on one worker what is ahead, and say it."""
-    resources = {"num_cpus": place.cores, "num_gpus": int(place.on_gpu)}
+    resources = {"num_cpus": capacity.threads, "num_gpus": capacity.gpus}
     try:
-        measured = ray.get(ray.remote(probe).options(**resources).remote(task, place.workers))
+        measured = ray.get(
+            ray.remote(probe).options(**resources).remote(task, capacity.concurrency)
+        )
     except ray.exceptions.RayTaskError as error:
         raise PromotionError(
             f"{task.architecture}: cannot be trained here: {error.cause}"
         ) from None
     needed = needs(
         measured,
-        workers=place.workers,
+        workers=capacity.concurrency,
         epochs=epochs,
         train=task.train_images,
         validation=validation_images,
         averages=task.recipe.ema_decay is not None,
     )
-    console.print(describe(measured, needed, workers=place.workers, epochs=epochs), soft_wrap=True)
+    console.print(
+        describe(measured, needed, workers=capacity.concurrency, epochs=epochs), soft_wrap=True
+    )
+
+
+def _loading_processes(capacity: Capacity) -> int:
+    """Processes that load for each worker; a CPU that trains loads by itself."""
+    return capacity.threads if capacity.gpus else max(0, min(1, capacity.threads - 1))
 
 
 def winners(folder: Path, wanted: Promote) -> list[Architecture]:
@@ -288,7 +302,7 @@ def write_history(own: Path, history: list[dict[str, Any]]) -> None:
     write_whole(own / "history.csv", text)
 
 
-def _fit(task: Task, own: Path, place: Place) -> bool:
+def _fit(task: Task, own: Path, capacity: Capacity) -> bool:
     """Run Ray Train until the recipe's end; return False when a person interrupts it."""
     news = Queue(actor_options={"num_cpus": 0})
     failures: list[str] = []
@@ -298,9 +312,9 @@ def _fit(task: Task, own: Path, place: Place) -> bool:
             train_worker,
             train_loop_config={"task": task, "news": news},
             scaling_config=ScalingConfig(
-                num_workers=place.workers,
-                use_gpu=place.on_gpu,
-                resources_per_worker=place.resources,
+                num_workers=capacity.concurrency,
+                use_gpu=bool(capacity.gpus),
+                resources_per_worker={k.upper(): v for k, v in capacity.resources.items() if v},
             ),
             run_config=RunConfig(
                 name=own.name,
