@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from afi_search.nn import Block, Stage
+from afi_search.nn import Block, searched_stages
 
 
 class Place(NamedTuple):
@@ -16,15 +16,10 @@ class Place(NamedTuple):
     block: int
 
 
-def stages_of(model: nn.Module) -> dict[str, Stage]:
-    """Return the searched stages by their names in the model, in order."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Stage)}
-
-
 def blocks_of(model: nn.Module) -> dict[Place, Block]:
     """Return the blocks of all searched stages, in order."""
     return {
         Place(number, index): block
-        for number, stage in enumerate(stages_of(model).values(), start=1)
+        for number, stage in enumerate(searched_stages(model).values(), start=1)
         for index, block in enumerate(stage, start=1)
     }

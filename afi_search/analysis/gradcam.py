@@ -12,7 +12,7 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
-from afi_search.analysis.blocks import stages_of
+from afi_search.nn import searched_stages
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Looks:
         images: N x 3 x H x W, as the model takes them.
         classes: N, int64.
     """
-    *_, layer = stages_of(model).values()
+    *_, layer = searched_stages(model).values()
     coarse = LayerGradCam(model, layer).attribute(images, target=classes, relu_attributions=True)
     size = (images.shape[2], images.shape[3])
     maps = LayerAttribution.interpolate(coarse, size, "bilinear")[:, 0].detach()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from afi_search.analysis.blocks import Place, stages_of
+from afi_search.analysis.blocks import Place
 from afi_search.data import ImageSet
-from afi_search.nn import Stage, afi_weights
+from afi_search.nn import Stage, afi_weights, searched_stages
 from afi_search.train.augment import Normalise
 
 
@@ -47,7 +47,7 @@ def mean_weights(
             total = weights.double().sum(dim=0)
             sums[name] = sums[name] + total if name in sums else total
     starts = first_sources(model, normalise(images.images[:1]))
-    numbers = {name: number for number, name in enumerate(stages_of(model), start=1)}
+    numbers = {name: number for number, name in enumerate(searched_stages(model), start=1)}
     readings = {}
     for name, total in sums.items():
         stage, _, index = name.rpartition(".")
@@ -72,7 +72,9 @@ def first_sources(model: nn.Module, image: Tensor) -> Mapping[str, int]:
 
         return ask
 
-    integrating = {name: stage for name, stage in stages_of(model).items() if stage.afi is not None}
+    integrating = {
+        name: stage for name, stage in searched_stages(model).items() if stage.afi is not None
+    }
     hooks = [stage.register_forward_pre_hook(asker(name)) for name, stage in integrating.items()]
     try:
         with torch.no_grad():

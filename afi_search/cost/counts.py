@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from afi_search.cost.cost import Cost, Count, Parts
-from afi_search.nn import Stage, build
+from afi_search.nn import build, searched_stages
 from afi_search.space import Architecture
 
 
@@ -56,8 +56,7 @@ def count(architecture: Architecture, *, num_classes: int, image_size: int) -> P
         of(model, "", "Global"),
         tuple(
             of(module, f"{name}.", f"{root}.{name}")
-            for name, module in model.named_modules()
-            if isinstance(module, Stage)
+            for name, module in searched_stages(model).items()
         ),
     )
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from afi_search.nn import Stage, build
+from afi_search.nn import build, searched_stages
 from afi_search.space import Architecture
 
 _WARM_UP = 5
@@ -47,7 +47,7 @@ def time_stages(
     model = model.eval().to(device).to(memory_format=torch.channels_last)
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
     images = images.to(memory_format=torch.channels_last)
-    parts = [model, *(module for module in model.modules() if isinstance(module, Stage))]
+    parts = [model, *searched_stages(model).values()]
     clock = _CudaClock() if device.type == "cuda" else _Clock()
     marks: list[tuple[Any, Any]] = []
     for part in parts:

@@ -18,7 +18,7 @@ from torch import Tensor, UntypedStorage, nn
 
 from afi_search.cost.cost import Count, Parts
 from afi_search.cost.counts import measure
-from afi_search.nn import Stage, build
+from afi_search.nn import build, searched_stages
 from afi_search.space import Architecture
 
 _OUTSIDE = ""
@@ -51,7 +51,7 @@ def count_kept(
     with torch.device("meta"):
         model = build(architecture, num_classes=num_classes, image_size=image_size)
         images = torch.empty(batch_size, 3, image_size, image_size)
-    stages = {name: module for name, module in model.named_modules() if isinstance(module, Stage)}
+    stages = searched_stages(model)
     within = [_OUTSIDE]
     for name, stage in stages.items():
         stage.register_forward_pre_hook(lambda _module, _inputs, name=name: within.append(name))

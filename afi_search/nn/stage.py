@@ -241,6 +241,11 @@ def transition_source(
     return second if transition.second_is_rectified else F.relu(second)
 
 
+def searched_stages(model: nn.Module) -> dict[str, Stage]:
+    """Return the stages of a network by their names in it, as in `named_modules`, in order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Stage)}
+
+
 def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Run the model on images and return the weights of every block that has AFI.
 
@@ -252,8 +257,8 @@ def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """
     seen: dict[str, list[Tensor]] = {}
     hooks = []
-    stages = {name: module for name, module in model.named_modules() if isinstance(module, Stage)}
-    integrating = {name: stage.afi for name, stage in stages.items() if stage.afi is not None}
+    stages = searched_stages(model).items()
+    integrating = {name: stage.afi for name, stage in stages if stage.afi is not None}
     for name, afi in integrating.items():
         collect = _appender(seen.setdefault(name, []))
         hooks.append(afi.watched().register_forward_hook(collect))
