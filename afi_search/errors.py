@@ -22,6 +22,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the option closest to `word`, or "" where none is close."""
     by_lower_case = {option.lower(): option for option in options}
     close = get_close_matches(word.lower(), list(by_lower_case), n=1, cutoff=0.6)
+    close = close or [option for option in by_lower_case if word.lower().startswith(f"{option}_")]
     return f" Did you mean {by_lower_case[close[0]]!r}?" if close else ""
 
 

@@ -333,7 +333,7 @@ def _fit(task: Task, own: Path, capacity: Capacity) -> bool:
             signal.signal(signal.SIGINT, before)
             news.shutdown(force=True)
     if failures:
-        raise PromotionError(f"{task.architecture}: {failures[0]}; lower lr_per_256 in the recipe")
+        raise PromotionError(f"{task.architecture}: {failures[0]}; lower lr in the recipe")
     return True
 
 

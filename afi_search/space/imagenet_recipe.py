@@ -4,36 +4,26 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from afi_search.errors import UserError, did_you_mean
-from afi_search.space import Recipe
-from afi_search.space.recipe import Positive, Strict
+from afi_search.space.recipe import BaseRecipe, Fraction, Positive
 
 Pixels = Annotated[int, Field(ge=8, le=1024)]
-BASE_BATCH = 256
 
 
 class RecipeError(UserError):
     """A recipe that is not there, or is wrong; the message lists every mistake."""
 
 
-class ImageNetRecipe(Strict):
+class ImageNetRecipe(BaseRecipe):
     """How one model is trained on images in folders; the defaults are the paper's.
 
     Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step over all devices, however many there are.
-        lr_per_256: learning rate for a batch of 256; it grows with the batch.
-        momentum, nesterov, weight_decay, weight_decay_on_norm, label_smoothing, drop: as in
-            `afi_search.space.Recipe`.
-        schedule: `step`, `cosine`, or `triangular` (OneCycle).
-        warmup_epochs: in which the rate rises from zero.
-        drops_at_epochs: after which the step schedule drops.
         mixup, cutmix: alpha of each; 0 is without. With both, each batch takes one of them.
         ema_decay: of the running average of the weights, which is tested and shipped then; None
             is without.
@@ -41,7 +31,6 @@ class ImageNetRecipe(Strict):
         train_crop: side of the random resized crop.
         eval_resize: the shorter side before the centre crop.
         eval_crop: side of the centre crop.
-        precision: `fp32`, `bf16`, or `auto`: the one that the device is measured to be faster in.
         sync_batch_norm: batch norms over all GPUs together; CPU processes keep their own.
         images_per_device: the most images a device takes at once; a larger share of the batch is
             taken in several rounds, whose gradients add up.
@@ -49,17 +38,8 @@ class ImageNetRecipe(Strict):
     """
 
     epochs: Annotated[int, Field(ge=1)] = 90
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    lr_per_256: Positive = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    weight_decay_on_norm: bool = True
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    schedule: Literal["step", "cosine", "triangular"] = "step"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    drops_at_epochs: tuple[Positive, ...] = (30, 60, 80)
-    drop: Annotated[float, Field(gt=1)] = 10.0
+    lr: Positive = 0.025
+    drops_at: tuple[Fraction, ...] = (30 / 90, 60 / 90, 80 / 90)
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -67,44 +47,17 @@ class ImageNetRecipe(Strict):
     train_crop: Pixels = 224
     eval_resize: Pixels = 256
     eval_crop: Pixels = 224
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
     sync_batch_norm: bool = False
     images_per_device: Annotated[int, Field(ge=1)] = 256
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _in_order(self) -> ImageNetRecipe:
+    def _in_order(self) -> Self:
         if self.eval_crop > self.eval_resize:
             raise ValueError(
                 f"eval_crop {self.eval_crop} must not be over eval_resize {self.eval_resize}"
             )
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs must be under epochs, {self.epochs}")
         return self
-
-    @property
-    def lr(self) -> float:
-        """The highest learning rate."""
-        return self.lr_per_256 * self.batch_size / BASE_BATCH
-
-    @property
-    def optimisation(self) -> Recipe:
-        """The part that optimiser and schedule read, in the terms of the trials' recipe."""
-        return Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-            weight_decay_on_norm=self.weight_decay_on_norm,
-            label_smoothing=self.label_smoothing,
-            schedule=self.schedule,
-            warmup=self.warmup_epochs / self.epochs,
-            drops_at=tuple(min(epoch / self.epochs, 1.0) for epoch in self.drops_at_epochs),
-            drop=self.drop,
-            precision=self.precision,
-        )
 
 
 def recipe_names() -> list[str]:

@@ -96,7 +96,7 @@ class ImageTrainer:
             else None
         )
         self._rate = torch.zeros((), device=device)
-        self._optimiser = build_optimiser(self.model, recipe.optimisation, self._rate)
+        self._optimiser = build_optimiser(self.model, recipe, self._rate)
         self._replica: nn.Module = (
             DistributedDataParallel(
                 self.model,
@@ -177,7 +177,7 @@ class ImageTrainer:
     def step(self, step: int, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Make one step of all, counted from 0, with one batch a round; return the loss's sum."""
         total = self.recipe.epochs * self._steps
-        self._rate.fill_(learning_rate(self.recipe.optimisation, step, total))
+        self._rate.fill_(learning_rate(self.recipe, step, total))
         losses = torch.zeros((), device=self.device)
         for last, (images, labels) in zip(_marks_last(len(batches)), batches, strict=True):
             waits = isinstance(self._replica, DistributedDataParallel) and not last

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from afi_search.space.recipe import Recipe
+from afi_search.space.recipe import BaseRecipe
 
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, recipe: BaseRecipe) -> list[dict[str, Any]]:
     """Split the trained parameters into those that decay and those that do not.
 
     With `weight_decay_on_norm` everything decays; without it, norms' parameters and biases don't.
@@ -33,7 +33,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     return [{"params": part, "weight_decay": decay} for part, decay in groups if part]
 
 
-def build_optimiser(model: nn.Module, recipe: Recipe, rate: torch.Tensor) -> torch.optim.SGD:
+def build_optimiser(model: nn.Module, recipe: BaseRecipe, rate: torch.Tensor) -> torch.optim.SGD:
     """Return fused SGD whose learning rate is read from the tensor `rate` at every step.
 
     Its momentum is there from the start, zero, which gives the same first step as none.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from afi_search.space.recipe import Recipe
+from afi_search.space.recipe import BaseRecipe
 
 
-def learning_rate(recipe: Recipe, step: int, total: int) -> float:
+def learning_rate(recipe: BaseRecipe, step: int, total: int) -> float:
     """Return the learning rate of one step.
 
     For the first round(warmup * total) steps the rate rises in a straight line and reaches

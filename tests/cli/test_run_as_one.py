@@ -75,8 +75,7 @@ def test_without_imagenet_the_command_that_goes_on_is_printed(
 def test_one_command_goes_from_the_space_file_to_a_model(pictures: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(
-        "{epochs: 1, batch_size: 8, train_crop: 32, eval_resize: 32, eval_crop: 32,"
-        " drops_at_epochs: []}"
+        "{epochs: 1, batch_size: 8, train_crop: 32, eval_resize: 32, eval_crop: 32, drops_at: []}"
     )
     more = (
         "confirm: {top: 1, seeds: 2, baselines: false, recipe: *quick}\n"

@@ -42,8 +42,8 @@ from tests.promote.test_confirm import confirmation, play, searched_study
 TINY = """
 epochs: {epochs}
 batch_size: {batch}
-lr_per_256: {rate}
-warmup_epochs: 0.5
+lr: {rate}
+warmup: 0.1
 schedule: cosine
 train_crop: 32
 eval_resize: 36
@@ -58,7 +58,8 @@ def recipe_file(
     folder: Path, epochs: int, batch: int = 8, rate: float = 0.1, average: str = "null"
 ) -> str:
     path = folder / "tiny.yaml"
-    path.write_text(TINY.format(epochs=epochs, batch=batch, rate=rate, average=average))
+    lr = rate * batch / 256
+    path.write_text(TINY.format(epochs=epochs, batch=batch, rate=lr, average=average))
     return str(path)
 
 

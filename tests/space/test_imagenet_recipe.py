@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from afi_search.space.imagenet_recipe import ImageNetRecipe, RecipeError, read_recipe, recipe_names
 from afi_search.train import learning_rate
@@ -16,10 +17,10 @@ def test_the_recipes_that_come_along() -> None:
 
 def test_the_papers_recipe_is_the_papers() -> None:
     recipe = read_recipe("paper")
-    optimisation, steps = recipe.optimisation, 1000
+    steps = 1000
 
     def rate(epoch: float) -> float:
-        return learning_rate(optimisation, int(epoch * steps), 90 * steps)
+        return learning_rate(recipe, int(epoch * steps), 90 * steps)
 
     assert (recipe.epochs, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (
         90,
@@ -41,13 +42,27 @@ def test_the_paper_recipe_file_is_short() -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 25
 
 
-def test_the_rate_follows_the_batch() -> None:
-    assert ImageNetRecipe(batch_size=1024, lr_per_256=0.1).optimisation.lr == pytest.approx(0.4)
+def test_the_schedule_scales_with_the_epochs() -> None:
+    """A fraction may be written as a quotient, and is the number that the quotient is."""
+    recipe = ImageNetRecipe.model_validate({"epochs": 20, "drops_at": ["3/4", "1/1"]})
+    assert recipe.drops_at == (0.75, 1.0)
+    rates = [learning_rate(recipe, step, 2000) for step in (1499, 1500, 1999)]
+    assert rates == [recipe.lr, recipe.lr / 10, recipe.lr / 10]
+    with pytest.raises(ValidationError, match="drops_at"):
+        ImageNetRecipe.model_validate({"drops_at": ["30/20"]})
+    with pytest.raises(ValidationError, match="warmup"):
+        ImageNetRecipe.model_validate({"warmup": "1/0"})
 
 
-def test_drops_after_the_last_epoch_never_come() -> None:
-    optimisation = ImageNetRecipe(epochs=20).optimisation
-    assert learning_rate(optimisation, 1999, 2000) == optimisation.lr
+def test_an_old_name_is_told_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("lr_per_256: 0.1\nwarmup_epochs: 5\ndrops_at_epochs: [30]\n")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(str(path))
+    for name, line in zip(
+        ("lr", "warmup", "drops_at"), str(caught.value).splitlines(), strict=True
+    ):
+        assert f"Did you mean {name!r}?" in line
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:

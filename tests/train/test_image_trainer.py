@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
     "eval_crop": 16,
     "precision": "fp32",
     "images_per_device": 6,
-    "lr_per_256": 0.2,
+    "lr": 0.2 * 12 / 256,
     "mixup": 0.2,
     "cutmix": 1.0,
     "ema_decay": 0.9,
