@@ -80,7 +80,7 @@ def ray_tune(grace: int | None) -> Contender:
 
 def contenders(grace: int) -> dict[str, Contender]:
     """Return who is compared, by name."""
-    mo_asha = {"name": "mo-asha", "grace": grace, "peers": PEERS}
+    mo_asha = {"name": "mo-asha", "grace_period": grace, "min_trials": PEERS}
     result = {
         "ours: tpe, mo-asha": own("tpe", **mo_asha),
         "ours: nsga2, mo-asha": own("nsga2", **mo_asha),
@@ -101,7 +101,7 @@ def pruner_settings() -> dict[str, Contender]:
     """Return no pruning and settings of ours, with random sampling, by name."""
     settings = {
         f"grace {grace}, reduction {reduction}, peers {peers}": Pruner(
-            name="mo-asha", grace=grace, reduction=reduction, peers=peers
+            name="mo-asha", grace_period=grace, reduction_factor=reduction, min_trials=peers
         )
         for grace, reduction, peers in (
             (1, 3, 6), (3, 2, 6), (3, 3, 3), (3, 3, 6), (3, 3, 12), (3, 4, 6), (9, 3, 6),

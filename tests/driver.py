@@ -21,7 +21,7 @@ recipe: {epochs: 4, batch_size: 32, lr: 0.05, precision: fp32}
 search:
   trials: 5
   concurrency: 1
-  pruner: {name: mo-asha, grace: 1, reduction: 2, peers: 3}
+  pruner: {name: mo-asha, grace_period: 1, reduction_factor: 2, min_trials: 3}
   first: [resnet20]
 """
 

@@ -282,7 +282,7 @@ def report(ledger: Ledger, study: StudyFile, folder: Path) -> None:
     console.print(
         f"{len(records)} trials: "
         + ", ".join(f"{n} {state}" for state, n in counts.items())
-        + (f"; {rejected} architectures were too dear to try" if rejected else "")
+        + (f"; {rejected} infeasible architectures were left out" if rejected else "")
     )
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
     place = place_of(folder, study.checkpoints)

@@ -108,7 +108,7 @@ class Conductor:
             proposal = self._proposer.propose(self._count) if self.has_next else None
             if proposal is None:
                 return None
-            for architecture, cost in proposal.too_dear.items():
+            for architecture, cost in proposal.infeasible.items():
                 self._ledger.reject(architecture, cost)
             seed = self._file.search.seed if proposal.seed is None else proposal.seed
             trial = self._ledger.add(proposal, seed, self._file.recipe.epochs)

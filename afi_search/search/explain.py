@@ -11,7 +11,7 @@ from afi_search.study.records import STATE_WORDS, curve
 
 _ORIGINS = {
     "first": "is a baseline or stands in the space file's list, which come before the sampler",
-    "neighbour": "differs in one stage from what the sampler named, which was tried or too dear",
+    "neighbour": "differs in one stage from what the sampler named, which was tried or infeasible",
     "untried": "was drawn uniformly from what was left, as the sampler named nothing that was",
     "grid": "was next in the space's order",
 }

@@ -43,7 +43,7 @@ class Proposer:
         self._copied: dict[int, int] = {}
         self._tried: set[Architecture] = set()
         self._tried_feasible = 0
-        self._too_dear: dict[Architecture, Cost] = {}
+        self._infeasible: dict[Architecture, Cost] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -70,14 +70,14 @@ class Proposer:
         """
         if self.exhausted:
             return None
-        self._too_dear.clear()
+        self._infeasible.clear()
         proposal = next(self._first(), None)
         if proposal is None and self._search.sampler == GRID:
             proposal = self._next_after(0, GRID)
         if proposal is None:
             proposal = self._ask(number) or self._draw(number)
         self._copied[number] = self._begin_proposal(proposal)
-        return replace(proposal, too_dear=dict(self._too_dear))
+        return replace(proposal, infeasible=dict(self._infeasible))
 
     def _first(self) -> Iterator[Proposal]:
         for architecture in self._space.first_to_try:
@@ -130,10 +130,10 @@ class Proposer:
         return self._known(next(filter(self._is_left, walk)), origin)
 
     def _is_candidate(self, architecture: Architecture) -> bool:
-        """Whether what was named may be tried; what is too dear is noted."""
+        """Whether what was named may be tried; what is infeasible is noted."""
         cost = self._costs.of(architecture)
         if not self._costs.allow(cost):
-            self._too_dear[architecture] = cost
+            self._infeasible[architecture] = cost
         return self._is_left(architecture)
 
     def _is_left(self, architecture: Architecture) -> bool:

@@ -73,11 +73,11 @@ def _pruner(file: SpaceFile) -> Iterator[Mistake]:
             f"{name} looks at accuracy alone and would stop the cheap end of the front; with "
             f"objectives {', '.join(file.objectives)} use mo-asha or none",
         )
-    grace, epochs = file.search.pruner.grace, file.recipe.epochs
-    if name != "none" and grace >= epochs > 1:
+    grace_period, epochs = file.search.pruner.grace_period, file.recipe.epochs
+    if name != "none" and grace_period >= epochs > 1:
         yield Mistake(
-            ("search", "pruner", "grace"),
-            f"{grace} must be less than recipe.epochs, {epochs}, or nothing is ever stopped",
+            ("search", "pruner", "grace_period"),
+            f"{grace_period} must be less than recipe.epochs, {epochs}, or nothing is ever stopped",
         )
     if not several and name == "mo-asha":
         yield Mistake(

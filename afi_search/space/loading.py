@@ -16,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from afi_search.errors import UserError, did_you_mean
 from afi_search.space.checks import PART_CHECKS, Check, Mistake
 from afi_search.space.checks import Path as KeyPath
-from afi_search.space.schema import SpaceFile
+from afi_search.space.schema import RENAMED, SpaceFile
 
 
 class SpaceFileError(UserError):
@@ -133,10 +133,10 @@ def _explain(details: ErrorDetails) -> Mistake:
     value, context = details["input"], details.get("ctx", {})
     match details["type"]:
         case "extra_forbidden":
-            keys = _known_keys(path[:-1])
-            message = (
-                f"unknown key.{did_you_mean(str(path[-1]), keys)} There are: {', '.join(keys)}"
-            )
+            keys, key = _known_keys(path[:-1]), str(path[-1])
+            renamed = RENAMED.get(key) if path[-2:-1] == ("pruner",) else None
+            hint = f" Did you mean {renamed!r}?" if renamed else did_you_mean(key, keys)
+            message = f"unknown key.{hint} There are: {', '.join(keys)}"
         case "literal_error":
             options = re.findall(r"'([^']*)'", context["expected"])
             message = (

@@ -21,6 +21,8 @@ PrunerName = Literal["none", "asha", "hyperband", "median", "mo-asha"]
 LoaderName = Literal["torchvision", "dali"]
 
 NONE = "none"
+RENAMED = {"grace": "grace_period", "reduction": "reduction_factor", "peers": "min_trials"}
+"""Settings of the pruner in afi_search 0.1.0 and what they are called since."""
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
@@ -168,7 +170,7 @@ class Data(Strict):
 
 
 class Constraints(Strict):
-    """What an architecture may cost at most; dearer ones never start.
+    """What an architecture may cost at most; infeasible ones never start.
 
     Attributes:
         macs: multiply-accumulates of conv and linear layers and AFI scoring, per image.
@@ -209,15 +211,16 @@ class Pruner(Strict):
     Attributes:
         name: `none`; `mo-asha`, ours for several objectives; `asha`, `hyperband`, `median`,
             Optuna's for accuracy alone.
-        grace: epochs every trial gets; the first rung.
-        reduction: each rung keeps one trial in that many, and the next is that many times later.
-        peers: trials that must have reached a rung before any is stopped there.
+        grace_period: epochs every trial gets; the first rung.
+        reduction_factor: each rung keeps one trial in that many, and the next comes after that
+            many times the epochs.
+        min_trials: trials that must have reached a rung before any is stopped there.
     """
 
     name: PrunerName = "none"
-    grace: Annotated[int, Field(ge=1)] = 1
-    reduction: Annotated[int, Field(ge=2)] = 3
-    peers: Annotated[int, Field(ge=1)] = 3
+    grace_period: Annotated[int, Field(ge=1)] = 1
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    min_trials: Annotated[int, Field(ge=1)] = 3
 
 
 def _pruner_by_name(value: Any) -> Any:

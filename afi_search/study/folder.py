@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from afi_search.errors import UserError
 from afi_search.files import write_whole
 from afi_search.space import SpaceFile
+from afi_search.space.schema import RENAMED
 from afi_search.study.checkpoint_location import (
     IN_THE_FOLDER,
     is_below,
@@ -98,7 +99,7 @@ class StudyFile:
                 raw["name"],
                 raw["preset"],
                 raw["note"],
-                SpaceFile.model_validate(raw["space"]),
+                SpaceFile.model_validate(_up_to_date(raw["space"])),
                 raw["facts"],
                 raw.get("storage", JOURNAL),
                 raw.get("checkpoints", IN_THE_FOLDER),
@@ -222,6 +223,13 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _up_to_date(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a study of afi_search 0.1.0 or later under the keys of today."""
+    pruner = space["search"]["pruner"]
+    renamed = {RENAMED.get(key, key): value for key, value in pruner.items()}
+    return {**space, "search": {**space["search"], "pruner": renamed}}
 
 
 def _fixed(file: SpaceFile, may_change: Sequence[str]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from afi_search.study.storage import JOURNAL, open_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-_TOO_DEAR = "too dear: "
+_INFEASIBLE = "too dear: "  # in ledgers since 0.1.0
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -50,7 +50,7 @@ class Proposal:
         distributions: of each parameter.
         system_attrs: what the sampler wants to remember of the trial.
         seed: of weights and batches; the study's where None.
-        too_dear: what was named before it and does not keep the constraints.
+        infeasible: what was named before it and does not keep the constraints.
     """
 
     architecture: Architecture
@@ -60,7 +60,7 @@ class Proposal:
     distributions: dict[str, CategoricalDistribution]
     system_attrs: dict[str, Any]
     seed: int | None = None
-    too_dear: Mapping[Architecture, Cost] = field(default_factory=dict)
+    infeasible: Mapping[Architecture, Cost] = field(default_factory=dict)
 
 
 class Ledger:
@@ -181,16 +181,16 @@ class Ledger:
 
     def reject(self, architecture: Architecture, cost: Cost) -> None:
         """Enter, once, an architecture that does not keep the constraints; it is no trial."""
-        key = f"{_TOO_DEAR}{architecture.text}"
+        key = f"{_INFEASIBLE}{architecture.text}"
         if key not in self.study.user_attrs:
             self.study.set_user_attr(key, _known(cost))
 
     def rejected(self) -> dict[str, dict[str, float]]:
         """Return what was named and did not keep the constraints: text -> costs by name."""
         return {
-            key.removeprefix(_TOO_DEAR): costs
+            key.removeprefix(_INFEASIBLE): costs
             for key, costs in self.study.user_attrs.items()
-            if key.startswith(_TOO_DEAR)
+            if key.startswith(_INFEASIBLE)
         }
 
     def go_on(self, number: int) -> None:

@@ -38,7 +38,7 @@ def search_settings(seed: int = 0) -> Search:
             "trials": 10**6,
             "seed": seed,
             "baselines": False,
-            "pruner": {"name": "mo-asha", "grace": 1, "peers": 4},
+            "pruner": {"name": "mo-asha", "grace_period": 1, "min_trials": 4},
         }
     )
 

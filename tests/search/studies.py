@@ -32,7 +32,7 @@ def space_file(**changes: Any) -> SpaceFile:
         "search": {
             "trials": 20,
             "baselines": False,
-            "pruner": {"name": "mo-asha", "grace": 1, "peers": 3},
+            "pruner": {"name": "mo-asha", "grace_period": 1, "min_trials": 3},
         },
     }
     search = {**settings["search"], **changes.pop("search", {})}

@@ -84,8 +84,8 @@ presets:
             "search.pruner: mo-asha compares several objectives",
         ),
         (
-            "recipe: {epochs: 5}\nsearch: {pruner: {name: mo-asha, grace: 5}}",
-            "search.pruner.grace: 5 must be less than recipe.epochs, 5",
+            "recipe: {epochs: 5}\nsearch: {pruner: {name: mo-asha, grace_period: 5}}",
+            "search.pruner.grace_period: 5 must be less than recipe.epochs, 5",
         ),
         (
             "data: cifar100\npresets: {smoke: {data: {name: digits}}}",
@@ -147,6 +147,15 @@ def test_stages_must_be_those_of_the_backbone(write, stages: str, said: str) -> 
 )
 def test_what_is_no_space_file(write, text: str, said: str) -> None:
     assert said in "\n".join(mistakes(write(text)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("grace", "grace_period"), ("reduction", "reduction_factor"), ("peers", "min_trials")],
+)
+def test_a_key_of_before_is_answered_with_its_new_name(write, old: str, new: str) -> None:
+    (told,) = mistakes(write(f"{GOOD}search: {{pruner: {{name: mo-asha, {old}: 4}}}}\n"))
+    assert f"search.pruner.{old}: unknown key. Did you mean {new!r}?" in told
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -33,6 +33,20 @@ def test_study_yaml_reads_back(tmp_path: Path) -> None:
     assert StudyFile.read(tmp_path) == asked
 
 
+def test_a_study_of_0_1_0_opens_under_the_pruners_new_keys(tmp_path: Path) -> None:
+    asked = study()
+    open_study(tmp_path, asked)
+    path = tmp_path / "study.yaml"
+    old = path.read_text()
+    for new, before in [("grace_period", "grace"), ("min_trials", "peers")]:
+        assert f"{new}:" in old
+        old = old.replace(new, before)
+    path.write_text(old.replace("reduction_factor", "reduction"))
+
+    assert open_study(tmp_path, asked) == asked
+    assert "grace_period: 1" in path.read_text()
+
+
 def test_the_facts_of_the_first_start_stay(tmp_path: Path) -> None:
     open_study(tmp_path, study())
     later = StudyFile("one", "smoke", "", study().space, {"command": "another"})

@@ -21,21 +21,21 @@ __all__ = ["MultiObjectiveAsha", "Verdict", "judge", "make_pruner"]
 def make_pruner(file: SpaceFile) -> BasePruner:
     """Return the Optuna pruner that a space file describes."""
     settings = file.search.pruner
-    grace, reduction, peers = settings.grace, settings.reduction, settings.peers
+    first, factor, trials = settings.grace_period, settings.reduction_factor, settings.min_trials
     match settings.name:
         case "none":
             return NopPruner()
         case "mo-asha":
-            return MultiObjectiveAsha(file.costs, grace, reduction, peers)
+            return MultiObjectiveAsha(file.costs, first, factor, trials)
         case "asha":
-            return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=reduction)
+            return SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
         case "hyperband":
             return HyperbandPruner(
-                min_resource=grace, max_resource=file.recipe.epochs, reduction_factor=reduction
+                min_resource=first, max_resource=file.recipe.epochs, reduction_factor=factor
             )
         case "median":
             return MedianPruner(
-                n_startup_trials=peers, n_warmup_steps=grace - 1, n_min_trials=peers
+                n_startup_trials=trials, n_warmup_steps=first - 1, n_min_trials=trials
             )
 
 

@@ -26,39 +26,43 @@ class Verdict:
 
 
 class MultiObjectiveAsha(BasePruner):
-    """Stop a trial that ranks below the best 1 / `reduction` of its peers at a rung.
+    """Stop a trial that ranks below the best 1 / `reduction_factor` of its peers at a rung.
 
-    The rungs are `grace`, `grace * reduction`, `grace * reduction ** 2`, ... epochs. A trial is
+    The rungs are `grace_period * reduction_factor ** k` epochs, k = 0, 1, 2, ... A trial is
     compared with every trial that has reached the rung, by its costs and the accuracies at exactly
     that epoch. What is not dominated there is never stopped. Nothing is remembered outside the
     study.
 
     Args:
         costs: names of the costs, as in `afi_search.cost.Cost`; at least one.
-        grace: epochs every trial gets; the first rung.
-        reduction: each rung keeps one trial in that many.
-        peers: trials that must have reached a rung before any is stopped there.
+        grace_period: epochs every trial gets; the first rung.
+        reduction_factor: each rung keeps one trial in that many.
+        min_trials: trials that must have reached a rung before any is stopped there.
 
     Raises:
         ValueError: an argument below its least value.
     """
 
     def __init__(
-        self, costs: Sequence[str] = ("macs",), grace: int = 1, reduction: int = 3, peers: int = 3
+        self,
+        costs: Sequence[str] = ("macs",),
+        grace_period: int = 1,
+        reduction_factor: int = 3,
+        min_trials: int = 3,
     ) -> None:
         for name, value, least in (
-            ("grace", grace, 1),
-            ("reduction", reduction, 2),
-            ("peers", peers, 1),
+            ("grace_period", grace_period, 1),
+            ("reduction_factor", reduction_factor, 2),
+            ("min_trials", min_trials, 1),
         ):
             if value < least:
                 raise ValueError(f"{name} is {value} and must be at least {least}")
         if not costs:
             raise ValueError("costs is empty and must name one at least")
         self._costs = tuple(costs)
-        self._grace = grace
-        self._reduction = reduction
-        self._peers = peers
+        self._grace_period = grace_period
+        self._reduction_factor = reduction_factor
+        self._min_trials = min_trials
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial at its last epoch; False between rungs."""
@@ -68,34 +72,34 @@ class MultiObjectiveAsha(BasePruner):
     def judge(self, study: Study, trial: FrozenTrial) -> Verdict | None:
         """Compare the trial with its peers at its last epoch; None between rungs."""
         epoch = trial.last_step
-        if epoch is None or not is_rung(epoch, self._grace, self._reduction):
+        if epoch is None or not is_rung(epoch, self._grace_period, self._reduction_factor):
             return None
         others = [
             other
             for other in study.get_trials(deepcopy=False)
             if other.number != trial.number and epoch in other.intermediate_values
         ]
-        if len(others) + 1 < self._peers:
+        if len(others) + 1 < self._min_trials:
             return Verdict(
                 False, f"{len(others) + 1} trials had got to epoch {epoch}, too few to compare"
             )
         peers = peers_at([trial, *others], epoch, self._costs)
         ahead = int(places(peers)[0])
-        stop = not keeps(peers, self._reduction)[0]
+        stop = not keeps(peers, self._reduction_factor)[0]
         fate = "stopped" if stop else "kept"
         return Verdict(
             stop,
             f"{fate} at epoch {epoch}: behind {ahead} of {len(peers)} trials by accuracy and "
-            f"{', '.join(self._costs)}, where the first {len(peers) // self._reduction} and "
+            f"{', '.join(self._costs)}, where the first {len(peers) // self._reduction_factor} and "
             f"whatever is not dominated go on",
         )
 
 
-def is_rung(epoch: int, grace: int, reduction: int) -> bool:
+def is_rung(epoch: int, grace_period: int, reduction_factor: int) -> bool:
     """Whether trials are compared after that many epochs."""
-    rung = grace
+    rung = grace_period
     while rung < epoch:
-        rung *= reduction
+        rung *= reduction_factor
     return rung == epoch
 
 
@@ -109,17 +113,17 @@ def peers_at(trials: Iterable[FrozenTrial], epoch: int, costs: Sequence[str]) ->
     )
 
 
-def keeps(peers: np.ndarray, reduction: int) -> np.ndarray:
+def keeps(peers: np.ndarray, reduction_factor: int) -> np.ndarray:
     """Return which of the peers go on past a rung.
 
     Args:
         peers: n x (1 + costs), accuracy (more is better) and costs (less is better).
-        reduction: one peer in that many is kept, the non-dominated ones in any case.
+        reduction_factor: one peer in that many is kept, the non-dominated ones in any case.
 
     Returns:
         n booleans. They follow the rows, whatever their order: equal rows get equal answers.
     """
-    return (_ranks(peers) == 0) | (places(peers) < len(peers) // reduction)
+    return (_ranks(peers) == 0) | (places(peers) < len(peers) // reduction_factor)
 
 
 def places(peers: np.ndarray) -> np.ndarray:

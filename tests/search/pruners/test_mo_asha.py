@@ -79,7 +79,7 @@ def test_ties_of_rank_go_to_the_larger_hypervolume_contribution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epoch", "grace", "reduction", "expected"),
+    ("epoch", "grace_period", "reduction_factor", "expected"),
     [
         (1, 1, 3, True),
         (2, 1, 3, False),
@@ -93,8 +93,8 @@ def test_ties_of_rank_go_to_the_larger_hypervolume_contribution() -> None:
         (8, 4, 2, True),
     ],
 )
-def test_rungs(epoch: int, grace: int, reduction: int, expected: bool) -> None:
-    assert is_rung(epoch, grace, reduction) is expected
+def test_rungs(epoch: int, grace_period: int, reduction_factor: int, expected: bool) -> None:
+    assert is_rung(epoch, grace_period, reduction_factor) is expected
 
 
 def study_of(curves: list[tuple[float, list[float]]]) -> optuna.Study:
@@ -119,23 +119,23 @@ def decide(study: optuna.Study, number: int, **arguments: int) -> bool:
 def test_nobody_is_stopped_between_rungs_or_without_peers() -> None:
     study = study_of([(1.0, [0.9, 0.9]), (1.0, [0.8, 0.8]), (1.0, [0.1, 0.1]), (2.0, [0.0])])
 
-    assert not decide(study, 2, grace=1, reduction=3, peers=3)
-    assert decide(study, 3, grace=1, reduction=3, peers=3)
-    assert not decide(study, 3, grace=1, reduction=3, peers=5)
-    assert decide(study, 2, grace=2, reduction=3, peers=3)
+    assert not decide(study, 2, grace_period=1, reduction_factor=3, min_trials=3)
+    assert decide(study, 3, grace_period=1, reduction_factor=3, min_trials=3)
+    assert not decide(study, 3, grace_period=1, reduction_factor=3, min_trials=5)
+    assert decide(study, 2, grace_period=2, reduction_factor=3, min_trials=3)
 
 
 def test_late_epochs_never_enter_low_rungs() -> None:
     """The peers are far along and good by now; at epoch 1 they were worse than the newcomer."""
     study = study_of([(1.0, [0.1, 0.9, 0.9]), (1.0, [0.1, 0.9, 0.9]), (1.0, [0.2])])
 
-    assert not decide(study, 2, grace=1, reduction=3, peers=3)
+    assert not decide(study, 2, grace_period=1, reduction_factor=3, min_trials=3)
 
 
 def test_the_cheap_end_of_the_front_is_not_stopped() -> None:
     study = study_of([(9.0, [0.9]), (8.0, [0.8]), (7.0, [0.7]), (1.0, [0.1])])
 
-    assert not decide(study, 3, grace=1, reduction=4, peers=2)
+    assert not decide(study, 3, grace_period=1, reduction_factor=4, min_trials=2)
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 10)), min_size=4, max_size=12))
@@ -146,10 +146,12 @@ def test_a_restart_decides_the_same_on_the_same_ledger(rows: list[tuple[int, int
     MultiObjectiveAsha().prune(before, before.trials[0])
 
     for number in range(len(rows)):
-        assert decide(before, number, peers=2) == decide(after, number, peers=2)
+        assert decide(before, number, min_trials=2) == decide(after, number, min_trials=2)
 
 
-@pytest.mark.parametrize("wrong", [{"costs": ()}, {"grace": 0}, {"reduction": 1}, {"peers": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"costs": ()}, {"grace_period": 0}, {"reduction_factor": 1}, {"min_trials": 0}]
+)
 def test_arguments_have_least_values(wrong: dict[str, int]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is .* must"):
