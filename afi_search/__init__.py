@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import afi_search.nn  # noqa: F401  registers the backbones
-
 if TYPE_CHECKING:
     from afi_search.cost import measure
     from afi_search.model import load

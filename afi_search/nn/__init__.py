@@ -1,8 +1,7 @@
-"""Architectures as torch modules; importing this package registers every backbone."""
+"""Architectures as torch modules."""
 
 from afi_search.nn.attention import AttentionTooNarrow, make_attention
-from afi_search.nn.backbones import mobilenetv2, resnet, resnext, shufflenetv2
-from afi_search.nn.build import UnsupportedImageSize, build
+from afi_search.nn.build import build
 from afi_search.nn.pretrained import PretrainedError, WarmStart, warm_start
 from afi_search.nn.stage import Block, Stage, afi_weights, searched_stages
 
@@ -11,15 +10,10 @@ __all__ = [
     "Block",
     "PretrainedError",
     "Stage",
-    "UnsupportedImageSize",
     "WarmStart",
     "afi_weights",
     "build",
     "make_attention",
-    "mobilenetv2",
-    "resnet",
-    "resnext",
     "searched_stages",
-    "shufflenetv2",
     "warm_start",
 ]

@@ -7,15 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from afi_search.errors import UserError
 from afi_search.nn.pretrained import warm_start
 from afi_search.space import Architecture, get_backbone
 
 logger = logging.getLogger(__name__)
-
-
-class UnsupportedImageSize(UserError):
-    """The backbone cannot be built for images of that size."""
 
 
 def build(
@@ -43,12 +38,9 @@ def build(
         PretrainedError: the file holds no weights for the backbone.
     """
     backbone = get_backbone(architecture.backbone)
-    if image_size not in backbone.image_sizes:
-        sizes = ", ".join(map(str, backbone.image_sizes))
-        raise UnsupportedImageSize(
-            f"{backbone.name} is not made for images of {image_size} pixels; it takes: {sizes}"
-        )
-    model: nn.Module = backbone.build(architecture, num_classes=num_classes, image_size=image_size)
+    backbone.demand_size(image_size)
+    sizes = {"num_classes": num_classes, "image_size": image_size}
+    model: nn.Module = backbone.builder(architecture, **sizes)
     if pretrained is not None:
         logger.info("%s from %s: %s", architecture, pretrained, warm_start(model, pretrained))
     return model

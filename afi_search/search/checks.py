@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from afi_search.cost import measure
 from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import dataset_names, get_source, source_of
 from afi_search.errors import UserError
-from afi_search.space import Architecture, SpaceFileError
+from afi_search.space import SpaceFileError, get_backbone
 from afi_search.space.checks import Check, Mistake
 from afi_search.space.schema import SpaceFile
 
@@ -44,11 +43,7 @@ def check_images(file: SpaceFile) -> Iterator[Mistake]:
     for name in names if file.backbone is not None else ():
         source = source_of(file.data.model_copy(update={"name": name}))
         try:
-            measure(
-                Architecture.plain(file.backbone or ""),
-                num_classes=source.num_classes,
-                image_size=source.image_size,
-            )
+            get_backbone(file.backbone or "").demand_size(source.image_size)
         except UserError as error:
             scaled = file.data.image_size is not None
             where = ("data", "image_size") if scaled else ("backbone",)

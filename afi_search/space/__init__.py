@@ -14,10 +14,12 @@ from afi_search.space.backbone import (
     Backbone,
     StageShape,
     UnknownBackbone,
+    UnsupportedImageSize,
     backbone_names,
     get_backbone,
     register,
 )
+from afi_search.space.families import CIFAR_SIZES, IMAGE_SIZES
 from afi_search.space.loading import SpaceFileError
 from afi_search.space.recipe import Recipe
 from afi_search.space.schema import SpaceFile
@@ -25,6 +27,8 @@ from afi_search.space.space import Space
 
 __all__ = [
     "ATTENTIONS",
+    "CIFAR_SIZES",
+    "IMAGE_SIZES",
     "SCORERS",
     "WIDTHS",
     "Architecture",
@@ -37,6 +41,7 @@ __all__ = [
     "StageChoice",
     "StageShape",
     "UnknownBackbone",
+    "UnsupportedImageSize",
     "afi_channels",
     "backbone_names",
     "get_backbone",

@@ -1,1 +1,1 @@
-"""The families of backbones, a file each; importing one registers its backbones."""
+"""The families of backbones, a file each; `afi_search.space.families` has their shapes."""

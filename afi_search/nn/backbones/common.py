@@ -9,8 +9,6 @@ from torch import nn
 M = TypeVar("M", bound=nn.Module)
 
 CIFAR_SIZE = 32
-CIFAR_SIZES = (16, 24, CIFAR_SIZE)
-IMAGE_SIZES = (*CIFAR_SIZES, 64, 96, 128, 160, 192, 224, 256, 288)
 
 
 def has_cifar_stem(image_size: int) -> bool:

@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 import re
 from functools import partial
-from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from afi_search.nn.backbones.common import IMAGE_SIZES, has_cifar_stem, initialise
+from afi_search.nn.backbones.common import has_cifar_stem, initialise
 from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential, normalised
 from afi_search.nn.stage import Block, Stage
-from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
+from afi_search.space import Architecture, get_backbone
 
 EXPANSION = 6
 STEM, FIRST, LAST, HEAD = 32, 16, 320, 1280
@@ -175,17 +174,3 @@ def build_mobilenetv2(
     """Return MobileNetV2 with AFI where the architecture says so."""
     cifar = has_cifar_stem(image_size)
     return initialise(MobileNetV2(architecture, num_classes, cifar=cifar))
-
-
-register(
-    Backbone(
-        name="mobilenetv2",
-        stages=tuple(
-            StageShape(EXPANSION * width, blocks)
-            for width, blocks in zip(STAGE_WIDTHS, STAGE_BLOCKS, strict=True)
-        ),
-        image_sizes=IMAGE_SIZES,
-        build=build_mobilenetv2,
-        ratios=MappingProxyType({"base": 16, "B": 16}),
-    )
-)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 
-from afi_search.nn.backbones.common import CIFAR_SIZES, IMAGE_SIZES, initialise, stem
+from afi_search.nn.backbones.common import initialise, stem
 from afi_search.nn.ops.batch_norm import BatchNorm2d, normalised
 from afi_search.nn.stage import Block, Stage
-from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
+from afi_search.space import Architecture, get_backbone
 
 MakeResBlock = Callable[[int, int, int, int, int], Block]
 
@@ -189,25 +189,8 @@ def build_imagenet_resnet(
     )
 
 
-CIFAR_WIDTHS = (16, 32, 64)
-IMAGENET_WIDTHS = (64, 128, 256, 512)
-IMAGENET_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-
-for depth in (20, 32, 44, 56, 110):
-    register(
-        Backbone(
-            name=f"resnet{depth}",
-            stages=tuple(StageShape(channels, (depth - 2) // 6) for channels in CIFAR_WIDTHS),
-            image_sizes=CIFAR_SIZES,
-            build=build_cifar_resnet,
-        )
-    )
-
-for depth, blocks in IMAGENET_BLOCKS.items():
-    stages = tuple(map(StageShape, IMAGENET_WIDTHS, blocks))
-    register(Backbone(f"resnet{depth}", stages, IMAGE_SIZES, build_imagenet_resnet))
-    register(
-        Backbone(
-            f"seresnet{depth}", stages, IMAGE_SIZES, partial(build_imagenet_resnet, squeeze=True)
-        )
+def build_seresnet(architecture: Architecture, *, num_classes: int, image_size: int) -> ResNet:
+    """Return a ResNet of bottlenecks with squeeze-and-excitation in each block."""
+    return build_imagenet_resnet(
+        architecture, num_classes=num_classes, image_size=image_size, squeeze=True
     )

@@ -7,13 +7,12 @@ three blocks. `resnext50` is the ImageNet one, with torchvision's names, so that
 from __future__ import annotations
 
 from functools import partial
-from types import MappingProxyType
 
 from torch import nn
 
-from afi_search.nn.backbones.common import CIFAR_SIZES, IMAGE_SIZES, initialise, stem
+from afi_search.nn.backbones.common import initialise, stem
 from afi_search.nn.backbones.resnet import Bottleneck, ResNet
-from afi_search.space import Architecture, Backbone, StageShape, register
+from afi_search.space import Architecture
 
 EXPANSION = 2
 ResNeXtBlock = partial(Bottleneck, expansion=EXPANSION, groups=32)
@@ -46,22 +45,3 @@ def build_resnext50(architecture: Architecture, *, num_classes: int, image_size:
             expansion=EXPANSION,
         )
     )
-
-
-register(
-    Backbone(
-        name="resnext29",
-        stages=(StageShape(128, 3), StageShape(256, 3), StageShape(512, 3)),
-        image_sizes=CIFAR_SIZES,
-        build=build_resnext29,
-        ratios=MappingProxyType({"base": 4, "B": 8}),
-    )
-)
-register(
-    Backbone(
-        name="resnext50",
-        stages=(StageShape(128, 3), StageShape(256, 4), StageShape(512, 6), StageShape(1024, 3)),
-        image_sizes=IMAGE_SIZES,
-        build=build_resnext50,
-    )
-)

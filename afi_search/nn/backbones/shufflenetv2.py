@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.backbones.common import IMAGE_SIZES, initialise, stem
+from afi_search.nn.backbones.common import initialise, stem
 from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential, in_order
 from afi_search.nn.stage import Block, Stage
-from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
+from afi_search.space import Architecture, get_backbone
 
 STEM, HEAD = 24, 1024
 
@@ -111,13 +111,3 @@ def build_shufflenetv2(
 ) -> ShuffleNetV2:
     """Return ShuffleNetV2 1.0x with AFI where the architecture says so."""
     return initialise(ShuffleNetV2(architecture, num_classes, image_size))
-
-
-register(
-    Backbone(
-        name="shufflenetv2",
-        stages=(StageShape(58, 4), StageShape(116, 8), StageShape(232, 4)),
-        image_sizes=IMAGE_SIZES,
-        build=build_shufflenetv2,
-    )
-)
