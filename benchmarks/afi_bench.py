@@ -153,15 +153,18 @@ def record(training: Training, space: Space, images: Dataset, place: str) -> pd.
     architecture, seed = training
     device = torch.device("cpu")
     data = split_of(space.file.data, images)
-    sizes: dict[str, Any] = {"num_classes": data.num_classes, "image_size": data.image_size}
+    sizes: dict[str, Any] = {
+        "num_classes": data.spec.num_classes,
+        "image_size": data.spec.image_size,
+    }
     seed_everything(seed)
     recipe = space.file.recipe
     trainer = Trainer(build(architecture, **sizes), recipe, data, seed=seed, device=device)
     test = Evaluator(
         trainer.model,
         images.test,
-        mean=images.mean,
-        std=images.std,
+        mean=images.spec.mean,
+        std=images.spec.std,
         device=device,
         precision=recipe.precision,
     )

@@ -20,7 +20,7 @@ import typer
 from torch import Tensor
 
 from afi_search.cost import measure
-from afi_search.data import ImageSet, Split
+from afi_search.data import ImageSet, Split, dataset_spec
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
 from afi_search.train import Trainer, keep_freed_memory, seed_everything
@@ -34,7 +34,8 @@ NETWORKS = [
     "mobilenetv2",
     "resnext29",
 ]
-EPOCH, CLASSES, SIZE, PASSES = 50_000, 100, 32, 14
+DATA, CLASSES, SIZE = "cifar100", 100, 32
+EPOCH, PASSES = 50_000, 14
 
 
 def bandwidth(device: torch.device) -> float:
@@ -72,7 +73,7 @@ def main(
     keep_freed_memory()
     device = best_device()
     moved = bandwidth(device)
-    data = Split(made_up(images), made_up(100), CLASSES, SIZE, (0.5,) * 3, (0.25,) * 3)
+    data = Split(dataset_spec(DATA), made_up(images), made_up(100))
     recipe = Recipe.model_validate(
         {"epochs": rounds + 1, "batch_size": batch, "precision": precision}
     )

@@ -20,7 +20,7 @@ from scipy.stats import kendalltau
 
 from afi_search.cost import measure, time_stages
 from afi_search.cost.latency_table import describe_target, measure_space, target_device
-from afi_search.data import source_of
+from afi_search.data import spec_of
 from afi_search.space import Space
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,7 +38,7 @@ def main() -> None:
     if asked.threads:
         torch.set_num_threads(asked.threads)
     space = Space.load(asked.space)
-    source, target = source_of(space.file.data), space.file.target
+    source, target = spec_of(space.file.data), space.file.target
     device = target_device(target.device)
     sizes = {"num_classes": source.num_classes, "image_size": source.image_size}
 

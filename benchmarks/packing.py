@@ -22,11 +22,11 @@ import torch
 import torch.multiprocessing as mp
 import typer
 
-from afi_search.data import Split
+from afi_search.data import Split, dataset_spec
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
 from afi_search.train import Trainer, seed_everything
-from benchmarks.epoch import CLASSES, EPOCH, SIZE, made_up
+from benchmarks.epoch import CLASSES, DATA, EPOCH, SIZE, made_up
 from benchmarks.rounds import best_device, console, facts, publish
 
 MPS = "nvidia-cuda-mps-control"
@@ -37,7 +37,7 @@ def trial(network: str, batch: int, epochs: int, start: mp.Barrier, seconds: mp.
     """Train in a process of its own; the clock begins when all have had their first epoch."""
     seed_everything(0)
     model = build(Architecture.parse(network), num_classes=CLASSES, image_size=SIZE)
-    data = Split(made_up(EPOCH), made_up(5000), CLASSES, SIZE, (0.5,) * 3, (0.25,) * 3)
+    data = Split(dataset_spec(DATA), made_up(EPOCH), made_up(5000))
     recipe = Recipe(epochs=epochs + 1, batch_size=batch)
     trainer = Trainer(model, recipe, data, seed=0, device=torch.device("cuda"))
     trainer.run_epoch()

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -121,18 +122,10 @@ def train(
 ) -> tuple[float, float]:
     """Return the accuracy after the last epoch on all held-out images, and the epochs' seconds."""
     seed_everything(seed)
-    model = build(architecture, num_classes=data.num_classes, image_size=data.image_size)
+    spec = data.spec
+    model = build(architecture, num_classes=spec.num_classes, image_size=spec.image_size)
     watched = data.validation.select(torch.arange(min(WATCHED, len(data.validation))))
-    few = Split(
-        data.train,
-        watched,
-        data.num_classes,
-        data.image_size,
-        data.mean,
-        data.std,
-        data.mirror_safe,
-    )
-    trainer = Trainer(model, recipe, few, seed=seed, device=device)
+    trainer = Trainer(model, recipe, replace(data, validation=watched), seed=seed, device=device)
     now = clock(device)
     started = now()
     while not trainer.done:
@@ -141,8 +134,8 @@ def train(
     result = evaluate(
         trainer.model,
         data.validation,
-        mean=data.mean,
-        std=data.std,
+        mean=spec.mean,
+        std=spec.std,
         device=device,
         precision=recipe.precision,
     )

@@ -35,7 +35,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from afi_search.cost.space_costs import SpaceCosts
-from afi_search.data import get_source
+from afi_search.data import dataset_spec
 from afi_search.space import Space, SpaceFile
 from afi_search.space.schema import Pruner, Search
 from benchmarks.contenders import HAS_SYNE_TUNE, NO_END, RayTune, SyneTune, ours
@@ -127,7 +127,7 @@ def prepare(curves: str, epochs: int) -> tuple[Space, SpaceCosts, CurveTable]:
     else:
         what = {"backbone": "resnet32", "stages": STAGES}
     file = SpaceFile.model_validate({**what, "recipe": {"epochs": epochs}})
-    space, source = Space(file), get_source(DATA)
+    space, source = Space(file), dataset_spec(DATA)
     costs = SpaceCosts(space, num_classes=source.num_classes, image_size=source.image_size)
     return space, costs, recorded or generated_table(space, costs, epochs, float(curves))
 

@@ -73,8 +73,8 @@ class Loop:
         workers: int = 0,
         narrow: bool = False,
     ) -> None:
-        finish = [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
-        change = [transforms.RandomCrop(data.image_size, padding=4)]
+        finish = [transforms.ToTensor(), transforms.Normalize(data.spec.mean, data.spec.std)]
+        change = [transforms.RandomCrop(data.spec.image_size, padding=4)]
         change += [transforms.RandomHorizontalFlip()]
         options = {
             "batch_size": recipe.batch_size,
@@ -123,7 +123,7 @@ def make_network(network: str, data: Split) -> nn.Module:
     """Return the architecture's network, the same for every contender."""
     seed_everything(0)
     parsed = Architecture.parse(network)
-    return build(parsed, num_classes=data.num_classes, image_size=data.image_size)
+    return build(parsed, num_classes=data.spec.num_classes, image_size=data.spec.image_size)
 
 
 def make_loop(
@@ -161,7 +161,7 @@ def makers(
             network,
             make=lambda: make_network(network, data),
             batch_size=recipe.batch_size,
-            image_size=data.image_size,
+            image_size=data.spec.image_size,
             device=device,
             folder=folder,
         )

@@ -22,7 +22,7 @@ from afi_search.analysis.subjects import Subject, load_subjects
 from afi_search.analysis.table6 import as_csv, own_table, paper_table6, rich_table
 from afi_search.analysis.weights import Reading, mean_weights
 from afi_search.analysis.weights_plot import weights_plot
-from afi_search.data import ImageSet, Source, Split, locate, read_data, source_of, split_of
+from afi_search.data import DatasetSpec, ImageSet, Split, locate, read_data, spec_of, split_of
 from afi_search.errors import exits_on_mistake
 from afi_search.files import write_whole
 from afi_search.study.folder import StudyFile
@@ -64,7 +64,7 @@ def analyse(
     """Write Grad-CAM, class selectivity, AFI's weights and peak memory of trained networks."""
     subjects = load_subjects(study, trials or [])
     file = StudyFile.read(study).space
-    source = source_of(file.data)
+    source = spec_of(file.data)
     locate(file.data.name, data or file.data.folder)
     held_out = split_of(file.data, read_data(file.data, data))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,7 +87,7 @@ def analyse(
 
 
 def draw_gradcam(
-    subjects: Sequence[Subject], data: Split, source: Source, count: int, device: torch.device
+    subjects: Sequence[Subject], data: Split, source: DatasetSpec, count: int, device: torch.device
 ) -> dict[str, str | bytes]:
     """Return the Grad-CAM sheet by its file name, for the first images of as many classes."""
     chosen = first_of_each_class(data.validation, count)
@@ -103,7 +103,7 @@ def draw_gradcam(
 
 
 def draw_selectivity(
-    subjects: Sequence[Subject], data: Split, source: Source, device: torch.device
+    subjects: Sequence[Subject], data: Split, source: DatasetSpec, device: torch.device
 ) -> dict[str, str | bytes]:
     """Return the distributions of class selectivity, as a picture and as a table."""
     images = data.validation.to(device)
@@ -124,7 +124,7 @@ def draw_selectivity(
 
 
 def draw_weights(
-    subjects: Sequence[Subject], data: Split, source: Source, device: torch.device
+    subjects: Sequence[Subject], data: Split, source: DatasetSpec, device: torch.device
 ) -> dict[str, str | bytes]:
     """Return a heat map of each network with AFI, and all weights as a table."""
     images = data.validation.to(device)
@@ -144,7 +144,7 @@ def draw_weights(
 
 
 def write_memory(
-    subjects: Sequence[Subject], source: Source, device: torch.device, folder: Path
+    subjects: Sequence[Subject], source: DatasetSpec, device: torch.device, folder: Path
 ) -> Path:
     """Print and write the peak memory of the analysed networks and of the paper's Table 6."""
     architectures = list(dict.fromkeys(subject.architecture for subject in subjects))
@@ -169,7 +169,7 @@ def first_of_each_class(images: ImageSet, count: int) -> ImageSet:
     return images.select(torch.tensor(first))
 
 
-def _normalise(source: Source, device: torch.device) -> Normalise:
+def _normalise(source: DatasetSpec, device: torch.device) -> Normalise:
     return Normalise(source.mean, source.std, device)
 
 

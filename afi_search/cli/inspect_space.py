@@ -13,7 +13,7 @@ from rich.table import Table
 
 from afi_search.cli.run import choose_preset, settle_latencies
 from afi_search.cost.space_costs import SpaceCosts
-from afi_search.data import source_of, trained_images
+from afi_search.data import spec_of, trained_images
 from afi_search.device import describe_device
 from afi_search.errors import exits_on_mistake
 from afi_search.formatting import size
@@ -34,7 +34,7 @@ def inspect_space(
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
     searched = Space(load_space_file(space, choose_preset(space, preset), CHECKS))
     file = searched.file
-    source = source_of(file.data)
+    source = spec_of(file.data)
     costs = SpaceCosts(
         searched,
         num_classes=source.num_classes,

@@ -19,7 +19,7 @@ from rich.panel import Panel
 from afi_search.cli.screen import Screen
 from afi_search.cost.latency_table import Latencies, measure_space
 from afi_search.cost.space_costs import SpaceCosts
-from afi_search.data import DataUnavailable, Source, locate, read_data, source_of, split_of
+from afi_search.data import DatasetSpec, DataUnavailable, locate, read_data, spec_of, split_of
 from afi_search.device import describe_device
 from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
 from afi_search.engine.metrics import Standing, exported
@@ -115,7 +115,7 @@ def run(
         checkpoints=check_url(checkpoints),
     )
     folder = studies / asked.name
-    source = source_of(file.data)
+    source = spec_of(file.data)
     latencies = settle_latencies(searched, source, folder)
     costs = SpaceCosts(
         searched,
@@ -206,7 +206,9 @@ def settle_data(file: SpaceFile, folder: str | None) -> SpaceFile:
     return file.model_copy(update={"data": file.data.model_copy(update=fallback)})
 
 
-def settle_latencies(space: Space, source: Source, folder: Path | None = None) -> Latencies | None:
+def settle_latencies(
+    space: Space, source: DatasetSpec, folder: Path | None = None
+) -> Latencies | None:
     """Return the latencies that a study has, or measure them; None where nobody asks for any.
 
     Raises:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from afi_search.cost import StageTimes, time_stages
-from afi_search.data import Source
+from afi_search.data import DatasetSpec
 from afi_search.device import describe_device
 from afi_search.errors import UserError
 from afi_search.files import write_whole
@@ -121,7 +121,7 @@ def measure_each(architectures: Iterable[Architecture], device: str, time: TimeS
     return Latencies(device, {a.text: time(a).whole for a in architectures})
 
 
-def measure_space(space: Space, source: Source, progress: Progress) -> Latencies:
+def measure_space(space: Space, source: DatasetSpec, progress: Progress) -> Latencies:
     """Run what the latency of every architecture that may be tried is made of.
 
     Raises:

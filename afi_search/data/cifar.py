@@ -1,189 +1,283 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), read by torchvision.
 
 The files are the "python version" of the data sets, in the folders that their archives make:
-`cifar-10-batches-py` and `cifar-100-python`. Each file has an MD5 in torchvision's reader.
+`cifar-10-batches-py` and `cifar-100-python`. torchvision's readers name every file and its MD5,
+and read them. Its downloader is not used: it has no timeout, so it hangs where a network swallows
+what is sent.
 """
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import tarfile
+import urllib.request
+from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
+from tqdm import tqdm
 
-from afi_search.data.cifar_classes import CIFAR10_CLASSES, CIFAR100_CLASSES
-from afi_search.data.dataset import ImageSet
-from afi_search.data.download import DownloadFailed, extract, fetch, file_md5
-from afi_search.data.errors import DataCorrupt, DataUnavailable
-from afi_search.data.registry import Source, register
+from afi_search.data.dataset import DatasetSpec, ImageSet
+from afi_search.data.registry import DataCorrupt, DataUnavailable, register
 
-Reader = type[CIFAR10]
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
+
+CONNECT_SECONDS = 8.0
+STALL_SECONDS = 20.0
 
 
-def prepare(name: str, reader: Reader, folder: Path, download: bool) -> None:
-    """Check every file of the data set; fetch the missing ones where `download` allows it.
+@dataclass(frozen=True)
+class CifarFiles:
+    """The files of one of the data sets.
 
-    An archive that lies in `folder` already is taken instead of a download. A file that is there
-    is never overwritten.
-
-    Raises:
-        DataUnavailable: a file is missing and cannot be had.
-        DataCorrupt: a file, or the archive beside it, is not the right one.
+    Attributes:
+        name: of the data set.
+        reader: torchvision's class, which knows the files' names and MD5s.
+        folder: holds the data set's own folder.
     """
-    try:
-        missing = _missing(name, reader, folder)
-    except OSError as error:
-        raise DataUnavailable(f"{name}: cannot look into {folder}: {error.strerror}.") from error
-    if not missing:
-        return
-    archive = folder / reader.filename
-    if archive.exists():
-        _demand(name, archive, reader.tgz_md5)
-    elif not download:
-        raise _unavailable(name, reader, folder, missing, "it may not be downloaded here")
-    made_here = not folder.exists()
-    try:
-        _install(name, reader, folder, missing)
-    except (DownloadFailed, OSError) as error:
-        if made_here:
-            with suppress(OSError):
-                folder.rmdir()
-        raise _unavailable(name, reader, folder, missing, str(error)) from error
 
+    name: str
+    reader: type[CIFAR10]
+    folder: Path
 
-def read(name: str, reader: Reader, folder: Path) -> tuple[ImageSet, ImageSet]:
-    """Read the training and the test images, trusting files that `prepare` has checked.
+    def prepare(self, download: bool) -> None:
+        """Check every file; unpack or download the missing ones where `download` allows it.
 
-    Raises:
-        DataUnavailable: a file is missing.
-        DataCorrupt: a file cannot be read.
-    """
-    missing = [path for path in _checksums(reader, folder) if not path.exists()]
-    if missing:
-        raise _unavailable(name, reader, folder, missing, "it is not on this machine")
-    train = _images(name, reader, folder, train=True)
-    test = _images(name, reader, folder, train=False)
-    return train, test
+        An archive that lies in `folder` already is taken instead of a download. A file that is
+        there is never overwritten.
 
+        Raises:
+            DataUnavailable: a file is missing and cannot be had.
+            DataCorrupt: a file, or the archive beside it, is not the right one.
+        """
+        try:
+            missing = self._check()
+        except OSError as error:
+            raise DataUnavailable(
+                f"{self.name}: cannot look into {self.folder}: {error.strerror}."
+            ) from error
+        if not missing:
+            return
+        archive = self.folder / self.reader.filename
+        if archive.exists():
+            self._demand(archive, self.reader.tgz_md5)
+        elif not download:
+            raise self._unavailable(missing, "it may not be downloaded here")
+        made_here = not self.folder.exists()
+        try:
+            self._install(missing)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            if made_here:
+                with suppress(OSError):
+                    self.folder.rmdir()
+            raise self._unavailable(missing, str(error)) from error
 
-def _checksums(reader: Reader, folder: Path) -> dict[Path, str]:
-    base = folder / reader.base_folder
-    listed = [*reader.train_list, *reader.test_list]
-    return {
-        **{base / file: md5 for file, md5 in listed},
-        base / reader.meta["filename"]: reader.meta["md5"],
-    }
+    def read(self) -> tuple[ImageSet, ImageSet]:
+        """Read the training and the test images, trusting files that `prepare` has checked.
 
+        Raises:
+            DataUnavailable: a file is missing.
+            DataCorrupt: a file cannot be read.
+        """
+        missing = [path for path in self._checksums(self.folder) if not path.exists()]
+        if missing:
+            raise self._unavailable(missing, "it is not on this machine")
+        return self._images(train=True), self._images(train=False)
 
-def _missing(name: str, reader: Reader, folder: Path) -> list[Path]:
-    """Return the files that are not there, after checking the ones that are."""
-    base = folder / reader.base_folder
-    if base.exists() and not base.is_dir():
-        raise DataCorrupt(f"{name}: {base} should be a folder and is a file. Remove it.")
-    checksums = _checksums(reader, folder)
-    for path, md5 in checksums.items():
-        if path.exists():
-            _demand(name, path, md5)
-    return [path for path in checksums if not path.exists()]
+    def _images(self, *, train: bool) -> ImageSet:
+        unchecked = {"_check_integrity": lambda _: True}
+        trusting: Any = type(self.reader.__name__, (self.reader,), unchecked)
+        try:
+            raw = trusting(str(self.folder), train=train)
+            images = torch.from_numpy(np.ascontiguousarray(raw.data))
+            labels = torch.tensor(raw.targets, dtype=torch.int64)
+        except Exception as error:
+            files = self.reader.train_list if train else self.reader.test_list
+            base = self.folder / self.reader.base_folder
+            names = ", ".join(str(base / file) for file, _ in files)
+            raise DataCorrupt(f"{self.name}: cannot read {names}: {error}.") from error
+        return ImageSet(images, labels)
 
+    def _checksums(self, folder: Path) -> dict[Path, str]:
+        """Return the MD5 of each file, by its path below `folder`."""
+        base, meta = folder / self.reader.base_folder, self.reader.meta
+        listed = [*self.reader.train_list, *self.reader.test_list, (meta["filename"], meta["md5"])]
+        return {base / file: md5 for file, md5 in listed}
 
-def _demand(name: str, path: Path, md5: str) -> None:
-    if not path.is_file():
-        raise DataCorrupt(f"{name}: {path} should be a file and is a folder. Remove it.")
-    try:
-        found = file_md5(path)
-    except OSError as error:
-        raise DataCorrupt(f"{name}: {path} cannot be read: {error.strerror}.") from error
-    if found != md5:
-        raise DataCorrupt(
-            f"{name}: {path} is cut short, damaged or of another data set: its MD5 is {found} "
-            f"and should be {md5} ({path.stat().st_size} bytes). Remove it, or copy it again."
+    def _check(self) -> list[Path]:
+        """Check the files that are there, and return the others."""
+        base = self.folder / self.reader.base_folder
+        if base.exists() and not base.is_dir():
+            raise DataCorrupt(f"{self.name}: {base} should be a folder and is a file. Remove it.")
+        checksums = self._checksums(self.folder)
+        for path, md5 in checksums.items():
+            if path.exists():
+                self._demand(path, md5)
+        return [path for path in checksums if not path.exists()]
+
+    def _demand(self, path: Path, md5: str) -> None:
+        if not path.is_file():
+            raise DataCorrupt(f"{self.name}: {path} should be a file and is a folder. Remove it.")
+        try:
+            found = file_md5(path)
+        except OSError as error:
+            raise DataCorrupt(f"{self.name}: {path} cannot be read: {error.strerror}.") from error
+        if found != md5:
+            raise DataCorrupt(
+                f"{self.name}: {path} is cut short, damaged or of another data set: its MD5 is "
+                f"{found} and should be {md5} ({path.stat().st_size} bytes). Remove it, or copy it "
+                f"again."
+            )
+
+    def _install(self, missing: list[Path]) -> None:
+        """Put the missing files in place, each complete and checked before it has its name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self.folder, prefix=".afi-search-") as scratch:
+            archive = self.folder / self.reader.filename
+            if not archive.exists():
+                archive = Path(scratch) / self.reader.filename
+                download(self.reader.url, archive, self.reader.tgz_md5, self.name)
+            with tarfile.open(archive) as tar:
+                tar.extractall(scratch, filter="data")
+            fresh = self._checksums(Path(scratch))
+            (self.folder / self.reader.base_folder).mkdir(exist_ok=True)
+            for path in missing:
+                source = Path(scratch) / path.relative_to(self.folder)
+                if not source.exists() or file_md5(source) != fresh[source]:
+                    raise OSError(f"{self.reader.url} has no good {path.name}")
+                source.replace(path)
+
+    def _unavailable(self, missing: list[Path], reason: str) -> DataUnavailable:
+        own = self.reader.base_folder
+        hint = (
+            f" {self.folder} seems to be the data set's own folder: give the one that holds it."
+            if self.folder.name == own
+            else ""
+        )
+        return DataUnavailable(
+            f"{self.name} is not in {self.folder} (looked in {self.folder / own} for "
+            f"{', '.join(path.name for path in missing)}), and could not be downloaded: "
+            f"{reason}.{hint} Put {self.reader.filename} or its unpacked folder there, or name "
+            f"another folder with --data or AFI_SEARCH_DATA."
         )
 
 
-def _install(name: str, reader: Reader, folder: Path, missing: list[Path]) -> None:
-    """Put the missing files in place, each complete and checked before it has its name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".afi-search-") as scratch:
-        archive = folder / reader.filename
-        if not archive.exists():
-            archive = Path(scratch) / reader.filename
-            fetch(reader.url, archive, reader.tgz_md5, f"{name} to {folder}")
-        extract(archive, Path(scratch))
-        fresh = _checksums(reader, Path(scratch))
-        (folder / reader.base_folder).mkdir(exist_ok=True)
-        for path in missing:
-            source = Path(scratch) / path.relative_to(folder)
-            if not source.exists() or file_md5(source) != fresh[source]:
-                raise DownloadFailed(f"{reader.url} has no good {path.name}")
-            source.replace(path)
+def file_md5(path: Path) -> str:
+    """Return a file's MD5 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _unavailable(
-    name: str, reader: Reader, folder: Path, missing: list[Path], reason: str
-) -> DataUnavailable:
-    files = ", ".join(path.name for path in missing)
-    hint = (
-        f" {folder} seems to be the data set's own folder: give the one that holds it."
-        if folder.name == reader.base_folder
-        else ""
-    )
-    return DataUnavailable(
-        f"{name} is not in {folder} (looked in {folder / reader.base_folder} for {files}), and "
-        f"could not be downloaded: {reason}.{hint} Put {reader.filename} or its unpacked folder "
-        f"there, or name another folder with --data or AFI_SEARCH_DATA."
-    )
+def download(url: str, target: Path, md5: str, name: str) -> None:
+    """Download `url` to the file `target`, with a progress bar on stderr.
 
-
-def _images(name: str, reader: Reader, folder: Path, *, train: bool) -> ImageSet:
-    trusting: Any = type(reader.__name__, (reader,), {"_check_integrity": lambda self: True})
+    Raises:
+        OSError: no connection within CONNECT_SECONDS, nothing received for STALL_SECONDS, no room
+            on the disk, or what came has another MD5.
+    """
+    response = _connect(url)
+    bar = {"total": response.length, "desc": f"Downloading {name}", "mininterval": 1.0}
     try:
-        raw = trusting(str(folder), train=train)
-        images = torch.from_numpy(np.ascontiguousarray(raw.data))
-        labels = torch.tensor(raw.targets, dtype=torch.int64)
-    except Exception as error:
-        files = reader.train_list if train else reader.test_list
-        names = ", ".join(str(folder / reader.base_folder / file) for file, _ in files)
-        raise DataCorrupt(f"{name}: cannot read {names}: {error}.") from error
-    return ImageSet(images, labels)
+        with response, target.open("wb") as file, tqdm.wrapattr(file, "write", **bar) as out:
+            shutil.copyfileobj(response, out)
+    except (OSError, HTTPException) as error:
+        raise OSError(f"{url} broke off: {error}") from error
+    if (found := file_md5(target)) != md5:
+        raise OSError(
+            f"{url} sent {target.stat().st_size} bytes that are not the archive (their MD5 is "
+            f"{found} and should be {md5})"
+        )
 
 
-def _source(name: str, reader: Reader, num_classes: int, **facts: Any) -> Source:
-    return Source(
-        name=name,
-        num_classes=num_classes,
-        image_size=32,
-        mirror_safe=True,
-        train_images=50_000,
-        validation=5000,
-        prepare=partial(prepare, name, reader),
-        read=partial(read, name, reader),
-        **facts,
+def _connect(url: str) -> Any:
+    """Open `url`, or give up after CONNECT_SECONDS, also where name resolution hangs.
+
+    A socket's timeout does not cover the look-up of the host's name, so the call runs in a
+    daemon thread, which is left behind when it does not answer.
+    """
+    answer: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(urllib.request.urlopen(url, timeout=STALL_SECONDS))
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=call, daemon=True, name="afi-search-download").start()
+    try:
+        return answer.result(CONNECT_SECONDS)
+    except TimeoutError:
+        raise OSError(f"no connection within {CONNECT_SECONDS:.0f} seconds") from None
+    except (OSError, HTTPException) as error:
+        raise OSError(f"no connection to {url}: {error}") from error
+
+
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100_CLASSES = """
+    apple aquarium-fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach
+    couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster
+    house kangaroo keyboard lamp lawn-mower leopard lion lizard lobster man maple-tree
+    motorcycle mountain mouse mushroom oak-tree orange orchid otter palm-tree pear
+    pickup-truck pine-tree plain plate poppy porcupine possum rabbit raccoon ray road rocket
+    rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+    sunflower sweet-pepper table tank telephone television tiger tractor train trout tulip
+    turtle wardrobe whale willow-tree wolf woman worm
+"""
+"""In the order of the labels (fine labels); a model names its classes where no data set is."""
+
+
+def register_cifar(name: str, reader: str, classes: str, **channels: Any) -> None:
+    """Register one of the data sets.
+
+    Args:
+        name: in space files.
+        reader: torchvision's class, imported when it is needed: that takes more than a second.
+        classes: their names, a hyphen standing for a space.
+        channels: `mean` and `std` of the training images.
+    """
+
+    def files(folder: Path) -> CifarFiles:
+        return CifarFiles(name, getattr(import_module("torchvision.datasets"), reader), folder)
+
+    names = tuple(word.replace("-", " ") for word in classes.split())
+    register(
+        DatasetSpec(
+            name=name,
+            num_classes=len(names),
+            image_size=32,
+            mirror_safe=True,
+            train_images=50_000,
+            validation=5000,
+            class_names=names,
+            **channels,
+        ),
+        read=lambda folder: files(folder).read(),
+        prepare=lambda folder, download: files(folder).prepare(download),
     )
 
 
-register(
-    _source(
-        "cifar10",
-        CIFAR10,
-        10,
-        class_names=CIFAR10_CLASSES,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-    )
+register_cifar(
+    "cifar10",
+    "CIFAR10",
+    CIFAR10_CLASSES,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
 )
-register(
-    _source(
-        "cifar100",
-        CIFAR100,
-        100,
-        class_names=CIFAR100_CLASSES,
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
-    )
+register_cifar(
+    "cifar100",
+    "CIFAR100",
+    CIFAR100_CLASSES,
+    mean=(0.5071, 0.4865, 0.4409),
+    std=(0.2673, 0.2564, 0.2762),
 )

@@ -11,15 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from afi_search.data.dataset import ImageSet
-from afi_search.data.registry import Source, register
-from afi_search.data.stratify import held_out
+from afi_search.data.dataset import DatasetSpec, ImageSet
+from afi_search.data.registry import register
+from afi_search.data.splits import held_out
 
 TEST_IMAGES = 360
-
-
-def prepare(folder: Path, download: bool) -> None:
-    """Do nothing: the images are installed with scikit-learn."""
 
 
 def read(folder: Path) -> tuple[ImageSet, ImageSet]:
@@ -36,7 +32,7 @@ def read(folder: Path) -> tuple[ImageSet, ImageSet]:
 
 
 register(
-    Source(
+    DatasetSpec(
         name="digits",
         num_classes=10,
         image_size=32,
@@ -45,7 +41,6 @@ register(
         mirror_safe=False,
         train_images=1437,
         validation=287,
-        prepare=prepare,
-        read=read,
-    )
+    ),
+    read,
 )

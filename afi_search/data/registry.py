@@ -1,97 +1,90 @@
 """The data sets by name.
 
-A new data set is one module that ends in `register(Source(...))` and is imported at the end of
-this one.
+A new data set is one module that ends in `register(DatasetSpec(...), read)` and is imported at the
+end of this one.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from platformdirs import user_cache_path
 
-from afi_search.data.dataset import Dataset, ImageSet
-from afi_search.data.errors import UnknownDataset
-from afi_search.data.scaling import scaled
-from afi_search.errors import did_you_mean
+from afi_search.data.dataset import Dataset, DatasetSpec, ImageSet
+from afi_search.errors import UserError, did_you_mean
+from afi_search.space.schema import Data
 
 FOLDER_VARIABLE = "AFI_SEARCH_DATA"
 
+Read = Callable[[Path], tuple[ImageSet, ImageSet]]
+"""Given the folder, returns the training and the test images; trusts the files."""
 
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from, and what is known of it before it is read.
+Prepare = Callable[[Path, bool], None]
+"""Given the folder and whether it may download, makes sure that every file is there and whole;
+raises DataUnavailable or DataCorrupt."""
 
-    Attributes:
-        name, num_classes, image_size, mean, std, mirror_safe, validation: as in `Dataset`.
-        train_images: in its training set, the ones to hold out included.
-        prepare: given the folder and whether it may download, makes sure that every file is
-            there and whole; raises DataUnavailable or DataCorrupt.
-        read: given the folder, returns the training and the test images; trusts the files.
-        class_names: in the order of the labels, where the classes have names.
+
+class UnknownDataset(UserError):
+    """No data set has this name."""
+
+
+class DataUnavailable(UserError):
+    """The data set is neither on disk nor to be downloaded."""
+
+
+class DataCorrupt(UserError):
+    """A file of the data set is cut short, damaged, or not what its name says."""
+
+
+class _Registered(NamedTuple):
+    spec: DatasetSpec
+    read: Read
+    prepare: Prepare | None
+
+
+_DATASETS: dict[str, _Registered] = {}
+
+
+def register(spec: DatasetSpec, read: Read, prepare: Prepare | None = None) -> None:
+    """Make a data set known by its name.
+
+    Args:
+        spec: its facts.
+        read: returns its training and test images.
+        prepare: checks and downloads its files; None: there are none.
     """
-
-    name: str
-    num_classes: int
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    mirror_safe: bool
-    train_images: int
-    validation: int
-    prepare: Callable[[Path, bool], None]
-    read: Callable[[Path], tuple[ImageSet, ImageSet]]
-    class_names: tuple[str, ...] = ()
-
-    def class_name(self, label: int) -> str:
-        """Return what a class is called: its number where the source has no names."""
-        return self.class_names[label] if self.class_names else str(label)
-
-    def at(self, image_size: int | None) -> Source:
-        """Return the same data set with its images scaled to that size; None: as they are.
-
-        `mean` and `std` stay those of the images in their own size.
-        """
-        if image_size in (None, self.image_size):
-            return self
-
-        def read(folder: Path) -> tuple[ImageSet, ImageSet]:
-            train, test = self.read(folder)
-            return scaled(train, image_size), scaled(test, image_size)
-
-        return replace(self, image_size=image_size, read=read)
-
-
-_SOURCES: dict[str, Source] = {}
-
-
-def register(source: Source) -> Source:
-    """Make `source` known by its name."""
-    _SOURCES[source.name] = source
-    return source
+    _DATASETS[spec.name] = _Registered(spec, read, prepare)
 
 
 def dataset_names() -> list[str]:
-    """Return every name that `load` knows, sorted."""
-    return sorted(_SOURCES)
+    """Return the names of all data sets, sorted."""
+    return sorted(_DATASETS)
 
 
-def get_source(name: str) -> Source:
-    """Return the data set's facts (classes, image size, ...) without reading it.
+def dataset_spec(name: str) -> DatasetSpec:
+    """Return a data set's facts (classes, image size, ...) without reading it.
 
     Raises:
         UnknownDataset: no data set has this name.
+
+    Example:
+        >>> dataset_spec("cifar100").num_classes
+        100
     """
-    try:
-        return _SOURCES[name]
-    except KeyError:
-        known = ", ".join(dataset_names())
-        hint = did_you_mean(name, dataset_names())
-        raise UnknownDataset(f"no data set is called {name!r}.{hint} Known: {known}.") from None
+    return _registered(name).spec
+
+
+def spec_of(data: Data) -> DatasetSpec:
+    """Return the facts of a space file's data set, its images in the configured size.
+
+    Raises:
+        UnknownDataset: no data set has the name.
+    """
+    return dataset_spec(data.name).at(data.image_size)
 
 
 def data_folder(folder: str | Path | None = None) -> Path:
@@ -112,9 +105,10 @@ def locate(name: str, folder: str | Path | None = None, *, download: bool = True
         DataUnavailable: a file is missing and cannot be downloaded.
         DataCorrupt: a file is there and is not the right one.
     """
-    source = get_source(name)
+    prepare = _registered(name).prepare
     path = data_folder(folder)
-    source.prepare(path, download)
+    if prepare is not None:
+        prepare(path, download)
     return path
 
 
@@ -124,31 +118,43 @@ def read(name: str, folder: str | Path | None = None, *, image_size: int | None 
     Args:
         name: of the data set.
         folder: of all data sets, see `data_folder`.
-        image_size: height and width that every image is scaled to; the data set's own otherwise.
+        image_size: height and width that every image is scaled to; None: the data set's own.
 
     Raises:
         UnknownDataset: no data set has this name.
         DataUnavailable: a file is missing.
         DataCorrupt: a file cannot be read.
     """
-    source = get_source(name).at(image_size)
-    train, test = source.read(data_folder(folder))
-    return Dataset(
-        name=source.name,
-        num_classes=source.num_classes,
-        image_size=source.image_size,
-        mean=source.mean,
-        std=source.std,
-        mirror_safe=source.mirror_safe,
-        validation=source.validation,
-        train=train,
-        test=test,
-    )
+    known = _registered(name)
+    spec = known.spec.at(image_size)
+    images = known.read(data_folder(folder))
+    if spec != known.spec:
+        images = (images[0].scaled(spec.image_size), images[1].scaled(spec.image_size))
+    return Dataset(spec, *images)
+
+
+def read_data(data: Data, folder: str | Path | None = None) -> Dataset:
+    """Read a space file's data set, which `locate` has checked; raises as `read` does.
+
+    Args:
+        data: the `data` section of the space file.
+        folder: of all data sets; None: the configured one, else as in `data_folder`.
+    """
+    return read(data.name, folder or data.folder, image_size=data.image_size)
 
 
 def load(name: str, folder: str | Path | None = None, *, download: bool = True) -> Dataset:
     """Locate a data set, then read it; raises what `locate` and `read` raise."""
     return read(name, locate(name, folder, download=download))
+
+
+def _registered(name: str) -> _Registered:
+    try:
+        return _DATASETS[name]
+    except KeyError:
+        known = ", ".join(dataset_names())
+        hint = did_you_mean(name, dataset_names())
+        raise UnknownDataset(f"no data set is called {name!r}.{hint} Known: {known}.") from None
 
 
 for _module in ("cifar", "digits"):

@@ -1,38 +1,25 @@
-"""Training and validation images out of a data set's training images."""
+"""Holding out a validation set: stratified, and the same on every machine and for every seed.
+
+scikit-learn's `train_test_split(stratify=...)` draws other images, which would move images between
+training and validation in the studies people have.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import numpy as np
+import torch
+from torch import Tensor
 
-from afi_search.data.dataset import Dataset, ImageSet
-from afi_search.data.registry import Source
-from afi_search.data.stratify import held_out
+from afi_search.data.dataset import Dataset, DatasetSpec, ImageSet, Split
 from afi_search.errors import UserError
+from afi_search.space.schema import Data
+
+# Seed of the order of the images within each class. NumPy guarantees RandomState's stream for ever.
+ORDER_SEED = 20_240
 
 
 class SplitError(UserError):
     """More images are asked for than there are."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """What a trial sees of a data set.
-
-    Attributes:
-        train: what it learns from.
-        validation: held out of the data set's training images; disjoint from `train`.
-        num_classes, image_size, mean, std, mirror_safe: as in `Dataset`.
-        padding: black pixels that already surround the training images on each side.
-    """
-
-    train: ImageSet
-    validation: ImageSet
-    num_classes: int
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    mirror_safe: bool = True
-    padding: int = 0
 
 
 def split(
@@ -42,40 +29,89 @@ def split(
     train_subset: int | None = None,
     validation_subset: int | None = None,
 ) -> Split:
-    """Hold out a fixed, stratified validation set; the same on every machine and for every seed.
+    """Hold out a validation set in which every class keeps its share.
 
     Args:
         data: the data set.
-        validation: images held out; the data set's own number where None.
+        validation: images held out; the data set's default where None.
         train_subset: keep at most this many of the other images, every class in its share.
         validation_subset: keep at most this many of the images held out, likewise.
 
     Raises:
         SplitError: `validation` leaves nothing to train on, or a number is below 1.
+
+    Example:
+        >>> from afi_search.data import load, split
+        >>> parts = split(load("digits"), validation=100, train_subset=500)
+        >>> len(parts.train), len(parts.validation)
+        (500, 100)
     """
-    wanted = data.validation if validation is None else validation
+    wanted = data.spec.validation if validation is None else validation
     total = len(data.train)
     if not 0 < wanted < total:
         raise SplitError(
-            f"validation: {wanted} images cannot be held out of {data.name}'s {total} training "
-            f"images; give 1 to {total - 1}."
+            f"validation: {wanted} images cannot be held out of {data.spec.name}'s {total} "
+            f"training images; give 1 to {total - 1}."
         )
     kept, held = held_out(data.train.labels, wanted)
     return Split(
+        data.spec,
         train=_subset(data.train.select(kept), train_subset, "train_subset"),
         validation=_subset(data.train.select(held), validation_subset, "validation_subset"),
-        num_classes=data.num_classes,
-        image_size=data.image_size,
-        mean=data.mean,
-        std=data.std,
-        mirror_safe=data.mirror_safe,
     )
 
 
-def trained_images(source: Source, validation: int | None, train_subset: int | None) -> int:
+def split_of(data: Data, images: Dataset) -> Split:
+    """Split a data set as the `data` section of a space file says; raises as `split` does."""
+    return split(
+        images,
+        validation=data.validation,
+        train_subset=data.train_subset,
+        validation_subset=data.validation_subset,
+    )
+
+
+def trained_images(spec: DatasetSpec, validation: int | None, train_subset: int | None) -> int:
     """Return how many images `split` leaves to train on, without reading the data set."""
-    left = source.train_images - (source.validation if validation is None else validation)
+    left = spec.train_images - (spec.validation if validation is None else validation)
     return left if train_subset is None else min(left, train_subset)
+
+
+def held_out(labels: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of the images kept and of `total` images held out, both ascending.
+
+    Args:
+        labels: N, int64.
+        total: 0 <= total <= N.
+    """
+    classes, counts = torch.unique(labels, return_counts=True)
+    shares = apportion(counts.tolist(), total)
+    order = np.random.RandomState(ORDER_SEED)
+    kept, held = [], []
+    for label, share in zip(classes.tolist(), shares, strict=True):
+        members = torch.nonzero(labels == label).flatten()
+        shuffled = members[torch.from_numpy(order.permutation(len(members)))]
+        held.append(shuffled[:share])
+        kept.append(shuffled[share:])
+    return torch.cat(kept).sort().values, torch.cat(held).sort().values
+
+
+def apportion(counts: list[int], total: int) -> list[int]:
+    """Divide `total` in proportion to `counts`, by the largest-remainder method.
+
+    No share exceeds its count where total <= sum(counts). Equal remainders go to the lower index.
+
+    Example:
+        >>> apportion([10, 10, 10], 4)
+        [2, 1, 1]
+    """
+    everything = sum(counts)
+    shares = [total * count // everything for count in counts]
+    remainders = [total * count % everything for count in counts]
+    by_remainder = sorted(range(len(counts)), key=lambda index: (-remainders[index], index))
+    for index in by_remainder[: total - sum(shares)]:
+        shares[index] += 1
+    return shares
 
 
 def _subset(images: ImageSet, limit: int | None, key: str) -> ImageSet:

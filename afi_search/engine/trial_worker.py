@@ -207,8 +207,8 @@ class TrialWorker(tune.Trainable):
     def _build(self, architecture: Architecture) -> nn.Module:
         return build(
             architecture,
-            num_classes=self._data.num_classes,
-            image_size=self._data.image_size,
+            num_classes=self._data.spec.num_classes,
+            image_size=self._data.spec.image_size,
         )
 
     def _recipe(self, backbone: str) -> Recipe:
@@ -219,7 +219,7 @@ class TrialWorker(tune.Trainable):
             backbone,
             make=lambda: self._build(Architecture.plain(backbone)),
             batch_size=recipe.batch_size,
-            image_size=self._data.image_size,
+            image_size=self._data.spec.image_size,
             device=self._device,
             folder=self._job.checkpoints,
         )

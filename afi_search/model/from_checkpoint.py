@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from afi_search.data import source_of
+from afi_search.data import spec_of
 from afi_search.data.preprocessing import Preprocessing
 from afi_search.errors import UserError
 from afi_search.model.model import Facts, Model
@@ -48,7 +48,7 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
         state: its checkpoint.
     """
     study = StudyFile.read(folder)
-    source = source_of(study.space.data)
+    source = spec_of(study.space.data)
     trial = ledger.trial(number)
     architecture = Architecture.parse(trial.user_attrs["architecture"])
     module = build(architecture, num_classes=source.num_classes, image_size=source.image_size)

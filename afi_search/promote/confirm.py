@@ -19,7 +19,7 @@ from rich.console import Console
 
 from afi_search.cli.screen import Screen
 from afi_search.cost import Cost, measure
-from afi_search.data import Dataset, Source, locate, read_data, source_of, split_of
+from afi_search.data import Dataset, DatasetSpec, locate, read_data, spec_of, split_of
 from afi_search.device import describe_device
 from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
 from afi_search.engine.trial_worker import Job, SharedSplit
@@ -111,7 +111,7 @@ def confirm_study(
         UserError: there is nothing to confirm, or the confirmation was begun with other settings.
     """
     study = StudyFile.read(folder)
-    source = source_of(study.space.data)
+    source = spec_of(study.space.data)
     origins = to_confirm(folder, study.space, wanted, named)
     own = folder / FOLDER
     name = f"{study.name}-confirm"
@@ -219,7 +219,7 @@ def _train(
     place: str,
     origins: dict[Architecture, str],
     wanted: Confirm,
-    source: Source,
+    source: DatasetSpec,
     images: Dataset,
     address: str | None,
 ) -> bool:
@@ -261,8 +261,8 @@ def _test(ledger: Ledger, own: Path, images: Dataset) -> None:
         reached = evaluate(
             model.module.to(device),
             images.test,
-            mean=images.mean,
-            std=images.std,
+            mean=images.spec.mean,
+            std=images.spec.std,
             device=device,
             precision="fp32",
         )

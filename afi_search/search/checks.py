@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from afi_search.cost.space_costs import SpaceCosts
-from afi_search.data import dataset_names, get_source, source_of
+from afi_search.data import dataset_names, dataset_spec, spec_of
 from afi_search.errors import UserError
 from afi_search.space import SpaceFileError, get_backbone
 from afi_search.space.checks import Check, Mistake
@@ -20,7 +20,7 @@ def check_names(file: SpaceFile) -> Iterator[Mistake]:
         name = getattr(file.data, key)
         try:
             if name is not None:
-                get_source(name)
+                dataset_spec(name)
         except UserError as error:
             yield Mistake(("data", key), str(error))
 
@@ -28,7 +28,7 @@ def check_names(file: SpaceFile) -> Iterator[Mistake]:
 def check_validation(file: SpaceFile) -> Iterator[Mistake]:
     """Yield a validation split that leaves nothing to train on."""
     if file.data.validation is not None and file.data.name in dataset_names():
-        images = get_source(file.data.name).train_images
+        images = dataset_spec(file.data.name).train_images
         if file.data.validation >= images:
             yield Mistake(
                 ("data", "validation"),
@@ -41,7 +41,7 @@ def check_images(file: SpaceFile) -> Iterator[Mistake]:
     """Yield a backbone that cannot be built for the data set's images."""
     names = [name for name in (file.data.name, file.data.fallback) if name in dataset_names()]
     for name in names if file.backbone is not None else ():
-        source = source_of(file.data.model_copy(update={"name": name}))
+        source = spec_of(file.data.model_copy(update={"name": name}))
         try:
             get_backbone(file.backbone or "").demand_size(source.image_size)
         except UserError as error:

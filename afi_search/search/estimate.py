@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from afi_search.data import ImageSet, Source, Split
+from afi_search.data import DatasetSpec, ImageSet, Split
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
 from afi_search.train import Trainer, seed_everything
@@ -13,7 +13,7 @@ _STEPS = 3
 
 
 def images_per_second(
-    architecture: Architecture, recipe: Recipe, source: Source, device: torch.device
+    architecture: Architecture, recipe: Recipe, source: DatasetSpec, device: torch.device
 ) -> float:
     """Train a few steps and return the better of two rounds' speeds, the first being warm-up."""
     seed_everything(0)
@@ -23,18 +23,11 @@ def images_per_second(
     return max(trainer.run_epoch().images_per_second for _ in range(2))
 
 
-def _made_up(source: Source, train: int) -> Split:
-    return Split(
-        _images(source, train),
-        _images(source, source.num_classes),
-        source.num_classes,
-        source.image_size,
-        source.mean,
-        source.std,
-    )
+def _made_up(source: DatasetSpec, train: int) -> Split:
+    return Split(source, _images(source, train), _images(source, source.num_classes))
 
 
-def _images(source: Source, count: int) -> ImageSet:
+def _images(source: DatasetSpec, count: int) -> ImageSet:
     size = source.image_size
     return ImageSet(
         torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8),

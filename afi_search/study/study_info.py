@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from afi_search.data import source_of, trained_images
+from afi_search.data import spec_of, trained_images
 from afi_search.space import SpaceFile
 from afi_search.study import Ledger
 from afi_search.study.folder import StudyFile
@@ -25,7 +25,7 @@ def read_study(folder: str | Path) -> tuple[DataFrame, StudyInfo]:
 def study_info(study: StudyFile) -> StudyInfo:
     """Return the facts of a study that stand above its figures."""
     file, facts = study.space, dict(study.facts)
-    source = source_of(file.data)
+    source = spec_of(file.data)
     held_out = file.data.validation or source.validation
     return StudyInfo(
         name=study.name,

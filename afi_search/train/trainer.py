@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from afi_search.data.splits import Split
+from afi_search.data import Split
 from afi_search.errors import UserError
 from afi_search.space.recipe import Recipe
 from afi_search.train.augment import Normalise, Views, crop, draw_views, pad_images
@@ -89,7 +89,7 @@ class Trainer:
         self._data = data
         self._padded = pad_images(data.train.images.to(device), recipe.pad - data.padding)
         self._labels = data.train.labels.to(device)
-        self._normalise = Normalise(data.mean, data.std, device)
+        self._normalise = Normalise(data.spec.mean, data.spec.std, device)
         self._dtype = autocast_dtype(recipe.precision, device)
         self._generator = torch.Generator().manual_seed(seed)
         self._rate = torch.zeros((), device=device)
@@ -98,8 +98,8 @@ class Trainer:
         self._validate = Evaluator(
             self.model,
             data.validation,
-            mean=data.mean,
-            std=data.std,
+            mean=data.spec.mean,
+            std=data.spec.std,
             device=device,
             precision=recipe.precision,
         )
@@ -190,7 +190,7 @@ class Trainer:
             len(self._labels),
             samples,
             pad=self.recipe.pad,
-            flip=self.recipe.flip and self._data.mirror_safe,
+            flip=self.recipe.flip and self._data.spec.mirror_safe,
             generator=self._generator,
         ).to(self.device)
         mean = 0.0
@@ -243,5 +243,5 @@ class Trainer:
             "recipe": self.recipe.model_dump(mode="json"),
             "seed": self._seed,
             "train_images": len(self._data.train),
-            "num_classes": self._data.num_classes,
+            "num_classes": self._data.spec.num_classes,
         }

@@ -37,7 +37,7 @@ def trained_study(folder: Path, dataset: str, data_folder: Path | None = None) -
         assignment = conductor.next()
         assert assignment is not None
         seed_everything(assignment.seed)
-        model = build(assignment.architecture, num_classes=subset.num_classes, image_size=32)
+        model = build(assignment.architecture, num_classes=subset.spec.num_classes, image_size=32)
         trainer = Trainer(model, recipe, subset, seed=assignment.seed, device=torch.device("cpu"))
         result = trainer.run_epoch()
         save(trainer.state_dict(), str(folder / "checkpoints" / f"{assignment.number:05d}"))

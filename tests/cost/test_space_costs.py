@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from afi_search.cost import StageTimes, measure, measure_memory
 from afi_search.cost.latency_table import Latencies, LatencyError, measure_space, measure_stages
 from afi_search.cost.space_costs import SpaceCosts, count_below
-from afi_search.data import get_source
+from afi_search.data import dataset_spec
 from afi_search.search.checks import demand_feasible
 from afi_search.space import Architecture, Space, SpaceFileError
 from tests.search.studies import CLASSES, PIXELS, space_file
@@ -103,7 +103,7 @@ def test_latency_is_measured_by_running_the_networks_and_kept_with_the_study(
     space = Space(space_file(objectives=["accuracy", "latency"], search=search))
     said: list[str] = []
 
-    latencies = measure_space(space, get_source("digits"), said.append)
+    latencies = measure_space(space, dataset_spec("digits"), said.append)
 
     assert 4 < len(said) < 10, "one network for many choices"
     times = [latencies.of(a) for a in (*space.architectures(), *space.first_to_try)]
@@ -120,7 +120,7 @@ def test_the_target_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     space = Space(space_file(objectives=["accuracy", "latency"], target={"device": "cuda"}))
     with pytest.raises(LatencyError, match="no CUDA device"):
-        measure_space(space, get_source("digits"), print)
+        measure_space(space, dataset_spec("digits"), print)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import socket
 import tarfile
 import threading
 from dataclasses import dataclass
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -17,10 +16,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from torchvision import datasets
 from torchvision.datasets import CIFAR100
 
 from afi_search import data
-from afi_search.data import cifar, download, registry
+from afi_search.data import cifar, registry
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
 
@@ -107,9 +107,10 @@ def server(monkeypatch):
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Make the small data set known as `tiny`."""
-    monkeypatch.setattr(registry, "_SOURCES", dict(registry._SOURCES))
-    facts = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
-    data.register(cifar._source("tiny", Tiny, 7, **facts))
+    monkeypatch.setattr(registry, "_DATASETS", dict(registry._DATASETS))
+    monkeypatch.setattr(datasets, "Tiny", Tiny, raising=False)
+    channels = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    cifar.register_cifar("tiny", "Tiny", "a b c d e f g", **channels)
 
 
 @pytest.fixture
@@ -297,8 +298,8 @@ def test_a_network_that_swallows_everything_does_not_hang(tmp_path, monkeypatch)
         asked.set()
         threading.Event().wait()
 
-    monkeypatch.setattr(download.urllib.request, "urlopen", hang)
-    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(cifar.urllib.request, "urlopen", hang)
+    monkeypatch.setattr(cifar, "CONNECT_SECONDS", 0.2)
 
     with pytest.raises(data.DataUnavailable, match="no connection within"):
         data.locate("tiny", tmp_path)
@@ -319,8 +320,8 @@ def test_a_server_that_falls_silent_does_not_hang(tmp_path, monkeypatch, sent, r
 
     threading.Thread(target=accept, daemon=True).start()
     monkeypatch.setattr(Tiny, "url", f"http://127.0.0.1:{listener.getsockname()[1]}/tiny.tar.gz")
-    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(download, "STALL_SECONDS", 0.3 if sent else 60)
+    monkeypatch.setattr(cifar, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(cifar, "STALL_SECONDS", 0.3 if sent else 60)
 
     with pytest.raises(data.DataUnavailable, match=reason):
         data.locate("tiny", tmp_path / "data")
@@ -337,11 +338,9 @@ def test_a_disk_that_cannot_be_written_is_the_reason(tmp_path, server):
         data.locate("tiny", tmp_path / "file")
 
 
-def test_what_is_registered_reads_torchvisions_own_lists():
-    source = data.get_source("cifar10")
-
-    assert isinstance(source.prepare, partial)
-    assert source.prepare.args[1].train_list[0][0] == "data_batch_1"
+def test_what_is_registered_reads_torchvisions_own_lists(tmp_path):
+    with pytest.raises(data.DataUnavailable, match="data_batch_1, data_batch_2"):
+        data.locate("cifar10", tmp_path, download=False)
 
 
 def test_the_real_cifar100_is_whole(cifar100):
@@ -356,22 +355,22 @@ def test_the_real_cifar100_is_whole(cifar100):
         shares = shares.double() / shares.sum()
         mean = (shares * values).sum()
         deviation = (shares * (values - mean).square()).sum().sqrt()
-        assert abs(mean - cifar100.mean[channel]) < 1e-4
-        assert abs(deviation - cifar100.std[channel]) < 1e-4
+        assert abs(mean - cifar100.spec.mean[channel]) < 1e-4
+        assert abs(deviation - cifar100.spec.std[channel]) < 1e-4
 
 
 def test_the_classes_are_called_as_in_the_file(cifar100_folder):
     with (cifar100_folder / "cifar-100-python" / "meta").open("rb") as stream:
         names = pickle.load(stream)["fine_label_names"]
-    source = data.get_source("cifar100")
+    source = data.dataset_spec("cifar100")
     assert [source.class_name(label) for label in range(100)] == [
         name.replace("_", " ") for name in names
     ]
 
 
 def test_every_class_has_a_name():
-    assert len(set(data.get_source("cifar10").class_names)) == 10
-    assert data.get_source("digits").class_name(7) == "7"
+    assert len(set(data.dataset_spec("cifar10").class_names)) == 10
+    assert data.dataset_spec("digits").class_name(7) == "7"
 
 
 def test_a_cifar10_file_among_cifar100s_is_named(cifar100_folder, tmp_path):

@@ -36,5 +36,5 @@ def test_each_image_is_one_of_scikit_learns_drawn_four_times_as_large(digits):
 def test_the_stated_mean_and_deviation_are_the_training_images(digits):
     pixels = digits.train.images.double() / 255
 
-    assert abs(pixels.mean().item() - digits.mean[0]) < 1e-4
-    assert abs(pixels.std(correction=0).item() - digits.std[0]) < 1e-4
+    assert abs(pixels.mean().item() - digits.spec.mean[0]) < 1e-4
+    assert abs(pixels.std(correction=0).item() - digits.spec.std[0]) < 1e-4

@@ -14,8 +14,8 @@ from afi_search.data import registry
 
 def test_the_data_sets_are_known_before_they_are_read():
     assert {"cifar10", "cifar100", "digits"} <= set(data.dataset_names())
-    assert data.get_source("cifar100").num_classes == 100
-    assert data.get_source("cifar10").image_size == 32
+    assert data.dataset_spec("cifar100").num_classes == 100
+    assert data.dataset_spec("cifar10").image_size == 32
 
 
 def test_an_unknown_name_is_answered_with_the_closest():
@@ -38,20 +38,13 @@ def test_the_folder_is_the_argument_then_the_variable_then_the_cache(tmp_path, m
 
 
 def test_a_new_data_set_is_one_registration(monkeypatch):
-    monkeypatch.setattr(registry, "_SOURCES", dict(registry._SOURCES))
+    monkeypatch.setattr(registry, "_DATASETS", dict(registry._DATASETS))
     pair = data.ImageSet(torch.zeros(4, 8, 8, 3, dtype=torch.uint8), torch.arange(4) % 2)
-    source = replace(
-        data.get_source("digits"),
-        name="mine",
-        num_classes=2,
-        image_size=8,
-        prepare=lambda folder, download: None,
-        read=lambda folder: (pair, pair),
-    )
+    spec = replace(data.dataset_spec("digits"), name="mine", num_classes=2, image_size=8)
 
-    data.register(source)
+    data.register(spec, read=lambda folder: (pair, pair))
 
-    assert data.load("mine").num_classes == 2
+    assert data.load("mine").spec.num_classes == 2
     assert torch.equal(data.load("mine").train.images, pair.images)
 
 

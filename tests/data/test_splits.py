@@ -15,7 +15,7 @@ def test_digits_hold_out_a_fifth_of_the_training_images(digits):
     parts = split(digits)
 
     assert (len(parts.train), len(parts.validation)) == (1150, 287)
-    assert (parts.num_classes, parts.mirror_safe) == (10, False)
+    assert (parts.spec.num_classes, parts.spec.mirror_safe) == (10, False)
     assert rows(parts.train).isdisjoint(rows(parts.validation))
     assert rows(parts.train) | rows(parts.validation) == rows(digits.train)
 
@@ -53,7 +53,7 @@ def test_images_keep_their_labels(digits):
 def test_the_images_to_train_on_are_counted_without_reading(digits, validation, limit):
     parts = split(digits, validation=validation, train_subset=limit)
 
-    counted = data.trained_images(data.get_source("digits"), validation, limit)
+    counted = data.trained_images(data.dataset_spec("digits"), validation, limit)
 
     assert counted == len(parts.train)
 
@@ -75,7 +75,7 @@ def test_impossible_numbers_are_the_persons_mistake(digits, arguments, message):
 def test_cifar100_splits_into_450_and_50_images_a_class(cifar100):
     parts = split(cifar100)
 
-    assert parts.mirror_safe
+    assert parts.spec.mirror_safe
     assert torch.bincount(parts.train.labels).tolist() == [450] * 100
     assert torch.bincount(parts.validation.labels).tolist() == [50] * 100
 

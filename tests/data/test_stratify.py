@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afi_search.data.stratify import apportion, held_out
+from afi_search.data.splits import apportion, held_out
 
 counts = st.lists(st.integers(1, 60), min_size=1, max_size=12)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from afi_search.cost.space_costs import SpaceCosts
-from afi_search.data import get_source, source_of
+from afi_search.data import dataset_spec, spec_of
 from afi_search.search.checks import CHECKS, demand_feasible
 from afi_search.space import Architecture, Space, StageChoice, get_backbone
 from afi_search.space.loading import load_space_file, preset_names, preset_note
@@ -21,7 +21,7 @@ FILES = sorted(path.name for path in SPACES.glob("*.yaml") if path.name != BENCH
 
 def costs_of(name: str) -> SpaceCosts:
     space = Space(load_space_file(SPACES / name, None, CHECKS))
-    source = get_source(space.file.data.name)
+    source = dataset_spec(space.file.data.name)
     return SpaceCosts(space, num_classes=source.num_classes, image_size=source.image_size)
 
 
@@ -90,4 +90,4 @@ def test_the_benchmarks_space_is_the_complete_grid_at_16_pixels():
     ]
     assert (space.file.search.sampler, space.file.search.pruner.name) == ("grid", "none")
     assert space.file.search.trials == space.size == 125
-    assert source_of(space.file.data).image_size == 16
+    assert spec_of(space.file.data).image_size == 16

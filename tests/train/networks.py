@@ -42,7 +42,8 @@ RECIPE = Recipe(
 
 def digits_split() -> Split:
     """Return 150 and 60 digits, mirrored for the sake of the tests."""
-    return replace(split(load("digits"), train_subset=150, validation_subset=60), mirror_safe=True)
+    data = split(load("digits"), train_subset=150, validation_subset=60)
+    return replace(data, spec=replace(data.spec, mirror_safe=True))
 
 
 def trainer(data: Split, recipe: Recipe = RECIPE, seed: int = 3) -> Trainer:

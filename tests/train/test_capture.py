@@ -82,7 +82,12 @@ def test_a_captured_epoch_is_the_eager_one_to_rounding(precision, text, monkeypa
 def test_a_captured_evaluation_is_the_eager_one(monkeypatch):
     data = digits_split()
     model = build(Architecture.parse("resnet20(base-r4)"), num_classes=10, image_size=32).cuda()
-    options = {"mean": data.mean, "std": data.std, "device": torch.device("cuda"), "batch_size": 25}
+    options = {
+        "mean": data.spec.mean,
+        "std": data.spec.std,
+        "device": torch.device("cuda"),
+        "batch_size": 25,
+    }
 
     graph = evaluate(model, data.validation, precision="fp32", **options)
     monkeypatch.setattr(evaluation_module, "captured", eager)

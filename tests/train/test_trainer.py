@@ -132,7 +132,7 @@ def test_one_epoch_is_the_textbooks_loop(data):
             top, left = corners[:, sample].tolist()
             view = canvas[top : top + 32, left : left + 32]
             batch.append(view.flip(1) if coins[sample] else view)
-        x = (torch.stack(batch) - data.mean[0]) / data.std[0]
+        x = (torch.stack(batch) - data.spec.mean[0]) / data.spec.std[0]
         labels = data.train.labels[order[[sample % 150 for sample in chosen]]]
         loss = nn.functional.cross_entropy(
             reference(x.permute(0, 3, 1, 2)), labels, label_smoothing=0.1
@@ -182,7 +182,8 @@ def test_images_are_mirrored_where_recipe_and_data_allow_it(data, monkeypatch, f
     monkeypatch.setattr(Trainer, "_step", lambda self, views: mirrored.append(views.mirrored))
     recipe = RECIPE.model_copy(update={"flip": flip})
 
-    trainer(replace(data, mirror_safe=safe), recipe).run_epoch()
+    spec = replace(data.spec, mirror_safe=safe)
+    trainer(replace(data, spec=spec), recipe).run_epoch()
 
     assert torch.cat(mirrored).any().item() is (flip and safe)
 
