@@ -10,9 +10,12 @@ import torch
 
 from afi_search.cli import run as main_job
 from afi_search.cli.run import choose_preset, settle_data
+from afi_search.cost import measure
 from afi_search.data import DataUnavailable
-from afi_search.space import Space
+from afi_search.model.from_checkpoint import trial_model, trial_state
+from afi_search.space import Architecture, Space
 from afi_search.study import Ledger
+from afi_search.study.study_info import read_study
 from afi_search.train import load
 from tests.driver import SPACE, Driver
 
@@ -89,6 +92,35 @@ def test_a_killed_worker_costs_no_finished_epoch(folder: Path) -> None:
     records = Ledger.open(folder / "studies" / "resnet20-digits").records()
     assert len(records) == 5
     assert set(records["state"]) <= {"complete", "pruned"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_study_at_16_pixels_has_16_pixels_everywhere(folder: Path) -> None:
+    shorter = SPACE.replace("epochs: 4", "epochs: 2").replace("trials: 5", "trials: 1")
+    text = shorter.replace("{name: digits,", "{name: digits, image_size: 16,")
+    recipe = "recipe: {epochs: 1, batch_size: 32, pad: 2}, train_subset: 64, validation_subset: 40"
+    confirm = f"confirm: {{top: 1, seeds: 2, baselines: false, {recipe}}}\n"
+    (folder / "tiny.yaml").write_text(text + confirm)
+    study = folder / "studies" / "resnet20-digits"
+    driver = Driver(folder, "tiny.yaml")
+
+    assert driver.end(500) == 0, driver.output
+    ledger = Ledger.open(study)
+    records = ledger.records()
+    for text, macs in zip(records["architecture"], records["macs"], strict=True):
+        assert macs == measure(Architecture.parse(text), num_classes=10, image_size=16).macs
+    assert read_study(study)[1].image_size == 16
+    for place, number in ((study, 0), (study / "confirm", 1)):
+        ledger = Ledger.open(place)
+        facts = trial_model(place, ledger, number, trial_state(place, number)).facts
+        assert facts.stem == facts.preprocessing.resize == facts.preprocessing.crop == 16
+    assert "test" in driver.output
+
+    (folder / "tiny.yaml").write_text(shorter + confirm)
+    changed = Driver(folder, "tiny.yaml")
+    assert changed.end() == 2
+    assert "data.image_size: 16 in the study, None now" in changed.output
 
 
 def test_mistakes_end_with_code_2_before_anything_starts(folder: Path) -> None:
