@@ -1,9 +1,13 @@
-"""Files that are either the old or the new one, never half of it."""
+"""Files that other processes see whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
@@ -30,3 +34,42 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def write_once(url: str, make: Callable[[], str]) -> str:
+    """Return the one line in the file `url`; where there is none, write what `make` returns.
+
+    Of several processes that do so at a time, all return what the first has written. (On an
+    object store, whose files cannot be made exclusively, what the last of them has.)
+
+    Args:
+        url: a local path or any fsspec URL; missing folders are made.
+        make: makes the line.
+    """
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(os.fspath(url))
+    filesystem.invalidate_cache()
+    if not filesystem.exists(path):
+        filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        _write_new(filesystem, path, make())
+    return str(filesystem.cat_file(path).decode()).strip()
+
+
+def _write_new(filesystem: Any, path: str, line: str) -> None:
+    from fsspec.implementations.local import LocalFileSystem
+
+    content = f"{line}\n".encode()
+    if not isinstance(filesystem, LocalFileSystem):
+        filesystem.pipe_file(path, content)
+        return
+    aside = Path(f"{path}.{uuid4().hex}")
+    aside.write_bytes(content)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    except OSError:  # A file system without hard links.
+        if not Path(path).exists():
+            shutil.copyfile(aside, path)
+    aside.unlink()

@@ -32,18 +32,19 @@ from scipy.stats import f as f_distribution
 
 from afi_search.cost import measure
 from afi_search.data import Dataset, locate, read_data, split_of
+from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import describe_device
 from afi_search.files import write_whole
 from afi_search.nn import build
 from afi_search.space import Architecture, Space, StageChoice
 from afi_search.study.folder import gather_facts, only_driver
 from afi_search.train import (
-    Trainer,
     delete,
     keep_freed_memory,
     load,
     save,
     seed_everything,
+    trial_trainer,
 )
 from afi_search.train.evaluation import Evaluator
 
@@ -159,15 +160,9 @@ def record(training: Training, space: Space, images: Dataset, place: str) -> pd.
     }
     seed_everything(seed)
     recipe = space.file.recipe
-    trainer = Trainer(build(architecture, **sizes), recipe, data, seed=seed, device=device)
-    test = Evaluator(
-        trainer.model,
-        images.test,
-        mean=images.spec.mean,
-        std=images.spec.std,
-        device=device,
-        precision=recipe.precision,
-    )
+    trainer = trial_trainer(build(architecture, **sizes), recipe, data, seed=seed, device=device)
+    test = Evaluator(trainer.model, device=device, precision=recipe.precision)
+    normalise = Normalise(images.spec.mean, images.spec.std, device)
     seen: list[dict[str, float]] = []
     if (state := load(place)) is not None:
         trainer.load_state_dict(state)
@@ -176,7 +171,8 @@ def record(training: Training, space: Space, images: Dataset, place: str) -> pd.
         started = process_time()
         result = trainer.run_epoch()
         used = process_time() - started
-        seen.append({"test_accuracy": test().accuracy, "cpu_seconds": round(used, 1)})
+        tested = test(normalised_batches(images.test, normalise)).accuracy
+        seen.append({"test_accuracy": tested, "cpu_seconds": round(used, 1)})
         save({**trainer.state_dict(), "seen": seen}, place)
         console.print(
             f"{architecture} seed {seed} epoch {result.epoch}: {result.accuracy:.4f} validation, "

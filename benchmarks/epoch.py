@@ -23,7 +23,7 @@ from afi_search.cost import measure
 from afi_search.data import ImageSet, Split, dataset_spec
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
-from afi_search.train import Trainer, keep_freed_memory, seed_everything
+from afi_search.train import keep_freed_memory, seed_everything, trial_trainer
 from benchmarks.rounds import against, best_device, facts, in_turn, publish
 
 NETWORKS = [
@@ -81,7 +81,7 @@ def main(
     for text in network or NETWORKS:
         seed_everything(0)
         model = build(Architecture.parse(text), num_classes=CLASSES, image_size=SIZE)
-        trainers[text] = Trainer(model, recipe, data, seed=0, device=device).run_epoch
+        trainers[text] = trial_trainer(model, recipe, data, seed=0, device=device).run_epoch
     seconds = in_turn(trainers, rounds, device, warm_up=1)
     rows: list[dict[str, object]] = []
     for text, of in seconds.items():

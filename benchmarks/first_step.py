@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Annotated
 from unittest.mock import patch
 
@@ -22,7 +23,6 @@ from afi_search.data import load, split
 from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker
 from afi_search.space import Recipe
 from afi_search.train import Trainer
-from afi_search.train.augment import Views
 from benchmarks.rounds import best_device, facts, publish
 
 TRIALS = ["resnet32(base-r4)", "resnet32(B-r16)", "resnet32", "resnet32(base-r4-shared)"]
@@ -51,16 +51,16 @@ def main(
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    make_step = Trainer._make_step
+    step = Trainer.step
 
-    def timed(trainer: Trainer, views: Views) -> None:
+    def timed(trainer: Trainer, number: int, rounds: Sequence[Sequence[torch.Tensor]]) -> None:
         times.append(wait())
-        make_step(trainer, views)
+        step(trainer, number, rounds)
         times.append(wait())
         raise FirstStepMade
 
     rows: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory() as folder, patch.object(Trainer, "_make_step", timed):
+    with tempfile.TemporaryDirectory() as folder, patch.object(Trainer, "step", timed):
         job = Job(recipe, folder, threads=threads or torch.get_num_threads())
         for number, architecture in enumerate(trial or TRIALS):
             config = {"number": number, "architecture": architecture, "seed": number}

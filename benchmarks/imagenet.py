@@ -27,16 +27,17 @@ import torchvision
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from afi_search.cost import measure
-from afi_search.data.image_loader import Batch, Shares
+from afi_search.data.image_loader import ImageSource
+from afi_search.data.source import Batch, BatchSharding
 from afi_search.device import describe_device
 from afi_search.nn import build
 from afi_search.space import Architecture
 from afi_search.space.imagenet_recipe import ImageNetRecipe
-from afi_search.train.image_trainer import ImageTrainer
+from afi_search.train import Trainer
 
 PEER = "torchvision resnet50"
 OURS = ("resnet50", "resnet50(base-r4)", "resnet50(base-r4-shared)", "resnet50(B-r16)")
@@ -89,21 +90,15 @@ def stepper(
     recipe = ImageNetRecipe(batch_size=batch, train_crop=crop, precision=precision)
     pixels = torch.randint(0, 256, (batch, 3, crop, crop), dtype=torch.uint8, device=device)
     loader = OneBatch((pixels, torch.arange(batch, device=device) % CLASSES))
-    trainer = ImageTrainer(
-        contender(name),
-        recipe,
-        loader,
-        Shares(rank=0, world=1, rounds=1, size=batch),
-        images=batch,
-        num_classes=CLASSES,
-        identity={},
-        device=device,
-    )
+    alone = BatchSharding(rank=0, world=1, accumulation_steps=1, per_device_batch=batch)
+    source = ImageSource(loader, recipe, alone, images=batch, num_classes=CLASSES, device=device)
+    trainer = Trainer(contender(name), recipe, source, identity={}, device=device)
     trainer.model.train()
 
     def step() -> None:
-        loss: Tensor = trainer.step(0, [loader.batch])
-        loss.item()
+        trainer.step(0, [loader.batch])
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     return step
 

@@ -25,7 +25,7 @@ import typer
 from afi_search.data import Split, dataset_spec
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
-from afi_search.train import Trainer, seed_everything
+from afi_search.train import seed_everything, trial_trainer
 from benchmarks.epoch import CLASSES, DATA, EPOCH, SIZE, made_up
 from benchmarks.rounds import best_device, console, facts, publish
 
@@ -39,7 +39,7 @@ def trial(network: str, batch: int, epochs: int, start: mp.Barrier, seconds: mp.
     model = build(Architecture.parse(network), num_classes=CLASSES, image_size=SIZE)
     data = Split(dataset_spec(DATA), made_up(EPOCH), made_up(5000))
     recipe = Recipe(epochs=epochs + 1, batch_size=batch)
-    trainer = Trainer(model, recipe, data, seed=0, device=torch.device("cuda"))
+    trainer = trial_trainer(model, recipe, data, seed=0, device=torch.device("cuda"))
     trainer.run_epoch()
     start.wait()
     started = time.perf_counter()

@@ -36,10 +36,11 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from afi_search.data import Split, load, split
+from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import describe_device
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe, Space, StageChoice
-from afi_search.train import Trainer, evaluate, keep_freed_memory, seed_everything
+from afi_search.train import Evaluator, keep_freed_memory, seed_everything, trial_trainer
 from benchmarks.rounds import clock
 
 RESULTS = Path(__file__).parent / "results"
@@ -125,21 +126,16 @@ def train(
     spec = data.spec
     model = build(architecture, num_classes=spec.num_classes, image_size=spec.image_size)
     watched = data.validation.select(torch.arange(min(WATCHED, len(data.validation))))
-    trainer = Trainer(model, recipe, replace(data, validation=watched), seed=seed, device=device)
+    few = replace(data, validation=watched)
+    trainer = trial_trainer(model, recipe, few, seed=seed, device=device)
     now = clock(device)
     started = now()
     while not trainer.done:
         trainer.run_epoch()
     seconds = now() - started
-    result = evaluate(
-        trainer.model,
-        data.validation,
-        mean=spec.mean,
-        std=spec.std,
-        device=device,
-        precision=recipe.precision,
-    )
-    return result.accuracy, seconds
+    evaluate = Evaluator(trainer.model, device=device, precision=recipe.precision)
+    normalise = Normalise(spec.mean, spec.std, device)
+    return evaluate(normalised_batches(data.validation, normalise)).accuracy, seconds
 
 
 def main(

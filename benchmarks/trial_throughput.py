@@ -32,7 +32,7 @@ from torchvision import transforms
 from afi_search.data import ImageSet, Split, load, split
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
-from afi_search.train import Trainer, keep_freed_memory, seed_everything, settled
+from afi_search.train import keep_freed_memory, resolve_precision, seed_everything, trial_trainer
 from benchmarks.literal import Literal, with_torchs_norms
 from benchmarks.rounds import against, best_device, facts, in_turn_apart, publish
 
@@ -148,7 +148,7 @@ def make_ours(
 ) -> Callable[[], object]:
     """Return what trains our next epoch, in a process that keeps memory as a worker's does."""
     keep_freed_memory()
-    return Trainer(make_network(network, data), recipe, data, seed=0, device=device).run_epoch
+    return trial_trainer(make_network(network, data), recipe, data, seed=0, device=device).run_epoch
 
 
 def makers(
@@ -156,7 +156,7 @@ def makers(
 ) -> dict[str, Callable[[], Callable[[], object]]]:
     """Return for each contender what makes it."""
     with tempfile.TemporaryDirectory() as folder:
-        faster = settled(
+        faster = resolve_precision(
             "auto",
             network,
             make=lambda: make_network(network, data),

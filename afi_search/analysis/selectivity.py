@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from afi_search.analysis.blocks import Place, blocks_of
 from afi_search.data import ImageSet
-from afi_search.train.augment import Normalise
+from afi_search.data.tensor_source import Normalise
 
 
 def class_selectivity(means: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from afi_search.analysis.blocks import Place
 from afi_search.data import ImageSet
+from afi_search.data.tensor_source import Normalise
 from afi_search.nn import Stage, afi_weights, searched_stages
-from afi_search.train.augment import Normalise
 
 
 @dataclass(frozen=True)

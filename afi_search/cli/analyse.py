@@ -23,10 +23,10 @@ from afi_search.analysis.table6 import as_csv, own_table, paper_table6, rich_tab
 from afi_search.analysis.weights import Reading, mean_weights
 from afi_search.analysis.weights_plot import weights_plot
 from afi_search.data import DatasetSpec, ImageSet, Split, locate, read_data, spec_of, split_of
+from afi_search.data.tensor_source import Normalise
 from afi_search.errors import exits_on_mistake
 from afi_search.files import write_whole
 from afi_search.study.folder import StudyFile
-from afi_search.train.augment import Normalise
 
 FOLDER = "analysis"
 _PLACE = ("trial", "architecture", "stage", "block")

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from afi_search.data.image_folder import Images, ImagesError, is_decodable
-from afi_search.data.image_loader import Batch, Shares, derived_seed, epoch_order
+from afi_search.data.image_loader import derived_seed, epoch_order
+from afi_search.data.source import Batch, BatchSharding
 from afi_search.errors import UserError
 from afi_search.space.imagenet_recipe import ImageNetRecipe
 
@@ -34,7 +35,7 @@ class DaliMissing(UserError):
     """DALI is asked for and not installed."""
 
 
-def demand_dali() -> None:
+def require_dali() -> None:
     """Make sure that DALI is installed.
 
     Raises:
@@ -53,7 +54,7 @@ class DaliLoader:
     Args:
         images: as listed.
         recipe: crops, augmentation and seed.
-        shares: how batches are shared out.
+        sharding: how batches are shared out.
         threads: CPU threads that decode, at least one.
         device: on which the batches are made; a CPU will do.
     """
@@ -62,27 +63,27 @@ class DaliLoader:
         self,
         images: Images,
         recipe: ImageNetRecipe,
-        shares: Shares,
+        sharding: BatchSharding,
         threads: int,
         device: torch.device,
     ) -> None:
         self._images = images
         self._recipe = recipe
-        self._shares = shares
+        self._sharding = sharding
         self._threads = threads
         self._device = device
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches; see `Loader`."""
-        order = epoch_order(len(self._images.train), self._shares, self._recipe.seed, epoch)
+        order = epoch_order(len(self._images.train), self._sharding, self._recipe.seed, epoch)
         batches = ([self._images.train[i] for i in batch] for batch in order.flatten(0, 1).tolist())
-        seed = derived_seed(self._recipe.seed, epoch, self._shares.rank)
+        seed = derived_seed(self._recipe.seed, epoch, self._sharding.rank)
         yield from self._load(batches, augmented, seed)
 
     def validation(self) -> Iterator[Batch]:
         """Yield the validation images; see `Loader`."""
-        own = self._images.validation[self._shares.rank :: self._shares.world]
-        size = self._shares.size
+        own = self._images.validation[self._sharding.rank :: self._sharding.world]
+        size = self._sharding.per_device_batch
         batches = (own[start : start + size] for start in range(0, len(own), size))
         yield from self._load(batches, cropped, seed=0)
 
@@ -102,7 +103,7 @@ class DaliLoader:
             return graph(encoded, self._recipe, "mixed" if on_gpu else "cpu"), labels
 
         built = pipeline(
-            batch_size=self._shares.size,
+            batch_size=self._sharding.per_device_batch,
             num_threads=self._threads,
             device_id=(self._device.index or 0) if on_gpu else None,
             seed=seed % 2**31,

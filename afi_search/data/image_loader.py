@@ -7,8 +7,7 @@ on what was loaded before. So a training that goes on after a crash sees what it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -19,48 +18,23 @@ from torchvision.transforms import v2
 
 from afi_search.data.image_folder import Images, ImagesError
 from afi_search.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from afi_search.data.source import Batch, BatchSharding
 from afi_search.space.imagenet_recipe import ImageNetRecipe, RecipeError
 
-Batch = tuple[Tensor, Tensor]
-"""Images, B x 3 x H x W uint8, and labels, B int64."""
+Mix = Callable[[Tensor, Tensor], Batch]
 
 
 class Loader(Protocol):
-    """What a trainer asks of a loader."""
+    """What an `ImageSource` asks of a loader; its images are B x 3 x H x W uint8."""
 
     def train(self, epoch: int) -> Iterator[Batch]:
-        """Yield an epoch's batches for this process, `Shares.rounds` a step."""
+        """Yield an epoch's batches for this process, `accumulation_steps` a step."""
 
     def validation(self) -> Iterator[Batch]:
         """Yield this process's part of the validation images, each image once."""
 
 
-@dataclass(frozen=True)
-class Shares:
-    """How a step's batch is shared out.
-
-    Attributes:
-        rank, world: this process and how many there are.
-        rounds: batches whose gradients add up to a step.
-        size: images in each of them, for each process.
-    """
-
-    rank: int
-    world: int
-    rounds: int
-    size: int
-
-    @property
-    def batch_size(self) -> int:
-        """Images a step, over all processes."""
-        return self.world * self.rounds * self.size
-
-    def steps(self, images: int) -> int:
-        """Return the steps of an epoch; the last is filled up from the epoch's beginning."""
-        return -(-images // self.batch_size)
-
-
-def share_out(batch_size: int, images_per_device: int, rank: int, world: int) -> Shares:
+def share_out(batch_size: int, images_per_device: int, rank: int, world: int) -> BatchSharding:
     """Share a batch out to devices, in as few rounds as fit.
 
     Raises:
@@ -75,16 +49,17 @@ def share_out(batch_size: int, images_per_device: int, rank: int, world: int) ->
     rounds = next(
         r for r in range(1, share + 1) if share % r == 0 and share // r <= images_per_device
     )
-    return Shares(rank, world, rounds, share // rounds)
+    return BatchSharding(rank, world, rounds, share // rounds)
 
 
-def epoch_order(images: int, shares: Shares, seed: int, epoch: int) -> Tensor:
+def epoch_order(images: int, sharding: BatchSharding, seed: int, epoch: int) -> Tensor:
     """Return a process's images of an epoch in order, steps x rounds x size, int64."""
     generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
     order = torch.randperm(images, generator=generator)
-    steps = shares.steps(images)
-    filled = order.repeat(-(-steps * shares.batch_size // images))[: steps * shares.batch_size]
-    return filled.view(steps, shares.rounds, shares.world, shares.size)[:, :, shares.rank]
+    samples = sharding.steps(images) * sharding.batch_size
+    filled = order.repeat(-(-samples // images))[:samples]
+    rounds = (-1, sharding.accumulation_steps, sharding.world, sharding.per_device_batch)
+    return filled.view(rounds)[:, :, sharding.rank]
 
 
 def derived_seed(*parts: int) -> int:
@@ -93,20 +68,81 @@ def derived_seed(*parts: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+class ImageSource:
+    """Images in folders, as one process of many or alone; see `DataSource`.
+
+    Nothing random outlives an epoch: order, crops and mixtures are drawn from seeds made of the
+    recipe's seed, the epoch and the process. So a training can go on after any epoch with as many
+    processes as there are then.
+
+    Args:
+        loader: of this process's batches.
+        recipe: crops, mixing and seed.
+        sharding: how a step's batch is shared out.
+        images: training images an epoch.
+        num_classes: outputs.
+        device: of this process.
+    """
+
+    capturable = False
+
+    def __init__(
+        self,
+        loader: Loader,
+        recipe: ImageNetRecipe,
+        sharding: BatchSharding,
+        *,
+        images: int,
+        num_classes: int,
+        device: torch.device,
+    ) -> None:
+        self.sharding = sharding
+        self.steps_per_epoch = sharding.steps(images)
+        self._loader = loader
+        self._seed = recipe.seed
+        self._mix = make_mix(recipe, num_classes)
+        self._preprocessing = evaluation(recipe)
+        self._device = device
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the loader's batches; also seeds what mixing and dropout draw from."""
+        torch.manual_seed(derived_seed(self._seed, number, self.sharding.rank))
+        return self._loader.train(number)
+
+    def batch(self, *parts: Tensor) -> Batch:
+        """Move, normalise and mix a batch."""
+        images, labels = self._moved(*parts)
+        return (images, labels) if self._mix is None else self._mix(images, labels)
+
+    def validation(self) -> Iterator[Batch]:
+        """Yield this process's validation images."""
+        return (self._moved(*batch) for batch in self._loader.validation())
+
+    def get_state(self) -> None:
+        """Return None: the seed and the epoch's number say it all."""
+
+    def set_state(self, state: Tensor | None) -> None:
+        """Do nothing."""
+
+    def _moved(self, images: Tensor, labels: Tensor) -> Batch:
+        moved = images.to(self._device, non_blocking=True)
+        return self._preprocessing.normalised(moved), labels.to(self._device, non_blocking=True)
+
+
 class TorchvisionLoader:
     """The default loader.
 
     Args:
         images: as listed.
         recipe: crops, augmentation and seed.
-        shares: how batches are shared out.
+        sharding: how batches are shared out.
         processes: that decode and augment; 0 does it in this one.
     """
 
     def __init__(
-        self, images: Images, recipe: ImageNetRecipe, shares: Shares, processes: int
+        self, images: Images, recipe: ImageNetRecipe, sharding: BatchSharding, processes: int
     ) -> None:
-        self._order = _EpochOrder(len(images.train), shares, recipe.seed)
+        self._order = _EpochOrder(len(images.train), sharding, recipe.seed)
         self._train = DataLoader(
             _AugmentedImages(images, recipe),
             batch_sampler=self._order,
@@ -115,10 +151,10 @@ class TorchvisionLoader:
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
         )
-        own = images.validation[shares.rank :: shares.world]
+        own = images.validation[sharding.rank :: sharding.world]
         self._validation = DataLoader(
             _PlainImages(images, own, evaluation(recipe)),
-            batch_size=shares.size,
+            batch_size=sharding.per_device_batch,
             num_workers=processes,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
@@ -152,20 +188,30 @@ def augmentation(recipe: ImageNetRecipe) -> v2.Compose:
     return v2.Compose(steps)
 
 
+def make_mix(recipe: ImageNetRecipe, num_classes: int) -> Mix | None:
+    """Return what mixes the images and labels of a batch; None where the recipe mixes nothing."""
+    mixes: list[v2.Transform] = []
+    if recipe.mixup:
+        mixes.append(v2.MixUp(alpha=recipe.mixup, num_classes=num_classes))
+    if recipe.cutmix:
+        mixes.append(v2.CutMix(alpha=recipe.cutmix, num_classes=num_classes))
+    return v2.RandomChoice(mixes) if mixes else None
+
+
 class _EpochOrder(Sampler[list[tuple[int, int]]]):
     """The batches of an epoch as lists of (epoch, image), so that workers know the epoch."""
 
-    def __init__(self, images: int, shares: Shares, seed: int) -> None:
+    def __init__(self, images: int, sharding: BatchSharding, seed: int) -> None:
         self.epoch = 0
         self._images = images
-        self._shares = shares
+        self._sharding = sharding
         self._seed = seed
 
     def __len__(self) -> int:
-        return self._shares.steps(self._images) * self._shares.rounds
+        return self._sharding.steps(self._images) * self._sharding.accumulation_steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = epoch_order(self._images, self._shares, self._seed, self.epoch)
+        order = epoch_order(self._images, self._sharding, self._seed, self.epoch)
         for batch in order.flatten(0, 1).tolist():
             yield [(self.epoch, image) for image in batch]
 

@@ -17,15 +17,24 @@ from torch import nn
 
 from afi_search.data.dali import DaliLoader
 from afi_search.data.image_folder import Images, list_images
-from afi_search.data.image_loader import Batch, Loader, Shares, TorchvisionLoader, share_out
+from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader, share_out
+from afi_search.data.source import Batch, BatchSharding
 from afi_search.nn import build, warm_start
 from afi_search.promote.estimate import Probe
 from afi_search.space import Architecture
 from afi_search.space.checks import IMAGENET_SIZE
 from afi_search.space.imagenet_recipe import ImageNetRecipe
 from afi_search.space.schema import LoaderName, import_modules
-from afi_search.train import DivergedError, keep_freed_memory, load, save, seed_everything, settled
-from afi_search.train.image_trainer import ImageTrainer
+from afi_search.train import (
+    DivergedError,
+    Trainer,
+    keep_freed_memory,
+    load,
+    resolve_precision,
+    save,
+    seed_everything,
+)
+from afi_search.train.trainer import synchronised
 
 _WARM_UP, _STEPS = 2, 3
 _LOADER_SECONDS = 5.0
@@ -67,7 +76,7 @@ class Task:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree on to be gone on with; the number of workers is free."""
+        """Settings that must match for a checkpoint to be resumed; workers may come and go."""
         return {
             "architecture": self.architecture.text,
             "recipe": self.recipe.model_dump(mode="json", exclude={"images_per_device"}),
@@ -99,9 +108,9 @@ def train_worker(config: dict[str, Any]) -> None:
     device = get_device()
     images = list_images(task.folder, task.skipped)
     recipe = task.recipe
-    shares = share_out(recipe.batch_size, recipe.images_per_device, rank, world)
-    loader = make_loader(task, images, shares, device)
-    trainer = make_trainer(task, images, loader, shares, device)
+    sharding = share_out(recipe.batch_size, recipe.images_per_device, rank, world)
+    loader = make_loader(task, images, sharding, device)
+    trainer = make_trainer(task, images, loader, sharding, device)
     state = load(task.checkpoints)
     if state is not None:
         trainer.load_state_dict(state)
@@ -115,7 +124,7 @@ def train_worker(config: dict[str, Any]) -> None:
         if rank == 0:
             save({**trainer.state_dict(), "origin": task.origin}, task.checkpoints)
             news.put({"history": [asdict(past) for past in trainer.history]})
-        ray_train.report({"epoch": epoch.epoch, "top1": epoch.top1, "loss": epoch.loss})
+        ray_train.report({"epoch": epoch.epoch, "top1": epoch.accuracy, "loss": epoch.loss})
 
 
 def probe(task: Task, world: int) -> Probe:
@@ -124,14 +133,15 @@ def probe(task: Task, world: int) -> Probe:
     images = list_images(task.folder, task.skipped)
     recipe = task.recipe
     shared = share_out(recipe.batch_size, recipe.images_per_device, 0, world)
-    alone = Shares(rank=0, world=1, rounds=1, size=shared.size)
+    alone = BatchSharding(0, 1, 1, shared.per_device_batch)
     loader = make_loader(task, images, alone, device)
     loader_speed = measure_loader(loader)
     trainer = make_trainer(task, images, loader, alone, device)
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    model_speed = measure_steps(trainer, alone.size, recipe.train_crop, len(task.classes), device)
+    size, crop = alone.per_device_batch, recipe.train_crop
+    model_speed = measure_steps(trainer, size, crop, len(task.classes), device)
     return Probe(
         model_speed,
         loader_speed,
@@ -149,27 +159,29 @@ def make_model(task: Task) -> nn.Module:
     return build(task.architecture, num_classes=len(task.classes), image_size=IMAGENET_SIZE)
 
 
-def make_loader(task: Task, images: Images, shares: Shares, device: torch.device) -> Loader:
+def make_loader(
+    task: Task, images: Images, sharding: BatchSharding, device: torch.device
+) -> Loader:
     """Return the loader that is asked for."""
     if task.loader == "dali":
-        return DaliLoader(images, task.recipe, shares, max(1, task.processes), device)
-    return TorchvisionLoader(images, task.recipe, shares, task.processes)
+        return DaliLoader(images, task.recipe, sharding, max(1, task.processes), device)
+    return TorchvisionLoader(images, task.recipe, sharding, task.processes)
 
 
 def make_trainer(
-    task: Task, images: Images, loader: Loader, shares: Shares, device: torch.device
-) -> ImageTrainer:
+    task: Task, images: Images, loader: Loader, sharding: BatchSharding, device: torch.device
+) -> Trainer:
     """Build the network, the same in every worker, and its trainer."""
     import_modules(task.imports)
     if device.type == "cpu":
         torch.set_num_threads(task.cores)
         keep_freed_memory()
     backbone = task.architecture.backbone
-    precision = settled(
+    precision = resolve_precision(
         task.recipe.precision,
         backbone,
         make=lambda: make_model(replace(task, architecture=Architecture.plain(backbone))),
-        batch_size=shares.size,
+        batch_size=sharding.per_device_batch,
         image_size=task.recipe.train_crop,
         device=device,
         folder=task.checkpoints,
@@ -177,15 +189,23 @@ def make_trainer(
     model = make_model(task)
     if task.pretrained is not None:
         warm_start(model, task.pretrained)
-    return ImageTrainer(
-        model,
-        task.recipe.model_copy(update={"precision": precision}),
+    if task.recipe.sync_batch_norm:
+        model = synchronised(model, sharding.world, device)
+    source = ImageSource(
         loader,
-        shares,
+        task.recipe,
+        sharding,
         images=len(images.train),
         num_classes=len(task.classes),
+        device=device,
+    )
+    return Trainer(
+        model,
+        task.recipe.model_copy(update={"precision": precision}),
+        source,
         identity=task.identity,
         device=device,
+        ema_decay=task.recipe.ema_decay,
     )
 
 
@@ -202,7 +222,7 @@ def measure_loader(loader: Loader) -> float:
 
 
 def measure_steps(
-    trainer: ImageTrainer, size: int, crop: int, classes: int, device: torch.device
+    trainer: Trainer, size: int, crop: int, classes: int, device: torch.device
 ) -> float:
     """Return images/s of training steps on made-up images."""
     pixels = torch.randint(0, 256, (size, 3, crop, crop), dtype=torch.uint8)

@@ -15,6 +15,7 @@ from ray import tune
 from torch import nn
 
 from afi_search.data import ImageSet, Split
+from afi_search.data.tensor_source import pad_images
 from afi_search.engine.limits import as_limit, limit_gpu, limit_memory
 from afi_search.engine.metrics import Pace, exported
 from afi_search.nn import build
@@ -29,11 +30,11 @@ from afi_search.train import (
     delete,
     keep_freed_memory,
     load,
+    resolve_precision,
     save,
     seed_everything,
-    settled,
+    trial_trainer,
 )
-from afi_search.train.augment import pad_images
 
 
 class SharedSplit:
@@ -190,7 +191,7 @@ class TrialWorker(tune.Trainable):
         architecture = Architecture.parse(self._architecture)
         recipe = self._recipe(architecture.backbone)
         seed_everything(self._seed)
-        trainer = Trainer(
+        trainer = trial_trainer(
             self._build(architecture), recipe, self._data, seed=self._seed, device=self._device
         )
         folder = trial_place(self._job.checkpoints, self._number)
@@ -214,7 +215,7 @@ class TrialWorker(tune.Trainable):
     def _recipe(self, backbone: str) -> Recipe:
         """Return the recipe with the precision that this study's trials of a backbone have."""
         recipe = self._job.recipe
-        precision = settled(
+        precision = resolve_precision(
             recipe.precision,
             backbone,
             make=lambda: self._build(Architecture.plain(backbone)),

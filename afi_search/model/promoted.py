@@ -33,7 +33,7 @@ def promoted_model(state: dict[str, Any], facts: dict[str, Any] | None = None) -
             stem=IMAGENET_SIZE,
             preprocessing=evaluation(recipe),
             classes=classes,
-            metrics={"validation top-1": last["top1"], "validation top-5": last["top5"]},
+            metrics={"validation top-1": last["accuracy"], "validation top-5": last["top5"]},
             training={
                 **state["origin"],
                 "epochs": state["epoch"],

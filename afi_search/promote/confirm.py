@@ -20,6 +20,7 @@ from rich.console import Console
 from afi_search.cli.screen import Screen
 from afi_search.cost import Cost, measure
 from afi_search.data import Dataset, DatasetSpec, locate, read_data, spec_of, split_of
+from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import describe_device
 from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
 from afi_search.engine.trial_worker import Job, SharedSplit
@@ -49,7 +50,7 @@ from afi_search.study.folder import (
 )
 from afi_search.study.pareto import front
 from afi_search.study.storage import only_client
-from afi_search.train import evaluate
+from afi_search.train import Evaluator
 
 FOLDER = "confirm"
 OBJECTIVES = ("accuracy", "macs")
@@ -253,17 +254,12 @@ def _train(
 def _test(ledger: Ledger, own: Path, images: Dataset) -> None:
     """Read the test set for every finished training that has not been tested yet."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    normalise = Normalise(images.spec.mean, images.spec.std, device)
     known = read_tested(ledger)
     for trial in ledger.trials((TrialState.COMPLETE,)):
         if trial.number in known:
             continue
         model = trial_model(own, ledger, trial.number, trial_state(own, trial.number))
-        reached = evaluate(
-            model.module.to(device),
-            images.test,
-            mean=images.spec.mean,
-            std=images.spec.std,
-            device=device,
-            precision="fp32",
-        )
+        evaluate = Evaluator(model.module.to(device), device=device, precision="fp32")
+        reached = evaluate(normalised_batches(images.test, normalise))
         note_tested(ledger, trial.number, reached.accuracy)

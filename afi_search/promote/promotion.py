@@ -25,7 +25,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 from rich.console import Console
 
-from afi_search.data.dali import demand_dali
+from afi_search.data.dali import require_dali
 from afi_search.data.image_folder import check
 from afi_search.device import describe_device
 from afi_search.engine.cluster import (
@@ -51,7 +51,7 @@ from afi_search.study.checkpoint_location import IN_THE_FOLDER, check_url, place
 from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, only_driver
 from afi_search.study.pareto import front
 from afi_search.train import load
-from afi_search.train.image_trainer import demand_same
+from afi_search.train.trainer import require_same
 
 FOLDER = "promote"
 _WORKER_DEATHS = 3
@@ -149,7 +149,7 @@ def promote_study(
         )
     recipe = read_recipe(wanted.recipe)
     if wanted.loader == "dali":
-        demand_dali()
+        require_dali()
     below = check_url(wanted.checkpoints)
     chosen = [for_imagenet(a) for a in named] or winners(folder, wanted)
     if name is not None and len(chosen) > 1:
@@ -198,7 +198,7 @@ def promote_one(task: Task, own: Path, capacity: Capacity, validation_images: in
     state = load(task.checkpoints)
     epoch = 0
     if state is not None:
-        demand_same(task.identity, state["identity"])
+        require_same(task.identity, state["identity"])
         epoch = int(state["epoch"])
         console.print(f"Going on after epoch {epoch} of {task.recipe.epochs}.")
     elif task.pretrained is not None:
@@ -374,7 +374,7 @@ def _listening(
 def _epoch_line(epoch: dict[str, Any], epochs: int) -> str:
     return (
         f"epoch {epoch['epoch']}/{epochs}  loss {epoch['loss']:.3f}  "
-        f"top-1 {100 * epoch['top1']:.2f} %  top-5 {100 * epoch['top5']:.2f} %  "
+        f"top-1 {100 * epoch['accuracy']:.2f} %  top-5 {100 * epoch['top5']:.2f} %  "
         f"{epoch['images_per_second']:,.0f} images/s  {epoch['workers']} workers  "
         f"{epoch['seconds']:.0f} s"
     )

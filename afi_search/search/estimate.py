@@ -7,7 +7,7 @@ import torch
 from afi_search.data import DatasetSpec, ImageSet, Split
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
-from afi_search.train import Trainer, seed_everything
+from afi_search.train import seed_everything, trial_trainer
 
 _STEPS = 3
 
@@ -19,7 +19,9 @@ def images_per_second(
     seed_everything(0)
     model = build(architecture, num_classes=source.num_classes, image_size=source.image_size)
     data = _made_up(source, train=_STEPS * recipe.batch_size)
-    trainer = Trainer(model, recipe.model_copy(update={"epochs": 3}), data, seed=0, device=device)
+    trainer = trial_trainer(
+        model, recipe.model_copy(update={"epochs": 3}), data, seed=0, device=device
+    )
     return max(trainer.run_epoch().images_per_second for _ in range(2))
 
 

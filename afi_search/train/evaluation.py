@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
-from afi_search.data.dataset import ImageSet
-from afi_search.train.augment import Normalise
+from afi_search.data.source import Batch
 from afi_search.train.capture import Step, captured
 from afi_search.train.precision import autocast_dtype
 
-CPU_BATCH = 100
-DEVICE_BATCH = 1000
+TOP = 5
 
 
 @dataclass(frozen=True)
@@ -23,93 +23,84 @@ class Evaluation:
 
     Attributes:
         accuracy: the fraction of images whose highest output is the label's, 0 to 1.
+        top5: the fraction of images whose label is among the five highest outputs.
         loss: mean cross-entropy.
     """
 
     accuracy: float
+    top5: float
     loss: float
 
 
 class Evaluator:
-    """Evaluates a model, which is on `device`, on every image, as often as it is called.
+    """Evaluates a model on batches of normalised images, as often as it is called.
 
-    Without a batch size, the CPU gets batches whose features stay in its cache, other devices
-    batches that fill them. On CUDA, full batches are captured as a graph when there are several.
-    The model's tensors must stay where they are.
+        >>> evaluate = Evaluator(model, device=device, precision="fp32")
+        >>> normalise = Normalise(data.mean, data.std, device)
+        >>> evaluate(normalised_batches(data.test, normalise)).accuracy
+
+    Args:
+        model: on `device`; its tensors must stay where they are.
+        device: of the batches as well.
+        precision: to compute in.
+        capture: whether batches as large as the very first one are run as a CUDA graph from the
+            second one on.
+        world: processes that evaluate a part of the images each; all get the whole's figures.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        images: ImageSet,
         *,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
         device: torch.device,
         precision: Literal["auto", "fp32", "bf16"] = "auto",
-        batch_size: int | None = None,
+        capture: bool = False,
+        world: int = 1,
     ) -> None:
         self._model = model
-        self._images = images.to(device)
         self._device = device
-        self._batch = batch_size or (CPU_BATCH if device.type == "cpu" else DEVICE_BATCH)
-        self._normalise = Normalise(mean, std, device)
         self._dtype = autocast_dtype(precision, device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=device)
+        self._capture = capture
+        self._world = world
+        self._counts = torch.zeros(3, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        self._run: Step | None = None
+        self._size: torch.Size | None = None
+        self._replay: Step | None = None
 
-    def __call__(self) -> Evaluation:
+    def __call__(self, batches: Iterable[Batch]) -> Evaluation:
         """Evaluate in eval mode; the modes of the model's modules are as before afterwards."""
-        self._correct.zero_()
+        self._counts.zero_()
         self._loss.zero_()
         modes = [(module, module.training) for module in self._model.modules()]
         self._model.eval()
         try:
             with torch.no_grad():
-                for start in range(0, len(self._images), self._batch):
-                    self._add(start)
+                for images, labels in batches:
+                    self._add(images, labels)
         finally:
             for module, training in modes:
                 module.training = training
-        count = len(self._images)
-        return Evaluation(self._correct.item() / count, self._loss.item() / count)
+        if self._world > 1:
+            dist.all_reduce(self._counts)
+            dist.all_reduce(self._loss)
+        first, among, count = self._counts.tolist()
+        return Evaluation(first / count, among / count, self._loss.item() / count)
 
-    def _add(self, start: int) -> None:
-        end = start + self._batch
-        batch = self._images.images[start:end], self._images.labels[start:end]
-        repeated = len(self._images) >= 2 * self._batch and end <= len(self._images)
-        if self._device.type != "cuda" or not repeated:
-            self._score(*batch)
-            return
-        if self._run is None:
-            self._run = captured(self._score, batch, (self._correct, self._loss))
-        self._run(*batch)
+    def _add(self, images: Tensor, labels: Tensor) -> None:
+        run: Step = self._score
+        if self._capture and images.shape == self._size:
+            if self._replay is None:
+                changed = (self._counts, self._loss)
+                self._replay = captured(self._score, (images, labels), changed)
+            run = self._replay
+        self._size = self._size or images.shape
+        run(images, labels)
 
-    def _score(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def _score(self, images: Tensor, labels: Tensor) -> None:
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            logits = self._model(self._normalise(images)).float()
-        self._correct += (logits.argmax(1) == labels).sum()
+            logits = self._model(images).float()
+        highest = logits.topk(min(TOP, logits.shape[1])).indices
+        self._counts[0].add_((logits.argmax(1) == labels).sum())
+        self._counts[1].add_((highest == labels[:, None]).sum())
+        self._counts[2].add_(len(labels))
         self._loss += nn.functional.cross_entropy(logits, labels, reduction="sum")
-
-
-def evaluate(
-    model: nn.Module,
-    images: ImageSet,
-    *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-    device: torch.device,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    batch_size: int | None = None,
-) -> Evaluation:
-    """Evaluate `model` once, as an `Evaluator` does."""
-    return Evaluator(
-        model,
-        images,
-        mean=mean,
-        std=std,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-    )()

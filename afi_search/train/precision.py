@@ -1,4 +1,4 @@
-"""Which numbers a model computes in."""
+"""Choice of the compute dtype: fp32 or bf16."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import nn
 
-from afi_search.train.agreed import agreed
+from afi_search.files import write_once
 from afi_search.train.capture import Step, captured
 
 # x86 instructions that multiply bf16; without them bf16 is emulated, slower than fp32.
@@ -36,7 +36,7 @@ def autocast_dtype(
     return torch.bfloat16 if precision == "bf16" else None
 
 
-def settled(
+def resolve_precision(
     precision: Literal["auto", "fp32", "bf16"],
     name: str,
     make: Callable[[], nn.Module],
@@ -48,10 +48,9 @@ def settled(
 ) -> Precision:
     """Return the precision, and instead of `auto` the one that the device is faster in.
 
-    It is measured once for a network of that name on a device like this one, and remembered in
-    the user's cache. What `folder`, which all workers share, has once been told holds there for
-    ever, so that trials of one study, and all epochs of a promotion, are trained alike, also
-    elsewhere and after a restart.
+    Measured once per backbone and device type and cached in the user's cache directory. The first
+    decision written to `folder` is binding for all workers of a study or promotion, also after a
+    restart, so that all of it is trained alike.
 
     Args:
         precision: as a recipe has it.
@@ -60,7 +59,7 @@ def settled(
         batch_size: images that the device takes at once.
         image_size: their height and width, pixels.
         device: where it trains.
-        folder: local or any fsspec URL.
+        folder: local or any fsspec URL that all workers share.
     """
     if precision != "auto":
         return precision
@@ -75,11 +74,11 @@ def settled(
 
     def remembered() -> str:
         try:
-            return agreed(str(_cache(f"{name} {image_size} {batch}", device)), measure)
+            return write_once(str(_cache(f"{name} {image_size} {batch}", device)), measure)
         except OSError:  # There is no cache to write to.
             return measure()
 
-    return cast(Precision, agreed(f"{folder}/{name}.precision", remembered))
+    return cast(Precision, write_once(f"{folder}/{name}.precision", remembered))
 
 
 def faster(model: nn.Module, images: torch.Tensor, device: torch.device) -> Precision:

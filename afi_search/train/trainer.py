@@ -1,27 +1,31 @@
-"""Training one model on one device, epoch by epoch."""
+"""Training one model, epoch by epoch, as one process of many or alone; knows nothing of Ray."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from afi_search.data import Split
+from afi_search.data.dataset import Split
+from afi_search.data.source import DataSource
+from afi_search.data.tensor_source import TensorSource
 from afi_search.errors import UserError
-from afi_search.space.recipe import Recipe
-from afi_search.train.augment import Normalise, Views, crop, draw_views, pad_images
+from afi_search.space.recipe import BaseRecipe, Recipe
 from afi_search.train.capture import Step, captured
 from afi_search.train.evaluation import Evaluator
-from afi_search.train.optimiser import build_optimiser, momenta
+from afi_search.train.optimiser import build_optimiser, learning_rate, momenta
 from afi_search.train.precision import autocast_dtype
-from afi_search.train.schedule import learning_rate
 
-# Steps between two looks at the loss: each look waits for the device.
 LOOK_EVERY = 50
+"""Steps between two looks at the loss: each look waits for the device."""
 
 
 class DivergedError(Exception):
@@ -38,10 +42,14 @@ class EpochResult:
 
     Attributes:
         epoch: from 1.
-        accuracy: on the validation images after the epoch, 0 to 1.
+        accuracy: on the validation images after the epoch, 0 to 1; of the average of the weights
+            where there is one.
         loss: mean over the epoch's samples, while training.
         seconds: training and validation.
-        images_per_second: training alone.
+        images_per_second: training alone, over all processes.
+        top5: the share of the validation images whose label is among the five highest outputs;
+            None where a checkpoint of an earlier version does not say.
+        workers: processes that trained it.
     """
 
     epoch: int
@@ -49,63 +57,80 @@ class EpochResult:
     loss: float
     seconds: float
     images_per_second: float
+    top5: float | None = None
+    workers: int = 1
 
 
 class Trainer:
     """Trains a model by a recipe; can be stopped after any epoch and continued elsewhere.
 
-    An epoch has ceil(images / batch_size) steps, all of them full: the last is filled up from
-    the beginning of the epoch's order, with crops of their own. So every image is seen in every
-    epoch, no batch is too small for its batch norms, and every step has the same shape.
+    - The data, with its order and augmentation, is a `DataSource`: tensors on the device or images
+      that are loaded.
+    - Where its sharding names several processes, gradients are averaged by DDP, and a batch that a
+      device cannot take at once is accumulated.
+    - On CUDA, steps on a source that is `capturable` are one CUDA graph, captured when the first
+      one is made.
+    - SGD, learning rate, label smoothing and precision are the recipe's.
+    - A training that goes on from a checkpoint ends in the same bits as one that was not cut off.
 
-    Order, crops and mirroring come from the trainer's own CPU generator, one draw an epoch, and
-    are the same on every device. On CUDA the step is captured as a graph when it is first made.
+        >>> recipe = Recipe(epochs=2)
+        >>> source = TensorSource(split, recipe, seed=0, device=device)
+        >>> trainer = Trainer(model, recipe, source, identity={"seed": 0}, device=device)
+        >>> while not trainer.done:
+        ...     print(trainer.run_epoch().accuracy)
+        ...     save(trainer.state_dict(), "checkpoints")
     """
 
     def __init__(
         self,
         model: nn.Module,
-        recipe: Recipe,
-        data: Split,
+        recipe: BaseRecipe,
+        source: DataSource,
         *,
-        seed: int,
+        identity: Mapping[str, Any],
         device: torch.device,
+        ema_decay: float | None = None,
     ) -> None:
-        """Move the model and the data to `device`.
+        """Move the model to `device`.
 
         Args:
-            model: takes B x 3 x H x W floats, returns B x num_classes.
-            recipe: how to train it; its `flip` counts where the data is `mirror_safe`.
-            data: training and validation images.
-            seed: of the order and the augmentation; the weights' is the caller's, see
-                `seed_everything`.
-            device: where everything lives.
+            model: takes B x 3 x H x W floats, returns B x num_classes; its weights are the same in
+                every process, see `seed_everything`.
+            recipe: how to train it.
+            source: of this process's batches.
+            identity: settings that must match for a checkpoint to be resumed.
+            device: of this process.
+            ema_decay: of a running average of the weights, which is validated instead of them.
         """
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.device = device
         self.history: list[EpochResult] = []
-        self._seed = seed
-        self._data = data
-        self._padded = pad_images(data.train.images.to(device), recipe.pad - data.padding)
-        self._labels = data.train.labels.to(device)
-        self._normalise = Normalise(data.spec.mean, data.spec.std, device)
+        self.steps_per_epoch = source.steps_per_epoch
+        self._source = source
+        self._sharding = source.sharding
+        self._identity = dict(identity)
         self._dtype = autocast_dtype(recipe.precision, device)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._average = _average(self.model, ema_decay)
         self._rate = torch.zeros((), device=device)
         self._loss_sum = torch.zeros((), device=device)
         self._optimiser = build_optimiser(self.model, recipe, self._rate)
-        self._validate = Evaluator(
-            self.model,
-            data.validation,
-            mean=data.spec.mean,
-            std=data.spec.std,
+        self._replica: nn.Module = self.model
+        if self._sharding.world > 1:
+            self._replica = DistributedDataParallel(
+                self.model,
+                device_ids=[device] if device.type == "cuda" else None,
+                gradient_as_bucket_view=True,
+            )
+        self._captures = source.capturable and device.type == "cuda"
+        self._replay: Step | None = None
+        self._evaluate = Evaluator(
+            self.averaged,
             device=device,
             precision=recipe.precision,
+            capture=self._captures,
+            world=self._sharding.world,
         )
-        self._replay: Step | None = None
-        self._batch_size = min(recipe.batch_size, len(data.train))
-        self.steps_per_epoch = math.ceil(len(data.train) / self._batch_size)
 
     @property
     def epoch(self) -> int:
@@ -117,8 +142,13 @@ class Trainer:
         """Return whether every epoch of the recipe is finished."""
         return self.epoch >= self.recipe.epochs
 
+    @property
+    def averaged(self) -> nn.Module:
+        """Return what is validated and shipped: the average of the weights where there is one."""
+        return self.model if self._average is None else self._average.module
+
     def run_epoch(self) -> EpochResult:
-        """Train one epoch, then validate.
+        """Train one epoch, then validate; every process returns the same accuracy and loss.
 
         Raises:
             DivergedError: the loss became infinite or not a number; the model is of no use then.
@@ -129,52 +159,72 @@ class Trainer:
         started = perf_counter()
         loss = self._train()
         trained = perf_counter()
-        evaluation = self._validate()
-        self._demand_finite(evaluation.loss)
-        samples = self.steps_per_epoch * self._batch_size
+        if self._sharding.world > 1:
+            for buffer in self.averaged.buffers():  # The first one's, as the checkpoint has them.
+                dist.broadcast(buffer, src=0)
+        evaluation = self._evaluate(self._source.validation())
+        self._require_finite(evaluation.loss)
+        samples = self.steps_per_epoch * self._sharding.batch_size
         result = EpochResult(
             epoch=self.epoch + 1,
             accuracy=evaluation.accuracy,
             loss=loss,
             seconds=perf_counter() - started,
             images_per_second=samples / (trained - started),
+            top5=evaluation.top5,
+            workers=self._sharding.world,
         )
         self.history.append(result)
         return result
+
+    def step(self, number: int, rounds: Sequence[Sequence[Tensor]]) -> None:
+        """Make one step of all, counted from 0, on what the source yields for it."""
+        total = self.recipe.epochs * self.steps_per_epoch
+        self._rate.fill_(learning_rate(self.recipe, number, total))
+        if not self._captures:
+            self._step(*rounds)
+        else:
+            (parts,) = rounds
+            if self._replay is None:
+                optimised = [*self.model.parameters(), *momenta(self._optimiser)]
+                changed = [*optimised, *self.model.buffers(), self._loss_sum]
+                self._replay = captured(lambda *parts: self._step(parts), parts, changed)
+            self._replay(*parts)
+        if self._average is not None:
+            self._average.update(self.model, step=number)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to continue; its tensors are live, so save it at once."""
         return {
             "epoch": self.epoch,
             "model": self.model.state_dict(),
+            "ema": None if self._average is None else self._average.module.state_dict(),
             "optimiser": self._optimiser.state_dict(),
-            "generator": self._generator.get_state(),
+            "generator": self._source.get_state(),
             "torch_generator": torch.get_rng_state(),
             "cuda_generator": self._cuda_state(),
             "history": [asdict(result) for result in self.history],
-            "identity": self._identity(),
+            "identity": self._identity,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`; also sets torch's global generators.
 
         Raises:
             CheckpointMismatch: it is of another model, recipe, seed or data set.
         """
-        mine, theirs = self._identity(), state["identity"]
-        differing = [key for key in mine if mine[key] != theirs.get(key)]
-        if differing:
-            listed = "; ".join(f"{k}: {theirs.get(k)!r} there, {mine[k]!r} here" for k in differing)
-            raise CheckpointMismatch(f"the checkpoint is of another training. {listed}")
+        require_same(self._identity, state["identity"])
         try:
             self.model.load_state_dict(state["model"])
+            if self._average is not None:
+                self._average.module.load_state_dict(state["ema"])
             self._optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError) as error:
             raise CheckpointMismatch(f"the checkpoint is of another model. {error}") from error
         self._replay = None  # What was captured works on the momentum that has just been replaced.
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate
-        self._generator.set_state(state["generator"])
+        self._source.set_state(state["generator"])
         torch.set_rng_state(state["torch_generator"])
         if self.device.type == "cuda" and state["cuda_generator"] is not None:
             torch.cuda.set_rng_state(state["cuda_generator"], self.device)
@@ -182,66 +232,99 @@ class Trainer:
 
     def _train(self) -> float:
         """Run the steps of one epoch and return the mean loss."""
-        self.model.train()
+        self._replica.train()
         self._loss_sum.zero_()
-        total = self.recipe.epochs * self.steps_per_epoch
-        samples = self.steps_per_epoch * self._batch_size
-        views = draw_views(
-            len(self._labels),
-            samples,
-            pad=self.recipe.pad,
-            flip=self.recipe.flip and self._data.spec.mirror_safe,
-            generator=self._generator,
-        ).to(self.device)
+        batches = self._source.epoch(self.epoch)
         mean = 0.0
         for step in range(self.steps_per_epoch):
-            position = self.epoch * self.steps_per_epoch + step
-            self._rate.fill_(learning_rate(self.recipe, position, total))
-            self._make_step(views.batch(step * self._batch_size, self._batch_size))
+            rounds = [next(batches) for _ in range(self._sharding.accumulation_steps)]
+            self.step(self.epoch * self.steps_per_epoch + step, rounds)
             if (step + 1) % LOOK_EVERY == 0 or step + 1 == self.steps_per_epoch:
-                mean = self._loss_sum.item() / (step + 1)
-                self._demand_finite(mean)
+                mean = self._mean_loss(step + 1)
+                self._require_finite(mean)
         return mean
 
-    def _make_step(self, views: Views) -> None:
-        """Make one step, on CUDA by the graph of the first one."""
-        if self.device.type != "cuda":
-            self._step(views)
-            return
-        if self._replay is None:
-            optimised = [*self.model.parameters(), *momenta(self._optimiser)]
-            changed = [*optimised, *self.model.buffers(), self._loss_sum]
-            self._replay = captured(self._step_on, views.parts(), changed)
-        self._replay(*views.parts())
-
-    def _step_on(self, *parts: torch.Tensor) -> None:
-        self._step(Views(*parts))
-
-    def _step(self, views: Views) -> None:
+    def _step(self, *rounds: Sequence[Tensor]) -> None:
         """Make one step. Reads and writes tensors only, so that a device can run ahead of it."""
-        images = self._normalise(crop(self._padded, views, self.recipe.pad))
-        labels = self._labels[views.index]
-        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
-            logits = self.model(images)
-        loss = nn.functional.cross_entropy(
-            logits.float(), labels, label_smoothing=self.recipe.label_smoothing
-        )
         self._optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        for number, parts in enumerate(rounds, 1):
+            with self._gradients_stay_here(number < len(rounds)):
+                images, labels = self._source.batch(*parts)
+                with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
+                    logits = self._replica(images)
+                loss = nn.functional.cross_entropy(
+                    logits.float(), labels, label_smoothing=self.recipe.label_smoothing
+                )
+                torch.autograd.backward(loss / len(rounds) if len(rounds) > 1 else loss)
+            self._loss_sum += loss.detach()
         self._optimiser.step()
-        self._loss_sum += loss.detach()
 
-    def _demand_finite(self, loss: float) -> None:
+    def _gradients_stay_here(self, stay: bool) -> Any:
+        """Return a context in which DDP does not average gradients: more of the step is to come."""
+        distributed = isinstance(self._replica, DistributedDataParallel)
+        return self._replica.no_sync() if distributed and stay else nullcontext()  # type: ignore[operator]
+
+    def _mean_loss(self, steps: int) -> float:
+        """Return the mean over the epoch's steps so far, of all processes."""
+        total = self._loss_sum.clone()
+        if self._sharding.world > 1:
+            dist.all_reduce(total)
+        return total.item() / (steps * self._sharding.accumulation_steps * self._sharding.world)
+
+    def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise DivergedError(f"loss became {loss} at epoch {self.epoch + 1}")
 
-    def _cuda_state(self) -> torch.Tensor | None:
+    def _cuda_state(self) -> Tensor | None:
         return torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
 
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "seed": self._seed,
-            "train_images": len(self._data.train),
-            "num_classes": self._data.spec.num_classes,
-        }
+
+def trial_trainer(
+    model: nn.Module, recipe: Recipe, data: Split, *, seed: int, device: torch.device
+) -> Trainer:
+    """Return the trainer of a trial: on tensors that lie on `device`.
+
+    Args:
+        model: takes B x 3 x H x W floats, returns B x num_classes.
+        recipe: how to train it.
+        data: training and validation images.
+        seed: of order and augmentation; the weights' is the caller's, see `seed_everything`.
+        device: where everything lives.
+    """
+    identity = {
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": seed,
+        "train_images": len(data.train),
+        "num_classes": data.spec.num_classes,
+    }
+    source = TensorSource(data, recipe, seed=seed, device=device)
+    return Trainer(model, recipe, source, identity=identity, device=device)
+
+
+def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Make sure that a checkpoint is of the training that is asked for.
+
+    Raises:
+        CheckpointMismatch: it is not; the message lists what differs.
+    """
+    differing = [key for key in mine if mine[key] != theirs.get(key)]
+    if differing:
+        listed = "; ".join(f"{k}: {theirs.get(k)!r} there, {mine[k]!r} here" for k in differing)
+        raise CheckpointMismatch(f"the checkpoint is of another training. {listed}")
+
+
+def synchronised(model: nn.Module, world: int, device: torch.device) -> nn.Module:
+    """Return a network whose batch norms work over all GPUs together; alone or on CPUs, itself."""
+    if world == 1 or device.type != "cuda":
+        return model
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
+
+
+def _average(model: nn.Module, decay: float | None) -> Any:
+    """Return the running average of a model's weights; None without a decay."""
+    if decay is None:
+        return None
+    from timm.utils.model_ema import ModelEmaV3
+
+    return ModelEmaV3(model, decay=decay, use_warmup=True)

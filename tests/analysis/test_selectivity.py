@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from afi_search.analysis.blocks import Place
 from afi_search.analysis.selectivity import class_selectivity, selectivity_of_blocks
 from afi_search.data import ImageSet
+from afi_search.data.tensor_source import Normalise
 from afi_search.nn import Stage, build
 from afi_search.space import Architecture
-from afi_search.train.augment import Normalise
 
 CPU = torch.device("cpu")
 NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), CPU)

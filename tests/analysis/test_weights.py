@@ -6,9 +6,9 @@ import torch
 from afi_search.analysis.blocks import Place
 from afi_search.analysis.weights import mean_weights
 from afi_search.data import ImageSet
+from afi_search.data.tensor_source import Normalise
 from afi_search.nn import afi_weights, build
 from afi_search.space import Architecture
-from afi_search.train.augment import Normalise
 
 NORMALISE = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), torch.device("cpu"))
 

@@ -14,7 +14,7 @@ from afi_search.cli.analyse import analyse, first_of_each_class
 from afi_search.data import ImageSet
 from afi_search.nn import build
 from afi_search.space import Recipe, SpaceFile
-from afi_search.train import Trainer, save, seed_everything
+from afi_search.train import save, seed_everything, trial_trainer
 from tests.search.studies import conductor_for
 
 TEXTS = ("resnet20", "resnet20(base-r4, off, B-r4-eca-shared)")
@@ -38,7 +38,9 @@ def trained_study(folder: Path, dataset: str, data_folder: Path | None = None) -
         assert assignment is not None
         seed_everything(assignment.seed)
         model = build(assignment.architecture, num_classes=subset.spec.num_classes, image_size=32)
-        trainer = Trainer(model, recipe, subset, seed=assignment.seed, device=torch.device("cpu"))
+        trainer = trial_trainer(
+            model, recipe, subset, seed=assignment.seed, device=torch.device("cpu")
+        )
         result = trainer.run_epoch()
         save(trainer.state_dict(), str(folder / "checkpoints" / f"{assignment.number:05d}"))
         conductor.report(assignment.number, [result.accuracy], result.seconds)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from afi_search.data import dali
-from afi_search.data.dali import DaliLoader, DaliMissing, demand_dali
+from afi_search.data.dali import DaliLoader, DaliMissing, require_dali
 from afi_search.data.image_folder import ImagesError, list_images
 from afi_search.data.image_loader import Loader, TorchvisionLoader, share_out
 from afi_search.space.imagenet_recipe import ImageNetRecipe
@@ -32,7 +32,7 @@ def loader(folder: Path, rank: int = 0, world: int = 1, **changes: Any) -> Loade
 def test_without_dali_it_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dali, "find_spec", lambda name: None)
     with pytest.raises(DaliMissing, match=r"pip install 'afi-search\[dali\]'"):
-        demand_dali()
+        require_dali()
 
 
 @pytest.mark.usefixtures("installed")

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from afi_search.data.image_folder import ImagesError, list_images
 from afi_search.data.image_loader import (
-    Shares,
     TorchvisionLoader,
     epoch_order,
     evaluation,
     share_out,
 )
+from afi_search.data.source import BatchSharding
 from afi_search.space.imagenet_recipe import ImageNetRecipe, RecipeError
 from tests.pictures import VALIDATION_IMAGES
 
@@ -24,11 +24,11 @@ RECIPE = ImageNetRecipe(batch_size=8, train_crop=16, eval_resize=18, eval_crop=1
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 512), st.integers(1, 64), st.integers(1, 8))
 def test_shares_add_up_to_the_batch(share: int, most: int, world: int) -> None:
-    shares = share_out(share * world, most, 0, world)
+    sharding = share_out(share * world, most, 0, world)
 
-    assert shares.batch_size == share * world
-    assert shares.size <= most
-    fewer = [r for r in range(1, shares.rounds) if share % r == 0]
+    assert sharding.batch_size == share * world
+    assert sharding.per_device_batch <= most
+    fewer = [r for r in range(1, sharding.accumulation_steps) if share % r == 0]
     assert all(share // rounds > most for rounds in fewer)
 
 
@@ -44,11 +44,11 @@ def test_the_processes_together_see_the_same_steps_however_many(
 ) -> None:
     world, rounds, size = sharing
     parts = [
-        epoch_order(images, Shares(rank, world, rounds, size), seed=1, epoch=2)
+        epoch_order(images, BatchSharding(rank, world, rounds, size), seed=1, epoch=2)
         for rank in range(world)
     ]
     together = torch.stack(parts, dim=2).flatten(1)
-    alone = epoch_order(images, Shares(0, 1, 1, 24), seed=1, epoch=2).flatten(1)
+    alone = epoch_order(images, BatchSharding(0, 1, 1, 24), seed=1, epoch=2).flatten(1)
 
     assert together.tolist() == alone.tolist()
     counts = together.flatten().bincount(minlength=images)
@@ -57,8 +57,8 @@ def test_the_processes_together_see_the_same_steps_however_many(
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    shares = Shares(0, 1, 1, 50)
-    orders = [epoch_order(50, shares, *which) for which in ((0, 0), (0, 1), (1, 0))]
+    sharding = BatchSharding(0, 1, 1, 50)
+    orders = [epoch_order(50, sharding, *which) for which in ((0, 0), (0, 1), (1, 0))]
     assert len({tuple(order.flatten().tolist()) for order in orders}) == 3
 
 
@@ -66,12 +66,12 @@ def test_an_epoch_is_the_same_whenever_and_by_however_many_processes_it_is_loade
     pictures: Path,
 ) -> None:
     images = list_images(pictures)
-    shares = share_out(8, 4, 0, 1)
-    one = TorchvisionLoader(images, RECIPE, shares, 0)
+    sharding = share_out(8, 4, 0, 1)
+    one = TorchvisionLoader(images, RECIPE, sharding, 0)
     state = torch.get_rng_state()
     first = list(one.train(0))
     again, other_epoch = list(one.train(0)), list(one.train(1))
-    two = list(TorchvisionLoader(images, RECIPE, shares, 2).train(0))
+    two = list(TorchvisionLoader(images, RECIPE, sharding, 2).train(0))
 
     assert len(first) == 3 * 2
     for (pixels, labels), (pixels2, labels2), (pixels3, labels3) in zip(

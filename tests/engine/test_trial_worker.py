@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from afi_search.data import Dataset, split
+from afi_search.data.tensor_source import pad_images
 from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker
 from afi_search.space import Recipe
 from afi_search.train import load
-from afi_search.train.augment import pad_images
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
 

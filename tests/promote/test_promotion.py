@@ -35,8 +35,7 @@ from afi_search.space import Architecture
 from afi_search.space.imagenet_recipe import ImageNetRecipe
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
-from afi_search.train import load, precision
-from afi_search.train.image_trainer import ImageTrainer
+from afi_search.train import Trainer, load, precision
 from tests.promote.test_confirm import confirmation, play, searched_study
 
 TINY = """
@@ -150,10 +149,10 @@ def test_the_number_of_workers_is_no_part_of_what_a_checkpoint_must_agree_on(
     assert replace(task, train_images=5).identity != task.identity
 
 
-def trainer_for(task: Task) -> ImageTrainer:
-    images, shares = list_images(task.folder), share_out(8, 8, 0, 1)
-    loader = TorchvisionLoader(images, task.recipe, shares, 0)
-    return make_trainer(task, images, loader, shares, torch.device("cpu"))
+def trainer_for(task: Task) -> Trainer:
+    images, sharding = list_images(task.folder), share_out(8, 8, 0, 1)
+    loader = TorchvisionLoader(images, task.recipe, sharding, 0)
+    return make_trainer(task, images, loader, sharding, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("faster", ["fp32", "bf16"])

@@ -9,7 +9,7 @@ from torch import nn
 
 from afi_search.data import Split, load, split
 from afi_search.space.recipe import Recipe
-from afi_search.train import Trainer, seed_everything
+from afi_search.train import Trainer, seed_everything, trial_trainer
 
 
 def network() -> nn.Module:
@@ -49,4 +49,4 @@ def digits_split() -> Split:
 def trainer(data: Split, recipe: Recipe = RECIPE, seed: int = 3) -> Trainer:
     """Return what a fresh process would make."""
     seed_everything(seed)
-    return Trainer(network(), recipe, data, seed=seed, device=torch.device("cpu"))
+    return trial_trainer(network(), recipe, data, seed=seed, device=torch.device("cpu"))

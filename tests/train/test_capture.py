@@ -7,9 +7,10 @@ import warnings
 import pytest
 import torch
 
+from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.nn import build
 from afi_search.space import Architecture
-from afi_search.train import Trainer, evaluate, seed_everything
+from afi_search.train import Evaluation, Evaluator, Trainer, seed_everything, trial_trainer
 from afi_search.train import evaluation as evaluation_module
 from afi_search.train import trainer as trainer_module
 from afi_search.train.capture import CaptureWarning, captured
@@ -62,7 +63,8 @@ def test_a_captured_epoch_is_the_eager_one_to_rounding(precision, text, monkeypa
     def train() -> Trainer:
         seed_everything(0)
         model = build(Architecture.parse(text), num_classes=10, image_size=32)
-        training = Trainer(model, recipe, digits_split(), seed=0, device=torch.device("cuda"))
+        cuda = torch.device("cuda")
+        training = trial_trainer(model, recipe, digits_split(), seed=0, device=cuda)
         training.run_epoch()
         return training
 
@@ -82,16 +84,16 @@ def test_a_captured_epoch_is_the_eager_one_to_rounding(precision, text, monkeypa
 def test_a_captured_evaluation_is_the_eager_one(monkeypatch):
     data = digits_split()
     model = build(Architecture.parse("resnet20(base-r4)"), num_classes=10, image_size=32).cuda()
-    options = {
-        "mean": data.spec.mean,
-        "std": data.spec.std,
-        "device": torch.device("cuda"),
-        "batch_size": 25,
-    }
+    cuda = torch.device("cuda")
+    normalise = Normalise(data.spec.mean, data.spec.std, cuda)
 
-    graph = evaluate(model, data.validation, precision="fp32", **options)
+    def evaluate() -> Evaluation:
+        evaluator = Evaluator(model, device=cuda, precision="fp32", capture=True)
+        return evaluator(normalised_batches(data.validation, normalise, 25))
+
+    graph = evaluate()
     monkeypatch.setattr(evaluation_module, "captured", eager)
-    plain = evaluate(model, data.validation, precision="fp32", **options)
+    plain = evaluate()
 
     assert graph.accuracy == plain.accuracy
     assert graph.loss == pytest.approx(plain.loss, rel=1e-4)

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from afi_search.data import ImageSet
-from afi_search.train import evaluate
+from afi_search.data.tensor_source import Normalise, normalised_batches
+from afi_search.train import Evaluator
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -26,10 +27,10 @@ def images(count: int) -> ImageSet:
     return ImageSet(pixels, torch.randint(0, 4, (count,), generator=generator))
 
 
-def run(net: nn.Module, data: ImageSet, **options):
-    return evaluate(
-        net, data, mean=MEAN, std=STD, device=torch.device("cpu"), precision="fp32", **options
-    )
+def run(net: nn.Module, data: ImageSet, batch_size: int | None = None):
+    cpu = torch.device("cpu")
+    evaluate = Evaluator(net, device=cpu, precision="fp32")
+    return evaluate(normalised_batches(data, Normalise(MEAN, STD, cpu), batch_size))
 
 
 def test_accuracy_and_loss_are_those_of_a_float64_pass_over_all_images():

@@ -11,13 +11,21 @@ import torch.distributed as dist
 from torch import nn
 
 from afi_search.data.image_folder import list_images
-from afi_search.data.image_loader import Batch, Shares, TorchvisionLoader, share_out
+from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader, share_out
+from afi_search.data.source import Batch, BatchSharding
 from afi_search.model.promoted import promoted_model
 from afi_search.nn import build
 from afi_search.space import Architecture
 from afi_search.space.imagenet_recipe import ImageNetRecipe
-from afi_search.train import CheckpointMismatch, DivergedError, load, save, seed_everything
-from afi_search.train.image_trainer import ImageTrainer, synchronised
+from afi_search.train import (
+    CheckpointMismatch,
+    DivergedError,
+    Trainer,
+    load,
+    save,
+    seed_everything,
+)
+from afi_search.train.trainer import synchronised
 
 SMALL: dict[str, Any] = {
     "epochs": 3,
@@ -46,20 +54,40 @@ def tiny_network() -> nn.Module:
     )
 
 
-def trainer_for(folder: Path, **changes: Any) -> ImageTrainer:
+def image_trainer(
+    model: nn.Module,
+    how: ImageNetRecipe,
+    loader: Loader,
+    sharding: BatchSharding,
+    images: int,
+    classes: int = 3,
+    **identity: Any,
+) -> Trainer:
+    source = ImageSource(
+        loader, how, sharding, images=images, num_classes=classes, device=torch.device("cpu")
+    )
+    return Trainer(
+        model,
+        how,
+        source,
+        identity=identity,
+        device=torch.device("cpu"),
+        ema_decay=how.ema_decay,
+    )
+
+
+def trainer_for(folder: Path, **changes: Any) -> Trainer:
     recipe = ImageNetRecipe.model_validate({**SMALL, **changes})
     images = list_images(folder)
-    shares = share_out(recipe.batch_size, recipe.images_per_device, 0, 1)
+    sharding = share_out(recipe.batch_size, recipe.images_per_device, 0, 1)
     seed_everything(recipe.seed)
-    return ImageTrainer(
+    return image_trainer(
         tiny_network(),
         recipe,
-        TorchvisionLoader(images, recipe, shares, 0),
-        shares,
-        images=len(images.train),
-        num_classes=len(images.classes),
-        identity={"recipe": recipe.model_dump(mode="json", exclude={"images_per_device"})},
-        device=torch.device("cpu"),
+        TorchvisionLoader(images, recipe, sharding, 0),
+        sharding,
+        len(images.train),
+        recipe=recipe.model_dump(mode="json", exclude={"images_per_device"}),
     )
 
 
@@ -81,7 +109,7 @@ def test_a_training_that_was_cut_off_ends_bit_for_bit_as_one_that_was_not(
     assert broken.done
     for got, expected in (
         (broken.model, whole.model),
-        (broken.best, whole.best),
+        (broken.averaged, whole.averaged),
     ):
         for name, tensor in expected.state_dict().items():
             assert torch.equal(got.state_dict()[name], tensor), name
@@ -104,23 +132,15 @@ class Fixed:
         yield from self._batches
 
 
-def plain_trainer(model: nn.Module, size: int, rounds: int, **changes: Any) -> ImageTrainer:
+def plain_trainer(model: nn.Module, size: int, rounds: int, **changes: Any) -> Trainer:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.arange(24) % 3
     recipe = ImageNetRecipe.model_validate(
         {"epochs": 2, "batch_size": size * rounds, "precision": "fp32", **changes}
     )
-    return ImageTrainer(
-        model,
-        recipe,
-        Fixed(images, labels, size),
-        Shares(0, 1, rounds, size),
-        images=24,
-        num_classes=3,
-        identity={},
-        device=torch.device("cpu"),
-    )
+    sharding = BatchSharding(0, 1, rounds, size)
+    return image_trainer(model, recipe, Fixed(images, labels, size), sharding, 24)
 
 
 def test_rounds_add_up_to_the_step_of_the_whole_batch() -> None:
@@ -149,19 +169,11 @@ def test_top_five_counts_the_five_highest() -> None:
             return scores.expand(len(images), 6) + self.weight
 
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
-    trainer = ImageTrainer(
-        Fifth(),
-        ImageNetRecipe(epochs=1, batch_size=4),
-        Fixed(images, torch.tensor([0, 4, 4, 5]), 4),
-        Shares(0, 1, 1, 4),
-        images=4,
-        num_classes=6,
-        identity={},
-        device=torch.device("cpu"),
-    )
-    epoch = trainer.run_epoch()
+    recipe = ImageNetRecipe(epochs=1, batch_size=4)
+    loader = Fixed(images, torch.tensor([0, 4, 4, 5]), 4)
+    epoch = image_trainer(Fifth(), recipe, loader, BatchSharding(0, 1, 1, 4), 4, 6).run_epoch()
 
-    assert (epoch.top1, epoch.top5) == (0.25, 0.75)
+    assert (epoch.accuracy, epoch.top5) == (0.25, 0.75)
 
 
 def test_the_average_of_the_weights_lags_behind_them(pictures: Path) -> None:
@@ -169,12 +181,12 @@ def test_the_average_of_the_weights_lags_behind_them(pictures: Path) -> None:
     before = {name: p.clone() for name, p in trainer.model.named_parameters()}
     trainer.run_epoch()
 
-    assert trainer.best is not trainer.model
+    assert trainer.averaged is not trainer.model
     for name, parameter in trainer.model.named_parameters():
         moved = (parameter - before[name]).norm()
-        averaged = (trainer.best.get_parameter(name) - before[name]).norm()
+        averaged = (trainer.averaged.get_parameter(name) - before[name]).norm()
         assert averaged <= moved + 1e-7
-    assert trainer_for(pictures, ema_decay=None).best is not None
+    assert trainer_for(pictures, ema_decay=None).averaged is not None
 
 
 def test_another_training_is_not_gone_on_with(pictures: Path) -> None:
@@ -223,18 +235,15 @@ def train_part(rank: int, world: int, folder: Path, store: Path) -> None:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     images = list_images(folder)
     recipe = ImageNetRecipe.model_validate({**SMALL, "mixup": 0, "cutmix": 0})
-    shares = share_out(recipe.batch_size, 3, rank, world)
-    assert shares.rounds == 4 // world
+    sharding = share_out(recipe.batch_size, 3, rank, world)
+    assert sharding.accumulation_steps == 4 // world
     seed_everything(recipe.seed)
-    trainer = ImageTrainer(
+    trainer = image_trainer(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3)),
         recipe,
-        TorchvisionLoader(images, recipe, shares, 0),
-        shares,
-        images=len(images.train),
-        num_classes=3,
-        identity={},
-        device=torch.device("cpu"),
+        TorchvisionLoader(images, recipe, sharding, 0),
+        sharding,
+        len(images.train),
     )
     trainer.run_epoch()
     trainer.run_epoch()
@@ -256,7 +265,7 @@ def test_two_processes_in_rounds_train_as_one_does(pictures: Path, tmp_path: Pat
             assert torch.allclose(two[part][name], tensor, atol=1e-5), name
     for alone, shared in zip(one["history"], two["history"], strict=True):
         assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-4)
-        assert (shared["top1"], shared["top5"]) == (alone["top1"], alone["top5"])
+        assert (shared["accuracy"], shared["top5"]) == (alone["accuracy"], alone["top5"])
         assert (alone["workers"], shared["workers"]) == (1, 2)
 
 
@@ -264,7 +273,7 @@ def test_what_is_promoted_is_the_average_with_its_facts() -> None:
     architecture = Architecture.parse("resnet50(base-r4)")
     recipe = ImageNetRecipe(epochs=2, ema_decay=0.9)
     model, average = (build(architecture, num_classes=2, image_size=224) for _ in range(2))
-    epoch = {"epoch": 2, "top1": 0.5, "top5": 0.75, "loss": 1.0, "workers": 4}
+    epoch = {"epoch": 2, "accuracy": 0.5, "top5": 0.75, "loss": 1.0, "workers": 4}
     state = {
         "epoch": 2,
         "identity": {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from afi_search.train import autocast_dtype, precision, settled
+from afi_search.train import autocast_dtype, precision, resolve_precision
 from afi_search.train.precision import cpu_computes_bf16
 from tests.train.networks import network
 
@@ -51,7 +51,7 @@ def measured(monkeypatch, tmp_path) -> list[str]:
 
 
 def settle(folder, named="auto", name="resnet20") -> str:
-    return settled(
+    return resolve_precision(
         named, name, network, batch_size=4, image_size=32, device=CPU, folder=str(folder)
     )
 
@@ -112,5 +112,5 @@ def test_a_cpu_measures_few_pixels(measured, tmp_path, monkeypatch, image_size, 
 
     monkeypatch.setattr(precision, "faster", faster)
     options = {"batch_size": batch, "image_size": image_size, "device": CPU}
-    settled("auto", "resnet20", network, folder=str(tmp_path), **options)
+    resolve_precision("auto", "resnet20", network, folder=str(tmp_path), **options)
     assert shapes == [(images, 3, image_size, image_size)]

@@ -21,6 +21,7 @@ from afi_search.train import (
     load,
     save,
     seed_everything,
+    trial_trainer,
 )
 from afi_search.train import trainer as trainer_module
 from tests.train.networks import RECIPE, digits_split, network, trainer
@@ -54,7 +55,7 @@ def test_it_learns(data):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     recipe = RECIPE.model_copy(update={"epochs": 12, "lr": 0.01, "flip": False, "pad": 0})
 
-    history = finish(Trainer(model, recipe, data, seed=0, device=CPU)).history
+    history = finish(trial_trainer(model, recipe, data, seed=0, device=CPU)).history
 
     assert history[-1].accuracy > 0.8
     assert history[-1].loss < history[0].loss / 1.5
@@ -88,7 +89,7 @@ def test_stopped_after_any_epoch_and_continued_it_ends_in_the_same_bits(
     save(stopped.state_dict(), str(tmp_path))
 
     seed_everything(99)
-    continued = Trainer(network(), recipe, data, seed=3, device=CPU)
+    continued = trial_trainer(network(), recipe, data, seed=3, device=CPU)
     continued.load_state_dict(load(str(tmp_path)))
     assert continued.epoch == stop
     finish(continued)
@@ -160,7 +161,7 @@ def test_every_image_is_seen_in_every_epoch_in_full_batches(data, monkeypatch):
     original = Trainer._step
 
     def spy(self, views):
-        seen.append(views.index)
+        seen.append(views[0])
         original(self, views)
 
     monkeypatch.setattr(Trainer, "_step", spy)
@@ -179,7 +180,7 @@ def test_every_image_is_seen_in_every_epoch_in_full_batches(data, monkeypatch):
 @pytest.mark.parametrize("safe", [True, False])
 def test_images_are_mirrored_where_recipe_and_data_allow_it(data, monkeypatch, flip, safe):
     mirrored = []
-    monkeypatch.setattr(Trainer, "_step", lambda self, views: mirrored.append(views.mirrored))
+    monkeypatch.setattr(Trainer, "_step", lambda self, views: mirrored.append(views[3]))
     recipe = RECIPE.model_copy(update={"flip": flip})
 
     spec = replace(data.spec, mirror_safe=safe)
@@ -233,7 +234,7 @@ class Exploding(nn.Module):
 
 def exploding(data: Split, **options) -> tuple[Exploding, Trainer]:
     model = Exploding(**options)
-    return model, Trainer(model, RECIPE, data, seed=0, device=CPU)
+    return model, trial_trainer(model, RECIPE, data, seed=0, device=CPU)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -269,7 +270,7 @@ def test_a_long_epoch_is_not_trained_to_its_end_after_diverging(data, monkeypatc
     [
         (lambda data: trainer(data, RECIPE.model_copy(update={"lr": 0.2})), "recipe: .*0.1.*0.2"),
         (lambda data: trainer(data, seed=8), "seed: 3 there, 8 here"),
-        (lambda data: Trainer(nn.Flatten(), RECIPE, data, seed=3, device=CPU), None),
+        (lambda data: trial_trainer(nn.Flatten(), RECIPE, data, seed=3, device=CPU), None),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(data, change, message):
@@ -277,7 +278,7 @@ def test_a_checkpoint_of_another_training_is_refused(data, change, message):
 
     if message is None:
         model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-        other = Trainer(model, RECIPE, data, seed=3, device=CPU)
+        other = trial_trainer(model, RECIPE, data, seed=3, device=CPU)
         message = "another model"
     else:
         other = change(data)

@@ -3,14 +3,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-from afi_search.train.agreed import agreed
+from afi_search.files import write_once
 
 
 def test_what_was_decided_holds(tmp_path):
     file = tmp_path / "folder" / "choice"
 
-    assert agreed(str(file), lambda: "bf16") == "bf16"
-    assert agreed(str(file), lambda: "fp32") == "bf16"
+    assert write_once(str(file), lambda: "bf16") == "bf16"
+    assert write_once(str(file), lambda: "fp32") == "bf16"
     assert [path.name for path in file.parent.iterdir()] == ["choice"]
 
 
@@ -18,7 +18,7 @@ def test_who_decides_at_the_same_time_gets_the_same(tmp_path):
     together = Barrier(8)
 
     def decide(number: int) -> str:
-        return agreed(str(tmp_path / "choice"), lambda: f"{together.wait()} {number}")
+        return write_once(str(tmp_path / "choice"), lambda: f"{together.wait()} {number}")
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(decide, range(8)))) == 1
@@ -26,4 +26,4 @@ def test_who_decides_at_the_same_time_gets_the_same(tmp_path):
 
 def test_it_may_be_on_an_object_store():
     url = "memory://study/checkpoints/choice"
-    assert agreed(url, lambda: "bf16") == agreed(url, lambda: "fp32") == "bf16"
+    assert write_once(url, lambda: "bf16") == write_once(url, lambda: "fp32") == "bf16"

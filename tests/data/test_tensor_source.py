@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afi_search.train.augment import Normalise, Views, crop, draw_views, pad_images
+from afi_search.data.tensor_source import Normalise, Views, crop, draw_views, pad_images
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -1,0 +1,188 @@
+"""Images that lie on the device as tensors: random crops and mirror images by one gather."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from afi_search.data.dataset import ImageSet, Split
+from afi_search.data.source import Batch, BatchSharding
+from afi_search.space.recipe import Recipe
+
+CPU_BATCH = 100
+DEVICE_BATCH = 1000
+
+
+class TensorSource:
+    """A split's images on one device; see `DataSource`.
+
+    An epoch has ceil(images / batch_size) steps, all of them full: the last is filled up from
+    the beginning of the epoch's order, with crops of their own. So every image is seen in every
+    epoch, no batch is too small for its batch norms, and every step has the same shape.
+
+    Order, crops and mirroring come from a CPU generator of the source's own, one draw an epoch, and
+    are the same on every device.
+
+    Args:
+        data: training and validation images.
+        recipe: batch size, padding and mirroring; its `flip` counts where the data is
+            `mirror_safe`.
+        seed: of order and augmentation.
+        device: where the images are to be.
+    """
+
+    capturable = True
+
+    def __init__(self, data: Split, recipe: Recipe, *, seed: int, device: torch.device) -> None:
+        images = len(data.train)
+        self.sharding = BatchSharding(0, 1, 1, min(recipe.batch_size, images))
+        self.steps_per_epoch = self.sharding.steps(images)
+        self._pad = recipe.pad
+        self._flip = recipe.flip and data.spec.mirror_safe
+        self._device = device
+        self._padded = pad_images(data.train.images.to(device), recipe.pad - data.padding)
+        self._labels = data.train.labels.to(device)
+        self._validation = data.validation.to(device)
+        self._normalise = Normalise(data.spec.mean, data.spec.std, device)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the views of each batch."""
+        size = self.sharding.per_device_batch
+        views = draw_views(
+            len(self._labels),
+            self.steps_per_epoch * size,
+            pad=self._pad,
+            flip=self._flip,
+            generator=self._generator,
+        ).to(self._device)
+        for step in range(self.steps_per_epoch):
+            yield views.batch(step * size, size).parts()
+
+    def batch(self, *parts: Tensor) -> Batch:
+        """Cut the views out, by tensor operations only."""
+        views = Views(*parts)
+        images = self._normalise(crop(self._padded, views, self._pad))
+        return images, self._labels[views.index]
+
+    def validation(self) -> Iterator[Batch]:
+        """Yield the validation images."""
+        return normalised_batches(self._validation, self._normalise)
+
+    def get_state(self) -> Tensor:
+        """Return the generator's state."""
+        return self._generator.get_state()
+
+    def set_state(self, state: Tensor | None) -> None:
+        """Set the generator's state."""
+        assert state is not None
+        self._generator.set_state(state)
+
+
+def normalised_batches(
+    images: ImageSet, normalise: Normalise, batch_size: int | None = None
+) -> Iterator[Batch]:
+    """Yield all images in their order, normalised, on the device of `normalise`.
+
+    Without a batch size, the CPU gets batches whose features stay in its cache, other devices
+    batches that fill them.
+    """
+    size = batch_size or (CPU_BATCH if normalise.device.type == "cpu" else DEVICE_BATCH)
+    images = images.to(normalise.device)
+    for start in range(0, len(images), size):
+        chosen = slice(start, start + size)
+        yield normalise(images.images[chosen]), images.labels[chosen]
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which part of which image each sample of an epoch is.
+
+    Attributes:
+        index: N, int64, the image.
+        top, left: N, int64, the crop's corner in the padded image.
+        mirrored: N, bool.
+    """
+
+    index: Tensor
+    top: Tensor
+    left: Tensor
+    mirrored: Tensor
+
+    def batch(self, start: int, size: int) -> Views:
+        """Return `size` samples from `start` on."""
+        return Views(*(part[start : start + size] for part in self.parts()))
+
+    def to(self, device: torch.device) -> Views:
+        """Return the views on `device`."""
+        return Views(*(part.to(device, non_blocking=True) for part in self.parts()))
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the four tensors in order."""
+        return self.index, self.top, self.left, self.mirrored
+
+
+def draw_views(
+    images: int, samples: int, *, pad: int, flip: bool, generator: torch.Generator
+) -> Views:
+    """Draw the samples of one epoch on the generator's device.
+
+    Every image comes once in a random order, which starts again from its beginning until there
+    are `samples` of them; each sample has a crop and a mirroring of its own.
+    """
+    device = generator.device
+    order = torch.randperm(images, generator=generator, device=device)
+    corners = torch.randint(0, 2 * pad + 1, (2, samples), generator=generator, device=device)
+    coins = torch.randint(0, 2, (samples,), generator=generator, device=device)
+    return Views(
+        index=order.repeat(-(-samples // images))[:samples],
+        top=corners[0],
+        left=corners[1],
+        mirrored=(coins == 1) & flip,
+    )
+
+
+def pad_images(images: Tensor, pad: int) -> Tensor:
+    """Surround N x H x W x 3 images with `pad` black pixels on each side; none: the same images."""
+    if not pad:
+        return images
+    return torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
+
+
+def crop(padded: Tensor, views: Views, pad: int) -> Tensor:
+    """Cut the views out of padded images, N x (H + 2 pad) x (W + 2 pad) x 3.
+
+    Returns:
+        B x H x W x 3, of the images' dtype: one `index_select` over pixels, no synchronisation.
+    """
+    _, padded_height, padded_width, channels = padded.shape
+    height, width = padded_height - 2 * pad, padded_width - 2 * pad
+    rows = views.top[:, None] + torch.arange(height, device=padded.device)
+    columns = torch.arange(width, device=padded.device)
+    columns = torch.where(views.mirrored[:, None], width - 1 - columns, columns)
+    columns = columns + views.left[:, None]
+    first = views.index * (padded_height * padded_width)
+    pixels = first[:, None, None] + (rows * padded_width)[:, :, None] + columns[:, None, :]
+    chosen = padded.view(-1, channels).index_select(0, pixels.view(-1))
+    return chosen.view(-1, height, width, channels)
+
+
+class Normalise:
+    """uint8 pixels to normalised floats: (x / 255 - mean) / std."""
+
+    def __init__(
+        self,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        self._scale = 1 / (255 * torch.tensor(std, device=device))
+        self._shift = torch.tensor(mean, device=device) / torch.tensor(std, device=device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Turn B x H x W x 3 into B x 3 x H x W with the strides of channels_last."""
+        return (pixels * self._scale - self._shift).permute(0, 3, 1, 2)
