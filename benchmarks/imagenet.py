@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, process_time
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -36,6 +36,7 @@ from afi_search.data.source import Batch, BatchSharding
 from afi_search.device import describe_device
 from afi_search.nn import build
 from afi_search.space import Architecture
+from afi_search.space.fields import PrecisionSetting
 from afi_search.space.imagenet_recipe import ImageNetRecipe
 from afi_search.train import Trainer
 
@@ -83,7 +84,7 @@ def stepper(
     name: str,
     batch: int,
     crop: int,
-    precision: Literal["auto", "fp32", "bf16"],
+    precision: PrecisionSetting,
     device: torch.device,
 ) -> Callable[[], None]:
     """Return a function that makes one training step and waits for it."""

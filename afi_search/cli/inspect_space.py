@@ -20,7 +20,7 @@ from afi_search.formatting import size
 from afi_search.search.checks import CHECKS, demand_feasible, figure
 from afi_search.search.estimate import images_per_second
 from afi_search.space import Architecture, Space
-from afi_search.space.loading import load_space_file
+from afi_search.space.loading import SpaceDocument
 from afi_search.study.checkpoint_retention import checkpoint_size
 
 console = Console()
@@ -32,7 +32,8 @@ def inspect_space(
     preset: Annotated[str, typer.Option(help="As for run.")] = "auto",
 ) -> None:
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
-    searched = Space(load_space_file(space, choose_preset(space, preset), CHECKS))
+    document = SpaceDocument.read(space, CHECKS)
+    searched = Space(document.resolve(choose_preset(document, preset)))
     file = searched.file
     source = spec_of(file.data)
     costs = SpaceCosts(

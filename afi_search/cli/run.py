@@ -37,7 +37,7 @@ from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.space import Space, SpaceFile
 from afi_search.space.imagenet_recipe import read_recipe
-from afi_search.space.loading import load_space_file, preset_names, preset_note
+from afi_search.space.loading import SpaceDocument
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import check_url, place_of, size_of
@@ -95,8 +95,9 @@ def run(
 
     With `confirm:` and `promote:` in the space file, go on to confirmed winners on ImageNet.
     """
-    chosen = choose_preset(space, preset)
-    loaded = load_space_file(space, chosen, CHECKS)
+    document = SpaceDocument.read(space, CHECKS)
+    chosen = choose_preset(document, preset)
+    loaded = document.resolve(chosen)
     if loaded.promote is not None:
         read_recipe(loaded.promote.recipe)
     file = settle_data(loaded, data)
@@ -106,7 +107,7 @@ def run(
     asked = StudyFile(
         name=name or study_name(file, chosen),
         preset=chosen or "",
-        note=preset_note(space, chosen),
+        note=document.notes.get(chosen or "", ""),
         space=file,
         facts=gather_facts(
             shlex.join(["python", "-m", "afi_search.run", *sys.argv[1:]]), describe_device()
@@ -164,7 +165,7 @@ def run(
         sys.exit(130)
 
 
-def choose_preset(space: Path, asked: str) -> str | None:
+def choose_preset(document: SpaceDocument, asked: str) -> str | None:
     """Return the preset to take, None for the file as it is; say so where it was chosen here."""
     if asked == NONE:
         return None
@@ -172,11 +173,11 @@ def choose_preset(space: Path, asked: str) -> str | None:
         return asked
     has_gpu = torch.cuda.is_available()
     chosen = "short" if has_gpu else "smoke"
-    if chosen not in preset_names(space):
+    if chosen not in document.presets:
         return None
     there_is = "a CUDA device" if has_gpu else "no CUDA device"
     console.print(
-        f"There is {there_is}: taking the preset [bold]{chosen}[/]. {preset_note(space, chosen)}"
+        f"There is {there_is}: taking the preset [bold]{chosen}[/]. {document.notes[chosen]}"
     )
     return chosen
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import v2
 
-from afi_search.space.recipe import Positive, Strict
+from afi_search.space.fields import Positive, Strict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

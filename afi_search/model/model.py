@@ -28,7 +28,8 @@ from afi_search.model.card import model_card
 from afi_search.model.fold import fold_batch_norms
 from afi_search.nn import build
 from afi_search.space import Architecture
-from afi_search.space.recipe import Strict
+from afi_search.space.fields import Strict
+from afi_search.space.mistakes import describe, explain
 
 WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
 
@@ -194,8 +195,4 @@ def _read_facts(path: Path) -> Facts:
     except UnicodeDecodeError as error:
         raise ModelError(f"{path}: is not text: {error}") from None
     except ValidationError as error:
-        wrong = "\n".join(
-            f"{path}: {'.'.join(map(str, part['loc'])) or 'the file'}: {part['msg']}"
-            for part in error.errors()
-        )
-        raise ModelError(wrong) from None
+        raise ModelError(describe(str(path), explain(error, Facts))) from None

@@ -10,7 +10,8 @@ from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import dataset_names, dataset_spec, spec_of
 from afi_search.errors import UserError
 from afi_search.space import SpaceFileError, get_backbone
-from afi_search.space.checks import Check, Mistake
+from afi_search.space.checks import Check
+from afi_search.space.mistakes import Mistake
 from afi_search.space.schema import SpaceFile
 
 

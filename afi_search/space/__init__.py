@@ -20,7 +20,7 @@ from afi_search.space.backbone import (
     register,
 )
 from afi_search.space.families import CIFAR_SIZES, IMAGE_SIZES
-from afi_search.space.loading import SpaceFileError
+from afi_search.space.loading import SpaceDocument, SpaceFileError
 from afi_search.space.recipe import Recipe
 from afi_search.space.schema import SpaceFile
 from afi_search.space.space import Space
@@ -36,6 +36,7 @@ __all__ = [
     "Backbone",
     "Recipe",
     "Space",
+    "SpaceDocument",
     "SpaceFile",
     "SpaceFileError",
     "StageChoice",

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from afi_search.space.backbone import get_backbone
-from afi_search.space.schema import SpaceFile
+from afi_search.space.mistakes import Mistake
+from afi_search.space.schema import ALL, SpaceFile
 
-Path = tuple[Any, ...]
 IMAGENET_SIZE = 224
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One mistake of a space file: where it is, and what would be right."""
-
-    path: Path
-    message: str
 
 
 Check = tuple[tuple[str, ...], Callable[[SpaceFile], Iterator[Mistake]]]
@@ -40,11 +30,11 @@ def _stage_numbers(file: SpaceFile) -> Iterator[Mistake]:
     count = len(get_backbone(file.backbone).stages)
     numbers = set(range(1, count + 1))
     for key in file.stages:
-        if key != "all" and key not in numbers:
+        if key != ALL and key not in numbers:
             yield Mistake(
                 ("stages", key), f"{file.backbone} has stages 1 to {count}; there is no stage {key}"
             )
-    if "all" not in file.stages and (missing := sorted(numbers - set(file.stages))):
+    if ALL not in file.stages and (missing := sorted(numbers - set(file.stages))):
         names = ", ".join(map(str, missing))
         yield Mistake(
             ("stages",), f"nothing is said of stage {names}; list every stage, or add 'all'"

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
 
 from afi_search.errors import UserError, did_you_mean
-from afi_search.space.recipe import BaseRecipe, Fraction, Positive
+from afi_search.space.document import Document
+from afi_search.space.fields import Flag, Fraction, Number, Positive, Seed, Whole
+from afi_search.space.mistakes import describe, explain
+from afi_search.space.recipe import BaseRecipe, Epochs
 
-Pixels = Annotated[int, Field(ge=8, le=1024)]
+Pixels = Annotated[Whole, Field(ge=8, le=1024)]
 
 
 class RecipeError(UserError):
@@ -37,19 +38,19 @@ class ImageNetRecipe(BaseRecipe):
         seed: of weights, order and augmentation.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 90
+    epochs: Epochs = 90
     lr: Positive = 0.025
     drops_at: tuple[Fraction, ...] = (30 / 90, 60 / 90, 80 / 90)
-    mixup: Annotated[float, Field(ge=0)] = 0.0
-    cutmix: Annotated[float, Field(ge=0)] = 0.0
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    mixup: Annotated[Number, Field(ge=0)] = 0.0
+    cutmix: Annotated[Number, Field(ge=0)] = 0.0
+    ema_decay: Annotated[Number, Field(gt=0, lt=1)] | None = None
     augment: Literal["none", "trivial"] = "none"
     train_crop: Pixels = 224
     eval_resize: Pixels = 256
     eval_crop: Pixels = 224
-    sync_batch_norm: bool = False
-    images_per_device: Annotated[int, Field(ge=1)] = 256
-    seed: Annotated[int, Field(ge=0)] = 0
+    sync_batch_norm: Flag = False
+    images_per_device: Annotated[Whole, Field(ge=1)] = 256
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -72,34 +73,18 @@ def read_recipe(name: str) -> ImageNetRecipe:
     Raises:
         RecipeError: there is none, or it is wrong anywhere.
     """
-    try:
-        if name in recipe_names():
-            file = resources.files(__package__).joinpath("recipes", f"{name}.yaml")
-            text = file.read_text(encoding="utf-8")
-        else:
-            text = Path(name).read_text(encoding="utf-8")
-        return ImageNetRecipe.model_validate(YAML(typ="safe").load(text) or {})
-    except (OSError, UnicodeDecodeError):
-        names = recipe_names()
+    names = recipe_names()
+    if name in names:
+        file = resources.files(__package__).joinpath("recipes", f"{name}.yaml")
+        document = Document.parse(file.read_text(encoding="utf-8"), name, RecipeError)
+    elif Path(name).is_file():
+        document = Document.read(name, RecipeError)
+    else:
         raise RecipeError(
-            f"recipe {name!r}: is neither one of {', '.join(names)} nor a file that can be read."
+            f"recipe {name!r}: is neither one of {', '.join(names)} nor a file."
             f"{did_you_mean(name, names)}"
-        ) from None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{name}:{line}: is not YAML: {error.problem}") from None
+        )
+    try:
+        return ImageNetRecipe.model_validate({} if document.data is None else document.data)
     except ValidationError as error:
-        raise RecipeError("\n".join(_mistakes(name, error))) from None
-
-
-def _mistakes(name: str, error: ValidationError) -> list[str]:
-    lines = []
-    for part in error.errors():
-        key = ".".join(map(str, part["loc"]))
-        keys = list(ImageNetRecipe.model_fields)
-        if part["type"] == "extra_forbidden":
-            what = f"unknown key.{did_you_mean(key, keys)} There are: {', '.join(keys)}"
-        else:
-            what = f"{part['input']!r}: {part['msg']}" if key else part["msg"]
-        lines.append(f"{name}: {key + ': ' if key else ''}{what}")
-    return lines
+        raise RecipeError(describe(document, explain(error, ImageNetRecipe))) from None

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
+from afi_search.space.fields import (
+    Flag,
+    Fraction,
+    Number,
+    Positive,
+    PrecisionSetting,
+    Strict,
+    Whole,
+)
 
-def read_quotient(value: Any) -> Any:
-    """Read `30/90` as a number; leave anything else to the schema."""
-    match = re.fullmatch(r"([0-9]+)\s*/\s*([1-9][0-9]*)", str(value))
-    return int(match[1]) / int(match[2]) if match else value
-
-
-Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(read_quotient)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Strict(BaseModel):
-    """A part of a space file: unknown keys are mistakes, and nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Epochs = Annotated[Whole, Field(ge=1, le=1_000_000)]
 
 
 class BaseRecipe(Strict):
@@ -47,19 +42,19 @@ class BaseRecipe(Strict):
             is measured to be faster in, otherwise bf16 where the device has instructions for it.
     """
 
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    epochs: Epochs
+    batch_size: Annotated[Whole, Field(ge=2)] = 64
     lr: Positive
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    weight_decay_on_norm: bool = True
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    nesterov: Flag = False
+    weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
+    weight_decay_on_norm: Flag = True
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["step", "cosine", "triangular"] = "step"
     warmup: Fraction = 0.0
     drops_at: tuple[Fraction, ...]
-    drop: Annotated[float, Field(gt=1)] = 10.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    drop: Annotated[Number, Field(gt=1)] = 10.0
+    precision: PrecisionSetting = "auto"
 
 
 class Recipe(BaseRecipe):
@@ -70,8 +65,8 @@ class Recipe(BaseRecipe):
         flip: random horizontal flip (p = 0.5), if the data set is `mirror_safe`.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 300
+    epochs: Epochs = 300
     lr: Positive = 0.1
     drops_at: tuple[Fraction, ...] = (0.5, 0.75)
-    pad: Annotated[int, Field(ge=0, le=16)] = 4
-    flip: bool = True
+    pad: Annotated[Whole, Field(ge=0, le=16)] = 4
+    flip: Flag = True

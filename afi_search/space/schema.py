@@ -6,14 +6,23 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from itertools import product
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
 
 from afi_search.errors import UserError
 from afi_search.space.architecture import Architecture, StageChoice, canonical_choice
 from afi_search.space.backbone import StageShape, get_backbone
-from afi_search.space.recipe import Positive, Recipe, Strict
+from afi_search.space.fields import Count, Flag, Name, Positive, Seed, Strict, Whole
+from afi_search.space.mistakes import show
+from afi_search.space.recipe import Recipe
 
 Objective = Literal["accuracy", "macs", "params", "memory", "latency"]
 SamplerName = Literal["tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid"]
@@ -21,15 +30,8 @@ PrunerName = Literal["none", "asha", "hyperband", "median", "mo-asha"]
 LoaderName = Literal["torchvision", "dali"]
 
 NONE = "none"
-RENAMED = {"grace": "grace_period", "reduction": "reduction_factor", "peers": "min_trials"}
-"""Settings of the pruner in afi_search 0.1.0 and what they are called since."""
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-
-
-def read_count(value: Any) -> Any:
-    """Read `80M`, `0.7m` or `470k` as a whole number; leave anything else to the schema."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgG]?)", str(value))
-    return round(float(match[1]) * _UNITS[match[2].lower()]) if match else value
+ALL = "all"
+AUTO = "auto"
 
 
 def _known_backbone(name: str) -> str:
@@ -80,6 +82,19 @@ def _known_choice(text: str) -> str:
     return text
 
 
+def _read_stage(value: Any) -> Any:
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,3}", value) else value
+    if value != ALL and not (type(number) is int and 1 <= number <= 1000):
+        raise ValueError(f"{show(value)} must be the number of a stage, or '{ALL}'")
+    return number
+
+
+def _read_concurrency(value: Any) -> Any:
+    if value != AUTO and not (type(value) is int and 1 <= value <= 10_000):
+        raise ValueError(f"{show(value)} must be a whole number from 1 to 10000, or '{AUTO}'")
+    return value
+
+
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     repeated = sorted({str(value) for value in values if values.count(value) > 1})
     if repeated:
@@ -87,7 +102,6 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-Count = Annotated[int, Field(gt=0), BeforeValidator(read_count)]
 ModuleName = Annotated[
     str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"), AfterValidator(_importable)
 ]
@@ -96,6 +110,8 @@ ArchitectureText = Annotated[
     Architecture, BeforeValidator(_read_architecture), PlainSerializer(str, return_type=str)
 ]
 ChoiceText = Annotated[str, AfterValidator(_known_choice)]
+StageKey = Annotated[int | str, PlainValidator(_read_stage)]
+Concurrency = Annotated[int | Literal["auto"], PlainValidator(_read_concurrency)]
 Distinct = AfterValidator(_distinct)
 AtLeastOne = Field(min_length=1)
 
@@ -113,7 +129,7 @@ class StageAxes(Strict):
 
     choice: Annotated[tuple[ChoiceText, ...], AtLeastOne, Distinct] | None = None
     width: Annotated[tuple[Literal["off", "base", "B"], ...], AtLeastOne, Distinct] | None = None
-    ratio: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AtLeastOne, Distinct] = (4, 16)
+    ratio: Annotated[tuple[Annotated[Whole, Field(ge=1)], ...], AtLeastOne, Distinct] = (4, 16)
     attention: Annotated[
         tuple[Literal["none", "se", "ge", "cbam", "eca"], ...], AtLeastOne, Distinct
     ] = ("none",)
@@ -161,12 +177,12 @@ class Data(Strict):
     """
 
     name: str = "cifar100"
-    image_size: Annotated[int, Field(ge=1)] | None = None
+    image_size: Annotated[Whole, Field(ge=1)] | None = None
     folder: str | None = None
     fallback: str | None = None
-    validation: Annotated[int, Field(ge=1)] | None = None
-    train_subset: Annotated[int, Field(ge=2)] | None = None
-    validation_subset: Annotated[int, Field(ge=1)] | None = None
+    validation: Annotated[Whole, Field(ge=1)] | None = None
+    train_subset: Annotated[Whole, Field(ge=2)] | None = None
+    validation_subset: Annotated[Whole, Field(ge=1)] | None = None
 
 
 class Constraints(Strict):
@@ -202,7 +218,7 @@ class Target(Strict):
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch: Annotated[int, Field(ge=1)] = 1
+    batch: Annotated[Whole, Field(ge=1)] = 1
 
 
 class Pruner(Strict):
@@ -217,10 +233,17 @@ class Pruner(Strict):
         min_trials: trials that must have reached a rung before any is stopped there.
     """
 
+    renamed: ClassVar = {
+        "grace": "grace_period",
+        "reduction": "reduction_factor",
+        "peers": "min_trials",
+    }
+    """Keys of afi_search 0.1.0 and what they are called since."""
+
     name: PrunerName = "none"
-    grace_period: Annotated[int, Field(ge=1)] = 1
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-    min_trials: Annotated[int, Field(ge=1)] = 3
+    grace_period: Annotated[Whole, Field(ge=1)] = 1
+    reduction_factor: Annotated[Whole, Field(ge=2)] = 3
+    min_trials: Annotated[Whole, Field(ge=1)] = 3
 
 
 def _pruner_by_name(value: Any) -> Any:
@@ -245,14 +268,14 @@ class Search(Strict):
         first: architectures to try next, before the sampler is asked.
     """
 
-    trials: Annotated[int, Field(ge=1)] = 100
+    trials: Annotated[Whole, Field(ge=1)] = 100
     sampler: SamplerName = "tpe"
     pruner: Annotated[Pruner, BeforeValidator(_pruner_by_name)] = Pruner()
-    seed: Annotated[int, Field(ge=0)] = 0
-    concurrency: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    seed: Seed = 0
+    concurrency: Concurrency = "auto"
     gpus_per_trial: Annotated[Positive, Field(le=1)] = 1.0
     memory_per_trial: Annotated[Count, Field(ge=100_000_000)] | None = None
-    baselines: bool = True
+    baselines: Flag = True
     first: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
 
 
@@ -268,13 +291,13 @@ class Confirm(Strict):
         train_subset, validation_subset: as in `data`; all images unless given.
     """
 
-    top: Annotated[int, Field(ge=1)] | None = None
-    seeds: Annotated[int, Field(ge=2)] = 3
+    top: Annotated[Whole, Field(ge=1)] | None = None
+    seeds: Annotated[Whole, Field(ge=2)] = 3
     architectures: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
-    baselines: bool = True
+    baselines: Flag = True
     recipe: Recipe = Recipe()
-    train_subset: Annotated[int, Field(ge=2)] | None = None
-    validation_subset: Annotated[int, Field(ge=1)] | None = None
+    train_subset: Annotated[Whole, Field(ge=2)] | None = None
+    validation_subset: Annotated[Whole, Field(ge=1)] | None = None
 
 
 class Promote(Strict):
@@ -294,10 +317,10 @@ class Promote(Strict):
     """
 
     backbone: BackboneName | None = None
-    stages: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    top: Annotated[int, Field(ge=1)] = 1
+    stages: tuple[Annotated[Whole, Field(ge=1)], ...] = ()
+    top: Annotated[Whole, Field(ge=1)] = 1
     data: str | None = None
-    classes: Annotated[int, Field(ge=2)] = 1000
+    classes: Annotated[Whole, Field(ge=2)] = 1000
     recipe: str = "paper"
     pretrained: str | None = None
     checkpoints: str | None = None
@@ -337,10 +360,10 @@ class SpaceFile(Strict):
         presets: settings by name, taken with --preset.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    name: Name | None = None
     imports: Annotated[tuple[ModuleName, ...], Distinct] = ()
     backbone: BackboneName | None = None
-    stages: dict[Literal["all"] | Annotated[int, Field(ge=1)], StageAxes] = {}
+    stages: dict[StageKey, StageAxes] = {}
     architectures: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
     data: Data = Data()
     objectives: Annotated[tuple[Objective, ...], AtLeastOne, Distinct] = ("accuracy", "macs")
@@ -350,7 +373,7 @@ class SpaceFile(Strict):
     search: Search = Search()
     confirm: Confirm | None = None
     promote: Promote | None = None
-    presets: dict[str, Preset] = {}
+    presets: dict[Name, Preset] = {}
 
     @property
     def costs(self) -> tuple[Objective, ...]:
@@ -365,6 +388,6 @@ class SpaceFile(Strict):
         """Return the axes of each stage of the backbone, in order."""
         assert self.backbone is not None
         count = len(get_backbone(self.backbone).stages)
-        everywhere = self.stages.get("all")
+        everywhere = self.stages.get(ALL)
         axes = [self.stages.get(number, everywhere) for number in range(1, count + 1)]
         return tuple(axis for axis in axes if axis is not None)

@@ -17,7 +17,7 @@ from afi_search.space.architecture import (
     choice_text,
 )
 from afi_search.space.backbone import get_backbone
-from afi_search.space.loading import load_space_file
+from afi_search.space.loading import SpaceDocument
 from afi_search.space.schema import NONE, SpaceFile, StageAxes
 
 
@@ -43,7 +43,7 @@ class Space:
         Raises:
             SpaceFileError: every mistake of the file.
         """
-        return cls(load_space_file(path, preset))
+        return cls(SpaceDocument.read(path).resolve(preset))
 
     @cached_property
     def stage_choices(self) -> tuple[tuple[StageChoice | None, ...], ...]:

@@ -24,7 +24,8 @@ from ruamel.yaml import YAML
 from afi_search.errors import UserError
 from afi_search.files import write_whole
 from afi_search.space import SpaceFile
-from afi_search.space.schema import RENAMED
+from afi_search.space.fields import check_name
+from afi_search.space.schema import Pruner
 from afi_search.study.checkpoint_location import (
     IN_THE_FOLDER,
     is_below,
@@ -56,6 +57,9 @@ class StudyFile:
         facts: command, start, commit, versions, device: names to texts.
         storage: of the ledger: `journal`, `sqlite` or a database's URL, without its password.
         checkpoints: where they lie: `checkpoints`, in the study's folder, or an fsspec URL.
+
+    Raises:
+        StudyError: the name is none, by the rule of `afi_search.space.fields.check_name`.
     """
 
     name: str
@@ -65,6 +69,12 @@ class StudyFile:
     facts: Mapping[str, str]
     storage: str = JOURNAL
     checkpoints: str = IN_THE_FOLDER
+
+    def __post_init__(self) -> None:
+        try:
+            check_name(self.name)
+        except ValueError as error:
+            raise StudyError(f"the study's name: {error}") from None
 
     def dump(self) -> str:
         """Return the YAML text."""
@@ -228,7 +238,7 @@ def _version(package: str) -> str:
 def _up_to_date(space: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a study of afi_search 0.1.0 or later under the keys of today."""
     pruner = space["search"]["pruner"]
-    renamed = {RENAMED.get(key, key): value for key, value in pruner.items()}
+    renamed = {Pruner.renamed.get(key, key): value for key, value in pruner.items()}
     return {**space, "search": {**space["search"], "pruner": renamed}}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from afi_search.data.source import Batch
+from afi_search.space.fields import PrecisionSetting
 from afi_search.train.capture import Step, captured
 from afi_search.train.precision import autocast_dtype
 
@@ -53,7 +53,7 @@ class Evaluator:
         model: nn.Module,
         *,
         device: torch.device,
-        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        precision: PrecisionSetting = "auto",
         capture: bool = False,
         world: int = 1,
     ) -> None:

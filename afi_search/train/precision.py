@@ -14,6 +14,7 @@ from platformdirs import user_cache_path
 from torch import nn
 
 from afi_search.files import write_once
+from afi_search.space.fields import PrecisionSetting
 from afi_search.train.capture import Step, captured
 
 # x86 instructions that multiply bf16; without them bf16 is emulated, slower than fp32.
@@ -27,9 +28,7 @@ LARGEST_ON_CPU = 2**18
 Precision = Literal["fp32", "bf16"]
 
 
-def autocast_dtype(
-    precision: Literal["auto", "fp32", "bf16"], device: torch.device
-) -> torch.dtype | None:
+def autocast_dtype(precision: PrecisionSetting, device: torch.device) -> torch.dtype | None:
     """Return the dtype to autocast to on `device`, or None for plain fp32."""
     if precision == "auto":
         return torch.bfloat16 if computes_bf16(device) else None
@@ -37,7 +36,7 @@ def autocast_dtype(
 
 
 def resolve_precision(
-    precision: Literal["auto", "fp32", "bf16"],
+    precision: PrecisionSetting,
     name: str,
     make: Callable[[], nn.Module],
     *,

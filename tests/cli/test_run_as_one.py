@@ -11,7 +11,7 @@ import pytest
 import afi_search
 from afi_search.cli.run import promote_winners
 from afi_search.space import SpaceFileError
-from afi_search.space.loading import load_space_file
+from afi_search.space.loading import SpaceDocument
 from afi_search.space.schema import Promote
 
 SPACE = """
@@ -34,12 +34,15 @@ def space_file(folder: Path, more: str = "") -> Path:
 
 def test_confirmation_is_off_unless_the_file_or_a_preset_says_so(tmp_path: Path) -> None:
     path = space_file(tmp_path)
-    assert load_space_file(path).confirm is None
-    further = load_space_file(path, "further").confirm
+    document = SpaceDocument.read(path)
+    assert document.resolve().confirm is None
+    further = document.resolve("further").confirm
     assert further is not None
     assert (further.seeds, further.recipe.epochs) == (2, 300)
 
-    both = load_space_file(space_file(tmp_path, "confirm: {top: 4, recipe: *quick}"), "further")
+    both = SpaceDocument.read(space_file(tmp_path, "confirm: {top: 4, recipe: *quick}")).resolve(
+        "further"
+    )
     assert both.confirm is not None
     assert (both.confirm.top, both.confirm.seeds, both.confirm.recipe.epochs) == (4, 2, 1)
 
@@ -59,7 +62,7 @@ def test_mistakes_are_told_before_anything_starts(
     tmp_path: Path, section: str, message: str
 ) -> None:
     with pytest.raises(SpaceFileError) as caught:
-        load_space_file(space_file(tmp_path, section))
+        SpaceDocument.read(space_file(tmp_path, section))
     assert message in str(caught.value)
 
 

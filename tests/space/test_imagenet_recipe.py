@@ -72,7 +72,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         read_recipe(str(path))
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
-    assert "mine.yaml: epochs: 'many'" in lines[0]
+    assert "mine.yaml:1: epochs: 'many' must be a whole number" in lines[0]
     assert "Did you mean 'batch_size'?" in lines[1]
 
     path.write_text(json.dumps({"eval_crop": 300, "eval_resize": 256}))

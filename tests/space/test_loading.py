@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from afi_search.space import Space, SpaceFileError
-from afi_search.space.loading import load_space_file, preset_names, preset_note
+from afi_search.space.loading import SpaceDocument
 
 GOOD = """
 backbone: resnet32
@@ -26,7 +26,7 @@ def write(tmp_path: Path):
 
 def mistakes(path: Path) -> list[str]:
     with pytest.raises(SpaceFileError) as error:
-        load_space_file(path)
+        SpaceDocument.read(path)
     return str(error.value).splitlines()
 
 
@@ -110,7 +110,7 @@ presets:
         ),
         ("data: {train_subset: 32}", "data.train_subset: must be at least recipe.batch_size, 64"),
         ("architectures: [resnet32]", "backbone: 'architectures' lists what to train"),
-        ("name: ../x", "name: '../x' string should match pattern"),
+        ("name: ../x", "name: '../x' is no name; write up to 100 letters, digits"),
         ("recipe: 3", "recipe: 3 must be a mapping of epochs"),
         ("objectives: accuracy", "objectives: 'accuracy' must be a list, like [accuracy]"),
         ("backbone: resnet20", "is not YAML"),
@@ -162,11 +162,11 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "resnet.yaml").write_text(GOOD)
 
     with pytest.raises(SpaceFileError, match=r"no such file\. Did you mean 'resnet\.yaml'"):
-        load_space_file(tmp_path / "resnt.yaml")
+        SpaceDocument.read(tmp_path / "resnt.yaml")
 
 
 def test_numbers_can_be_written_short(write) -> None:
-    file = load_space_file(write(f"{GOOD}constraints: {{macs: 0.5G, params: 470k}}\n"))
+    file = Space.load(write(f"{GOOD}constraints: {{macs: 0.5G, params: 470k}}\n")).file
 
     assert (file.constraints.macs, file.constraints.params) == (500_000_000, 470_000)
 
@@ -177,16 +177,17 @@ def test_a_preset_replaces_keys_and_leaves_the_others(write) -> None:
         "presets:\n  quick: {note: for a look, recipe: {epochs: 2}, search: {trials: 4}}\n"
     )
 
-    assert preset_names(path) == ["quick"]
-    assert preset_note(path, "quick") == "for a look"
-    plain, quick = load_space_file(path), load_space_file(path, "quick")
+    document = SpaceDocument.read(path)
+    assert list(document.presets) == ["quick"]
+    assert document.notes == {"quick": "for a look"}
+    plain, quick = document.resolve(), Space.load(path, "quick").file
     assert (plain.recipe.epochs, plain.recipe.lr, plain.search.trials) == (9, 0.5, 100)
     assert (quick.recipe.epochs, quick.recipe.lr, quick.search.trials) == (2, 0.5, 4)
     with pytest.raises(SpaceFileError, match="Did you mean 'quick'"):
-        load_space_file(path, "quik")
+        Space.load(path, "quik")
 
 
 @pytest.mark.parametrize("path", sorted(Path("spaces").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_space_file_of_the_project_is_right(path: Path) -> None:
-    for preset in [None, *preset_names(path)]:
+    for preset in [None, *SpaceDocument.read(path).presets]:
         assert Space.load(path, preset).size > 0

@@ -11,7 +11,7 @@ from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import dataset_spec, spec_of
 from afi_search.search.checks import CHECKS, demand_feasible
 from afi_search.space import Architecture, Space, StageChoice, get_backbone
-from afi_search.space.loading import load_space_file, preset_names, preset_note
+from afi_search.space.loading import SpaceDocument
 from afi_search.study.paper import paper_results
 
 SPACES = Path(__file__).parents[2] / "spaces"
@@ -20,7 +20,7 @@ FILES = sorted(path.name for path in SPACES.glob("*.yaml") if path.name != BENCH
 
 
 def costs_of(name: str) -> SpaceCosts:
-    space = Space(load_space_file(SPACES / name, None, CHECKS))
+    space = Space(SpaceDocument.read(SPACES / name, CHECKS).resolve())
     source = dataset_spec(space.file.data.name)
     return SpaceCosts(space, num_classes=source.num_classes, image_size=source.image_size)
 
@@ -39,10 +39,9 @@ def test_there_is_a_space_for_each_family_of_the_paper():
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_preset_is_right_and_says_what_it_is_good_for(name):
-    assert {"smoke", "short", "paper"} <= set(preset_names(SPACES / name))
-    for preset in preset_names(SPACES / name):
-        load_space_file(SPACES / name, preset, CHECKS)
-        assert preset_note(SPACES / name, preset)
+    document = SpaceDocument.read(SPACES / name, CHECKS)
+    assert {"smoke", "short", "paper"} <= set(document.presets)
+    assert all(document.notes.values())
 
 
 @pytest.mark.slow
@@ -79,11 +78,11 @@ def test_the_papers_list_is_all_that_it_trained_on_cifar100():
     rows = [row.architecture for row in paper_results() if row.dataset.name == "cifar100"]
     assert listed[: len(rows)] == rows
     assert len(listed) == len(rows) + 6
-    assert load_space_file(SPACES / "paper.yaml").search.trials == len(listed)
+    assert Space.load(SPACES / "paper.yaml").file.search.trials == len(listed)
 
 
 def test_the_benchmarks_space_is_the_complete_grid_at_16_pixels():
-    space = Space(load_space_file(SPACES / BENCHMARK, None, CHECKS))
+    space = Space(SpaceDocument.read(SPACES / BENCHMARK, CHECKS).resolve())
     choices = ["off", "base-r4", "base-r4-eca", "B-r16", "B-r16-eca"]
     assert [architecture.choice_texts for architecture in space.architectures()] == [
         list(chosen) for chosen in product(choices, repeat=3)

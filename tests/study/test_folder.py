@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def test_study_yaml_reads_back(tmp_path: Path) -> None:
     open_study(tmp_path, asked)
 
     assert StudyFile.read(tmp_path) == asked
+
+
+@pytest.mark.parametrize("name", ["..", "/x", "exp::2", "a\n"])
+def test_a_study_has_a_name_that_can_be_a_folders(name: str) -> None:
+    with pytest.raises(StudyError, match=r"the study.s name: .* is no name; write up to 100"):
+        replace(study(), name=name)
 
 
 def test_a_study_of_0_1_0_opens_under_the_pruners_new_keys(tmp_path: Path) -> None:

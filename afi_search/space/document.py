@@ -1,0 +1,172 @@
+"""A YAML file that a person wrote: plain values, and the line of each key.
+
+YAML 1.2, in which `off` is a word. What YAML allows and no such file needs is refused: aliases that
+multiply, values that are dates, keys that are no scalars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from afi_search.errors import UserError, did_you_mean
+
+KeyPath = tuple[Any, ...]
+
+_MOST_VALUES = 20_000
+_MOST_BITS = 256
+_MERGE = "tag:yaml.org,2002:merge"
+_SCALARS = {
+    f"tag:yaml.org,2002:{tag}": word
+    for tag, word in {
+        "null": "nothing",
+        "bool": "true or false",
+        "int": "a whole number",
+        "float": "a number",
+        "str": "a text",
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file's values and where they stand.
+
+    Attributes:
+        name: of the file, for messages.
+        data: mappings, lists and scalars, as Python's own.
+        lines: path of a value (keys and positions from the top) -> line, counted from 1.
+    """
+
+    name: str
+    data: Any
+    lines: Mapping[KeyPath, int]
+
+    @classmethod
+    def read(cls, path: str | Path, error: type[UserError]) -> Document:
+        """Read a file.
+
+        Raises:
+            UserError: of the class `error`: the file cannot be read, or is not such YAML.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")])
+            raise error(f"{path}: there is no such file.{near}") from None
+        except (OSError, ValueError) as reason:
+            raise error(f"{path}: cannot be read: {reason}") from None
+        return cls.parse(text, str(path), error)
+
+    @classmethod
+    def parse(cls, text: str, name: str, error: type[UserError]) -> Document:
+        """Read a text; `name` stands in messages.
+
+        Raises:
+            UserError: of the class `error`: the text is not such YAML.
+
+        >>> Document.parse("recipe: {epochs: 3}", "a.yaml", UserError).lines
+        {('recipe',): 1, ('recipe', 'epochs'): 1}
+        """
+        reader = _Reader()
+        try:
+            node = YAML(typ="safe", pure=True).compose(text)
+            data = None if node is None else reader.value(node, ())
+        except MarkedYAMLError as reason:
+            line = reason.problem_mark.line + 1 if reason.problem_mark else 1
+            raise error(f"{name}:{line}: is not YAML: {reason.problem}") from None
+        except YAMLError as reason:
+            raise error(f"{name}: is not YAML: {reason}") from None
+        except RecursionError:
+            raise error(f"{name}: is nested too deeply") from None
+        except _Refused as reason:
+            raise error(f"{name}:{reason}") from None
+        return cls(name, data, reader.lines)
+
+    def line(self, path: KeyPath) -> int:
+        """Return the line of the deepest part of the path that the file has."""
+        return next(
+            (self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 1
+        )
+
+
+class _Refused(Exception):
+    def __init__(self, node: Node, path: KeyPath, message: str) -> None:
+        where = f"{'.'.join(map(str, path))}: " if path else ""
+        super().__init__(f"{node.start_mark.line + 1}: {where}{message}")
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self._constructor = YAML(typ="safe", pure=True).constructor
+        self._values = 0
+
+    def value(self, node: Node, path: KeyPath) -> Any:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise _Refused(node, path, f"the file has more than {_MOST_VALUES:,} values")
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        result: Any
+        if isinstance(node, SequenceNode):
+            result = []
+            for position, item in enumerate(node.value):
+                self.lines[*path, position] = item.start_mark.line + 1
+                result.append(self.value(item, (*path, position)))
+            return result
+        assert isinstance(node, MappingNode)
+        result = {}
+        for key_node, item in self._entries(node, path):
+            key = self._scalar(key_node, path)
+            self.lines[*path, key] = key_node.start_mark.line + 1
+            result[key] = self.value(item, (*path, key))
+        return result
+
+    def _entries(self, node: MappingNode, path: KeyPath) -> Iterator[tuple[ScalarNode, Node]]:
+        """Yield keys and values: those merged in by `<<` first, for the others to replace."""
+        own: dict[Any, ScalarNode] = {}
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                merged = value.value if isinstance(value, SequenceNode) else [value]
+                if not all(isinstance(one, MappingNode) for one in merged):
+                    raise _Refused(key, path, "only mappings can be merged with <<")
+                for one in reversed(merged):
+                    yield from self._entries(one, path)
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                continue
+            if not isinstance(key, ScalarNode):
+                raise _Refused(key, path, "a key must be a word or a number")
+            name = self._scalar(key, path)
+            if name in own:
+                raise _Refused(key, (*path, name), "is not YAML: the key is there twice")
+            own[name] = key
+            yield key, value
+
+    def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
+        if node.tag not in _SCALARS:
+            kind = str(node.tag).rpartition(":")[2]
+            raise _Refused(
+                node, path, f"{_short(node.value)} is read as a {kind}; if it is a text, quote it"
+            )
+        try:
+            value = self._constructor.construct_object(node)
+        except (ValueError, OverflowError, YAMLError):
+            raise _Refused(
+                node, path, f"{_short(node.value)} cannot be read as {_SCALARS[node.tag]}"
+            ) from None
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            raise _Refused(node, path, f"{_short(node.value)} is too large a number")
+        return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")
