@@ -1,4 +1,4 @@
-"""How the figures of a trial are written, the same in tables, pictures and pages."""
+"""Numbers as text, with their units: the same in tables, pictures, pages and messages."""
 
 from __future__ import annotations
 
@@ -23,6 +23,36 @@ def count(number: float) -> str:
     return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.1f} K"
 
 
+def megabytes(number_of_bytes: float) -> str:
+    """Write a number of bytes in millions, with one digit after the point."""
+    return f"{number_of_bytes / 1e6:,.1f}"
+
+
+def milliseconds(latency: float) -> str:
+    """Write a latency in milliseconds with three digits after the point."""
+    return f"{latency:,.3f}"
+
+
+def format_cost(name: str, value: float) -> str:
+    """Write a cost with its unit, exact enough to compare it with a limit.
+
+    Args:
+        name: of the cost, as in `afi_search.cost.Cost`.
+        value: in bytes for the memory, ms for the latency, a count otherwise.
+
+    Example:
+        >>> format_cost("macs", 69_132_160), format_cost("memory", 1_234_567_890)
+        ('69,132,160', '1,234.6 MB')
+    """
+    match name:
+        case "latency":
+            return f"{milliseconds(value)} ms"
+        case "memory":
+            return f"{megabytes(value)} MB"
+        case _:
+            return f"{value:,.0f}"
+
+
 def signed(value: float, digits: int) -> str:
     """Write a change with its sign and so many digits after the point."""
     return f"{value:+.{digits}f}".replace("-", MINUS)
@@ -35,10 +65,15 @@ def against(value: float, base: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time in the two largest units that it needs."""
+    """Write a length of time in the two largest units that it needs.
+
+    Example:
+        >>> duration(7.24), duration(61), duration(7_500)
+        ('7.2 s', '1 min 1 s', '2 h 5 min')
+    """
     whole = round(seconds)
     if whole < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"

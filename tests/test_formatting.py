@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from afi_search.formatting import against, count, duration, mega, percent
+from afi_search.formatting import against, count, duration, format_cost, mega, percent
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,12 @@ from afi_search.formatting import against, count, duration, mega, percent
         (against(120.04, 100), "+20.0 %"),
         (against(100.04, 100), "\N{PLUS-MINUS SIGN}0 %"),
         (duration(7.24), "7.2 s"),
+        (duration(45.3), "45 s"),
         (duration(61), "1 min 1 s"),
         (duration(59.7), "1 min 0 s"),
+        (format_cost("macs", 69_132_160), "69,132,160"),
+        (format_cost("memory", 1_234_567_890), "1,234.6 MB"),
+        (format_cost("latency", 1234.5), "1,234.500 ms"),
         (duration(3_600 * 27 + 65), "27 h 1 min"),
     ],
 )

@@ -16,8 +16,8 @@ from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import spec_of, trained_images
 from afi_search.device import describe_device
 from afi_search.errors import exits_on_mistake
-from afi_search.formatting import size
-from afi_search.search.checks import CHECKS, demand_feasible, figure
+from afi_search.formatting import duration, format_cost, mega, size
+from afi_search.search.checks import CHECKS, demand_feasible
 from afi_search.search.estimate import images_per_second
 from afi_search.space import Architecture, Space
 from afi_search.space.loading import SpaceDocument
@@ -43,7 +43,7 @@ def inspect_space(
         latencies=settle_latencies(searched, source),
     )
     limits = ", ".join(
-        f"{name} <= {figure(name, limit)}" for name, limit in file.constraints.limits().items()
+        f"{name} <= {format_cost(name, limit)}" for name, limit in file.constraints.limits().items()
     )
     share = costs.feasible / searched.size
     console.print(
@@ -75,10 +75,10 @@ def inspect_space(
         seen = images * file.recipe.epochs
         table.add_row(
             name,
-            f"{cost.macs / 1e6:.1f}M",
+            f"{mega(cost.macs)} M",
             f"{cost.params:,}",
             f"{cost.paper_gflops:.2f}",
-            *(figure(name, getattr(cost, name)) for name in asked),
+            *(format_cost(name, getattr(cost, name)) for name in asked),
             f"{3 * cost.macs * seen:.1e}",
             duration(seen / speed),
             size(checkpoint_size(cost.params)),
@@ -103,11 +103,3 @@ def named(space: Space, costs: SpaceCosts) -> dict[str, Architecture]:
     backbone = space.file.backbone
     plain = {"plain": Architecture.plain(backbone)} if backbone is not None else {}
     return {**plain, "cheapest": cheapest, "dearest": dearest}
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in words a person reads at a glance."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

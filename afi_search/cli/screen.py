@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from afi_search.formatting import duration, mega
 from afi_search.study.growing_front import Front
 from afi_search.study.ledger import UNFINISHED
 from afi_search.study.records import STATE_WORDS, curve
@@ -104,7 +105,7 @@ class Screen:
         parts = [f"{self._done} of {self._wanted} trials", f"front {len(self._front)}"]
         if finished and self._done < self._wanted:
             left = (time.monotonic() - self._begun) / finished * (self._wanted - self._done)
-            parts.append(f"about {_duration(left)} left")
+            parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 
 
@@ -113,14 +114,8 @@ def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:
     return (
         str(trial.number),
         trial.user_attrs["architecture"],
-        f"{trial.user_attrs['macs'] / 1e6:.1f}M",
+        f"{mega(trial.user_attrs['macs'])} M",
         f"{len(accuracies)}/{trial.user_attrs['epochs']}",
         f"{100 * accuracies[-1]:.2f} %" if accuracies else "-",
         STATE_WORDS[trial.state],
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

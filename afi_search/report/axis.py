@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
-from afi_search.formatting import mega
+from afi_search.formatting import mega, megabytes, milliseconds
 from afi_search.study.pareto import costs_of
 
 
@@ -56,7 +56,7 @@ AXES = {
             "what a training step holds at its peak, float32, the recipe's batch",
             "memory, MB",
             "MB of memory in training",
-            lambda value: f"{value / 1e6:,.1f}",
+            megabytes,
         ),
         CostAxis(
             "latency",
@@ -65,7 +65,7 @@ AXES = {
             "a forward pass on the target, float32",
             "latency, ms",
             "ms of latency",
-            lambda value: f"{value:.3f}",
+            milliseconds,
         ),
     )
 }

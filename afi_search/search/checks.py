@@ -9,6 +9,7 @@ from pathlib import Path
 from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import dataset_names, dataset_spec, spec_of
 from afi_search.errors import UserError
+from afi_search.formatting import format_cost
 from afi_search.space import SpaceFileError, get_backbone
 from afi_search.space.checks import Check
 from afi_search.space.mistakes import Mistake
@@ -68,9 +69,10 @@ def demand_feasible(path: Path, costs: SpaceCosts) -> None:
     limits = file.constraints.limits()
     if costs.feasible == 0:
         least = (
-            f"{name} {figure(name, limit)} (the least is "
-            f"{figure(name, asdict(costs.of(costs.least(name)))[name])}, of {costs.least(name)})"
+            f"{name} {format_cost(name, limit)} (the least is "
+            f"{format_cost(name, asdict(costs.of(cheapest))[name])}, of {cheapest})"
             for name, limit in limits.items()
+            for cheapest in [costs.least(name)]
         )
         raise SpaceFileError(
             f"{path}: constraints: none of the {costs.space.size:,} architectures keeps "
@@ -86,18 +88,7 @@ def demand_feasible(path: Path, costs: SpaceCosts) -> None:
         raise SpaceFileError("\n".join(mistakes))
 
 
-def figure(name: str, value: float) -> str:
-    """Return the figure of a cost, by its name in `afi_search.cost.Cost`, with its unit."""
-    match name:
-        case "latency":
-            return f"{value:,.3f} ms"
-        case "memory":
-            return f"{value / 1e6:,.1f} MB"
-        case _:
-            return f"{value:,.0f}"
-
-
 def _over(cost: Mapping[str, float], limits: Mapping[str, float]) -> Iterator[str]:
     for name, limit in limits.items():
         if cost[name] > limit:
-            yield f"{name} {figure(name, cost[name])}, over {figure(name, limit)}"
+            yield f"{name} {format_cost(name, cost[name])}, over {format_cost(name, limit)}"
