@@ -20,7 +20,7 @@ import torch
 import typer
 
 from afi_search.data import load, split
-from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker
+from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
 from afi_search.space import Recipe
 from afi_search.train import Trainer
 from benchmarks.rounds import best_device, facts, publish
@@ -61,14 +61,14 @@ def main(
 
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder, patch.object(Trainer, "step", timed):
-        job = Job(recipe, folder, threads=threads or torch.get_num_threads())
+        common = TrialConfig(recipe, folder, threads=threads or torch.get_num_threads())
         for number, architecture in enumerate(trial or TRIALS):
             config = {"number": number, "architecture": architecture, "seed": number}
             started = wait()
             if number:
                 worker.reset_config(config)
             else:
-                worker.setup(config, job, data)
+                worker.setup(config, common, data)
             worker.step()
             begins, ends = times[-2] - started, times[-1] - started
             facts_of_trial = {"trial": number + 1, "network": architecture}

@@ -23,7 +23,7 @@ from afi_search.report.paper_table import compare, paper_tables, paper_tables_js
 from afi_search.report.table import front_table
 from afi_search.search.explain import explain as explain_trial
 from afi_search.study import Ledger
-from afi_search.study.study_info import read_study
+from afi_search.study.info import read_study
 
 app = typer.Typer(
     name="afi-search",

@@ -22,8 +22,8 @@ from afi_search.cost.space_costs import SpaceCosts
 from afi_search.data import DatasetSpec, DataUnavailable, locate, read_data, spec_of, split_of
 from afi_search.device import describe_device
 from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
-from afi_search.engine.metrics import Standing, exported
-from afi_search.engine.trial_worker import Job, SharedSplit
+from afi_search.engine.metrics import StudyMetrics, exported
+from afi_search.engine.trial_worker import SharedSplit, TrialConfig
 from afi_search.engine.tune import run_trials
 from afi_search.errors import exits_on_mistake
 from afi_search.formatting import size
@@ -41,7 +41,7 @@ from afi_search.space.loading import SpaceDocument
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import check_url, place_of, size_of
-from afi_search.study.checkpoint_retention import Keeper, disk_use
+from afi_search.study.checkpoint_retention import CheckpointRetention, disk_use
 from afi_search.study.folder import (
     StudyFile,
     gather_facts,
@@ -49,9 +49,10 @@ from afi_search.study.folder import (
     open_study,
     study_name,
 )
+from afi_search.study.info import study_info
+from afi_search.study.pareto import costs_of
 from afi_search.study.reference import landmarks, reference_point
 from afi_search.study.storage import JOURNAL, check_storage, only_client
-from afi_search.study.study_info import study_info
 
 AUTO, NONE = "auto", "none"
 
@@ -132,14 +133,14 @@ def run(
         ledger = Ledger.create(folder, study.name, file.objectives, file.search.seed, study.storage)
         announce(study, searched, costs)
         place = place_of(folder, study.checkpoints)
-        keeper = Keeper(place, file.objectives, ledger.trials())
-        standing = standing_of(study, ledger)
+        keeper = CheckpointRetention(place, file.objectives, ledger.trials())
+        metrics = metrics_of(study, ledger)
         with Screen(console, file.search.trials, ledger.trials(), file.costs) as screen:
 
             def changed(trial: FrozenTrial) -> None:
                 keeper.changed(trial)
                 screen.changed(trial)
-                standing.changed(trial)
+                metrics.changed(trial)
 
             conductor = Conductor(
                 ledger,
@@ -150,7 +151,7 @@ def run(
             )
             finished = True
             if conductor.has_next:
-                finished = train(conductor, standing, study, place, data, address)
+                finished = train(conductor, metrics, study, place, data, address)
             else:
                 console.print("The study is complete: there is nothing left to train.")
     report(ledger, study, folder)
@@ -235,16 +236,16 @@ def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:
     )
 
 
-def standing_of(study: StudyFile, ledger: Ledger) -> Standing:
-    """Return how a study stands, for its metrics."""
-    info, costs = study_info(study), study.space.costs or ("macs",)
-    marks = landmarks(info, ledger.records())
-    return Standing(ledger.trials(), costs, reference_point(marks, info, costs))
+def metrics_of(study: StudyFile, ledger: Ledger) -> StudyMetrics:
+    """Return a study's metrics."""
+    records, info = ledger.records(), study_info(study)
+    reference = reference_point(landmarks(info, records), info, costs_of(records))
+    return StudyMetrics(ledger.trials(), study.space.objectives, reference)
 
 
 def train(
     conductor: Conductor,
-    standing: Standing,
+    metrics: StudyMetrics,
     study: StudyFile,
     place: str,
     data: str | None,
@@ -253,7 +254,7 @@ def train(
     """Run the study's trials on Ray; return whether they all came to their end."""
     file = study.space
     shared = SharedSplit(split_of(file.data, read_data(file.data, data)), file.recipe.pad)
-    with ray_session(address) as dashboard, exported(study.name, standing.readings):
+    with ray_session(address) as dashboard, exported(study.name, metrics.samples):
         require_shared(place)
         capacity = plan_trials(file.search, cluster_nodes())
         console.print(
@@ -261,7 +262,7 @@ def train(
             f"{capacity.concurrency} trials at a time, {capacity.threads} CPU cores and "
             f"{capacity.gpus:g} GPUs each. Ctrl-C stops cleanly."
         )
-        job = Job(
+        common = TrialConfig(
             file.recipe,
             place,
             capacity.threads,
@@ -270,7 +271,7 @@ def train(
             capacity.gpus,
             capacity.memory,
         )
-        return run_trials(conductor, job, shared, capacity)
+        return run_trials(conductor, common, shared, capacity)
 
 
 def report(ledger: Ledger, study: StudyFile, folder: Path) -> None:

@@ -14,9 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from afi_search.formatting import duration, mega
-from afi_search.study.growing_front import Front
-from afi_search.study.ledger import UNFINISHED
-from afi_search.study.records import STATE_WORDS, curve
+from afi_search.study.ledger import STATE_WORDS, UNFINISHED, curve
+from afi_search.study.pareto import GrowingFront
 
 _FINISHED_SHOWN = 8
 _COLOURS = {
@@ -44,9 +43,7 @@ class Screen:
         self._console = console
         self._wanted = wanted
         self._unfinished = {t.number: t for t in trials if t.state in UNFINISHED}
-        self._front = Front(costs)
-        for trial in trials:
-            self._front.take(trial)
+        self._front = GrowingFront(costs, trials)
         self._begun = time.monotonic()
         self._done = self._done_before = len(trials) - len(self._unfinished)
         self._latest: deque[FrozenTrial] = deque(maxlen=_FINISHED_SHOWN)
@@ -74,7 +71,7 @@ class Screen:
             self._unfinished.pop(trial.number, None)
             self._latest.append(trial)
             self._done += 1
-            self._front.take(trial)
+            self._front.add(trial)
         else:
             self._unfinished[trial.number] = trial
         if not self._console.is_terminal:

@@ -18,7 +18,6 @@ from afi_search.errors import exits_on_mistake
 from afi_search.formatting import size
 from afi_search.promote.confirm import FOLDER as CONFIRM
 from afi_search.promote.confirm import read_confirmed
-from afi_search.promote.confirm_results import read_tested
 from afi_search.promote.promotion import FOLDER as PROMOTE
 from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import is_elsewhere, place_of, size_of
@@ -85,7 +84,7 @@ def confirmation_kept(folder: Path) -> set[int]:
     Those that are not finished or not tested, and those of architectures that no other beats.
     """
     ledger = Ledger.open(folder / CONFIRM)
-    tested, confirmed = read_tested(ledger), read_confirmed(folder)
+    tested, confirmed = ledger.tested(), read_confirmed(folder)
     beaten = set(confirmed.loc[confirmed["verdict"] == "beaten", "architecture"])
     return {
         trial.number

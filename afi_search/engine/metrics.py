@@ -1,7 +1,7 @@
 """What a running study tells Prometheus, by way of Ray.
 
 Every node of a Ray cluster shows its gauges on its metrics port; `METRICS` names ours. The driver
-tells how the study stands, each worker how fast it trains.
+tells the study's, each worker its own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from ray.util.metrics import Gauge
 
-from afi_search.study.growing_front import Front
-from afi_search.study.hypervolume import dominated_share
-from afi_search.study.records import STATE_WORDS, curve
+from afi_search.study.ledger import STATE_WORDS, curve
+from afi_search.study.pareto import GrowingFront, dominated_share
 from afi_search.train.trainer import EpochResult
 
 
@@ -65,7 +64,7 @@ _SET_EVERY_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Reading:
+class Sample:
     """The value of one gauge, with its labels besides `study`."""
 
     name: str
@@ -73,22 +72,22 @@ class Reading:
     tags: tuple[tuple[str, str], ...] = ()
 
 
-class Standing:
-    """How a study stands, kept up to date change by change.
+class StudyMetrics:
+    """The metrics of a study, kept up to date change by change.
 
     Args:
         trials: those the study has already.
-        costs: the costs that the front is about.
+        objectives: of the study.
         reference: (accuracy, costs) of the hypervolume's reference point.
     """
 
     def __init__(
-        self, trials: Iterable[FrozenTrial], costs: Sequence[str], reference: Sequence[float]
+        self, trials: Iterable[FrozenTrial], objectives: Sequence[str], reference: Sequence[float]
     ) -> None:
         self._reference = reference
         self._states: dict[int, TrialState] = {}
         self._counts: Counter[TrialState] = Counter()
-        self._front = Front(costs)
+        self._front = GrowingFront(objectives)
         self._best: float | None = None
         self._share = 0.0
         for trial in trials:
@@ -106,26 +105,26 @@ class Standing:
         if trial.state == TrialState.COMPLETE:
             accuracy = curve(trial)[-1]
             self._best = accuracy if self._best is None else max(self._best, accuracy)
-            self._front.take(trial)
+            self._front.add(trial)
             self._share = dominated_share(self._front.points, self._reference)
 
-    def readings(self) -> list[Reading]:
-        """Return how it stands now."""
+    def samples(self) -> list[Sample]:
+        """Return the current values."""
         counts = [
-            Reading("afi_trials", self._counts[state], (("state", word),))
+            Sample("afi_trials", self._counts[state], (("state", word),))
             for state, word in STATE_WORDS.items()
         ]
-        best = [] if self._best is None else [Reading("afi_best_accuracy", self._best)]
+        best = [] if self._best is None else [Sample("afi_best_accuracy", self._best)]
         return [
             *counts,
             *best,
-            Reading("afi_hypervolume", self._share),
-            Reading("afi_front_size", len(self._front)),
+            Sample("afi_hypervolume", self._share),
+            Sample("afi_front_size", len(self._front)),
         ]
 
 
-class Pace:
-    """How fast a worker trains the trial that it has.
+class WorkerMetrics:
+    """The metrics of a worker: its speed and its memory in the trial at hand.
 
     Args:
         device: that it trains on.
@@ -144,8 +143,8 @@ class Pace:
         """Take notice of an epoch that is finished."""
         self._epoch = epoch
 
-    def readings(self) -> list[Reading]:
-        """Return its pace now; the times follow the trial's first epoch."""
+    def samples(self) -> list[Sample]:
+        """Return the current values; speed and epoch time are absent until an epoch has ended."""
         on_gpu = self._device.type == "cuda"
         values = {"afi_gpu_memory_bytes": torch.cuda.memory_reserved() if on_gpu else 0.0}
         epoch = self._epoch
@@ -153,20 +152,20 @@ class Pace:
             values["afi_images_per_second"] = epoch.images_per_second
             values["afi_epoch_seconds"] = epoch.seconds
         tags = (("trial", self._trial),)
-        return [Reading(name, value, tags) for name, value in values.items()]
+        return [Sample(name, value, tags) for name, value in values.items()]
 
 
 @contextmanager
-def exported(study: str, readings: Callable[[], list[Reading]]) -> Iterator[None]:
-    """Tell Ray the readings of this process again and again until the context ends.
+def exported(study: str, samples: Callable[[], list[Sample]]) -> Iterator[None]:
+    """Export the metrics of this process to Ray, again and again until the context ends.
 
     Args:
         study: its name, the label of every gauge.
-        readings: called every few seconds, in a thread of its own.
+        samples: called every few seconds, in a thread of its own.
     """
     over = threading.Event()
     thread = threading.Thread(
-        target=_export, args=(study, readings, over), name="metrics", daemon=True
+        target=_export, args=(study, samples, over), name="metrics", daemon=True
     )
     thread.start()
     try:
@@ -176,13 +175,13 @@ def exported(study: str, readings: Callable[[], list[Reading]]) -> Iterator[None
         thread.join()
 
 
-def _export(study: str, readings: Callable[[], list[Reading]], over: threading.Event) -> None:
+def _export(study: str, samples: Callable[[], list[Sample]], over: threading.Event) -> None:
     gauges = {
         name: Gauge(name, metric.meaning, ("study", *metric.tags))
         for name, metric in METRICS.items()
     }
     while True:
-        for reading in readings():
-            gauges[reading.name].set(reading.value, {"study": study, **dict(reading.tags)})
+        for sample in samples():
+            gauges[sample.name].set(sample.value, {"study": study, **dict(sample.tags)})
         if over.wait(_SET_EVERY_SECONDS):
             return

@@ -17,7 +17,7 @@ from torch import nn
 from afi_search.data import ImageSet, Split
 from afi_search.data.tensor_source import pad_images
 from afi_search.engine.limits import as_limit, limit_gpu, limit_memory
-from afi_search.engine.metrics import Pace, exported
+from afi_search.engine.metrics import WorkerMetrics, exported
 from afi_search.nn import build
 from afi_search.search.conductor import Assignment
 from afi_search.space import Architecture, Recipe
@@ -75,7 +75,7 @@ class SharedSplit:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrialConfig:
     """What all trials of a study have in common.
 
     Attributes:
@@ -116,21 +116,21 @@ class TrialWorker(tune.Trainable):
     with the machine and not with the trial is `broken`: the study stops, and the trial waits.
     """
 
-    def setup(  # type: ignore[override]  # with_parameters adds job and data
-        self, config: dict[str, Any], job: Job, data: SharedSplit
+    def setup(  # type: ignore[override]  # with_parameters adds common and data
+        self, config: dict[str, Any], common: TrialConfig, data: SharedSplit
     ) -> None:
         """Begin the trial of `config`, from its checkpoint where there is one."""
-        import_modules(job.imports)
-        self._job = job
+        import_modules(common.imports)
+        self._common = common
         self._data = data.tensors()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.set_num_threads(job.threads)
+        torch.set_num_threads(common.threads)
         keep_freed_memory()
-        limit_gpu(job.gpus)
-        limit_memory(job.memory)
-        self._pace = Pace(self._device)
-        self._metrics = ExitStack()
-        self._metrics.enter_context(exported(job.study, self._pace.readings))
+        limit_gpu(common.gpus)
+        limit_memory(common.memory)
+        self._metrics = WorkerMetrics(self._device)
+        self._exporting = ExitStack()
+        self._exporting.enter_context(exported(common.study, self._metrics.samples))
         gc.freeze()  # What is there by now stays: collecting between trials need not look at it.
         self._begin(config)
 
@@ -150,12 +150,12 @@ class TrialWorker(tune.Trainable):
         except DivergedError as error:
             return self._failed(str(error))
         except Exception as error:
-            reason = as_limit(error, self._job.memory) or _in_a_line(error)
+            reason = as_limit(error, self._common.memory) or _in_a_line(error)
             return self._failed(reason, traceback.format_exc())
 
     def cleanup(self) -> None:
-        """Stop telling metrics."""
-        self._metrics.close()
+        """Stop exporting metrics."""
+        self._exporting.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing with Tune: the study's own checkpoints are the only ones."""
@@ -167,7 +167,7 @@ class TrialWorker(tune.Trainable):
         self._number: int = config["number"]
         self._architecture: str = config["architecture"]
         self._seed: int = config["seed"]
-        self._pace.begin(self._number)
+        self._metrics.begin(self._number)
         self._trainer: Trainer | None = None
 
     def _step(self) -> dict[str, Any]:
@@ -175,12 +175,12 @@ class TrialWorker(tune.Trainable):
             try:
                 self._trainer, resumed = self._start()
             except OSError as error:
-                where = self._job.checkpoints
+                where = self._common.checkpoints
                 return {"number": self._number, "broken": f"{where} cannot be used: {error}"}
             if resumed:
                 return self._progress(self._trainer)
-        self._pace.trained(self._trainer.run_epoch())
-        folder = trial_place(self._job.checkpoints, self._number)
+        self._metrics.trained(self._trainer.run_epoch())
+        folder = trial_place(self._common.checkpoints, self._number)
         try:
             save(self._trainer.state_dict(), folder)
         except OSError as error:
@@ -194,7 +194,7 @@ class TrialWorker(tune.Trainable):
         trainer = trial_trainer(
             self._build(architecture), recipe, self._data, seed=self._seed, device=self._device
         )
-        folder = trial_place(self._job.checkpoints, self._number)
+        folder = trial_place(self._common.checkpoints, self._number)
         try:
             state = load(folder)
         except CorruptCheckpoint as error:
@@ -214,7 +214,7 @@ class TrialWorker(tune.Trainable):
 
     def _recipe(self, backbone: str) -> Recipe:
         """Return the recipe with the precision that this study's trials of a backbone have."""
-        recipe = self._job.recipe
+        recipe = self._common.recipe
         precision = resolve_precision(
             recipe.precision,
             backbone,
@@ -222,7 +222,7 @@ class TrialWorker(tune.Trainable):
             batch_size=recipe.batch_size,
             image_size=self._data.spec.image_size,
             device=self._device,
-            folder=self._job.checkpoints,
+            folder=self._common.checkpoints,
         )
         return recipe.model_copy(update={"precision": precision})
 

@@ -22,14 +22,16 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from afi_search.engine.cluster import Capacity, EngineError
-from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker, config_of
+from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker, config_of
 from afi_search.search.conductor import Conductor
 
 _WORKER_DEATHS = 3
 _SECONDS_TO_ANSWER = 30.0
 
 
-def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capacity) -> bool:
+def run_trials(
+    conductor: Conductor, common: TrialConfig, data: SharedSplit, capacity: Capacity
+) -> bool:
     """Run all trials that the conductor assigns.
 
     Returns:
@@ -40,7 +42,7 @@ def run_trials(conductor: Conductor, job: Job, data: SharedSplit, capacity: Capa
         EngineError: checkpoints cannot be written; the running trials wait as well.
     """
     worker = tune.with_resources(
-        tune.with_parameters(TrialWorker, job=job, data=data),
+        tune.with_parameters(TrialWorker, common=common, data=data),
         capacity.resources,
     )
     return run_workers(conductor, worker, capacity.concurrency)

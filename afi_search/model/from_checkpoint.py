@@ -11,12 +11,11 @@ from afi_search.data.preprocessing import Preprocessing
 from afi_search.errors import UserError
 from afi_search.model.model import Facts, Model
 from afi_search.nn import build
-from afi_search.promote.confirm_results import read_tested
 from afi_search.space import Architecture
 from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import place_of, trial_place
 from afi_search.study.folder import StudyFile
-from afi_search.study.records import curve
+from afi_search.study.ledger import curve
 from afi_search.train import load
 
 
@@ -55,7 +54,7 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
     module.load_state_dict(state["model"])
     accuracies, epoch = curve(trial), int(state["epoch"])
     metrics = {"validation accuracy": accuracies[epoch - 1]} if epoch <= len(accuracies) else {}
-    if epoch == trial.user_attrs["epochs"] and number in (known := read_tested(ledger)):
+    if epoch == trial.user_attrs["epochs"] and number in (known := ledger.tested()):
         metrics["test accuracy"] = known[number]
     facts = Facts(
         architecture=architecture.text,

@@ -23,14 +23,12 @@ from afi_search.data import Dataset, DatasetSpec, locate, read_data, spec_of, sp
 from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import describe_device
 from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
-from afi_search.engine.trial_worker import Job, SharedSplit
+from afi_search.engine.trial_worker import SharedSplit, TrialConfig
 from afi_search.engine.tune import run_trials
 from afi_search.errors import UserError, exits_on_mistake
 from afi_search.model.from_checkpoint import trial_model, trial_state
 from afi_search.promote.confirm_results import (
     confirmed_table,
-    note_tested,
-    read_tested,
     shown,
     write_confirmed,
 )
@@ -201,12 +199,12 @@ def read_confirmed(folder: Path) -> pd.DataFrame:
     if not (own / STUDY_FILE).exists():
         return confirmed_table((), {})
     ledger = Ledger.open(own)
-    return confirmed_table(ledger.trials(), read_tested(ledger))
+    return confirmed_table(ledger.trials(), ledger.tested())
 
 
 def report_confirmed(ledger: Ledger, own: Path, name: str) -> None:
     """Write and show what is confirmed so far."""
-    table = confirmed_table(ledger.trials(), read_tested(ledger))
+    table = confirmed_table(ledger.trials(), ledger.tested())
     if table.empty:
         return
     paths = write_confirmed(table, own)
@@ -239,7 +237,7 @@ def _train(
             require_shared(place)
             capacity = plan_trials(file.search, cluster_nodes())
             console.print(f"Ray dashboard: {dashboard}. Ctrl-C stops cleanly.")
-            job = Job(
+            common = TrialConfig(
                 file.recipe,
                 place,
                 capacity.threads,
@@ -248,18 +246,18 @@ def _train(
                 capacity.gpus,
                 capacity.memory,
             )
-            return run_trials(conductor, job, shared, capacity)
+            return run_trials(conductor, common, shared, capacity)
 
 
 def _test(ledger: Ledger, own: Path, images: Dataset) -> None:
     """Read the test set for every finished training that has not been tested yet."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     normalise = Normalise(images.spec.mean, images.spec.std, device)
-    known = read_tested(ledger)
+    known = ledger.tested()
     for trial in ledger.trials((TrialState.COMPLETE,)):
         if trial.number in known:
             continue
         model = trial_model(own, ledger, trial.number, trial_state(own, trial.number))
         evaluate = Evaluator(model.module.to(device), device=device, precision="fp32")
         reached = evaluate(normalised_batches(images.test, normalise))
-        note_tested(ledger, trial.number, reached.accuracy)
+        ledger.note_tested(trial.number, reached.accuracy)

@@ -15,9 +15,8 @@ from afi_search.files import write_whole
 from afi_search.formatting import mega, percent
 from afi_search.promote.significance import LEVEL, Point, interval, pooled_spread, verdicts
 from afi_search.report.export import plain
-from afi_search.study import Ledger
 from afi_search.study.info import MACS_CONVENTION
-from afi_search.study.records import curve
+from afi_search.study.ledger import curve
 
 COLUMNS = (
     "architecture",
@@ -44,22 +43,6 @@ CONVENTIONS = {
     f"cheaper, at a level of {LEVEL:.0%}; beaten: one of these is more accurate; open: neither",
     "macs": MACS_CONVENTION,
 }
-_TESTED = "test_accuracy/"
-
-
-def note_tested(ledger: Ledger, number: int, accuracy: float) -> None:
-    """Enter what a finished training reached on the test set."""
-    ledger.study.set_user_attr(f"{_TESTED}{number}", accuracy)
-
-
-def read_tested(ledger: Ledger) -> dict[int, float]:
-    """Return the test accuracies that are known, by the number of the trial."""
-    facts = ledger.study.user_attrs
-    return {
-        int(key.removeprefix(_TESTED)): value
-        for key, value in facts.items()
-        if key.startswith(_TESTED)
-    }
 
 
 def confirmed_table(

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from afi_search.study.hypervolume import dominated_share
-from afi_search.study.pareto import comparable, points
+from afi_search.study.pareto import comparable, dominated_share, points
 
 ENDED = ("complete", "pruned", "failed")
 

@@ -1,6 +1,6 @@
-"""The conductor decides what is tried, gone on with, stopped and finished, on the ledger alone.
+"""The conductor decides what is tried, resumed, stopped and finished, on the ledger alone.
 
-It knows nothing of Ray: the Tune run asks it, and so can a simulator.
+It knows nothing of Ray: the Tune run asks it, and so does a simulator.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from afi_search.search.pruners import judge
 from afi_search.space import Architecture
 from afi_search.space.schema import SpaceFile
-from afi_search.study.ledger import UNFINISHED, Ledger, Proposal
-from afi_search.study.records import curve
+from afi_search.study.ledger import UNFINISHED, Ledger, Proposal, curve
 
 RUNG = "rung "
 DEATHS = "deaths"
@@ -103,7 +102,7 @@ class Conductor:
         if self._left_over:
             trial = self._ledger.trial(self._left_over.popleft())
             if trial.state == TrialState.WAITING:
-                self._ledger.go_on(trial.number)
+                self._ledger.resume(trial.number)
         else:
             proposal = self._proposer.propose(self._count) if self.has_next else None
             if proposal is None:
@@ -149,21 +148,21 @@ class Conductor:
         return False
 
     def fail(self, number: int, reason: str, details: str = "") -> None:
-        """End a trial that cannot go on, with the reason in a line and what a developer needs."""
+        """End a trial that cannot continue: the reason in a line, and details for developers."""
         self._ledger.note(number, reason=reason, details=details)
         self._finish(number, TrialState.FAIL)
 
     def lose_worker(self, number: int, cause: str) -> None:
-        """Note that a trial's worker died; the trial goes on from its checkpoint in another."""
+        """Note that a trial's worker died; another resumes it from its checkpoint."""
         trial = self._ledger.trial(number)
         deaths = trial.user_attrs.get(DEATHS, [])
         self._ledger.note(number, **{DEATHS: [*deaths, f"{len(curve(trial))}: {cause}"]})
         self._on_change(self._ledger.trial(number))
 
     def interrupt(self) -> None:
-        """Leave all running trials waiting, for the next driver to go on with."""
+        """Leave all running trials WAITING, for the next driver to resume."""
         for number in sorted(self._entered):
-            self._ledger.wait(number)
+            self._ledger.suspend(number)
             self._on_change(self._ledger.trial(number))
         self._entered.clear()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.search.conductor import DEATHS, RUNG
-from afi_search.study.records import STATE_WORDS, curve
+from afi_search.study.ledger import STATE_WORDS, curve
 
 _ORIGINS = {
     "first": "is a baseline or stands in the space file's list, which come before the sampler",
@@ -33,7 +33,7 @@ def explain(trial: FrozenTrial) -> Iterator[str]:
             yield f"Epoch {epoch}, accuracy {accuracy:.2%}: {verdict}."
     for death in facts.get(DEATHS, []):
         epoch, _, cause = death.partition(": ")
-        yield f"After epoch {epoch} its worker died, and it went on in another: {cause}"
+        yield f"After epoch {epoch} its worker died, and another resumed it: {cause}"
     yield _ending(trial, accuracies)
 
 

@@ -1,9 +1,9 @@
 """Which trials' checkpoints are kept, and what a study takes on disk.
 
-Kept are those of trials that go on, of the front, and of what a front is set beside: the plain
-backbone and the most accurate with AFI. A trial that has dropped out never comes back, so that its
-checkpoints are deleted as soon as the ledger says so, and a study's disk grows with its front and
-not with its trials.
+Checkpoints are kept for unfinished trials, for the Pareto front, and for the two reference
+networks: the plain backbone and the most accurate with AFI. A trial that has left these never
+comes back, so that its checkpoints are deleted as soon as the ledger says so: a study's disk grows
+with its front and not with its trials.
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import fsspec
-import moocore
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.space import Architecture
 from afi_search.study.checkpoint_location import is_elsewhere, size_of, trial_place
-from afi_search.study.hypervolume import accuracy_up
-from afi_search.study.ledger import UNFINISHED
-from afi_search.study.records import curve
+from afi_search.study.ledger import UNFINISHED, curve
+from afi_search.study.pareto import GrowingFront
 from afi_search.train import delete
 from afi_search.train.checkpoint import KEPT
 
@@ -29,8 +26,8 @@ _COPIES = 2  # weights and momentum
 _BYTES = 4
 
 
-class Keeper:
-    """Deletes the checkpoints that are of no more use, from the start and as trials end.
+class CheckpointRetention:
+    """Deletes the checkpoints that nothing needs any more, from the start and as trials end.
 
     Args:
         place: folder or fsspec URL of the study's checkpoints.
@@ -65,7 +62,7 @@ def worth_keeping(trials: Iterable[FrozenTrial], objectives: Sequence[str]) -> s
     best = max(with_afi, key=lambda trial: curve(trial)[-1], default=None)
     return (
         {trial.number for trial in known if trial.state in UNFINISHED}
-        | _front(complete, objectives)
+        | GrowingFront(objectives, complete).numbers
         | plain
         | ({best.number} if best is not None else set())
     )
@@ -98,18 +95,6 @@ def disk_use(folder: Path, place: str) -> int:
 def checkpoint_size(params: int) -> int:
     """Return about how many bytes the checkpoints of a trial take."""
     return KEPT * _COPIES * _BYTES * params
-
-
-def _front(complete: Sequence[FrozenTrial], objectives: Sequence[str]) -> set[int]:
-    """Return the numbers of the front that is reported, over MACs where nothing else is asked."""
-    if not complete:
-        return set()
-    costs = [name for name in objectives if name != "accuracy"] or ["macs"]
-    points = np.array(
-        [(curve(t)[-1], *(float(t.user_attrs[name]) for name in costs)) for t in complete]
-    )
-    best = moocore.is_nondominated(points, maximise=accuracy_up(points.shape[1]), keep_weakly=True)
-    return {trial.number for trial, stands in zip(complete, best, strict=True) if stands}
 
 
 def _is_plain(trial: FrozenTrial) -> bool:

@@ -1,13 +1,13 @@
 """The ledger: an Optuna study, the one truth about what was tried.
 
 It holds every trial with its architecture, seed, cost, the accuracy of each epoch and how it
-ended. Nothing else is needed to go on, to report or to compare.
+ended. Nothing else is needed to resume, to report or to compare.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,13 +25,50 @@ from afi_search.cost import Cost
 from afi_search.errors import UserError
 from afi_search.space import Architecture
 from afi_search.study.folder import StudyFile
-from afi_search.study.records import to_frame
 from afi_search.study.storage import JOURNAL, open_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-_INFEASIBLE = "too dear: "  # in ledgers since 0.1.0
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+_INFEASIBLE = "too dear: "  # in ledgers since 0.1.0, before an architecture's text
+_TESTED = "test_accuracy/"  # before a trial's number
+
+OBJECTIVES = "objectives"
+"""The name under which a table of records says, in its `attrs`, what its study optimises."""
+
+STATE_WORDS = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+COLUMNS = {
+    "number": "int64",
+    "state": "str",
+    "architecture": "str",
+    "id": "str",
+    "backbone": "str",
+    "seed": "int64",
+    "epochs": "int64",
+    "full": "bool",
+    "accuracy": "float64",
+    "macs": "int64",
+    "params": "int64",
+    "paper_gflops": "float64",
+    "memory": "float64",
+    "latency": "float64",
+    "seconds": "float64",
+    "origin": "str",
+    "curve": "object",
+    "reason": "str",
+    "started": "datetime64[us]",
+    "finished": "datetime64[us]",
+}
+"""Column -> type. `epochs` are those trained, `full` says that they are all of the recipe's;
+`accuracy` is the last epoch's on the validation split, 0 to 1; costs are those of
+`afi_search.cost.Cost`, NaN where the study did not ask for them; `seconds` is time in training."""
 
 
 class LedgerError(UserError):
@@ -67,7 +104,7 @@ class Ledger:
     """All trials of one study, in Optuna's storage.
 
     Only the driver writes to it. Each method is one short transaction, so that a driver killed at
-    any moment leaves a ledger from which the next one goes on. As there is no other writer, a
+    any moment leaves a ledger that the next one resumes. As there is no other writer, a
     running trial is read from the storage once, and what is written to it is noted here as well.
     """
 
@@ -146,6 +183,18 @@ class Ledger:
         """Return one trial, to be read only."""
         return self._storage.get_trial(self._id(number))
 
+    def note_tested(self, number: int, accuracy: float) -> None:
+        """Enter the accuracy of a finished trial on the test set, 0 to 1."""
+        self.study.set_user_attr(f"{_TESTED}{number}", accuracy)
+
+    def tested(self) -> dict[int, float]:
+        """Return the test accuracies that are known: number of the trial -> 0 to 1."""
+        return {
+            int(key.removeprefix(_TESTED)): accuracy
+            for key, accuracy in self.study.user_attrs.items()
+            if key.startswith(_TESTED)
+        }
+
     def find(self, number: int) -> FrozenTrial:
         """Return the trial a person asks for.
 
@@ -193,13 +242,13 @@ class Ledger:
             if key.startswith(_INFEASIBLE)
         }
 
-    def go_on(self, number: int) -> None:
-        """Mark a trial that waits as RUNNING."""
+    def resume(self, number: int) -> None:
+        """Mark a waiting trial as RUNNING."""
         self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
         self._written.pop(number, None)
 
-    def wait(self, number: int) -> None:
-        """Mark a running trial as waiting to be gone on with."""
+    def suspend(self, number: int) -> None:
+        """Mark a running trial as WAITING to be resumed."""
         self._storage.set_trial_state_values(self._id(number), TrialState.WAITING)
         self._written.pop(number, None)
 
@@ -229,12 +278,12 @@ class Ledger:
         return self.trial(number)
 
     def records(self) -> pd.DataFrame:
-        """Return one row a trial; see `afi_search.study.records.COLUMNS`.
+        """Return one row a trial; see `COLUMNS`.
 
-        The table's `attrs` say under `costs` what the study optimises besides the accuracy.
+        The table's `attrs` say under `OBJECTIVES` what the study optimises.
         """
         table = to_frame(self.trials())
-        table.attrs["costs"] = [n for n in self.study.metric_names or () if n != "accuracy"]
+        table.attrs[OBJECTIVES] = list(self.study.metric_names or ())
         return table
 
     def _to_write(self, number: int) -> FrozenTrial:
@@ -255,3 +304,42 @@ def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
 def _known(cost: Cost) -> dict[str, float]:
     """Return the figures of a cost that were measured, by name."""
     return {name: value for name, value in asdict(cost).items() if value is not None}
+
+
+def to_frame(trials: Iterable[FrozenTrial]) -> pd.DataFrame:
+    """Return one row a trial, in the order given."""
+    rows = [_row(trial) for trial in trials]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def curve(trial: FrozenTrial) -> list[float]:
+    """Return the accuracy after each epoch, from the first."""
+    return [accuracy for _, accuracy in sorted(trial.intermediate_values.items())]
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    facts = trial.user_attrs
+    architecture = Architecture.parse(facts["architecture"])
+    accuracies = curve(trial)
+    return {
+        "number": trial.number,
+        "state": STATE_WORDS[trial.state],
+        "architecture": architecture.text,
+        "id": architecture.id,
+        "backbone": architecture.backbone,
+        "seed": facts["seed"],
+        "epochs": len(accuracies),
+        "full": trial.state == TrialState.COMPLETE and len(accuracies) == facts["epochs"],
+        "accuracy": accuracies[-1] if accuracies else float("nan"),
+        "macs": facts["macs"],
+        "params": facts["params"],
+        "paper_gflops": facts["paper_gflops"],
+        "memory": facts.get("memory", float("nan")),
+        "latency": facts.get("latency", float("nan")),
+        "seconds": facts.get("seconds", 0.0),
+        "origin": facts["origin"],
+        "curve": accuracies,
+        "reason": facts.get("reason", ""),
+        "started": trial.datetime_start,
+        "finished": trial.datetime_complete,
+    }

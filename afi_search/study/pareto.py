@@ -1,24 +1,34 @@
-"""The front: the trials that no other trial beats in both accuracy and cost.
+"""The Pareto front: the trials that no other trial beats in accuracy and costs at once.
 
-Which costs count is the study's matter (`costs_of`); MACs where a table does
-not say.
+`front` reads it off a table of records; `GrowingFront` follows a study trial by trial. Both are
+over the costs that the study optimises, or over MACs where it optimises the accuracy alone.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+
 import moocore
 import numpy as np
+from optuna.trial import FrozenTrial, TrialState
 from pandas import DataFrame
 
-from afi_search.study.hypervolume import accuracy_up, dominated
+from afi_search.study.ledger import OBJECTIVES, curve
 
-COSTS = "costs"
-"""The name under which a table of records says what its study optimised besides the accuracy."""
+
+def front_costs(objectives: Sequence[str]) -> tuple[str, ...]:
+    """Return the costs that the front of a study with these objectives is about.
+
+    >>> front_costs(["accuracy", "params"]), front_costs(["accuracy"])
+    (('params',), ('macs',))
+    """
+    return tuple(name for name in objectives if name != "accuracy") or ("macs",)
 
 
 def costs_of(records: DataFrame) -> tuple[str, ...]:
-    """Return the costs that a table's front is about: its study's objectives, or else MACs."""
-    return tuple(records.attrs.get(COSTS, ())) or ("macs",)
+    """Return the costs that a table's front is about."""
+    return front_costs(records.attrs.get(OBJECTIVES, ()))
 
 
 def front(records: DataFrame) -> DataFrame:
@@ -47,10 +57,7 @@ def front(records: DataFrame) -> DataFrame:
         return candidates
     order = [name for name in (*costs_of(records), "accuracy", "number") if name in candidates]
     ordered = candidates.sort_values(order, kind="stable")
-    best = moocore.is_nondominated(
-        points(ordered), maximise=accuracy_up(1 + len(costs_of(records))), keep_weakly=True
-    )
-    rows: DataFrame = ordered.loc[best]
+    rows: DataFrame = ordered.loc[_non_dominated(points(ordered))]
     return rows.drop_duplicates("architecture", keep="first")
 
 
@@ -69,7 +76,7 @@ def hypervolume(records: DataFrame, reference: tuple[float, ...]) -> float:
     Raises:
         ValueError: a column is missing.
     """
-    return dominated(points(front(records)), reference)
+    return _dominated(points(front(records)), reference)
 
 
 def comparable(records: DataFrame) -> DataFrame:
@@ -92,3 +99,79 @@ def points(records: DataFrame) -> np.ndarray:
     """Return n x (1 + costs): the accuracy and the costs that the front is about."""
     # moocore reads the memory row by row
     return np.ascontiguousarray(records[["accuracy", *costs_of(records)]].to_numpy(dtype=float))
+
+
+class GrowingFront:
+    """The front of a study as it grows, each architecture once, with its best accuracy.
+
+    Args:
+        objectives: of the study.
+        trials: those it has already.
+    """
+
+    def __init__(self, objectives: Sequence[str], trials: Iterable[FrozenTrial] = ()) -> None:
+        self._costs = front_costs(objectives)
+        self._points: dict[str, tuple[float, ...]] = {}
+        self._numbers: dict[str, int] = {}
+        for trial in trials:
+            self.add(trial)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    @property
+    def points(self) -> np.ndarray:
+        """n x (1 + costs): accuracy and costs."""
+        return np.array(list(self._points.values())).reshape(-1, 1 + len(self._costs))
+
+    @property
+    def numbers(self) -> set[int]:
+        """The numbers of the trials on the front."""
+        return {self._numbers[architecture] for architecture in self._points}
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Add a trial; only complete ones count."""
+        if trial.state != TrialState.COMPLETE:
+            return
+        architecture, accuracy = trial.user_attrs["architecture"], curve(trial)[-1]
+        known = self._points.get(architecture)
+        if known is not None and known[0] >= accuracy:
+            return
+        costs = (float(trial.user_attrs[name]) for name in self._costs)
+        self._points[architecture] = (accuracy, *costs)
+        self._numbers[architecture] = trial.number
+        best = _non_dominated(self.points)
+        self._points = {
+            architecture: point
+            for (architecture, point), stays in zip(self._points.items(), best, strict=True)
+            if stays
+        }
+
+
+def dominated_share(points: np.ndarray, reference: Sequence[float]) -> float:
+    """Return what points dominate as a share of what perfect accuracy at no cost would.
+
+    Args:
+        points: n x (1 + costs), accuracy (0 to 1) and costs; there may be none.
+        reference: as for `hypervolume`.
+    """
+    return _dominated(points, reference) / ((1 - reference[0]) * math.prod(reference[1:]))
+
+
+def _non_dominated(points: np.ndarray) -> np.ndarray:
+    """Return which of the rows (accuracy, costs) no other row beats; equal rows all stay."""
+    best: np.ndarray = moocore.is_nondominated(points, maximise=_up(points), keep_weakly=True)
+    return best
+
+
+def _dominated(points: np.ndarray, reference: Sequence[float]) -> float:
+    if not len(points):
+        return 0.0
+    # moocore reads the memory row by row
+    rows = np.ascontiguousarray(points, dtype=float)
+    return float(moocore.hypervolume(rows, ref=reference, maximise=_up(rows)))
+
+
+def _up(points: np.ndarray) -> list[bool]:
+    """Return which columns are the better the larger: the first, the accuracy."""
+    return [True, *[False] * (points.shape[1] - 1)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from afi_search.study.study_info import read_study
 
 from afi_search.cli import run as main_job
 from afi_search.cli.run import choose_preset, settle_data
@@ -15,7 +16,6 @@ from afi_search.data import DataUnavailable
 from afi_search.model.from_checkpoint import trial_model, trial_state
 from afi_search.space import Architecture, Space
 from afi_search.study import Ledger
-from afi_search.study.study_info import read_study
 from afi_search.train import load
 from tests.driver import SPACE, Driver
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from afi_search.space import Space, SpaceFileError
-from afi_search.study.study_info import read_study
+from afi_search.study.info import read_study
 
 SPACE = """
 imports: [toynet]

@@ -13,13 +13,13 @@ from afi_search.engine.limits import limit_gpu
 TRIAL = """
 import sys
 from afi_search.data import load, split
-from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker
+from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
 from afi_search.space import Recipe
 recipe = Recipe(epochs=2, batch_size=int(sys.argv[2]), precision="fp32")
 data = SharedSplit(split(load("digits"), validation_subset=20), recipe.pad)
 worker = TrialWorker.__new__(TrialWorker)
 config = {"number": 0, "architecture": "resnet20(B-r16)", "seed": 0}
-worker.setup(config, Job(recipe, sys.argv[1], threads=1, memory=150_000_000), data)
+worker.setup(config, TrialConfig(recipe, sys.argv[1], threads=1, memory=150_000_000), data)
 print(worker.step())
 worker.reset_config(config)
 print(bytearray(10) and "the worker lives")

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from afi_search.engine import metrics
-from afi_search.engine.metrics import METRICS, Pace, Reading, Standing, exported
+from afi_search.engine.metrics import METRICS, Sample, StudyMetrics, WorkerMetrics, exported
 from afi_search.report.progress import hypervolume_over_time
 from afi_search.study.info import StudyInfo
 from afi_search.study.pareto import front
@@ -32,53 +32,53 @@ REFERENCE = reference_point(landmarks(INFO), INFO)
 LABELS = ("study", "trial", "state")
 
 
-def values(readings: list[Reading]) -> dict[tuple[str, ...], float]:
-    return {
-        (reading.name, *(value for _, value in reading.tags)): reading.value for reading in readings
-    }
+def values(samples: list[Sample]) -> dict[tuple[str, ...], float]:
+    return {(sample.name, *(value for _, value in sample.tags)): sample.value for sample in samples}
 
 
 def test_a_study_stands_as_its_report_says(tmp_path: Path) -> None:
-    standing = Standing([], ["macs"], REFERENCE)
-    ledger, conductor = conductor_for(space_file(), tmp_path, on_change=standing.changed)
+    study_metrics = StudyMetrics([], ["accuracy", "macs"], REFERENCE)
+    ledger, conductor = conductor_for(space_file(), tmp_path, on_change=study_metrics.changed)
     play(conductor)
 
     records = ledger.records()
-    told = values(standing.readings())
+    told = values(study_metrics.samples())
     for state in ("running", "waiting", "complete", "pruned", "failed"):
         assert told["afi_trials", state] == (records["state"] == state).sum()
     assert told["afi_best_accuracy",] == records.loc[records["full"], "accuracy"].max()
     assert told["afi_front_size",] == len(front(records))
     share = hypervolume_over_time(records, REFERENCE)["share"].iloc[-1]
     assert told["afi_hypervolume",] == pytest.approx(share)
-    assert told == values(Standing(ledger.trials(), ["macs"], REFERENCE).readings())
+    assert told == values(StudyMetrics(ledger.trials(), ["accuracy", "macs"], REFERENCE).samples())
 
 
 def test_before_the_first_full_trial_there_is_no_best(tmp_path: Path) -> None:
-    standing = Standing([], ["macs"], REFERENCE)
-    _, conductor = conductor_for(space_file(), tmp_path, on_change=standing.changed)
+    study_metrics = StudyMetrics([], ["accuracy", "macs"], REFERENCE)
+    _, conductor = conductor_for(space_file(), tmp_path, on_change=study_metrics.changed)
     assignment = conductor.next()
     assert assignment is not None
     conductor.report(assignment.number, [0.3], seconds=1.0)
 
-    told = values(standing.readings())
+    told = values(study_metrics.samples())
     assert told["afi_trials", "running"] == 1
     assert told["afi_hypervolume",] == told["afi_front_size",] == 0
     assert ("afi_best_accuracy",) not in told
 
 
 def test_a_pace_is_that_of_the_trial_at_hand() -> None:
-    pace = Pace(torch.device("cpu"))
-    pace.begin(3)
-    pace.trained(EpochResult(1, accuracy=0.5, loss=1.0, seconds=2.5, images_per_second=400.0))
-    assert values(pace.readings()) == {
+    worker_metrics = WorkerMetrics(torch.device("cpu"))
+    worker_metrics.begin(3)
+    worker_metrics.trained(
+        EpochResult(1, accuracy=0.5, loss=1.0, seconds=2.5, images_per_second=400.0)
+    )
+    assert values(worker_metrics.samples()) == {
         ("afi_gpu_memory_bytes", "3"): 0.0,
         ("afi_images_per_second", "3"): 400.0,
         ("afi_epoch_seconds", "3"): 2.5,
     }
 
-    pace.begin(4)
-    assert values(pace.readings()) == {("afi_gpu_memory_bytes", "4"): 0.0}
+    worker_metrics.begin(4)
+    assert values(worker_metrics.samples()) == {("afi_gpu_memory_bytes", "4"): 0.0}
 
 
 def test_gauges_are_set_again_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_gauges_are_set_again_until_the_end(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(metrics, "Gauge", Ears)
     monkeypatch.setattr(metrics, "_SET_EVERY_SECONDS", 0.01)
-    with exported("mine", lambda: [Reading("afi_trials", 1, (("state", "running"),))]):
+    with exported("mine", lambda: [Sample("afi_trials", 1, (("state", "running"),))]):
         assert enough.wait(10)
     set_in_all = len(heard)
     time.sleep(0.05)

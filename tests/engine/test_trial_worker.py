@@ -8,7 +8,7 @@ import torch
 
 from afi_search.data import Dataset, split
 from afi_search.data.tensor_source import pad_images
-from afi_search.engine.trial_worker import Job, SharedSplit, TrialWorker
+from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
 from afi_search.space import Recipe
 from afi_search.train import load
 
@@ -23,8 +23,8 @@ def data(digits: Dataset) -> SharedSplit:
 def begin(folder: Path, data: SharedSplit, recipe: Recipe = RECIPE, **config: Any) -> TrialWorker:
     """A worker as Ray makes it, without Ray."""
     worker = TrialWorker.__new__(TrialWorker)
-    job = Job(recipe, str(folder), threads=1)
-    worker.setup({"number": 7, "architecture": "resnet20", "seed": 3, **config}, job, data)
+    common = TrialConfig(recipe, str(folder), threads=1)
+    worker.setup({"number": 7, "architecture": "resnet20", "seed": 3, **config}, common, data)
     return worker
 
 

@@ -19,8 +19,6 @@ from afi_search.promote.confirm import (
 )
 from afi_search.promote.confirm_results import (
     confirmed_table,
-    note_tested,
-    read_tested,
     write_confirmed,
 )
 from afi_search.search.conductor import Conductor
@@ -126,8 +124,8 @@ def test_only_what_is_tested_is_in_the_table(tmp_path: Path) -> None:
     play(conductor)
     assert confirmed_table(ledger.trials(), {}).empty
     for number, accuracy in enumerate((0.70, 0.60, 0.702, 0.602)):
-        note_tested(ledger, number, accuracy)
-    table = confirmed_table(ledger.trials(), read_tested(Ledger.open(tmp_path)))
+        ledger.note_tested(number, accuracy)
+    table = confirmed_table(ledger.trials(), Ledger.open(tmp_path).tested())
 
     assert list(table["architecture"]) == ["resnet20(base-r4)", "resnet20"]
     assert list(table["test"]) == pytest.approx([0.601, 0.701])
@@ -158,7 +156,7 @@ def test_a_confirmation_trains_tests_and_exports(tmp_path: Path) -> None:
     own = tmp_path / FOLDER
     assert (own / "confirmed.csv").is_file()
     model = read_checkpoint(str(own / "checkpoints" / "00001"))
-    assert model.facts.metrics["test accuracy"] == read_tested(Ledger.open(own))[1]
+    assert model.facts.metrics["test accuracy"] == Ledger.open(own).tested()[1]
     assert model.facts.training["seed"] == file.search.seed + 2
 
     assert confirm_study(tmp_path, wanted)

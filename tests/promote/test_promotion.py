@@ -24,7 +24,6 @@ from afi_search.data.image_loader import TorchvisionLoader, share_out
 from afi_search.engine.promotion_worker import Task, make_model, make_trainer, probe
 from afi_search.nn.afi import BlockAFI
 from afi_search.promote.confirm import FOLDER as CONFIRM
-from afi_search.promote.confirm_results import note_tested
 from afi_search.promote.promotion import (
     PromotionError,
     for_imagenet,
@@ -93,14 +92,14 @@ def test_what_a_confirmation_refutes_does_not_win_nor_does_the_test_set_choose(
     reached = {text: 0.5 + 0.001 * place for place, text in enumerate(ranking)}
     for trial in ledger.trials():
         noise = 0.01 * trial.user_attrs["seed"]
-        note_tested(ledger, trial.number, reached[trial.user_attrs["architecture"]] + noise)
+        ledger.note_tested(trial.number, reached[trial.user_attrs["architecture"]] + noise)
     assert winners(tmp_path, MAPPED) == [for_imagenet(Architecture.parse(ranking[0]), MAPPED)]
 
     refuted = "resnet20(B-r4)"
     for trial in ledger.trials():
         low = trial.user_attrs["architecture"] == refuted
         noise = 0.0001 * trial.user_attrs["seed"]
-        note_tested(ledger, trial.number, (0.1 if low else 0.5) + noise)
+        ledger.note_tested(trial.number, (0.1 if low else 0.5) + noise)
     three = MAPPED.model_copy(update={"top": 3})
     left = [text for text in ranking if text != refuted]
     assert winners(tmp_path, three) == [

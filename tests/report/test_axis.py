@@ -16,8 +16,8 @@ from afi_search.report.export import write_report
 from afi_search.report.page import write_page
 from afi_search.space.schema import SpaceFile
 from afi_search.study import Ledger
+from afi_search.study.info import read_study
 from afi_search.study.pareto import costs_of, front
-from afi_search.study.study_info import read_study
 from tests.search.studies import conductor_for, play, space_file
 
 

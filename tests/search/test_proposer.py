@@ -62,7 +62,7 @@ def test_nothing_dearer_than_the_constraints_is_tried(tmp_path: Path) -> None:
     assert (records["params"] <= 300_000).all()
 
 
-def test_what_is_too_dear_is_recorded_once_and_is_no_trial(tmp_path: Path) -> None:
+def test_what_is_infeasible_is_recorded_once_and_is_no_trial(tmp_path: Path) -> None:
     limit = 38_000_000
     search = {"trials": 40, "baselines": True, "sampler": "random"}
     file = space_file(constraints={"macs": limit}, search=search)

@@ -6,7 +6,7 @@ import afi_search
 from afi_search.search.conductor import Conductor
 from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import trial_place
-from afi_search.study.checkpoint_retention import Keeper, worth_keeping
+from afi_search.study.checkpoint_retention import CheckpointRetention, worth_keeping
 from afi_search.train import save
 from tests.search.studies import conductor_for, play, space_file
 
@@ -23,8 +23,10 @@ def played(folder: Path, place: Path, **search: object) -> tuple[Ledger, list[in
     """A study by formula with real checkpoint folders; and how many there were at each epoch."""
     file = space_file(search={"trials": 20, **search})
     sizes: list[int] = []
-    ledger, conductor = conductor_for(file, folder, on_change=lambda trial: keeper.changed(trial))
-    keeper = Keeper(str(place), file.objectives, ledger.trials())
+    ledger, conductor = conductor_for(
+        file, folder, on_change=lambda trial: retention.changed(trial)
+    )
+    retention = CheckpointRetention(str(place), file.objectives, ledger.trials())
 
     def epoch_ends(number: int, epoch: int) -> None:
         checkpointed(place, number, epoch)
@@ -64,7 +66,7 @@ def test_the_next_driver_deletes_what_a_killed_one_had_not(tmp_path: Path) -> No
     for number in (*range(20), 77):
         checkpointed(place, number, 3)
     (place / "notes").mkdir()
-    Keeper(str(place), ("accuracy", "macs"), ledger.trials())
+    CheckpointRetention(str(place), ("accuracy", "macs"), ledger.trials())
 
     assert {int(path.name) for path in place.iterdir() if path.name != "notes"} == kept
     assert (place / "notes").is_dir()
