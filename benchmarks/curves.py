@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cost import SpaceCosts
 from afi_search.space import Architecture, Space
 from afi_search.space.architecture import StageChoice
 

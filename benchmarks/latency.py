@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau
 
-from afi_search.cost import measure, time_stages
-from afi_search.cost.latency_table import describe_target, measure_space, target_device
+from afi_search.cost import SpaceCosts, measure, time_stages
+from afi_search.cost.latency import describe_target, target_device
 from afi_search.data import spec_of
 from afi_search.space import Space
 
@@ -43,19 +43,20 @@ def main() -> None:
     sizes = {"num_classes": source.num_classes, "image_size": source.image_size}
 
     began = time.perf_counter()
-    latencies = measure_space(space, source, lambda _: None)
+    table = SpaceCosts(space, **sizes).table
     table_seconds = time.perf_counter() - began
 
     random = np.random.default_rng(asked.seed)
     drawn = [space[int(i)] for i in random.choice(space.size, asked.architectures, replace=False)]
     whole = [
-        time_stages(a, **sizes, device=device, batch_size=target.batch).whole / 1e6 for a in drawn
+        time_stages(a, **sizes, device=device, batch_size=target.batch).whole.latency / 1e6
+        for a in drawn
     ]
     rows = pd.DataFrame(
         {
             "architecture": map(str, drawn),
             "whole_ms": whole,
-            "summed_ms": [latencies.of(a) / 1e6 for a in drawn],
+            "summed_ms": [table.of(a).latency / 1e6 for a in drawn],
             "macs": [measure(a, **sizes).macs for a in drawn],
         }
     )

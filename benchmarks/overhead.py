@@ -34,7 +34,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cost import SpaceCosts
 from afi_search.engine.cluster import Capacity, cluster_nodes, plan_trials, ray_session
 from afi_search.engine.tune import run_workers
 from afi_search.search.conductor import Conductor

@@ -34,7 +34,7 @@ import optuna
 import pandas as pd
 from scipy.stats import t as student
 
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cost import SpaceCosts
 from afi_search.data import dataset_spec
 from afi_search.space import Space, SpaceFile
 from afi_search.space.schema import Pruner, Search

@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from afi_search.cli.run import choose_preset, settle_latencies
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cli.run import choose_preset, measure_costs
+from afi_search.cost import SpaceCosts
 from afi_search.data import spec_of, trained_images
 from afi_search.device import describe_device
 from afi_search.errors import exits_on_mistake
@@ -36,12 +36,7 @@ def inspect_space(
     searched = Space(document.resolve(choose_preset(document, preset)))
     file = searched.file
     source = spec_of(file.data)
-    costs = SpaceCosts(
-        searched,
-        num_classes=source.num_classes,
-        image_size=source.image_size,
-        latencies=settle_latencies(searched, source),
-    )
+    costs = measure_costs(searched, source)
     limits = ", ".join(
         f"{name} <= {format_cost(name, limit)}" for name, limit in file.constraints.limits().items()
     )

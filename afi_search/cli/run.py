@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from afi_search.cli.screen import Screen
-from afi_search.cost.latency_table import Latencies, measure_space
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cost import CostTable, SpaceCosts
 from afi_search.data import DatasetSpec, DataUnavailable, locate, read_data, spec_of, split_of
 from afi_search.device import describe_device
 from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
@@ -118,18 +117,11 @@ def run(
     )
     folder = studies / asked.name
     source = spec_of(file.data)
-    latencies = settle_latencies(searched, source, folder)
-    costs = SpaceCosts(
-        searched,
-        num_classes=source.num_classes,
-        image_size=source.image_size,
-        latencies=latencies,
-    )
+    costs = measure_costs(searched, source, CostTable.read(folder))
     demand_feasible(space, costs)
     with only_driver(folder), only_client(asked.storage, asked.name):
         study = open_study(folder, asked)
-        if latencies is not None:
-            latencies.write(folder)
+        costs.table.write(folder)
         ledger = Ledger.create(folder, study.name, file.objectives, file.search.seed, study.storage)
         announce(study, searched, costs)
         place = place_of(folder, study.checkpoints)
@@ -208,22 +200,24 @@ def settle_data(file: SpaceFile, folder: str | None) -> SpaceFile:
     return file.model_copy(update={"data": file.data.model_copy(update=fallback)})
 
 
-def settle_latencies(
-    space: Space, source: DatasetSpec, folder: Path | None = None
-) -> Latencies | None:
-    """Return the latencies that a study has, or measure them; None where nobody asks for any.
+def measure_costs(space: Space, source: DatasetSpec, kept: CostTable | None = None) -> SpaceCosts:
+    """Return the costs of a space's architectures: those that a study has kept, or measured now.
 
     Raises:
-        LatencyError: they cannot be measured or read.
+        LatencyError: latency is asked for and cannot be measured here.
     """
-    if not space.file.asks_for("latency"):
-        return None
-    latencies = None if folder is None else Latencies.read(folder)
-    if latencies is None:
-        with console.status("Measuring latency") as status:
-            latencies = measure_space(space, source, status.update)
-    console.print(f"Latency: on {latencies.device}.")
-    return latencies
+    with console.status("Counting costs") as status:
+        costs = SpaceCosts(
+            space,
+            num_classes=source.num_classes,
+            image_size=source.image_size,
+            kept=kept,
+            progress=status.update,
+        )
+        device = costs.table.device
+    if device:
+        console.print(f"Latency: on {device}.")
+    return costs
 
 
 def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 PAPER_BATCH = 32
-_BYTES_PER_PARAMETER = 3 * 4
+UNITS = {"latency": 1_000_000}  # of a Count in one of a Cost: nanoseconds in a millisecond
 
 
 @dataclass(frozen=True)
@@ -40,59 +40,33 @@ class Cost:
     latency: float | None = None
 
 
-@dataclass(frozen=True)
-class Count:
-    """What a network or a part of it adds to its cost; whole numbers, so that sums are exact.
+class Count(NamedTuple):
+    """What a network or a stage of it costs, in whole numbers, so that sums over stages are exact.
 
     Attributes:
-        macs: as in `Cost`.
-        params: as in `Cost`.
+        macs: multiply-accumulates per image, as in `Cost`.
+        params: learnable parameters.
         norm_elements: output elements of all batch norms, per image.
-        kept: bytes that the forward pass of a batch keeps for the backward pass; 0 where that was
-            not counted.
+        memory: bytes of a training step; 0 where nobody asked for it.
+        latency: nanoseconds of a forward pass on the target device; 0 where nobody asked.
     """
 
     macs: int = 0
     params: int = 0
     norm_elements: int = 0
-    kept: int = 0
-
-    def __add__(self, other: Count) -> Count:
-        return Count(
-            self.macs + other.macs,
-            self.params + other.params,
-            self.norm_elements + other.norm_elements,
-            self.kept + other.kept,
-        )
-
-    def __sub__(self, other: Count) -> Count:
-        return Count(
-            self.macs - other.macs,
-            self.params - other.params,
-            self.norm_elements - other.norm_elements,
-            self.kept - other.kept,
-        )
-
-    @property
-    def memory(self) -> int:
-        """Bytes of weights, gradients, momentum and what is kept."""
-        return _BYTES_PER_PARAMETER * self.params + self.kept
+    memory: int = 0
+    latency: int = 0
 
     @property
     def cost(self) -> Cost:
-        """The same as a cost; of a difference, the differences."""
+        """The same in the units that a person reads."""
         paper_flops = PAPER_BATCH * (self.macs + 2 * self.norm_elements)
-        return Cost(
-            self.macs, self.params, paper_flops / 1e9, memory=self.memory if self.kept else None
-        )
+        latency = self.latency / UNITS["latency"]
+        return Cost(self.macs, self.params, paper_flops / 1e9, self.memory or None, latency or None)
 
 
 class Parts(NamedTuple):
-    """What a network costs as a whole, and its stages by themselves."""
+    """What a network costs as a whole, and its searched stages by themselves."""
 
     whole: Count
     stages: tuple[Count, ...]
-
-    def __add__(self, other: Parts) -> Parts:  # type: ignore[override]
-        pairs = zip(self.stages, other.stages, strict=True)
-        return Parts(self.whole + other.whole, tuple(one + two for one, two in pairs))

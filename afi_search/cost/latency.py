@@ -5,11 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from afi_search.cost.cost import Count, Parts
+from afi_search.device import describe_device
+from afi_search.errors import UserError
 from afi_search.nn import build, searched_stages
 from afi_search.space import Architecture
 
@@ -17,11 +20,8 @@ _WARM_UP = 5
 _ROUNDS = 25
 
 
-class StageTimes(NamedTuple):
-    """Nanoseconds of a forward pass: of the whole network, and of each stage in it."""
-
-    whole: int
-    stages: tuple[int, ...]
+class LatencyError(UserError):
+    """Latency cannot be measured on this machine."""
 
 
 def time_stages(
@@ -31,8 +31,8 @@ def time_stages(
     image_size: int,
     device: torch.device,
     batch_size: int,
-) -> StageTimes:
-    """Run a network on made-up images and return the medians of its rounds.
+) -> Parts:
+    """Run a network on made-up images and return latencies, the medians of its rounds.
 
     Args:
         architecture: what to build; its weights are random.
@@ -58,9 +58,27 @@ def time_stages(
             marks.clear()
             model(images)
             rounds.append(clock.elapsed(marks))
-    medians = [round(statistics.median(times)) for times in zip(*rounds[_WARM_UP:], strict=True)]
-    *stages, whole = medians  # the network itself ends last
-    return StageTimes(whole, tuple(stages))
+    warm = zip(*rounds[_WARM_UP:], strict=True)
+    *stages, whole = (Count(latency=round(statistics.median(times))) for times in warm)
+    return Parts(whole, tuple(stages))  # the network itself ends last
+
+
+def target_device(name: str) -> torch.device:
+    """Return the device a space file names as its target.
+
+    Raises:
+        LatencyError: this machine has none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise LatencyError("target.device: cuda: this machine has no CUDA device; use cpu or auto")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
+
+
+def describe_target(device: torch.device, batch: int) -> str:
+    """Say what latencies are of."""
+    threads = "" if device.type == "cuda" else f"{torch.get_num_threads()} threads on "
+    return f"{threads}{describe_device()}; batches of {batch}, float32"
 
 
 class _Clock:

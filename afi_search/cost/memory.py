@@ -1,9 +1,9 @@
-"""What a training step holds at its peak, without running one.
+"""What the forward pass of a training step keeps for the backward pass.
 
-The peak comes where the backward pass begins: weights, gradients and momentum (float32), and all
-that the forward pass keeps. Followed tensor by tensor, a step's peak is within 1 % of that sum
-for batches of 64 (tests/cost/test_memory.py). Workspaces of the libraries and what an allocator
-keeps in stock come on top.
+The peak of a step comes where the backward pass begins: weights, gradients and momentum (float32),
+and all that the forward pass keeps. Followed tensor by tensor, a step's peak is within 1 % of that
+sum for batches of 64 (tests/cost/test_memory.py). Workspaces of the libraries and what an
+allocator keeps in stock come on top.
 """
 
 from __future__ import annotations
@@ -11,59 +11,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 import torch
 from torch import Tensor, UntypedStorage, nn
 
-from afi_search.cost.cost import Count, Parts
-from afi_search.cost.counts import measure
-from afi_search.nn import build, searched_stages
-from afi_search.space import Architecture
+from afi_search.nn import searched_stages
 
-_OUTSIDE = ""
+OUTSIDE = ""
 
 
-def measure_memory(
-    architecture: Architecture, *, num_classes: int, image_size: int, batch_size: int
-) -> int:
-    """Return the bytes that a training step of a batch holds at its peak, in float32.
+def place_of_pass(model: nn.Module) -> Callable[[], str]:
+    """Return what tells, during a forward pass, the name of the stage that it is in.
 
-    Raises:
-        UnsupportedImageSize, AttentionTooNarrow: as `afi_search.nn.build` does.
+    Outside of the searched stages it is `OUTSIDE`.
     """
-    params = measure(architecture, num_classes=num_classes, image_size=image_size).params
-    kept = count_kept(
-        architecture, num_classes=num_classes, image_size=image_size, batch_size=batch_size
-    )
-    return Count(params=params, kept=kept.whole.kept).memory
-
-
-@lru_cache(maxsize=4096)
-def count_kept(
-    architecture: Architecture, *, num_classes: int, image_size: int, batch_size: int
-) -> Parts:
-    """Count what a forward pass keeps, for each stage, on the meta device.
-
-    Raises:
-        UnsupportedImageSize, AttentionTooNarrow: as `afi_search.nn.build` does.
-    """
-    with torch.device("meta"):
-        model = build(architecture, num_classes=num_classes, image_size=image_size)
-        images = torch.empty(batch_size, 3, image_size, image_size)
-    stages = searched_stages(model)
-    within = [_OUTSIDE]
-    for name, stage in stages.items():
-        stage.register_forward_pre_hook(lambda _module, _inputs, name=name: within.append(name))
-        stage.register_forward_hook(lambda _module, _inputs, _output: _leave(within))
-    with kept_bytes(model, lambda: within[-1]) as kept:
-        model.train()(images)
-    return Parts(Count(kept=sum(kept.values())), tuple(Count(kept=kept[name]) for name in stages))
+    within = [OUTSIDE]
+    for name, stage in searched_stages(model).items():
+        stage.register_forward_pre_hook(lambda _stage, _inputs, name=name: within.append(name))
+        stage.register_forward_hook(lambda _stage, _inputs, _output: _leave(within))
+    return lambda: within[-1]
 
 
 @contextmanager
 def kept_bytes(
-    model: nn.Module, place: Callable[[], str] = lambda: _OUTSIDE
+    model: nn.Module, place: Callable[[], str] = lambda: OUTSIDE
 ) -> Iterator[Counter[str]]:
     """Within it, sum up what is kept for a backward pass.
 

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from afi_search.cost import Cost, Parts, StageCosts, count, count_kept, stage_costs
-from afi_search.cost.latency_table import Latencies
-from afi_search.space import Architecture, Space, StageChoice
+from afi_search.cost.cost import UNITS, Cost, Count, Parts
+from afi_search.cost.counts import count
+from afi_search.cost.latency import describe_target, target_device, time_stages
+from afi_search.cost.table import (
+    Choices,
+    CostTable,
+    count_choices,
+    measure_choices,
+    measure_each,
+)
+from afi_search.space import Architecture, Space
 
-_NANOSECONDS = 1e6  # of a millisecond
+Figures = Callable[[Count], tuple[int, ...]]
 
 
 class SpaceCosts:
     """Costs of a space's architectures, for images and classes of one data set.
 
-    Costs add up over stages, so a network is measured once per choice and not once per
-    architecture. Memory is counted where the space file asks for it.
+    Costs add up over stages, so a few networks are measured and not every architecture. Memory is
+    counted, and latency measured on the target's device, where the space file asks for it.
 
     Args:
         space: whose architectures.
         num_classes, image_size: of the data set.
-        latencies: of the space, where its file asks for them.
+        kept: the table of a study that is resumed, to be used as far as it goes: a study has one
+            latency an architecture, and nothing is counted again.
+        progress: is told, in words, which network's latency is being measured.
     """
 
     def __init__(
@@ -33,12 +46,32 @@ class SpaceCosts:
         *,
         num_classes: int,
         image_size: int,
-        latencies: Latencies | None = None,
+        kept: CostTable | None = None,
+        progress: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.space = space
         self.num_classes = num_classes
         self.image_size = image_size
-        self._latencies = latencies
+        self._kept = kept
+        self._progress = progress
+
+    @cached_property
+    def table(self) -> CostTable:
+        """The costs of all that may be tried; measured when it is first asked for.
+
+        Raises:
+            LatencyError: latency is asked for, and this machine has not the target's device.
+        """
+        file = self.space.file
+        asked = {"macs", *(name for name in ("memory", "latency") if file.asks_for(name))}
+        known = self._known()
+        if self._kept is not None and asked <= known:
+            return self._kept
+        counted = self._counted()
+        if "latency" not in asked:
+            return counted
+        timed = self._kept if self._kept is not None and "latency" in known else self._timed()
+        return counted.joined(timed)
 
     def of(self, architecture: Architecture) -> Cost:
         """Return what an architecture costs, whether it is in the space or not.
@@ -46,13 +79,12 @@ class SpaceCosts:
         Raises:
             KeyError: latency is asked for, and a part of the architecture was not measured.
         """
-        if self.space.file.architectures or architecture not in self.space:
-            cost = self._count(architecture).whole.cost
-        else:
-            cost = self._stages.cost(architecture)
-        if self._latencies is None:
-            return cost
-        return replace(cost, latency=self._latencies.of(architecture) / _NANOSECONDS)
+        try:
+            return self.table.of(architecture).cost
+        except KeyError:
+            if self.space.file.asks_for("latency"):
+                raise
+            return self._count(architecture).whole.cost
 
     def allow(self, cost: Cost) -> bool:
         """Whether a cost keeps the constraints of the space file."""
@@ -66,76 +98,101 @@ class SpaceCosts:
         limits = self.space.file.constraints.limits()
         if not limits:
             return self.space.size
-        bounds = np.array(
-            [_bound(name, limit) - self._plain(name) for name, limit in limits.items()]
-        )
+        figures = _figures(*limits)
+        plain = self.table.of(Architecture.plain(self.space.file.backbone or ""))
+        bounds = np.array([_bound(name, limit) for name, limit in limits.items()])
         added = [
-            np.array([[self._added(name, stage, c) for name in limits] for c in choices])
-            for stage, choices in enumerate(self.space.stage_choices)
+            np.array([figures(of_stage[choice]) for choice in choices])
+            for of_stage, choices in zip(self.table.added, self.space.stage_choices, strict=True)
         ]
-        return count_below(added, bounds)
+        return count_below(added, bounds - np.array(figures(plain)))
 
     def extremes(self) -> tuple[Architecture, Architecture]:
         """Return the architectures with the fewest and the most MACs (then parameters)."""
-        if self.space.file.architectures:
-            ordered = sorted(self.space.architectures(), key=self._size)
-            return ordered[0], ordered[-1]
-
-        def size(stage: int, choice: StageChoice | None) -> tuple[int, int]:
-            return self._added("macs", stage, choice), self._added("params", stage, choice)
-
-        return self._compose(min, size), self._compose(max, size)
+        return (
+            self._least(lambda count: (count.macs, count.params)),
+            self._least(lambda count: (-count.macs, -count.params)),
+        )
 
     def least(self, name: str) -> Architecture:
         """Return the architecture that has the least of a cost, by its name in `Cost`."""
-        if self.space.file.architectures:
-            return min(self.space.architectures(), key=lambda a: asdict(self.of(a))[name])
-        return self._compose(min, lambda stage, choice: self._added(name, stage, choice))
+        return self._least(_figures(name))
 
-    def _compose(
-        self,
-        end: Callable[..., StageChoice | None],
-        size: Callable[[int, StageChoice | None], object],
-    ) -> Architecture:
-        """Return the architecture whose choice is the least or the most in every stage."""
+    def _least(self, figures: Figures) -> Architecture:
+        if self.space.file.architectures:
+            return min(self.space.architectures(), key=lambda a: figures(self.table.of(a)))
         return Architecture(
             self.space.file.backbone or "",
             tuple(
-                end(choices, key=lambda choice, stage=stage: size(stage, choice))
-                for stage, choices in enumerate(self.space.stage_choices)
+                min(choices, key=lambda choice, added=added: figures(added[choice]))  # type: ignore[misc]
+                for added, choices in zip(self.table.added, self.space.stage_choices, strict=True)
             ),
         )
 
-    def _size(self, architecture: Architecture) -> tuple[int, int]:
-        cost = self.of(architecture)
-        return cost.macs, cost.params
+    def _counted(self) -> CostTable:
+        if self.space.file.backbone is None:
+            return measure_each(self._networks, self._count)
+        return count_choices(self.space.file.backbone, self._choices, self._count)
 
-    def _added(self, name: str, stage: int, choice: StageChoice | None) -> int:
-        if name == "latency":
-            return 0 if self._latencies is None else self._latencies.added(stage, choice)
-        return int(getattr(self._stages.deltas[stage][choice], name))
+    def _timed(self) -> CostTable:
+        target = self.space.file.target
+        device = target_device(target.device)
 
-    def _plain(self, name: str) -> int:
-        if name == "latency":
-            plain = Architecture.plain(self.space.file.backbone or "")
-            return 0 if self._latencies is None else self._latencies.of(plain)
-        return int(getattr(self._stages.plain, name))
+        def time(architecture: Architecture) -> Parts:
+            self._progress(f"Measuring latency on the {device.type}: {architecture}")
+            return time_stages(
+                architecture,
+                num_classes=self.num_classes,
+                image_size=self.image_size,
+                device=device,
+                batch_size=target.batch,
+            )
+
+        if self.space.file.backbone is None:
+            table = measure_each(self._networks, time)
+        else:
+            table = measure_choices(self.space.file.backbone, self._choices, time)
+        return replace(table, device=describe_target(device, target.batch))
 
     @cached_property
-    def _stages(self) -> StageCosts:
-        assert self.space.file.backbone is not None
-        return stage_costs(self.space.file.backbone, self.space.stage_choices, self._count)
+    def _count(self) -> Callable[[Architecture], Parts]:
+        file = self.space.file
+        return partial(
+            count,
+            num_classes=self.num_classes,
+            image_size=self.image_size,
+            batch_size=file.recipe.batch_size if file.asks_for("memory") else None,
+        )
 
-    def _count(self, architecture: Architecture) -> Parts:
-        sizes = {"num_classes": self.num_classes, "image_size": self.image_size}
-        counted = count(architecture, **sizes)
-        if not self.space.file.asks_for("memory"):
-            return counted
-        batch = self.space.file.recipe.batch_size
-        return counted + count_kept(architecture, **sizes, batch_size=batch)
+    @property
+    def _networks(self) -> tuple[Architecture, ...]:
+        """What may be tried of a list."""
+        return (*self.space.file.architectures, *self.space.first_to_try)
+
+    @property
+    def _choices(self) -> Choices:
+        """What may be tried in each stage."""
+        return [
+            (*offered, *(architecture.stages[stage] for architecture in self.space.first_to_try))
+            for stage, offered in enumerate(self.space.stage_choices)
+        ]
+
+    def _known(self) -> set[str]:
+        """Return the costs that the kept table has of all that may be tried."""
+        if self._kept is None:
+            return set()
+        networks, stages, choices = self._kept.networks, self._kept.stages, self._choices
+        missing: list[set[Any]]
+        if choices:
+            missing = [set(c) - set(s) for c, s in zip_longest(choices, stages, fillvalue=())]
+        else:
+            missing = [set(self._networks) - set(networks)]
+        if any(missing):
+            return set()
+        return {n for n in Count._fields if all(getattr(count, n) for count in networks.values())}
 
 
-def count_below(parts: list[np.ndarray], bounds: np.ndarray) -> int:
+def count_below(parts: list[NDArray[np.int64]], bounds: NDArray[np.int64]) -> int:
     """Count the ways to take one row of each part so that every column's sum keeps its bound.
 
     Args:
@@ -143,13 +200,20 @@ def count_below(parts: list[np.ndarray], bounds: np.ndarray) -> int:
         bounds: k, the largest sum allowed.
     """
     half = len(parts) // 2
-    one, other = _sums(parts[:half], len(bounds)), _sums(parts[half:], len(bounds))
-    if len(one) > len(other):
-        one, other = other, one
-    return sum(int((other <= bounds - row).all(axis=1).sum()) for row in one)
+    sums = [_sums(some, len(bounds)) for some in (parts[:half], parts[half:])]
+    few, many = sorted(sums, key=len)
+    first, *others = np.ascontiguousarray(many[many[:, 0].argsort()].T)
+    total = 0
+    for left in bounds - few:
+        below = np.searchsorted(first, left[0], side="right")
+        keep = np.ones(below, dtype=bool)
+        for column, most in zip(others, left[1:], strict=True):
+            keep &= column[:below] <= most
+        total += int(np.count_nonzero(keep))
+    return total
 
 
-def _sums(parts: list[np.ndarray], columns: int) -> np.ndarray:
+def _sums(parts: list[NDArray[np.int64]], columns: int) -> NDArray[np.int64]:
     """Return the sums of all ways to take one row of each part."""
     total = np.zeros((1, columns), dtype=np.int64)
     for part in parts:
@@ -157,11 +221,15 @@ def _sums(parts: list[np.ndarray], columns: int) -> np.ndarray:
     return total
 
 
+def _figures(*names: str) -> Figures:
+    """Return what reads costs, by their names in `Cost`, off a count."""
+    return lambda count: tuple(getattr(count, name) for name in names)
+
+
 def _bound(name: str, limit: float) -> int:
-    """Return the largest whole number that keeps a limit: of nanoseconds, for a latency."""
-    if name != "latency":
-        return int(limit)
-    bound = int(limit * _NANOSECONDS) + 1
-    while bound / _NANOSECONDS > limit:
+    """Return the largest whole number of a count that keeps the limit of a cost."""
+    unit = UNITS.get(name, 1)
+    bound = int(limit * unit) + 1
+    while bound / unit > limit:
         bound -= 1
     return bound

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cost import SpaceCosts
 from afi_search.data import dataset_names, dataset_spec, spec_of
 from afi_search.errors import UserError
 from afi_search.formatting import format_cost

@@ -20,8 +20,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.cost import Cost
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cost import Cost, SpaceCosts
 from afi_search.search.samplers import GRID, make_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cost import SpaceCosts
 from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.space.schema import Search
 from benchmarks.contenders import RayTune, ours

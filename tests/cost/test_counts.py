@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afi_search.cost import Cost, count, measure, stage_costs
+from afi_search.cost import Cost, count, measure
+from afi_search.cost.table import count_choices
 from afi_search.errors import UserError
 from afi_search.nn import build
 from afi_search.space import (
@@ -126,12 +127,12 @@ CHOICES = [
 
 @pytest.fixture(scope="module")
 def costs_of():
-    """The stage costs of a backbone for all of CHOICES, measured once."""
+    """The table of a backbone for all of CHOICES, memory among it, worked out once."""
     return cache(
-        lambda name: stage_costs(
+        lambda name: count_choices(
             name,
             [CHOICES] * len(get_backbone(name).stages),
-            partial(count, num_classes=10, image_size=32),
+            partial(count, num_classes=10, image_size=32, batch_size=16),
         )
     )
 
@@ -142,18 +143,18 @@ def costs_of():
 def test_stage_costs_add_up_to_the_measured_cost(costs_of, backbone, data):
     stages = data.draw(st.tuples(*[st.sampled_from(CHOICES)] * len(get_backbone(backbone).stages)))
     architecture = Architecture(backbone, stages)
-    assert costs_of(backbone).cost(architecture) == measure(
-        architecture, num_classes=10, image_size=32
+    assert costs_of(backbone).of(architecture).cost == measure(
+        architecture, num_classes=10, image_size=32, batch_size=16
     )
 
 
 def test_choices_may_differ_from_stage_to_stage():
     narrow, wide = StageChoice("base", 2), StageChoice("B", 8, "se")
     counted = partial(count, num_classes=10, image_size=32)
-    costs = stage_costs("resnet20", [[narrow], [None, wide], []], counted)
-    assert [set(delta) for delta in costs.deltas] == [{None, narrow}, {None, wide}, {None}]
+    costs = count_choices("resnet20", [[narrow], [None, wide], []], counted)
+    assert [set(stage) for stage in costs.stages] == [{None, narrow}, {None, wide}, {None}]
     architecture = Architecture("resnet20", (narrow, wide, None))
-    assert costs.cost(architecture) == measure(architecture, num_classes=10, image_size=32)
+    assert costs.of(architecture).cost == measure(architecture, num_classes=10, image_size=32)
 
 
 def test_params_are_those_of_the_built_model():

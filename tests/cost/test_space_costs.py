@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from afi_search.cost import StageTimes, measure, measure_memory
-from afi_search.cost.latency_table import Latencies, LatencyError, measure_space, measure_stages
-from afi_search.cost.space_costs import SpaceCosts, count_below
-from afi_search.data import dataset_spec
+from afi_search.cost import CostTable, Count, LatencyError, Parts, SpaceCosts, measure
+from afi_search.cost.space_costs import count_below
+from afi_search.cost.table import CostTableError, measure_choices
 from afi_search.search.checks import demand_feasible
 from afi_search.space import Architecture, Space, SpaceFileError
 from tests.search.studies import CLASSES, PIXELS, space_file
@@ -64,7 +63,7 @@ def test_a_list_of_architectures_is_measured_one_by_one() -> None:
 
 def test_memory_is_counted_where_it_is_asked_for_and_limits_like_macs() -> None:
     measured = {
-        a: measure_memory(a, num_classes=CLASSES, image_size=PIXELS, batch_size=32)
+        a: measure(a, num_classes=CLASSES, image_size=PIXELS, batch_size=32).memory or 0
         for a in costs_of().space.architectures()
     }
     limit = sorted(measured.values())[50]
@@ -77,23 +76,26 @@ def test_memory_is_counted_where_it_is_asked_for_and_limits_like_macs() -> None:
     assert costs_of().of(costs.space[0]).memory is None
 
 
-def made_up_time(architecture: Architecture) -> StageTimes:
+def made_up_time(architecture: Architecture) -> Parts:
     """A stage's time depends on what is chosen in it; 1 ms goes to the rest of the network."""
-    stages = tuple(1_000_000 + 1_000 * len(str(choice)) for choice in architecture.stages)
-    return StageTimes(1_000_000 + sum(stages), stages)
+    stages = [1_000_000 + 1_000 * len(str(choice)) for choice in architecture.stages]
+    return Parts(
+        Count(latency=1_000_000 + sum(stages)), tuple(Count(latency=stage) for stage in stages)
+    )
 
 
 def test_latency_adds_up_over_stages_and_limits_like_macs() -> None:
     space = Space(space_file(constraints={"latency": 4.035}))
-    latencies = measure_stages("resnet20", space.stage_choices, "a machine", made_up_time)
-    costs = SpaceCosts(space, num_classes=CLASSES, image_size=PIXELS, latencies=latencies)
-    expected = {a: made_up_time(a).whole / 1e6 for a in space.architectures()}
+    timed = measure_choices("resnet20", space.stage_choices, made_up_time)
+    costs = SpaceCosts(space, num_classes=CLASSES, image_size=PIXELS, kept=timed)
+    expected = {a: made_up_time(a).whole.latency / 1e6 for a in space.architectures()}
 
     assert {a: costs.of(a).latency for a in expected} == expected
     allowed = [a for a in expected if costs.allow(costs.of(a))]
     assert costs.feasible == len(allowed) == sum(ms <= 4.035 for ms in expected.values())
     assert 0 < len(allowed) < space.size
     assert expected[costs.least("latency")] == min(expected.values())
+    assert costs.of(space[7]).macs == costs_of().of(space[7]).macs
 
 
 def test_latency_is_measured_by_running_the_networks_and_kept_with_the_study(
@@ -103,24 +105,82 @@ def test_latency_is_measured_by_running_the_networks_and_kept_with_the_study(
     space = Space(space_file(objectives=["accuracy", "latency"], search=search))
     said: list[str] = []
 
-    latencies = measure_space(space, dataset_spec("digits"), said.append)
+    table = SpaceCosts(space, num_classes=10, image_size=32, progress=said.append).table
 
     assert 4 < len(said) < 10, "one network for many choices"
-    times = [latencies.of(a) for a in (*space.architectures(), *space.first_to_try)]
+    times = [table.of(a).latency for a in (*space.architectures(), *space.first_to_try)]
     assert all(100_000 < nanoseconds < 10**10 for nanoseconds in times)
-    assert Latencies.read(tmp_path) is None
-    latencies.write(tmp_path)
-    assert Latencies.read(tmp_path) == latencies
-    (tmp_path / "latency.json").write_text("[]")
-    with pytest.raises(LatencyError, match="remove it"):
-        Latencies.read(tmp_path)
+    assert CostTable.read(tmp_path) is None
+    table.write(tmp_path)
+    kept = CostTable.read(tmp_path)
+    assert kept == table
+    said.clear()
+    assert SpaceCosts(space, num_classes=10, image_size=32, kept=kept, progress=said.append).table
+    assert not said
+    (tmp_path / "costs.json").write_text("[]")
+    with pytest.raises(CostTableError, match="remove it"):
+        CostTable.read(tmp_path)
+
+
+def test_latencies_of_a_study_begun_when_they_alone_were_kept_are_taken_over(
+    tmp_path: Path,
+) -> None:
+    space = Space(
+        space_file(
+            backbone=None,
+            stages={},
+            architectures=["resnet20", "resnet20(B-r4)"],
+            objectives=["accuracy", "latency"],
+        )
+    )
+    (tmp_path / "latency.json").write_text(
+        '{"device": "a machine", "networks": {"resnet20": 1000000, "resnet20(B-r4)": 2000000},'
+        ' "stages": []}'
+    )
+
+    kept = CostTable.read(tmp_path)
+    costs = SpaceCosts(space, num_classes=CLASSES, image_size=PIXELS, kept=kept)
+
+    assert [costs.of(a).latency for a in space.architectures()] == [1, 2]
+    assert costs.table.device == "a machine"
+    assert all(costs.of(a).macs > 10**6 for a in space.architectures())
+
+
+def test_what_a_study_has_counted_is_not_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs_of(constraints={"memory": "1G"}).table.write(tmp_path)
+    monkeypatch.setattr("afi_search.cost.space_costs.count", None)
+    space = Space(space_file(constraints={"memory": "1G"}))
+    kept = CostTable.read(tmp_path)
+
+    costs = SpaceCosts(space, num_classes=CLASSES, image_size=PIXELS, kept=kept)
+
+    assert costs.feasible == space.size
+    assert costs.table is kept
+
+
+@pytest.mark.parametrize(
+    "changes", [{"constraints": {"memory": "1G"}}, {"search": {"first": ["resnet20(B-r2)"]}}]
+)
+def test_a_kept_table_that_lacks_a_cost_or_a_choice_is_not_enough(
+    changes: dict[str, object],
+) -> None:
+    kept = costs_of(constraints={"macs": "1G"}).table
+    space = Space(space_file(**changes))
+    asked = (space[3], *space.first_to_try)
+
+    costs = SpaceCosts(space, num_classes=CLASSES, image_size=PIXELS, kept=kept)
+
+    assert [costs.of(a) for a in asked] == [costs_of(**changes).of(a) for a in asked]
+    assert costs.table is not kept
 
 
 def test_the_target_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    space = Space(space_file(objectives=["accuracy", "latency"], target={"device": "cuda"}))
+    costs = costs_of(objectives=["accuracy", "latency"], target={"device": "cuda"})
     with pytest.raises(LatencyError, match="no CUDA device"):
-        measure_space(space, dataset_spec("digits"), print)
+        costs.of(costs.space[0])
 
 
 @pytest.mark.parametrize(

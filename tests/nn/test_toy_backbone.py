@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from afi_search.cost import count, measure, stage_costs
+from afi_search.cost import count, measure
+from afi_search.cost.table import count_choices
 from afi_search.nn import build
 from afi_search.space import Architecture, StageChoice
 
@@ -30,7 +31,7 @@ def test_a_toy_backbone_is_measured():
 
     choice = StageChoice("B", 4)
     counted = partial(count, num_classes=5, image_size=16)
-    costs = stage_costs("toynet", [[choice], [choice]], counted)
+    costs = count_choices("toynet", [[choice], [choice]], counted)
     for stages in [(choice, None), (None, choice), (choice, choice)]:
         architecture = Architecture("toynet", stages)
-        assert costs.cost(architecture) == measure(architecture, num_classes=5, image_size=16)
+        assert costs.of(architecture).cost == measure(architecture, num_classes=5, image_size=16)

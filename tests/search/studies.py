@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cost import SpaceCosts
 from afi_search.search.conductor import Assignment, Conductor
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner

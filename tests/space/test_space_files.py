@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from afi_search.cost.space_costs import SpaceCosts
+from afi_search.cost import SpaceCosts
 from afi_search.data import dataset_spec, spec_of
 from afi_search.search.checks import CHECKS, demand_feasible
 from afi_search.space import Architecture, Space, StageChoice, get_backbone

@@ -1,0 +1,228 @@
+"""One table of costs: what each choice of each stage costs, in whole numbers that add up.
+
+What a stage puts out has the same shape whatever is chosen in it, and stages run one after
+another, so that an architecture costs what the plain backbone costs and what each of its choices
+adds. MACs, parameters and the memory of a training step add up exactly; `benchmarks/latency.py`
+shows how far sums of latencies are from whole networks' times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import zip_longest
+from operator import sub
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afi_search.cost.cost import Count, Parts
+from afi_search.errors import UserError
+from afi_search.files import write_whole
+from afi_search.space import Architecture, StageChoice, StageShape, get_backbone
+from afi_search.space.architecture import (
+    afi_channels,
+    canonical_choice,
+    choice_text,
+    hidden_units,
+)
+
+FILE = "costs.json"
+_MEASURED_FILE = "latency.json"  # of a study begun when latencies alone were kept
+
+Choices = Sequence[Collection[StageChoice | None]]
+Measure = Callable[[Architecture], Parts]
+K = TypeVar("K")
+
+
+class CostTableError(UserError):
+    """A table of costs cannot be read."""
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What networks and their stages cost, as they were measured.
+
+    Attributes:
+        networks: of whole networks.
+        stages: for each stage, of the stage with each of its choices; off (None) is among them.
+            Empty for a list of architectures.
+        device: that latencies were measured on, in words.
+    """
+
+    networks: Mapping[Architecture, Count]
+    stages: tuple[Mapping[StageChoice | None, Count], ...] = ()
+    device: str = ""
+
+    def of(self, architecture: Architecture) -> Count:
+        """Return what an architecture costs.
+
+        Raises:
+            KeyError: a part of it was not measured.
+        """
+        if architecture in self.networks or not self.stages:
+            return self.networks[architecture]
+        plain = self.networks[Architecture.plain(architecture.backbone)]
+        choices = zip(self.added, architecture.stages, strict=True)
+        return Count(*map(sum, zip(plain, *(added[c] for added, c in choices), strict=True)))
+
+    @cached_property
+    def added(self) -> tuple[Mapping[StageChoice | None, Count], ...]:
+        """For each stage, what each choice adds to the plain backbone."""
+        return tuple(
+            {choice: Count(*map(sub, cost, stage[None])) for choice, cost in stage.items()}
+            for stage in self.stages
+        )
+
+    def joined(self, other: CostTable) -> CostTable:
+        """Return the costs of both tables, which are of the same networks; its own come first."""
+        stages = zip(self.stages, other.stages, strict=True)
+        return CostTable(
+            _joined(self.networks, other.networks),
+            tuple(_joined(*both) for both in stages),
+            self.device or other.device,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the table into a study's folder."""
+        document = {
+            "columns": Count._fields,
+            "device": self.device,
+            "networks": {a.text: cost for a, cost in self.networks.items()},
+            "stages": [{choice_text(c): cost for c, cost in s.items()} for s in self.stages],
+        }
+        write_whole(folder / FILE, json.dumps(document) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> CostTable | None:
+        """Read the table of a study's folder; None where there is none.
+
+        Raises:
+            CostTableError: the file is not such a table.
+        """
+        path = next((p for n in (FILE, _MEASURED_FILE) if (p := folder / n).exists()), None)
+        if path is None:
+            return None
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            columns = raw.get("columns", ["latency"])
+
+            def count(row: Any) -> Count:
+                values = row if isinstance(row, list) else [row]
+                return Count(**dict(zip(columns, map(int, values), strict=True)))
+
+            return cls(
+                {Architecture.parse(text): count(row) for text, row in raw["networks"].items()},
+                tuple(
+                    {StageChoice.parse(text): count(row) for text, row in stage.items()}
+                    for stage in raw["stages"]
+                ),
+                raw["device"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+            raise CostTableError(
+                f"{path}: is not a table of costs ({error}); remove it, and they are measured again"
+            ) from None
+
+
+def measure_each(architectures: Iterable[Architecture], measure: Measure) -> CostTable:
+    """Measure a list of architectures one by one."""
+    return CostTable({architecture: measure(architecture).whole for architecture in architectures})
+
+
+def measure_choices(backbone: str, choices: Choices, measure: Measure) -> CostTable:
+    """Measure every choice of every stage, as many as possible in one network.
+
+    Args:
+        backbone: the backbone's name.
+        choices: of each stage; off (None) is always among them.
+        measure: returns what a network and its stages cost.
+
+    Raises:
+        UnknownBackbone, UnsupportedImageSize, AttentionTooNarrow: as building does.
+    """
+    plain = Architecture.plain(backbone)
+    whole, of_plain = measure(plain)
+    stages: list[dict[StageChoice | None, Count]] = [{None: cost} for cost in of_plain]
+    for placed in zip_longest(*(dict.fromkeys(offered) for offered in choices)):
+        architecture = Architecture(backbone, placed)
+        measured = measure(architecture).stages
+        for stage, choice, cost in zip(stages, architecture.stages, measured, strict=True):
+            stage.setdefault(choice, cost)
+    return CostTable({plain: whole}, tuple(stages))
+
+
+def count_choices(backbone: str, choices: Choices, count: Measure) -> CostTable:
+    """Measure a few choices of every stage, and work out from them what the others cost.
+
+    That is exact for what is counted (MACs, parameters, memory): it is linear in the hidden units
+    of AFI's scorer, and an add-on attention costs the same whatever the scorer is.
+
+    Args and errors are those of `measure_choices`.
+    """
+    shapes = get_backbone(backbone).stages
+    offered = [
+        [choice for offer in of_stage if (choice := canonical_choice(offer, shape)) is not None]
+        for of_stage, shape in zip(choices, shapes, strict=True)
+    ]
+    table = measure_choices(backbone, [_few(of_stage) for of_stage in offered], count)
+    stages = (
+        {None: stage[None], **{choice: _worked_out(choice, stage, shape) for choice in of_stage}}
+        for stage, of_stage, shape in zip(table.stages, offered, shapes, strict=True)
+    )
+    return replace(table, stages=tuple(stages))
+
+
+def _few(offered: Iterable[StageChoice]) -> list[StageChoice]:
+    """Return the choices of a stage from which all that are offered can be worked out.
+
+    Of each width and scorer those with the lowest and the highest ratio, without attention, and
+    one choice with each width and attention.
+    """
+    ends: dict[tuple[str, str], list[StageChoice]] = {}
+    attended: dict[tuple[str, str], StageChoice] = {}
+    for choice in sorted(offered, key=lambda choice: choice.ratio):
+        bare = replace(choice, attention=None)
+        ends.setdefault((choice.width, choice.scorer), [bare, bare])[1] = bare
+        if choice.attention is not None:
+            attended.setdefault((choice.width, choice.attention), choice)
+    return [*(end for both in ends.values() for end in both), *attended.values()]
+
+
+def _worked_out(
+    choice: StageChoice, measured: Mapping[StageChoice | None, Count], shape: StageShape
+) -> Count:
+    """Return what a stage costs with a choice, from what `_few` of them were measured to cost."""
+    cost = _bare(choice, measured, shape)
+    if choice.attention is not None:
+        alike = (choice.width, choice.attention)
+        attended = next(c for c in measured if c and (c.width, c.attention) == alike)
+        cost = cost + np.array(measured[attended]) - _bare(attended, measured, shape)
+    return Count(*map(int, cost))
+
+
+def _bare(
+    choice: StageChoice, measured: Mapping[StageChoice | None, Count], shape: StageShape
+) -> NDArray[np.int64]:
+    """Return what a stage costs with a choice but for its attention, one figure a column."""
+    alike = (choice.width, None, choice.scorer)
+    known = {
+        c.ratio: np.array(cost, dtype=np.int64)
+        for c, cost in measured.items()
+        if c and (c.width, c.attention, c.scorer) == alike
+    }
+    low, high = min(known), max(known)
+    channels = afi_channels(shape, choice.width)
+    fewest, units, most = (hidden_units(channels, r) for r in (high, choice.ratio, low))
+    return known[high] + (known[low] - known[high]) * (units - fewest) // max(1, most - fewest)
+
+
+def _joined(one: Mapping[K, Count], other: Mapping[K, Count]) -> dict[K, Count]:
+    return {
+        key: Count(*(mine or others for mine, others in zip(cost, other[key], strict=True)))
+        for key, cost in one.items()
+    }
