@@ -12,11 +12,11 @@ from afi_search.cli.analyse import analyse
 from afi_search.cli.export import export
 from afi_search.cli.inspect_space import inspect_space
 from afi_search.cli.predict import predict
+from afi_search.cli.promote import promote
 from afi_search.cli.run import run
 from afi_search.cli.study import app as study_app
 from afi_search.errors import exits_on_mistake
 from afi_search.promote.confirm import confirm
-from afi_search.promote.promotion import promote
 from afi_search.report.export import write_report
 from afi_search.report.page import write_page
 from afi_search.report.paper_table import compare, paper_tables, paper_tables_json

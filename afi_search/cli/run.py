@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.panel import Panel
 
+from afi_search.cli.promote import PrintedPromotion
 from afi_search.cli.screen import Screen
 from afi_search.cost import CostTable, SpaceCosts
 from afi_search.data import DatasetSpec, DataUnavailable, locate, read_data, spec_of, split_of
@@ -292,7 +293,8 @@ def report(ledger: Ledger, study: StudyFile, folder: Path) -> None:
 def promote_winners(folder: Path, wanted: Promote, address: str | None) -> bool:
     """Train the winners on ImageNet, or without ImageNet print the one command that goes on."""
     if wanted.data is not None and Path(wanted.data).is_dir():
-        return promote_study(folder, wanted, address=address)
+        listener = PrintedPromotion()
+        return promote_study(folder, wanted, address=address, listener=listener)
     where = wanted.data or "the space file names no folder"
     console.print(
         f"ImageNet is not here ({where}). Where it is, this goes on: "

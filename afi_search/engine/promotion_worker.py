@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,8 +19,8 @@ from afi_search.data.dali import DaliLoader
 from afi_search.data.image_folder import Images, list_images
 from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader, share_out
 from afi_search.data.source import Batch, BatchSharding
+from afi_search.model.from_checkpoint import with_shared_names
 from afi_search.nn import build, warm_start
-from afi_search.promote.estimate import Probe
 from afi_search.space import Architecture
 from afi_search.space.checks import IMAGENET_SIZE
 from afi_search.space.imagenet_recipe import ImageNetRecipe
@@ -41,7 +41,7 @@ _LOADER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Task:
+class PromotionConfig:
     """One promotion, as every worker has to know it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Task:
         folder: with train/ and val/, at the same place on every node.
         skipped: images to leave out, as paths below the folder.
         classes: the class folders.
-        train_images: how many there are, as the driver sees it.
+        train_images, validation_images: how many there are, as the driver sees them.
         checkpoints: folder or fsspec URL that every node reaches.
         pretrained: weights to start from.
         cores: CPU cores of each worker.
@@ -66,6 +66,7 @@ class Task:
     skipped: tuple[str, ...]
     classes: tuple[str, ...]
     train_images: int
+    validation_images: int
     checkpoints: str
     pretrained: str | None
     cores: int
@@ -95,53 +96,72 @@ class Task:
         }
 
 
-def train_worker(config: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Probe:
+    """What one worker measured.
+
+    Attributes:
+        model_speed: images/s of the training step, on images that are there already.
+        loader_speed: images/s of loading and augmenting alone, or NaN where it was not measured.
+        memory: bytes at the most, of the GPU where there is one, otherwise of the process.
+        weights: numbers in the network's state.
+        on_gpu: whether `memory` is a GPU's.
+    """
+
+    model_speed: float
+    loader_speed: float
+    memory: int
+    weights: int
+    on_gpu: bool
+
+
+def train_worker(given: dict[str, Any]) -> None:
     """Train from the last checkpoint to the recipe's end; tell the driver of every epoch.
 
     Args:
-        config: `task` and `news`, the queue to the driver.
+        given: `config`, and `news`: a queue to the driver for histories and for why it failed.
     """
-    task: Task = config["task"]
-    news: Queue = config["news"]
+    config: PromotionConfig = given["config"]
+    news: Queue = given["news"]
     context = ray_train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = get_device()
-    images = list_images(task.folder, task.skipped)
-    recipe = task.recipe
+    images = list_images(config.folder, config.skipped)
+    recipe = config.recipe
     sharding = share_out(recipe.batch_size, recipe.images_per_device, rank, world)
-    loader = make_loader(task, images, sharding, device)
-    trainer = make_trainer(task, images, loader, sharding, device)
-    state = load(task.checkpoints)
+    loader = make_loader(config, images, sharding, device)
+    trainer = make_trainer(config, images, loader, sharding, device)
+    state = load(config.checkpoints)
     if state is not None:
-        trainer.load_state_dict(state)
+        trainer.load_state_dict(with_shared_names(state))
     while not trainer.done:
         try:
             epoch = trainer.run_epoch()
         except DivergedError as error:
             if rank == 0:
-                news.put({"failed": str(error)})
+                news.put(str(error))
             return
         if rank == 0:
-            save({**trainer.state_dict(), "origin": task.origin}, task.checkpoints)
-            news.put({"history": [asdict(past) for past in trainer.history]})
+            save({**trainer.state_dict(), "origin": config.origin}, config.checkpoints)
+            news.put(trainer.history)
         ray_train.report({"epoch": epoch.epoch, "top1": epoch.accuracy, "loss": epoch.loss})
 
 
-def probe(task: Task, world: int) -> Probe:
+def probe(config: PromotionConfig, world: int) -> Probe:
     """Measure a few training steps and a few seconds of loading, as one worker of `world`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = list_images(task.folder, task.skipped)
-    recipe = task.recipe
+    images = list_images(config.folder, config.skipped)
+    recipe = config.recipe
     shared = share_out(recipe.batch_size, recipe.images_per_device, 0, world)
     alone = BatchSharding(0, 1, 1, shared.per_device_batch)
-    loader = make_loader(task, images, alone, device)
+    loader = make_loader(config, images, alone, device)
     loader_speed = measure_loader(loader)
-    trainer = make_trainer(task, images, loader, alone, device)
+    trainer = make_trainer(config, images, loader, alone, device)
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     size, crop = alone.per_device_batch, recipe.train_crop
-    model_speed = measure_steps(trainer, size, crop, len(task.classes), device)
+    model_speed = measure_steps(trainer, size, crop, len(config.classes), device)
     return Probe(
         model_speed,
         loader_speed,
@@ -153,59 +173,63 @@ def probe(task: Task, world: int) -> Probe:
     )
 
 
-def make_model(task: Task) -> nn.Module:
+def make_model(config: PromotionConfig) -> nn.Module:
     """Return the network before any training, with weights that the recipe's seed decides."""
-    seed_everything(task.recipe.seed)
-    return build(task.architecture, num_classes=len(task.classes), image_size=IMAGENET_SIZE)
+    seed_everything(config.recipe.seed)
+    return build(config.architecture, num_classes=len(config.classes), image_size=IMAGENET_SIZE)
 
 
 def make_loader(
-    task: Task, images: Images, sharding: BatchSharding, device: torch.device
+    config: PromotionConfig, images: Images, sharding: BatchSharding, device: torch.device
 ) -> Loader:
     """Return the loader that is asked for."""
-    if task.loader == "dali":
-        return DaliLoader(images, task.recipe, sharding, max(1, task.processes), device)
-    return TorchvisionLoader(images, task.recipe, sharding, task.processes)
+    if config.loader == "dali":
+        return DaliLoader(images, config.recipe, sharding, max(1, config.processes), device)
+    return TorchvisionLoader(images, config.recipe, sharding, config.processes)
 
 
 def make_trainer(
-    task: Task, images: Images, loader: Loader, sharding: BatchSharding, device: torch.device
+    config: PromotionConfig,
+    images: Images,
+    loader: Loader,
+    sharding: BatchSharding,
+    device: torch.device,
 ) -> Trainer:
     """Build the network, the same in every worker, and its trainer."""
-    import_modules(task.imports)
+    import_modules(config.imports)
     if device.type == "cpu":
-        torch.set_num_threads(task.cores)
+        torch.set_num_threads(config.cores)
         keep_freed_memory()
-    backbone = task.architecture.backbone
+    backbone = config.architecture.backbone
     precision = resolve_precision(
-        task.recipe.precision,
+        config.recipe.precision,
         backbone,
-        make=lambda: make_model(replace(task, architecture=Architecture.plain(backbone))),
+        make=lambda: make_model(replace(config, architecture=Architecture.plain(backbone))),
         batch_size=sharding.per_device_batch,
-        image_size=task.recipe.train_crop,
+        image_size=config.recipe.train_crop,
         device=device,
-        folder=task.checkpoints,
+        folder=config.checkpoints,
     )
-    model = make_model(task)
-    if task.pretrained is not None:
-        warm_start(model, task.pretrained)
-    if task.recipe.sync_batch_norm:
+    model = make_model(config)
+    if config.pretrained is not None:
+        warm_start(model, config.pretrained)
+    if config.recipe.sync_batch_norm:
         model = synchronised(model, sharding.world, device)
     source = ImageSource(
         loader,
-        task.recipe,
+        config.recipe,
         sharding,
         images=len(images.train),
-        num_classes=len(task.classes),
+        num_classes=len(config.classes),
         device=device,
     )
     return Trainer(
         model,
-        task.recipe.model_copy(update={"precision": precision}),
+        config.recipe.model_copy(update={"precision": precision}),
         source,
-        identity=task.identity,
+        identity=config.identity,
         device=device,
-        ema_decay=task.recipe.ema_decay,
+        ema_decay=config.recipe.ema_decay,
     )
 
 

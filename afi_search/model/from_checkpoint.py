@@ -1,4 +1,4 @@
-"""The trained networks that a study's checkpoints hold."""
+"""The trained networks that checkpoints hold: of trials and of promotions."""
 
 from __future__ import annotations
 
@@ -6,21 +6,60 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from afi_search.data import spec_of
+from afi_search.data.image_loader import evaluation
 from afi_search.data.preprocessing import Preprocessing
 from afi_search.errors import UserError
-from afi_search.model.model import Facts, Model
+from afi_search.model.model import FACTS, Facts, Model, ModelError
+from afi_search.model.model import load as load_model
 from afi_search.nn import build
 from afi_search.space import Architecture
+from afi_search.space.checks import IMAGENET_SIZE
+from afi_search.space.imagenet_recipe import ImageNetRecipe
 from afi_search.study import Ledger
-from afi_search.study.checkpoint_location import place_of, trial_place
-from afi_search.study.folder import StudyFile
+from afi_search.study.checkpoint_location import IN_THE_FOLDER, place_of, trial_place
+from afi_search.study.folder import STUDY_FILE, StudyFile
 from afi_search.study.ledger import curve
 from afi_search.train import load
+from afi_search.train.checkpoint import load_file
 
 
 class NoCheckpoint(UserError):
     """A trial whose weights are not there."""
+
+
+def read_checkpoint(place: str) -> Model:
+    """Return the network of a checkpoint: of a promotion, of a trial, or an exported folder.
+
+    Raises:
+        ModelError: there is no checkpoint of a promotion or of a trial whose study is here.
+        NoCheckpoint: the trial's weights are not kept.
+        CorruptCheckpoint: there is one that cannot be read.
+    """
+    if (Path(place) / FACTS).is_file():
+        return load_model(place)
+    place = place.rstrip("/")
+    is_file = place.endswith(".pt")
+    folder = Path(place).parent if is_file else Path(place)
+    study = folder.parent.parent
+    if folder.name.isdigit() and (study / STUDY_FILE).is_file():
+        number = int(folder.name)
+        state = load_file(place) if is_file else trial_state(study, number)
+        return trial_model(study, Ledger.open(study), number, state)
+    found = _newest_state(place, is_file)
+    if found is None:
+        raise ModelError(
+            f"{place}: there is no checkpoint in it; name a folder like STUDY/promote/NAME or "
+            f"STUDY/confirm/checkpoints/00000"
+        )
+    if "classes" not in found["identity"]:
+        raise ModelError(
+            f"{place}: is no trial of a study here; name it STUDY/checkpoints/NUMBER, wherever "
+            f"the study's checkpoints lie"
+        )
+    return promoted_model(with_shared_names(found))
 
 
 def trial_state(folder: Path, number: int) -> dict[str, Any]:
@@ -76,3 +115,71 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
         },
     )
     return Model(module, facts)
+
+
+def promoted_model(state: dict[str, Any], facts: dict[str, Any] | None = None) -> Model:
+    """Return the network of a promotion's checkpoint: the average of the weights, if there is one.
+
+    Args:
+        state: as the checkpoint has it.
+        facts: of the machine, for the model card.
+    """
+    identity, last = state["identity"], state["history"][-1]
+    recipe = ImageNetRecipe.model_validate(identity["recipe"])
+    architecture = Architecture.parse(identity["architecture"])
+    classes = tuple(identity["classes"])
+    module = build(architecture, num_classes=len(classes), image_size=IMAGENET_SIZE)
+    module.load_state_dict(state["model"] if state["ema"] is None else state["ema"])
+    return Model(
+        module,
+        Facts(
+            architecture=architecture.text,
+            num_classes=len(classes),
+            stem=IMAGENET_SIZE,
+            preprocessing=evaluation(recipe),
+            classes=classes,
+            metrics={"validation top-1": last["accuracy"], "validation top-5": last["top5"]},
+            training={
+                **state["origin"],
+                "epochs": state["epoch"],
+                "data": {
+                    "train images": identity["train_images"],
+                    "classes": len(classes),
+                },
+                "workers by epoch": [epoch["workers"] for epoch in state["history"]],
+                "recipe": recipe.model_dump(mode="json"),
+                **({"facts": facts} if facts else {}),
+            },
+        ),
+    )
+
+
+def with_shared_names(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a promotion's state in today's form, also one from before recipes shared names."""
+    recipe = dict(state["identity"]["recipe"])
+    if "lr_per_256" not in recipe:
+        return state
+    recipe["lr"] = recipe.pop("lr_per_256") * recipe["batch_size"] / 256
+    recipe["warmup"] = recipe.pop("warmup_epochs") / recipe["epochs"]
+    drops = recipe.pop("drops_at_epochs")
+    recipe["drops_at"] = [min(epoch / recipe["epochs"], 1.0) for epoch in drops]
+    return {
+        **state,
+        "identity": {**state["identity"], "recipe": recipe},
+        "history": [
+            {("accuracy" if name == "top1" else name): value for name, value in epoch.items()}
+            for epoch in state["history"]
+        ],
+        "generator": None,
+        "torch_generator": torch.get_rng_state(),
+        "cuda_generator": None,
+    }
+
+
+def _newest_state(place: str, is_file: bool) -> dict[str, Any] | None:
+    try:
+        return load_file(place) if is_file else load(place) or load(f"{place}/{IN_THE_FOLDER}")
+    except UserError:
+        raise
+    except Exception as error:  # each file system has its own
+        raise ModelError(f"{place}: cannot be read: {error}") from None

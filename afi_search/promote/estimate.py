@@ -4,32 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from afi_search.engine.promotion_worker import Probe
 from afi_search.formatting import duration
 from afi_search.train.checkpoint import KEPT
 
 FORWARD_SHARE = 1 / 3
-"""Testing an image takes about a third of training on it: no backward pass."""
+"""Testing an image takes about a third of training on it: the backward pass costs two forwards."""
 _BYTES = 4
 _BINDS_BELOW = 0.9
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What one worker measured.
-
-    Attributes:
-        model_speed: images/s of the training step, on images that are there already.
-        loader_speed: images/s of loading and augmenting alone, or NaN where it was not measured.
-        memory: bytes at the most, of the GPU where there is one, otherwise of the process.
-        weights: numbers in the network's state.
-        on_gpu: whether `memory` is a GPU's.
-    """
-
-    model_speed: float
-    loader_speed: float
-    memory: int
-    weights: int
-    on_gpu: bool
+"""The loader binds where it gives fewer images/s than this share of the model's."""
 
 
 @dataclass(frozen=True)

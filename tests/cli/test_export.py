@@ -9,8 +9,9 @@ from torchvision.io import write_jpeg
 from typer.testing import CliRunner, Result
 
 import afi_search
-from afi_search.cli.export import export, read_checkpoint
+from afi_search.cli.export import export
 from afi_search.cli.predict import predict
+from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.model.model import ModelError
 from afi_search.promote.confirm import FOLDER
 from afi_search.train import save

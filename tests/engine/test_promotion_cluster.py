@@ -11,7 +11,7 @@ import torch
 from ray.cluster_utils import Cluster
 
 import afi_search
-from afi_search.cli.export import read_checkpoint
+from afi_search.model.from_checkpoint import read_checkpoint
 from tests.pictures import noise
 from tests.promote.test_promotion import recipe_file, start
 

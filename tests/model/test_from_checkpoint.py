@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from afi_search.cli.export import read_checkpoint
+from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.model.model import ModelError
 from afi_search.promote.promotion import promote_study
 from afi_search.space import Architecture

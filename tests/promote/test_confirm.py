@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import afi_search
-from afi_search.cli.export import read_checkpoint
 from afi_search.errors import UserError
+from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.promote.confirm import (
     FOLDER,
     confirm_study,

@@ -18,10 +18,10 @@ import torchvision
 from torchvision.io import ImageReadMode, decode_image
 
 import afi_search
-from afi_search.cli.export import read_checkpoint
 from afi_search.data.image_folder import list_images
 from afi_search.data.image_loader import TorchvisionLoader, share_out
-from afi_search.engine.promotion_worker import Task, make_model, make_trainer, probe
+from afi_search.engine.promotion_worker import PromotionConfig, make_model, make_trainer, probe
+from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.nn.afi import BlockAFI
 from afi_search.promote.confirm import FOLDER as CONFIRM
 from afi_search.promote.promotion import (
@@ -112,46 +112,47 @@ def test_imagenet_has_to_be_named(tmp_path: Path) -> None:
         promote_study(tmp_path, Promote(), [Architecture.parse("resnet50")])
 
 
-def task_for(pictures: Path, **changes: Any) -> Task:
+def config_for(pictures: Path, **changes: Any) -> PromotionConfig:
     images = list_images(pictures)
     recipe = ImageNetRecipe(batch_size=8, train_crop=32, eval_resize=32, eval_crop=32)
-    task = Task(
+    config = PromotionConfig(
         Architecture.parse("shufflenetv2(base-r4)"),
         recipe,
         pictures,
         (),
         images.classes,
         len(images.train),
+        len(images.validation),
         str(pictures.parent / "checkpoints"),
         None,
         cores=1,
         processes=0,
     )
-    return replace(task, **changes)
+    return replace(config, **changes)
 
 
 def test_a_probe_measures_speeds_and_memory(pictures: Path) -> None:
-    task = task_for(pictures)
-    measured = probe(task, world=2)
+    config = config_for(pictures)
+    measured = probe(config, world=2)
 
     assert measured.model_speed > 0
     assert measured.loader_speed > 0
     assert measured.memory > 10**7
-    assert measured.weights == sum(t.numel() for t in make_model(task).state_dict().values())
+    assert measured.weights == sum(t.numel() for t in make_model(config).state_dict().values())
 
 
 def test_the_number_of_workers_is_no_part_of_what_a_checkpoint_must_agree_on(
     pictures: Path,
 ) -> None:
-    task = task_for(pictures)
-    assert replace(task, cores=7, processes=3).identity == task.identity
-    assert replace(task, train_images=5).identity != task.identity
+    config = config_for(pictures)
+    assert replace(config, cores=7, processes=3).identity == config.identity
+    assert replace(config, train_images=5).identity != config.identity
 
 
-def trainer_for(task: Task) -> Trainer:
-    images, sharding = list_images(task.folder), share_out(8, 8, 0, 1)
-    loader = TorchvisionLoader(images, task.recipe, sharding, 0)
-    return make_trainer(task, images, loader, sharding, torch.device("cpu"))
+def trainer_for(config: PromotionConfig) -> Trainer:
+    images, sharding = list_images(config.folder), share_out(8, 8, 0, 1)
+    loader = TorchvisionLoader(images, config.recipe, sharding, 0)
+    return make_trainer(config, images, loader, sharding, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("faster", ["fp32", "bf16"])
@@ -168,12 +169,12 @@ def test_a_promotion_is_trained_in_the_precision_that_was_first_measured_for_it(
     monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
     monkeypatch.setattr(precision, "user_cache_path", lambda name: tmp_path / "cache")
     monkeypatch.setattr(precision, "faster", measure)
-    task = task_for(pictures)
-    probe(task, world=2)
+    config = config_for(pictures)
+    probe(config, world=2)
     shutil.rmtree(tmp_path / "cache")  # as on another machine
 
-    assert trainer_for(task).recipe.precision == faster
-    assert load(task.checkpoints) is None
+    assert trainer_for(config).recipe.precision == faster
+    assert load(config.checkpoints) is None
     assert not [part for part in networks[0].modules() if isinstance(part, BlockAFI)]
 
 
@@ -181,8 +182,8 @@ def test_pretrained_weights_are_where_the_training_starts(pictures: Path, tmp_pa
     torch.manual_seed(7)
     plain = torchvision.models.shufflenet_v2_x1_0(weights=None)
     torch.save(plain.state_dict(), tmp_path / "weights.pth")
-    task = task_for(pictures, pretrained=str(tmp_path / "weights.pth"))
-    trainer = trainer_for(task)
+    config = config_for(pictures, pretrained=str(tmp_path / "weights.pth"))
+    trainer = trainer_for(config)
 
     theirs = [tensor for name, tensor in plain.state_dict().items() if name == "conv1.0.weight"]
     assert any(
@@ -211,7 +212,7 @@ def test_pictures_become_a_model_that_ships(pictures: Path, tmp_path: Path) -> N
 
 
 COMMAND = (
-    "from afi_search.promote.promotion import promote; import typer; "
+    "from afi_search.cli.promote import promote; import typer; "
     "app = typer.Typer(); app.command()(promote); app()"
 )
 

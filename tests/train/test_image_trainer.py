@@ -13,7 +13,7 @@ from torch import nn
 from afi_search.data.image_folder import list_images
 from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader, share_out
 from afi_search.data.source import Batch, BatchSharding
-from afi_search.model.promoted import promoted_model
+from afi_search.model.from_checkpoint import promoted_model, with_shared_names
 from afi_search.nn import build
 from afi_search.space import Architecture
 from afi_search.space.imagenet_recipe import ImageNetRecipe
@@ -41,6 +41,9 @@ SMALL: dict[str, Any] = {
     "ema_decay": 0.9,
     "augment": "trivial",
 }
+
+
+NEW_NAMES = ("lr", "warmup", "drops_at")
 
 
 def tiny_network() -> nn.Module:
@@ -299,3 +302,23 @@ def test_what_is_promoted_is_the_average_with_its_facts() -> None:
     weight = promoted.module.state_dict()["fc.weight"]
     assert torch.equal(weight, average.state_dict()["fc.weight"])
     assert not torch.equal(weight, model.state_dict()["fc.weight"])
+
+
+def test_a_promotion_from_before_recipes_shared_names_goes_on(pictures: Path) -> None:
+    trainer = trainer_for(pictures, warmup="1/3", drops_at=["2/3", 1.0])
+    trainer.run_epoch()
+    state = trainer.state_dict()
+    recipe = {k: v for k, v in state["identity"]["recipe"].items() if k not in NEW_NAMES}
+    recipe |= {"lr_per_256": 0.2, "warmup_epochs": 1.0, "drops_at_epochs": [2.0, 60.0]}
+    epoch = {("top1" if k == "accuracy" else k): v for k, v in state["history"][0].items()}
+    kept = ("epoch", "model", "ema", "optimiser")
+    old = {k: state[k] for k in kept} | {"identity": {"recipe": recipe}, "history": [epoch]}
+
+    goes_on = trainer_for(pictures, warmup="1/3", drops_at=["2/3", 1.0])
+    goes_on.load_state_dict(with_shared_names(copy.deepcopy(old)))
+    assert goes_on.history == trainer.history
+    trainer.run_epoch()
+    goes_on.run_epoch()
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(goes_on.model.state_dict()[name], tensor), name
+    assert with_shared_names(state) is state

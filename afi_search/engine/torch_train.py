@@ -1,0 +1,135 @@
+"""Ray Train as the engine of a promotion: it places and restarts workers, and decides nothing."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty
+from threading import Event, Thread
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.util.queue import Queue
+
+from afi_search.engine.cluster import Capacity
+from afi_search.engine.promotion_worker import Probe, PromotionConfig, probe, train_worker
+from afi_search.errors import UserError
+from afi_search.train import EpochResult
+
+_WORKER_DEATHS = 3
+_NEWS_SECONDS = 0.5
+
+
+class PromotionError(UserError):
+    """A promotion that cannot be begun, or has failed."""
+
+
+def measure_worker(config: PromotionConfig, capacity: Capacity) -> Probe:
+    """Measure on one worker, for a few seconds, how fast it loads and trains.
+
+    Raises:
+        PromotionError: the network cannot be trained there.
+    """
+    worker = ray.remote(probe).options(num_cpus=capacity.threads, num_gpus=capacity.gpus)
+    try:
+        measured: Probe = ray.get(worker.remote(config, capacity.concurrency))
+    except ray.exceptions.RayTaskError as error:
+        raise PromotionError(
+            f"{config.architecture}: cannot be trained here: {error.cause}"
+        ) from None
+    return measured
+
+
+def train_to_the_end(
+    config: PromotionConfig,
+    capacity: Capacity,
+    folder: Path,
+    on_epoch: Callable[[list[EpochResult]], None],
+) -> bool:
+    """Train from the last checkpoint to the recipe's end; False when a person interrupts it.
+
+    Args:
+        config: what to train, and how.
+        capacity: the workers.
+        folder: of the promotion.
+        on_epoch: called in a thread of its own with all epochs so far as each of them ends.
+
+    Raises:
+        PromotionError: the training diverged, or its workers failed again and again.
+    """
+    news = Queue(actor_options={"num_cpus": 0})
+    failures: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+    with tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"config": config, "news": news},
+            scaling_config=ScalingConfig(
+                num_workers=capacity.concurrency,
+                use_gpu=bool(capacity.gpus),
+                resources_per_worker={k.upper(): v for k, v in capacity.resources.items() if v},
+            ),
+            run_config=RunConfig(
+                name=folder.name,
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=_WORKER_DEATHS),
+            ),
+        )
+        try:
+            with _listening(news, on_epoch, failures):
+                trainer.fit()
+        except (KeyboardInterrupt, SystemExit, ray.exceptions.RayActorError):
+            return False  # Ray's own handler of Ctrl-C ends in one of these, or in none
+        except ray.train.TrainingFailedError as error:
+            raise PromotionError(_reason(error)) from None
+        finally:
+            signal.signal(signal.SIGINT, before)
+            news.shutdown(force=True)
+    if failures:
+        raise PromotionError(f"{config.architecture}: {failures[0]}; lower lr in the recipe")
+    return True
+
+
+@contextmanager
+def _listening(
+    news: Queue, on_epoch: Callable[[list[EpochResult]], None], failures: list[str]
+) -> Iterator[None]:
+    """Pass each epoch on as it ends, and note what failed, while the training runs."""
+    over = Event()
+
+    def listen() -> None:
+        while True:
+            ended = over.is_set()
+            try:
+                item = news.get(timeout=_NEWS_SECONDS)
+            except Empty:
+                if ended:
+                    return
+                continue
+            except ray.exceptions.RayActorError:
+                return  # the session is over, and the queue with it
+            if isinstance(item, str):
+                failures.append(item)
+            else:
+                on_epoch(item)
+
+    listener = Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        over.set()
+        listener.join(timeout=10)
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong in the first worker that failed, without Ray's traces."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    first = next(iter(failures.values()))
+    cause = getattr(first, "cause", None) or first
+    lines = [line for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    return f"the training failed {_WORKER_DEATHS + 1} times: {lines[-1].strip()}"
