@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from afi_search.cost import measure
+    from afi_search.data import DatasetSpec, register_dataset
     from afi_search.model import load
     from afi_search.nn import build
-    from afi_search.space import Architecture, Space
+    from afi_search.search.pruners import register_pruner
+    from afi_search.search.samplers import register_sampler
+    from afi_search.space import (
+        Architecture,
+        Attention,
+        Backbone,
+        Space,
+        register_attention,
+        register_backbone,
+    )
     from afi_search.study import Ledger, front
 
 __version__ = "0.1.0"
@@ -22,9 +32,33 @@ _EXPORTS = {
     "Ledger": "afi_search.study",
     "front": "afi_search.study",
     "load": "afi_search.model",
+    "Attention": "afi_search.space",
+    "Backbone": "afi_search.space",
+    "DatasetSpec": "afi_search.data",
+    "register_attention": "afi_search.space",
+    "register_backbone": "afi_search.space",
+    "register_dataset": "afi_search.data",
+    "register_pruner": "afi_search.search.pruners",
+    "register_sampler": "afi_search.search.samplers",
 }
 
-__all__ = ["Architecture", "Ledger", "Space", "build", "front", "load", "measure"]
+__all__ = [
+    "Architecture",
+    "Attention",
+    "Backbone",
+    "DatasetSpec",
+    "Ledger",
+    "Space",
+    "build",
+    "front",
+    "load",
+    "measure",
+    "register_attention",
+    "register_backbone",
+    "register_dataset",
+    "register_pruner",
+    "register_sampler",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from afi_search import data
-from afi_search.space import backbone_names, get_backbone
-from afi_search.space.schema import import_modules
+from afi_search.registry import DATASETS, PRUNERS, SAMPLERS, import_modules
+from afi_search.space.attention import ATTENTIONS
+from afi_search.space.backbone import BACKBONES
 from tests.pictures import bucket, imagenette, pictures  # noqa: F401
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
@@ -47,11 +48,17 @@ def digits() -> data.Dataset:
 
 
 @pytest.fixture
-def toynet(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A third party's backbone, registered for one test; the folder that its module lies in."""
-    registry = {name: get_backbone(name) for name in backbone_names()}
-    monkeypatch.setattr("afi_search.space.backbone._BACKBONES", registry)
-    monkeypatch.syspath_prepend(THIRD_PARTY)
-    monkeypatch.delitem(sys.modules, "toynet", raising=False)
-    import_modules(["toynet"])
+def third_party(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a user's modules; what they register is forgotten after the test."""
+    for registry in (BACKBONES, ATTENTIONS, DATASETS, SAMPLERS, PRUNERS):
+        entries = {name: registry.get(name) for name in registry.names}
+        monkeypatch.setattr(registry, "_entries", entries)
+    for module in ("everything", "toynet"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     return THIRD_PARTY
+
+
+@pytest.fixture
+def toynet(third_party: Path) -> None:
+    """A user's backbone, registered for one test."""
+    import_modules(["toynet"], third_party)

@@ -262,6 +262,7 @@ def train(
             place,
             capacity.threads,
             file.imports,
+            file.imports_from,
             study.name,
             capacity.gpus,
             capacity.memory,

@@ -4,7 +4,6 @@ from afi_search.data.dataset import Dataset, DatasetSpec, ImageSet, Split
 from afi_search.data.registry import (
     DataCorrupt,
     DataUnavailable,
-    UnknownDataset,
     data_folder,
     dataset_names,
     dataset_spec,
@@ -12,10 +11,11 @@ from afi_search.data.registry import (
     locate,
     read,
     read_data,
-    register,
+    register_dataset,
     spec_of,
 )
 from afi_search.data.splits import SplitError, split, split_of, trained_images
+from afi_search.registry import UnknownDataset
 
 __all__ = [
     "DataCorrupt",
@@ -33,7 +33,7 @@ __all__ = [
     "locate",
     "read",
     "read_data",
-    "register",
+    "register_dataset",
     "spec_of",
     "split",
     "split_of",

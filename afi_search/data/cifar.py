@@ -27,7 +27,7 @@ import torch
 from tqdm import tqdm
 
 from afi_search.data.dataset import DatasetSpec, ImageSet
-from afi_search.data.registry import DataCorrupt, DataUnavailable, register
+from afi_search.data.registry import DataCorrupt, DataUnavailable, register_dataset
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
@@ -251,7 +251,7 @@ def register_cifar(name: str, reader: str, classes: str, **channels: Any) -> Non
         return CifarFiles(name, getattr(import_module("torchvision.datasets"), reader), folder)
 
     names = tuple(word.replace("-", " ") for word in classes.split())
-    register(
+    register_dataset(
         DatasetSpec(
             name=name,
             num_classes=len(names),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from afi_search.data.dataset import DatasetSpec, ImageSet
-from afi_search.data.registry import register
+from afi_search.data.registry import register_dataset
 from afi_search.data.splits import held_out
 
 TEST_IMAGES = 360
@@ -31,7 +31,7 @@ def read(folder: Path) -> tuple[ImageSet, ImageSet]:
     return everything.select(rest), everything.select(test)
 
 
-register(
+register_dataset(
     DatasetSpec(
         name="digits",
         num_classes=10,

@@ -1,21 +1,17 @@
-"""The data sets by name.
-
-A new data set is one module that ends in `register(DatasetSpec(...), read)` and is imported at the
-end of this one.
-"""
+"""The data sets by name."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 from platformdirs import user_cache_path
 
 from afi_search.data.dataset import Dataset, DatasetSpec, ImageSet
-from afi_search.errors import UserError, did_you_mean
+from afi_search.errors import UserError
+from afi_search.registry import DATASETS
 from afi_search.space.schema import Data
 
 FOLDER_VARIABLE = "AFI_SEARCH_DATA"
@@ -26,10 +22,6 @@ Read = Callable[[Path], tuple[ImageSet, ImageSet]]
 Prepare = Callable[[Path, bool], None]
 """Given the folder and whether it may download, makes sure that every file is there and whole;
 raises DataUnavailable or DataCorrupt."""
-
-
-class UnknownDataset(UserError):
-    """No data set has this name."""
 
 
 class DataUnavailable(UserError):
@@ -46,23 +38,51 @@ class _Registered(NamedTuple):
     prepare: Prepare | None
 
 
-_DATASETS: dict[str, _Registered] = {}
-
-
-def register(spec: DatasetSpec, read: Read, prepare: Prepare | None = None) -> None:
+def register_dataset(spec: DatasetSpec, read: Read, prepare: Prepare | None = None) -> None:
     """Make a data set known by its name.
 
     Args:
         spec: its facts.
-        read: returns its training and test images.
-        prepare: checks and downloads its files; None: there are none.
+        read: given the folder of all data sets, returns the training and the test images.
+        prepare: given the folder and whether it may download, makes sure that the files are there;
+            None: there are none.
+
+    Raises:
+        ValueError: another data set has that name.
+
+    Example:
+        In `mine.py` beside a space file that has `imports: [mine]` and `data: {name: mine}`:
+
+        ```python
+        import afi_search
+        import numpy as np
+        import torch
+        from afi_search.data import DatasetSpec, ImageSet
+
+        def read(folder):
+            arrays = np.load(folder / "mine.npz")  # images: N x 32 x 32 x 3, uint8; labels: N
+            train, test = (
+                ImageSet(torch.from_numpy(arrays[f"{part}_images"]),
+                         torch.from_numpy(arrays[f"{part}_labels"]))
+                for part in ("train", "test")
+            )
+            return train, test
+
+        afi_search.register_dataset(
+            DatasetSpec(
+                name="mine", num_classes=7, image_size=32, mean=(0.5, 0.5, 0.5),
+                std=(0.25, 0.25, 0.25), mirror_safe=True, train_images=9000, validation=900,
+            ),
+            read,
+        )
+        ```
     """
-    _DATASETS[spec.name] = _Registered(spec, read, prepare)
+    DATASETS.register(spec.name, _Registered(spec, read, prepare))
 
 
 def dataset_names() -> list[str]:
     """Return the names of all data sets, sorted."""
-    return sorted(_DATASETS)
+    return sorted(DATASETS.names)
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -149,13 +169,5 @@ def load(name: str, folder: str | Path | None = None, *, download: bool = True) 
 
 
 def _registered(name: str) -> _Registered:
-    try:
-        return _DATASETS[name]
-    except KeyError:
-        known = ", ".join(dataset_names())
-        hint = did_you_mean(name, dataset_names())
-        raise UnknownDataset(f"no data set is called {name!r}.{hint} Known: {known}.") from None
-
-
-for _module in ("cifar", "digits"):
-    import_module(f"afi_search.data.{_module}")
+    registered: _Registered = DATASETS.get(name)
+    return registered

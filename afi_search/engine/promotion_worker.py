@@ -21,10 +21,11 @@ from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader,
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.model.from_checkpoint import with_shared_names
 from afi_search.nn import build, warm_start
+from afi_search.registry import import_modules
 from afi_search.space import Architecture
 from afi_search.space.checks import IMAGENET_SIZE
 from afi_search.space.imagenet_recipe import ImageNetRecipe
-from afi_search.space.schema import LoaderName, import_modules
+from afi_search.space.schema import LoaderName
 from afi_search.train import (
     DivergedError,
     Trainer,
@@ -57,7 +58,7 @@ class PromotionConfig:
         processes: that load and augment, for each worker.
         loader: `torchvision` or `dali`.
         study: the study's name, for the model card; empty without one.
-        imports: modules that register a third party's backbones.
+        imports, imports_from: modules that register what the study names, and their folder.
     """
 
     architecture: Architecture
@@ -74,6 +75,7 @@ class PromotionConfig:
     loader: LoaderName = "torchvision"
     study: str = ""
     imports: tuple[str, ...] = ()
+    imports_from: str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -196,7 +198,7 @@ def make_trainer(
     device: torch.device,
 ) -> Trainer:
     """Build the network, the same in every worker, and its trainer."""
-    import_modules(config.imports)
+    import_modules(config.imports, config.imports_from)
     if device.type == "cpu":
         torch.set_num_threads(config.cores)
         keep_freed_memory()

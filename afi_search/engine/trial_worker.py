@@ -19,9 +19,9 @@ from afi_search.data.tensor_source import pad_images
 from afi_search.engine.limits import as_limit, limit_gpu, limit_memory
 from afi_search.engine.metrics import WorkerMetrics, exported
 from afi_search.nn import build
+from afi_search.registry import import_modules
 from afi_search.search.conductor import Assignment
 from afi_search.space import Architecture, Recipe
-from afi_search.space.schema import import_modules
 from afi_search.study.checkpoint_location import trial_place
 from afi_search.train import (
     CorruptCheckpoint,
@@ -82,7 +82,7 @@ class TrialConfig:
         recipe: how to train.
         checkpoints: folder or fsspec URL; each trial has its own folder in it.
         threads: CPU threads a trial computes with.
-        imports: modules that register a third party's backbones.
+        imports, imports_from: modules that register what the study names, and their folder.
         study: its name, for the metrics.
         gpus: the share of a GPU whose memory a trial may take; 0 or 1: all of it.
         memory: bytes of the machine's memory that a trial may take beyond its empty worker; None:
@@ -93,6 +93,7 @@ class TrialConfig:
     checkpoints: str
     threads: int
     imports: tuple[str, ...] = ()
+    imports_from: str | None = None
     study: str = ""
     gpus: float = 0.0
     memory: int | None = None
@@ -120,7 +121,7 @@ class TrialWorker(tune.Trainable):
         self, config: dict[str, Any], common: TrialConfig, data: SharedSplit
     ) -> None:
         """Begin the trial of `config`, from its checkpoint where there is one."""
-        import_modules(common.imports)
+        import_modules(common.imports, common.imports_from)
         self._common = common
         self._data = data.tensors()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -242,6 +242,7 @@ def _train(
                 place,
                 capacity.threads,
                 file.imports,
+                file.imports_from,
                 ledger.study.study_name,
                 capacity.gpus,
                 capacity.memory,

@@ -150,6 +150,7 @@ def promote_study(
                 loader=wanted.loader,
                 study=study.name if study else "",
                 imports=study.space.imports if study else (),
+                imports_from=study.space.imports_from if study else None,
             )
             listener.begins(architecture, stem, own, dashboard)
             with only_driver(own):

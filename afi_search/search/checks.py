@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from afi_search.cost import SpaceCosts
-from afi_search.data import dataset_names, dataset_spec, spec_of
+from afi_search.data import dataset_spec, spec_of
 from afi_search.errors import UserError
 from afi_search.formatting import format_cost
 from afi_search.space import SpaceFileError, get_backbone
@@ -16,20 +16,9 @@ from afi_search.space.mistakes import Mistake
 from afi_search.space.schema import SpaceFile
 
 
-def check_names(file: SpaceFile) -> Iterator[Mistake]:
-    """Yield the data sets that nobody knows."""
-    for key in ("name", "fallback"):
-        name = getattr(file.data, key)
-        try:
-            if name is not None:
-                dataset_spec(name)
-        except UserError as error:
-            yield Mistake(("data", key), str(error))
-
-
 def check_validation(file: SpaceFile) -> Iterator[Mistake]:
     """Yield a validation split that leaves nothing to train on."""
-    if file.data.validation is not None and file.data.name in dataset_names():
+    if file.data.validation is not None:
         images = dataset_spec(file.data.name).train_images
         if file.data.validation >= images:
             yield Mistake(
@@ -41,7 +30,7 @@ def check_validation(file: SpaceFile) -> Iterator[Mistake]:
 
 def check_images(file: SpaceFile) -> Iterator[Mistake]:
     """Yield a backbone that cannot be built for the data set's images."""
-    names = [name for name in (file.data.name, file.data.fallback) if name in dataset_names()]
+    names = filter(None, (file.data.name, file.data.fallback))
     for name in names if file.backbone is not None else ():
         source = spec_of(file.data.model_copy(update={"name": name}))
         try:
@@ -53,7 +42,6 @@ def check_images(file: SpaceFile) -> Iterator[Mistake]:
 
 
 CHECKS: tuple[Check, ...] = (
-    (("data",), check_names),
     (("data",), check_validation),
     (("backbone", "data"), check_images),
 )

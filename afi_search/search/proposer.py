@@ -89,7 +89,7 @@ class Proposer:
         TPE repeats itself on categories: asked again, it names the same architecture.
         """
         random = np.random.default_rng(_seed(self._search, number))
-        sampler = make_sampler(self._search.sampler, _seed(self._search, number))
+        sampler = make_sampler(self._space.file, _seed(self._search, number))
         self._copy.sampler = sampler
         trial_id = self._copy.ask()._trial_id
         named: dict[Architecture, None] = {}

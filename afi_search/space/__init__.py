@@ -1,7 +1,6 @@
 """What may be searched: backbones, architectures, space files."""
 
 from afi_search.space.architecture import (
-    ATTENTIONS,
     SCORERS,
     WIDTHS,
     Architecture,
@@ -10,6 +9,7 @@ from afi_search.space.architecture import (
     afi_channels,
     hidden_units,
 )
+from afi_search.space.attention import ATTENTIONS, Attention, register_attention
 from afi_search.space.backbone import (
     Backbone,
     StageShape,
@@ -17,7 +17,7 @@ from afi_search.space.backbone import (
     UnsupportedImageSize,
     backbone_names,
     get_backbone,
-    register,
+    register_backbone,
 )
 from afi_search.space.families import CIFAR_SIZES, IMAGE_SIZES
 from afi_search.space.loading import SpaceDocument, SpaceFileError
@@ -33,6 +33,7 @@ __all__ = [
     "WIDTHS",
     "Architecture",
     "ArchitectureError",
+    "Attention",
     "Backbone",
     "Recipe",
     "Space",
@@ -47,5 +48,6 @@ __all__ = [
     "backbone_names",
     "get_backbone",
     "hidden_units",
-    "register",
+    "register_attention",
+    "register_backbone",
 ]

@@ -12,10 +12,10 @@ import re
 from dataclasses import dataclass
 
 from afi_search.errors import UserError, did_you_mean
+from afi_search.space.attention import ATTENTIONS
 from afi_search.space.backbone import StageShape, get_backbone
 
 WIDTHS = ("base", "B")
-ATTENTIONS = ("se", "ge", "cbam", "eca")
 SCORERS = ("block", "stage")
 OFF = "off"
 _SHARED = "shared"
@@ -48,8 +48,8 @@ class StageChoice:
     def __post_init__(self) -> None:
         _check("width", self.width, WIDTHS)
         _check("scorer", self.scorer, SCORERS)
-        if self.attention is not None:
-            _check("attention", self.attention, ATTENTIONS)
+        if self.attention is not None and self.attention not in ATTENTIONS:
+            _check("attention", self.attention, tuple(ATTENTIONS.names))
         if self.ratio < 1:
             raise ArchitectureError(f"ratio {self.ratio} must be a whole number from 1")
 
@@ -91,7 +91,7 @@ class StageChoice:
         if rest:
             raise ArchitectureError(f"{text!r}: {'-'.join(rest)!r} is too much")
         if attention is not None and attention not in ATTENTIONS:
-            options = [*ATTENTIONS, _SHARED]
+            options = [*ATTENTIONS.names, _SHARED]
             raise ArchitectureError(
                 f"{text!r}: {attention!r} is no add-on attention."
                 f"{did_you_mean(attention, options)} There are: {', '.join(options)}"

@@ -12,7 +12,8 @@ from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any
 
-from afi_search.errors import UserError, did_you_mean
+from afi_search.errors import UserError
+from afi_search.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,57 @@ class UnsupportedImageSize(UserError):
     """The backbone cannot be built for images of that size."""
 
 
-_BACKBONES: dict[str, Backbone] = {}
+BACKBONES = Registry[Backbone]("backbone", unknown=UnknownBackbone)
 
 
-def register(backbone: Backbone) -> Backbone:
+def register_backbone(backbone: Backbone) -> Backbone:
     """Make a backbone known by its name; return it.
 
     Raises:
         ValueError: another backbone has that name.
+
+    Example:
+        In `toynet.py` beside a space file that has `imports: [toynet]` and `backbone: toynet`:
+
+        ```python
+        from functools import partial
+
+        import afi_search
+        from afi_search.nn import Block, Stage
+        from afi_search.space import Backbone, StageShape
+        from torch import nn
+
+        SHAPE = StageShape(channels=16, blocks=4)
+
+        class ToyBlock(Block):
+            def __init__(self, inputs, stride, first, second):
+                super().__init__()
+                self.one = nn.Conv2d(inputs, first, 3, stride=stride, padding=1)
+                self.two = nn.Conv2d(second, SHAPE.channels, 3, padding=1)
+
+            def first(self, x):  # B x inputs x H x W -> B x first x H' x W'
+                return self.one(x)
+
+            def second(self, feature):  # B x second x H' x W' -> B x C x H' x W'
+                return self.two(feature).relu()
+
+            def last(self, y, x):  # of second's output and the block's input: no shortcut
+                return y
+
+        def build_toy(architecture, *, num_classes, image_size):
+            transition = ToyBlock(3, 2, SHAPE.channels, SHAPE.channels)
+            block = partial(ToyBlock, SHAPE.channels, 1)
+            return nn.Sequential(
+                Stage(SHAPE, architecture.stages[0], transition, block),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(SHAPE.channels, num_classes),
+            )
+
+        afi_search.register_backbone(Backbone("toynet", (SHAPE,), (16, 32), build_toy))
+        ```
     """
-    if _BACKBONES.setdefault(backbone.name, backbone) != backbone:
-        raise ValueError(f"a backbone named {backbone.name!r} is registered already")
-    return backbone
+    return BACKBONES.register(backbone.name, backbone)
 
 
 def get_backbone(name: str) -> Backbone:
@@ -95,15 +135,9 @@ def get_backbone(name: str) -> Backbone:
     Raises:
         UnknownBackbone: there is none; the message lists those there are.
     """
-    try:
-        return _BACKBONES[name]
-    except KeyError:
-        names = backbone_names()
-        raise UnknownBackbone(
-            f"unknown backbone {name!r}.{did_you_mean(name, names)} There are: {', '.join(names)}"
-        ) from None
+    return BACKBONES.get(name)
 
 
 def backbone_names() -> list[str]:
     """Return the names of all registered backbones, in order of registration."""
-    return list(_BACKBONES)
+    return BACKBONES.names

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from afi_search.space.backbone import Backbone, StageShape, register
+from afi_search.space.backbone import Backbone, StageShape, register_backbone
 
 CIFAR_SIZES = (16, 24, 32)
 IMAGE_SIZES = (*CIFAR_SIZES, 64, 96, 128, 160, 192, 224, 256, 288)
@@ -22,7 +22,7 @@ def _stages(channels: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[StageSh
 
 
 for _depth in (20, 32, 44, 56, 110):
-    register(
+    register_backbone(
         Backbone(
             name=f"resnet{_depth}",
             stages=_stages((16, 32, 64), 3 * ((_depth - 2) // 6,)),
@@ -32,7 +32,7 @@ for _depth in (20, 32, 44, 56, 110):
     )
 for _prefix, _builder in (("", "build_imagenet_resnet"), ("se", "build_seresnet")):
     for _depth, _blocks in _IMAGENET_RESNETS.items():
-        register(
+        register_backbone(
             Backbone(
                 name=f"{_prefix}resnet{_depth}",
                 stages=_stages((64, 128, 256, 512), _blocks),
@@ -40,7 +40,7 @@ for _prefix, _builder in (("", "build_imagenet_resnet"), ("se", "build_seresnet"
                 build=f"{_BUILDERS}.resnet:{_builder}",
             )
         )
-register(
+register_backbone(
     Backbone(
         name="mobilenetv2",
         stages=_stages((144, 192, 384, 576, 960), (2, 3, 4, 3, 3)),
@@ -49,7 +49,7 @@ register(
         ratios=MappingProxyType({"base": 16, "B": 16}),
     )
 )
-register(
+register_backbone(
     Backbone(
         name="shufflenetv2",
         stages=_stages((58, 116, 232), (4, 8, 4)),
@@ -57,7 +57,7 @@ register(
         build=f"{_BUILDERS}.shufflenetv2:build_shufflenetv2",
     )
 )
-register(
+register_backbone(
     Backbone(
         name="resnext29",
         stages=_stages((128, 256, 512), (3, 3, 3)),
@@ -66,7 +66,7 @@ register(
         ratios=MappingProxyType({"base": 4, "B": 8}),
     )
 )
-register(
+register_backbone(
     Backbone(
         name="resnext50",
         stages=_stages((128, 256, 512, 1024), (3, 4, 6, 3)),

@@ -53,6 +53,9 @@ class SpaceDocument:
         raw, every = document.data, (*PART_CHECKS, *checks)
         if not isinstance(raw, dict):
             raise SpaceFileError(f"{path}: must be a mapping, like 'backbone: resnet32'")
+        if "imports" in raw:
+            folder = Path(path).parent / str(raw.get("imports_from", ""))
+            raw = {**raw, "imports_from": str(folder.absolute())}
         plain, mistakes = _check(raw, every)
         presets = {}
         for name, preset in _presets(raw):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -14,19 +14,20 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    ValidationInfo,
     model_validator,
 )
 
 from afi_search.errors import UserError
+from afi_search.registry import DATASETS, PRUNERS, SAMPLERS, Registry, import_modules
 from afi_search.space.architecture import Architecture, StageChoice, canonical_choice
-from afi_search.space.backbone import StageShape, get_backbone
+from afi_search.space.attention import ATTENTIONS
+from afi_search.space.backbone import BACKBONES, StageShape, get_backbone
 from afi_search.space.fields import Count, Flag, Name, Positive, Seed, Strict, Whole
 from afi_search.space.mistakes import show
 from afi_search.space.recipe import Recipe
 
 Objective = Literal["accuracy", "macs", "params", "memory", "latency"]
-SamplerName = Literal["tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid"]
-PrunerName = Literal["none", "asha", "hyperband", "median", "mo-asha"]
 LoaderName = Literal["torchvision", "dali"]
 
 NONE = "none"
@@ -34,52 +35,45 @@ ALL = "all"
 AUTO = "auto"
 
 
-def _known_backbone(name: str) -> str:
-    try:
-        return get_backbone(name).name
-    except UserError as error:
-        raise ValueError(str(error)) from None
+def _mistake(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let pydantic collect what a function says is a person's mistake."""
 
-
-def import_modules(names: Iterable[str]) -> None:
-    """Import the modules that register a third party's backbones.
-
-    Raises:
-        UserError: one cannot be imported.
-    """
-    for name in names:
+    @wraps(function)
+    def told(value: Any) -> Any:
         try:
-            import_module(name)
-        except Exception as error:
-            raise UserError(
-                f"{name!r} cannot be imported ({type(error).__name__}: {error}); it must be "
-                f"installed, or lie in a folder of PYTHONPATH, on every machine that trains"
-            ) from error
+            return function(value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+    return told
 
 
-def _importable(name: str) -> str:
+def _registered(registry: Registry[Any]) -> AfterValidator:
+    return AfterValidator(_mistake(registry.check))
+
+
+def _importable(name: str, validated: ValidationInfo) -> str:
     try:
-        import_modules([name])
+        import_modules([name], validated.data.get("imports_from"))
     except UserError as error:
         raise ValueError(str(error)) from None
     return name
 
 
+@_mistake
 def _read_architecture(value: Any) -> Any:
-    if isinstance(value, Architecture):
-        return value
-    try:
-        return Architecture.parse(str(value))
-    except UserError as error:
-        raise ValueError(str(error)) from None
+    return value if isinstance(value, Architecture) else Architecture.parse(str(value))
 
 
+@_mistake
 def _known_choice(text: str) -> str:
-    try:
-        StageChoice.parse(text)
-    except UserError as error:
-        raise ValueError(str(error)) from None
+    StageChoice.parse(text)
     return text
+
+
+@_mistake
+def _known_attention(name: str) -> str:
+    return name if name == NONE else ATTENTIONS.check(name)
 
 
 def _read_stage(value: Any) -> Any:
@@ -105,7 +99,11 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 ModuleName = Annotated[
     str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"), AfterValidator(_importable)
 ]
-BackboneName = Annotated[str, AfterValidator(_known_backbone)]
+BackboneName = Annotated[str, _registered(BACKBONES)]
+DatasetName = Annotated[str, _registered(DATASETS)]
+SamplerName = Annotated[str, _registered(SAMPLERS)]
+PrunerName = Annotated[str, _registered(PRUNERS)]
+AttentionName = Annotated[str, AfterValidator(_known_attention)]
 ArchitectureText = Annotated[
     Architecture, BeforeValidator(_read_architecture), PlainSerializer(str, return_type=str)
 ]
@@ -130,9 +128,7 @@ class StageAxes(Strict):
     choice: Annotated[tuple[ChoiceText, ...], AtLeastOne, Distinct] | None = None
     width: Annotated[tuple[Literal["off", "base", "B"], ...], AtLeastOne, Distinct] | None = None
     ratio: Annotated[tuple[Annotated[Whole, Field(ge=1)], ...], AtLeastOne, Distinct] = (4, 16)
-    attention: Annotated[
-        tuple[Literal["none", "se", "ge", "cbam", "eca"], ...], AtLeastOne, Distinct
-    ] = ("none",)
+    attention: Annotated[tuple[AttentionName, ...], AtLeastOne, Distinct] = ("none",)
     scorer: Annotated[tuple[Literal["block", "stage"], ...], AtLeastOne, Distinct] = ("block",)
 
     @model_validator(mode="after")
@@ -176,10 +172,10 @@ class Data(Strict):
         validation_subset: take a stratified subset of that many validation images.
     """
 
-    name: str = "cifar100"
+    name: DatasetName = "cifar100"
     image_size: Annotated[Whole, Field(ge=1)] | None = None
     folder: str | None = None
-    fallback: str | None = None
+    fallback: DatasetName | None = None
     validation: Annotated[Whole, Field(ge=1)] | None = None
     train_subset: Annotated[Whole, Field(ge=2)] | None = None
     validation_subset: Annotated[Whole, Field(ge=1)] | None = None
@@ -226,7 +222,7 @@ class Pruner(Strict):
 
     Attributes:
         name: `none`; `mo-asha`, ours for several objectives; `asha`, `hyperband`, `median`,
-            Optuna's for accuracy alone.
+            Optuna's for accuracy alone; or one that is registered.
         grace_period: epochs every trial gets; the first rung.
         reduction_factor: each rung keeps one trial in that many, and the next comes after that
             many times the epochs.
@@ -255,8 +251,8 @@ class Search(Strict):
 
     Attributes:
         trials: architectures to try.
-        sampler: `tpe`, `tpe-multivariate`, `nsga2`, `gp` or `random`, all from Optuna; or `grid`:
-            in the space's order.
+        sampler: `tpe`, `tpe-multivariate`, `nsga2`, `gp` or `random`, all from Optuna; `grid`: in
+            the space's order; or one that is registered.
         pruner: a name, or a mapping with the pruner's own settings.
         seed: of proposals, weights and batches.
         concurrency: trials at a time; `auto`: as many as the GPUs (or without one, the CPU
@@ -350,8 +346,10 @@ class SpaceFile(Strict):
 
     Attributes:
         name: of the studies made from it; otherwise the backbone's and the data set's.
-        imports: modules to import first, here and wherever trials run: those of a third party
-            that register backbones.
+        imports_from: folder that the modules lie in, relative to the file; the file's own unless
+            given.
+        imports: modules to import first, here and wherever trials run: those that register what
+            the file names.
         backbone: the backbone that is searched.
         stages: what may be chosen, by stage number; `all` for those not listed.
         architectures: instead of backbone and stages, a plain list of architectures to train.
@@ -361,6 +359,7 @@ class SpaceFile(Strict):
     """
 
     name: Name | None = None
+    imports_from: str | None = None
     imports: Annotated[tuple[ModuleName, ...], Distinct] = ()
     backbone: BackboneName | None = None
     stages: dict[StageKey, StageAxes] = {}

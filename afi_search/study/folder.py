@@ -249,6 +249,7 @@ def _fixed(file: SpaceFile, may_change: Sequence[str]) -> dict[str, Any]:
         exclude={
             **dict.fromkeys(may_change, True),
             "presets": True,
+            "imports_from": True,
             "confirm": True,
             "promote": True,
             "data": {"folder"},

@@ -119,7 +119,7 @@ CHOICES = [
     *(
         StageChoice(width, ratio, attention, scorer)
         for width, ratio, attention, scorer in product(
-            WIDTHS, (2, 16), (None, *ATTENTIONS), SCORERS
+            WIDTHS, (2, 16), (None, *ATTENTIONS.names), SCORERS
         )
     ),
 ]

@@ -20,7 +20,8 @@ from torchvision import datasets
 from torchvision.datasets import CIFAR100
 
 from afi_search import data
-from afi_search.data import cifar, registry
+from afi_search.data import cifar
+from afi_search.registry import DATASETS
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
 
@@ -107,7 +108,7 @@ def server(monkeypatch):
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Make the small data set known as `tiny`."""
-    monkeypatch.setattr(registry, "_DATASETS", dict(registry._DATASETS))
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
     monkeypatch.setattr(datasets, "Tiny", Tiny, raising=False)
     channels = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
     cifar.register_cifar("tiny", "Tiny", "a b c d e f g", **channels)

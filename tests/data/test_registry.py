@@ -10,6 +10,7 @@ import torch
 
 from afi_search import data
 from afi_search.data import registry
+from afi_search.registry import DATASETS
 
 
 def test_the_data_sets_are_known_before_they_are_read():
@@ -38,11 +39,11 @@ def test_the_folder_is_the_argument_then_the_variable_then_the_cache(tmp_path, m
 
 
 def test_a_new_data_set_is_one_registration(monkeypatch):
-    monkeypatch.setattr(registry, "_DATASETS", dict(registry._DATASETS))
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
     pair = data.ImageSet(torch.zeros(4, 8, 8, 3, dtype=torch.uint8), torch.arange(4) % 2)
     spec = replace(data.dataset_spec("digits"), name="mine", num_classes=2, image_size=8)
 
-    data.register(spec, read=lambda folder: (pair, pair))
+    data.register_dataset(spec, read=lambda folder: (pair, pair))
 
     assert data.load("mine").spec.num_classes == 2
     assert torch.equal(data.load("mine").train.images, pair.images)

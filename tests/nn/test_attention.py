@@ -10,7 +10,7 @@ from afi_search.nn import build, make_attention
 from afi_search.space import ATTENTIONS, Architecture
 
 
-@pytest.mark.parametrize("kind", ATTENTIONS)
+@pytest.mark.parametrize("kind", ATTENTIONS.names)
 @pytest.mark.parametrize("channels", [8, 16, 29, 64])
 def test_attention_scales_every_element_by_a_gate_between_0_and_1(kind, channels):
     attention = make_attention(kind, channels)
@@ -36,7 +36,7 @@ def test_too_few_channels_are_a_clear_error(kind, channels):
     make_attention(kind, channels + 1)
 
 
-@pytest.mark.parametrize("kind", ATTENTIONS)
+@pytest.mark.parametrize("kind", ATTENTIONS.names)
 @pytest.mark.parametrize("scorer", ["", "-shared"])
 def test_attention_works_on_r_in_every_block_that_reads(kind, scorer):
     model = build(

@@ -32,7 +32,7 @@ CHOICES = st.builds(
     StageChoice,
     width=st.sampled_from(WIDTHS),
     ratio=st.sampled_from([1, 2, 4, 8, 16, 64]),
-    attention=st.sampled_from([None, *ATTENTIONS]),
+    attention=st.sampled_from([None, *ATTENTIONS.names]),
     scorer=st.sampled_from(SCORERS),
 )
 

@@ -157,7 +157,7 @@ def _random_architecture(backbone: str, draw: random.Random) -> Architecture:
         return StageChoice(
             draw.choice(WIDTHS),
             draw.choice([2, 4, 8, 16]),
-            draw.choice([None, *ATTENTIONS]),
+            draw.choice([None, *ATTENTIONS.names]),
             draw.choice(SCORERS),
         )
 

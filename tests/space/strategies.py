@@ -19,7 +19,7 @@ choices = st.none() | st.builds(
     StageChoice,
     width=st.sampled_from(WIDTHS),
     ratio=st.integers(1, 64),
-    attention=st.none() | st.sampled_from(ATTENTIONS),
+    attention=st.none() | st.sampled_from(ATTENTIONS.names),
     scorer=st.sampled_from(SCORERS),
 )
 

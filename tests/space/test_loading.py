@@ -59,8 +59,8 @@ presets:
         (
             8,
             "search.sampler",
-            "'tpee' must be one of tpe, tpe-multivariate, nsga2, gp, random, grid. Did you mean "
-            "'tpe'?",
+            "unknown sampler 'tpee'. Did you mean 'tpe'? There are: tpe, tpe-multivariate, nsga2, "
+            "gp, random, grid",
         ),
         (11, "presets.smoke.recipe.epochs", "0 must be greater than or equal to 1"),
         (12, "presets.smoke.serch", "unknown key. Did you mean 'search'?"),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afi_search.nn import Block, Stage
-from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register
+from afi_search.space import Architecture, Backbone, StageShape, get_backbone, register_backbone
 
 
 class ToyBlock(Block):
@@ -58,4 +58,4 @@ def build_toy(architecture: Architecture, *, num_classes: int, image_size: int) 
     return ToyNet(architecture, num_classes)
 
 
-register(Backbone("toynet", (StageShape(8, 2), StageShape(16, 4)), (16, 32), build_toy))
+register_backbone(Backbone("toynet", (StageShape(8, 2), StageShape(16, 4)), (16, 32), build_toy))

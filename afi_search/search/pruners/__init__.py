@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from optuna import Study
 from optuna.pruners import (
     BasePruner,
@@ -12,37 +14,93 @@ from optuna.pruners import (
 )
 from optuna.trial import FrozenTrial
 
+from afi_search.registry import PRUNERS
 from afi_search.search.pruners.mo_asha import MultiObjectiveAsha, Verdict
 from afi_search.space import SpaceFile
 
-__all__ = ["MultiObjectiveAsha", "Verdict", "judge", "make_pruner"]
+__all__ = ["MultiObjectiveAsha", "Verdict", "judge", "make_pruner", "register_pruner"]
+
+PrunerFactory = Callable[[SpaceFile], BasePruner]
+
+
+def register_pruner(name: str, make: PrunerFactory) -> None:
+    """Make a pruner known by its name.
+
+    It is asked after every epoch of a trial, with the accuracies so far as the trial's intermediate
+    values and its costs as user attributes. One that has a method `judge(study, trial)` like
+    `MultiObjectiveAsha` can say why it stops a trial.
+
+    Args:
+        name: as it is written under `search: pruner:`.
+        make: `make(file)` returns the Optuna pruner; `file.search.pruner` has the settings,
+            `file.objectives` and `file.recipe.epochs` the rest.
+
+    Raises:
+        ValueError: another pruner has that name.
+
+    Example:
+        In `mine.py` beside a space file with `imports: [mine]` and `search: {pruner: hopeless}`:
+
+        ```python
+        import afi_search
+        from optuna.pruners import ThresholdPruner
+
+        afi_search.register_pruner("hopeless", lambda file: ThresholdPruner(lower=0.1))
+        ```
+    """
+    PRUNERS.register(name, make)
 
 
 def make_pruner(file: SpaceFile) -> BasePruner:
     """Return the Optuna pruner that a space file describes."""
-    settings = file.search.pruner
-    first, factor, trials = settings.grace_period, settings.reduction_factor, settings.min_trials
-    match settings.name:
-        case "none":
-            return NopPruner()
-        case "mo-asha":
-            return MultiObjectiveAsha(file.costs, first, factor, trials)
-        case "asha":
-            return SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
-        case "hyperband":
-            return HyperbandPruner(
-                min_resource=first, max_resource=file.recipe.epochs, reduction_factor=factor
-            )
-        case "median":
-            return MedianPruner(
-                n_startup_trials=trials, n_warmup_steps=first - 1, n_min_trials=trials
-            )
+    pruner: BasePruner = PRUNERS.get(file.search.pruner.name)(file)
+    return pruner
 
 
 def judge(pruner: BasePruner, study: Study, trial: FrozenTrial) -> Verdict | None:
     """Ask a pruner about a trial at its last epoch; None where it had nothing to decide."""
-    if isinstance(pruner, MultiObjectiveAsha):
-        return pruner.judge(study, trial)
+    if hasattr(pruner, "judge"):
+        verdict: Verdict | None = pruner.judge(study, trial)
+        return verdict
     if pruner.prune(study, trial):
         return Verdict(True, f"stopped at epoch {trial.last_step} by {type(pruner).__name__}")
     return None
+
+
+def _mo_asha(file: SpaceFile) -> BasePruner:
+    settings = file.search.pruner
+    return MultiObjectiveAsha(
+        file.costs, settings.grace_period, settings.reduction_factor, settings.min_trials
+    )
+
+
+def _asha(file: SpaceFile) -> BasePruner:
+    settings = file.search.pruner
+    return SuccessiveHalvingPruner(
+        min_resource=settings.grace_period, reduction_factor=settings.reduction_factor
+    )
+
+
+def _hyperband(file: SpaceFile) -> BasePruner:
+    settings = file.search.pruner
+    return HyperbandPruner(
+        min_resource=settings.grace_period,
+        max_resource=file.recipe.epochs,
+        reduction_factor=settings.reduction_factor,
+    )
+
+
+def _median(file: SpaceFile) -> BasePruner:
+    settings = file.search.pruner
+    return MedianPruner(
+        n_startup_trials=settings.min_trials,
+        n_warmup_steps=settings.grace_period - 1,
+        n_min_trials=settings.min_trials,
+    )
+
+
+register_pruner("none", lambda file: NopPruner())
+register_pruner("mo-asha", _mo_asha)
+register_pruner("asha", _asha)
+register_pruner("hyperband", _hyperband)
+register_pruner("median", _median)

@@ -3,35 +3,67 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from afi_search.space.schema import SamplerName
+from afi_search.registry import SAMPLERS
+from afi_search.space.schema import SpaceFile
 
 GRID = "grid"
 
+SamplerFactory = Callable[[SpaceFile, int], BaseSampler]
 
-def make_sampler(name: SamplerName, seed: int) -> BaseSampler:
-    """Return the Optuna sampler of that name, drawing from that seed.
+
+def register_sampler(name: str, make: SamplerFactory) -> None:
+    """Make a sampler known by its name.
+
+    A new one is made for every proposal, from the study's seed and the trial's number, so that a
+    study goes on as if it had never been stopped: what a sampler knows, it reads from the study it
+    is shown, whose trials have the values of the objectives, in their order and directions.
+
+    Args:
+        name: as it is written under `search: sampler:`.
+        make: `make(file, seed)` returns the Optuna sampler, drawing from that seed.
 
     Raises:
-        ValueError: there is none; `grid` needs no sampler.
+        ValueError: another sampler has that name.
+
+    Example:
+        In `mine.py` beside a space file that has `imports: [mine]` and `search: {sampler: quasi}`:
+
+        ```python
+        import afi_search
+        from optuna.samplers import QMCSampler
+
+        afi_search.register_sampler("quasi", lambda file, seed: QMCSampler(seed=seed))
+        ```
     """
-    match name:
-        case "tpe":
-            return TPESampler(seed=seed)
-        case "tpe-multivariate":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                return TPESampler(seed=seed, multivariate=True, group=True)
-        case "nsga2":
-            return NSGAIISampler(seed=seed)
-        case "gp":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                return GPSampler(seed=seed)
-        case "random":
-            return RandomSampler(seed=seed)
-        case _:
-            raise ValueError(f"{name} is no sampler of Optuna's")
+    SAMPLERS.register(name, make)
+
+
+def make_sampler(file: SpaceFile, seed: int) -> BaseSampler:
+    """Return the Optuna sampler that a space file names, drawing from that seed.
+
+    Raises:
+        ValueError: it is `grid`, which needs no sampler.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        sampler: BaseSampler = SAMPLERS.get(file.search.sampler)(file, seed)
+    return sampler
+
+
+def _grid(file: SpaceFile, seed: int) -> BaseSampler:
+    raise ValueError("grid follows the space's order and is no sampler of Optuna's")
+
+
+register_sampler("tpe", lambda file, seed: TPESampler(seed=seed))
+register_sampler(
+    "tpe-multivariate", lambda file, seed: TPESampler(seed=seed, multivariate=True, group=True)
+)
+register_sampler("nsga2", lambda file, seed: NSGAIISampler(seed=seed))
+register_sampler("gp", lambda file, seed: GPSampler(seed=seed))
+register_sampler("random", lambda file, seed: RandomSampler(seed=seed))
+register_sampler(GRID, _grid)

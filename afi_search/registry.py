@@ -1,0 +1,158 @@
+"""What a space file asks for by name, and where a user's module adds to it.
+
+Each kind (backbone, data set, add-on attention, objective, sampler, pruner) has one registry. What
+comes with the package is imported when it is first asked for, so that its names cost nothing. What
+others register is known as soon as their module, named under `imports:`, has been imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module, invalidate_caches
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from afi_search.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+class UnknownName(UserError):
+    """Nothing of that kind is registered under the name."""
+
+
+class Registry(Generic[T]):
+    """The entries of one kind, by name.
+
+    Args:
+        kind: what an entry is, for messages, like `sampler`.
+        modules: module -> names of the entries that it registers when it is imported.
+        unknown: the error where a name is not known.
+
+    >>> planets = Registry[int]("planet")
+    >>> planets.register("mars", 4)
+    4
+    >>> planets.get("mras")
+    Traceback (most recent call last):
+    afi_search.registry.UnknownName: unknown planet 'mras'. Did you mean 'mars'? There are: mars
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        modules: Mapping[str, Sequence[str]] | None = None,
+        unknown: type[UserError] = UnknownName,
+    ) -> None:
+        self._kind = kind
+        self._unknown = unknown
+        self._modules = {name: module for module, of in (modules or {}).items() for name in of}
+        self._entries: dict[str, T] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """All names: the package's own, then the others in order of registration."""
+        return list(dict.fromkeys((*self._modules, *self._entries)))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries or name in self._modules
+
+    def register(self, name: str, entry: T) -> T:
+        """Make an entry known by its name; return it.
+
+        Raises:
+            ValueError: the name is another entry's.
+        """
+        if name in self._modules:
+            import_module(self._modules[name])
+        if self._entries.setdefault(name, entry) != entry:
+            raise ValueError(f"a {self._kind} named {name!r} is registered already")
+        return entry
+
+    def check(self, name: str) -> str:
+        """Return the name of an entry, without importing it.
+
+        Raises:
+            UnknownName: it is none's, or the registry's own error; the message lists the names.
+        """
+        if name not in self:
+            hint = did_you_mean(name, self.names)
+            raise self._unknown(
+                f"unknown {self._kind} {name!r}.{hint} There are: {', '.join(self.names)}"
+            )
+        return name
+
+    def get(self, name: str) -> T:
+        """Return the entry of that name; raises as `check` does."""
+        if self.check(name) not in self._entries:
+            import_module(self._modules[name])
+        return self._entries[name]
+
+
+def import_modules(names: Iterable[str], folder: str | Path | None = None) -> None:
+    """Import the modules that register what a space file names.
+
+    Args:
+        names: of the modules.
+        folder: to look for them first, and for what they import; on Python's path meanwhile.
+
+    Raises:
+        UserError: one cannot be imported, or another module of its name has been.
+    """
+    with _on_the_path(folder):
+        for name in names:
+            try:
+                module = import_module(name)
+            except Exception as error:
+                where = f"in {folder}" if folder else "in a folder of PYTHONPATH"
+                raise UserError(
+                    f"{name!r} cannot be imported ({type(error).__name__}: {error}); it must lie "
+                    f"{where}, or be installed, on every machine that trains"
+                ) from error
+            _demand_from(folder, module)
+
+
+@contextmanager
+def _on_the_path(folder: str | Path | None) -> Iterator[None]:
+    if folder is None:
+        yield
+        return
+    invalidate_caches()  # for a module that was written a moment ago
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _demand_from(folder: str | Path | None, module: ModuleType) -> None:
+    """Make sure that a module which lies in the folder is not another of the same name."""
+    if folder is None or not module.__file__:
+        return
+    wanted = Path(folder, *module.__name__.split("."))
+    files = [f for f in (wanted.with_suffix(".py"), wanted / "__init__.py") if f.is_file()]
+    if files and not any(file.samefile(module.__file__) for file in files):
+        raise UserError(
+            f"{module.__name__!r} is to be imported from {folder}, and another module of that name "
+            f"has been, from {module.__file__}; rename one of them"
+        )
+
+
+class UnknownDataset(UnknownName):
+    """No data set has this name."""
+
+
+DATASETS = Registry[Any](
+    "data set",
+    {"afi_search.data.cifar": ("cifar10", "cifar100"), "afi_search.data.digits": ("digits",)},
+    UnknownDataset,
+)
+SAMPLERS = Registry[Any](
+    "sampler",
+    {"afi_search.search.samplers": ("tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid")},
+)
+PRUNERS = Registry[Any](
+    "pruner", {"afi_search.search.pruners": ("none", "mo-asha", "asha", "hyperband", "median")}
+)

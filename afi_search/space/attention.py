@@ -1,0 +1,82 @@
+"""The add-on attentions of R, by name; how each works, `afi_search.nn.attention` says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+from afi_search.registry import Registry
+
+_NAME = re.compile(r"(?!r[0-9]+$|off$|none$|shared$)[a-z][a-z0-9]*")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """An attention that can be added on R, the feature that AFI integrates.
+
+    Attributes:
+        name: as it stands in architecture texts, between hyphens: lower-case letters and digits.
+        make: `make(channels)` returns a torch module, B x channels x H x W to the same; or where
+            that function is, as "module:function", to be imported when it is first needed.
+        least_channels: fewer make no sense to it.
+
+    Raises:
+        ValueError: the name cannot stand in an architecture's text.
+    """
+
+    name: str
+    make: Callable[[int], Any] | str
+    least_channels: int = 1
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"{self.name!r} cannot name an attention: write lower-case letters and digits, and "
+                f"neither off, none, shared nor a ratio like r4"
+            )
+
+    def layer(self, channels: int) -> Any:
+        """Return a new torch module for that many channels."""
+        make = resolve_name(self.make) if isinstance(self.make, str) else self.make
+        return make(channels)
+
+
+ATTENTIONS = Registry[Attention]("add-on attention")
+
+
+def register_attention(attention: Attention) -> Attention:
+    """Make an add-on attention known by its name; return it.
+
+    Raises:
+        ValueError: another has that name.
+
+    Example:
+        In `gate.py` beside a space file that has `imports: [gate]` and `attention: [none, gate]`:
+
+        ```python
+        import afi_search
+        from torch import nn
+
+        class Gate(nn.Module):
+            def __init__(self, channels: int) -> None:
+                super().__init__()
+                self.weight = nn.Conv2d(channels, channels, 1, groups=channels)
+
+            def forward(self, r):  # B x C x H x W
+                return r * self.weight(r).sigmoid()
+
+        afi_search.register_attention(afi_search.Attention("gate", Gate))
+        ```
+    """
+    return ATTENTIONS.register(attention.name, attention)
+
+
+# SE never squeezes to less than 8 units, CBAM's channel gate needs as many to be a bottleneck, and
+# ECA convolves 3 neighbouring channels.
+register_attention(Attention("se", "timm.layers.squeeze_excite:SqueezeExcite", 8))
+register_attention(Attention("ge", "afi_search.nn.attention:gather_excite"))
+register_attention(Attention("cbam", "timm.layers.cbam:CbamModule", 8))
+register_attention(Attention("eca", "timm.layers.eca:EcaModule", 3))
