@@ -27,6 +27,7 @@ from afi_search.files import write_whole
 from afi_search.model.card import model_card
 from afi_search.model.fold import fold_batch_norms
 from afi_search.nn import build
+from afi_search.nn.stage import searched_stages
 from afi_search.space import Architecture
 from afi_search.space.fields import Strict
 from afi_search.space.mistakes import describe, explain
@@ -74,8 +75,30 @@ class Prediction:
     probability: float
 
 
+@dataclass(frozen=True)
+class FeatureInfo:
+    """One of a model's feature maps.
+
+    Attributes:
+        name: of the stage in the network, as in `named_modules`.
+        channels: of the map.
+        stride: pixels of the image for each of the map's, in height and in width.
+    """
+
+    name: str
+    channels: int
+    stride: int
+
+
 class Model:
     """A trained network with all that is needed to use it.
+
+        >>> model = afi_search.load("models/resnet50").to("cuda")
+        >>> model.predict("photo.jpg", top=1)
+        [Prediction(label='tench', probability=0.93)]
+        >>> maps = model.features(images)          # as a backbone for detection or segmentation
+        >>> [(info.channels, info.stride) for info in model.feature_info()]
+        [(256, 4), (512, 8), (1024, 16), (2048, 32)]
 
     Args:
         module: B x 3 x crop x crop normalised floats to B x num_classes; put into eval mode
@@ -87,13 +110,69 @@ class Model:
         self.module = module.eval().to(memory_format=torch.channels_last)
         self.facts = facts
 
+    def __repr__(self) -> str:
+        crop, metrics = self.facts.preprocessing.crop, self.facts.metrics
+        reached = "".join(f", {name} {100 * value:.2f} %" for name, value in metrics.items())
+        return (
+            f"<Model {self.architecture}: {self.facts.num_classes} classes, images of {crop} x "
+            f"{crop}, on {self.device}{reached}>"
+        )
+
     @property
     def architecture(self) -> Architecture:
         """The architecture."""
         return Architecture.parse(self.facts.architecture)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and where `preprocess` puts images."""
+        return next(self.module.parameters()).device
+
+    def to(self, device: torch.device | str) -> Model:
+        """Move the network to a device; return the model."""
+        self.module.to(device)
+        return self
+
+    def preprocess(self, image: Tensor) -> Tensor:
+        """Turn one image, 3 x H x W uint8, into 1 x 3 x crop x crop floats on the device."""
+        return self.facts.preprocessing(image.to(self.device))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return the output of each searched stage, B x C x H x W, the first stage's first.
+
+        Gradients flow, so that a detector or a segmentation head can train it; `feature_info` has
+        channels and strides. ResNet's strides, for instance, are 4, 8, 16, 32, and with the CIFAR
+        stem 1, 2, 4.
+
+        Args:
+            images: B x 3 x H x W floats as of `preprocess`, of any height and width that the
+                strides divide.
+        """
+        maps: list[Tensor] = []
+        hooks = [
+            stage.register_forward_hook(lambda _stage, _inputs, output: maps.append(output))
+            for stage in searched_stages(self.module).values()
+        ]
+        try:
+            self.module(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return maps
+
+    def feature_info(self) -> list[FeatureInfo]:
+        """Return name, channels and stride of each of the maps that `features` returns."""
+        crop = self.facts.preprocessing.crop
+        with torch.no_grad():
+            maps = self.features(torch.zeros(1, 3, crop, crop, device=self.device))
+        names = searched_stages(self.module)
+        return [
+            FeatureInfo(name, of.shape[1], crop // of.shape[2])
+            for name, of in zip(names, maps, strict=True)
+        ]
+
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits, B x num_classes, of preprocessed images."""
+        """Return the logits, B x num_classes, of preprocessed images on the device."""
         with torch.inference_mode():
             logits: Tensor = self.module(images)
         return logits
@@ -104,7 +183,7 @@ class Model:
         Raises:
             ModelError: the file is not there, or is no image.
         """
-        probabilities = self(self.facts.preprocessing(read_image(path)))[0].softmax(dim=0)
+        probabilities = self(self.preprocess(read_image(path)))[0].softmax(dim=0)
         best = probabilities.topk(min(top, self.facts.num_classes))
         names = self.facts.classes
         return [

@@ -54,11 +54,11 @@ def write_onnx(model: Model, folder: Path) -> Path:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+        return torch.from_numpy(session.run(["logits"], {"images": images.cpu().numpy()})[0])
 
     for batch in _CHECKED_BATCHES:
         images = _images(model, batch)
-        _demand_same(path, run(images), model(images))
+        _require_same(path, run(images), model(images))
     return path
 
 
@@ -79,18 +79,19 @@ def write_exported(model: Model, folder: Path) -> Path:
         run = torch.export.load(path).module()
         for batch in _CHECKED_BATCHES:
             images = _images(model, batch)
-            _demand_same(path, run(images), model(images))
+            _require_same(path, run(images), model(images))
     return path
 
 
 def _images(model: Model, batch: int) -> Tensor:
     crop = model.facts.preprocessing.crop
-    return torch.randn(batch, 3, crop, crop, generator=torch.Generator().manual_seed(batch))
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, 3, crop, crop, generator=generator).to(model.device)
 
 
-def _demand_same(path: Path, got: Tensor, expected: Tensor) -> None:
+def _require_same(path: Path, got: Tensor, expected: Tensor) -> None:
     largest = float(expected.abs().max())
-    difference = float((got - expected).abs().max())
+    difference = float((got.cpu() - expected.cpu()).abs().max())
     if not difference <= TOLERANCE * max(largest, 1.0):
         path.unlink()
         raise ExportError(

@@ -125,3 +125,48 @@ def test_what_is_no_image_is_told(tmp_path: Path) -> None:
         read_image(tmp_path / "a.jpg")
     with pytest.raises(ModelError, match=r"b\.jpg: there is no such image"):
         read_image(tmp_path / "b.jpg")
+
+
+def test_it_says_what_it_is() -> None:
+    assert repr(trained("resnet20(base-r4)")) == (
+        "<Model resnet20(base-r4): 10 classes, images of 32 x 32, on cpu, test accuracy 71.09 %>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "stem", "expected"),
+    [
+        ("resnet20(base-r4, off, B-r16-se)", 32, [(16, 1), (32, 2), (64, 4)]),
+        ("resnet50(base-r4)", 224, [(256, 4), (512, 8), (1024, 16), (2048, 32)]),
+        ("mobilenetv2(B-r16)", 224, [(24, 4), (32, 8), (64, 16), (96, 16), (160, 32)]),
+        ("shufflenetv2(off)", 32, [(116, 2), (232, 4), (464, 8)]),
+    ],
+)
+def test_its_features_are_the_stages_outputs(
+    text: str, stem: int, expected: list[tuple[int, int]]
+) -> None:
+    model = trained(text, stem=stem, crop=64)
+    info = model.feature_info()
+
+    assert [(one.channels, one.stride) for one in info] == expected
+    images = noise(2, 96)
+    maps = model.features(images)
+    assert [tuple(one.shape) for one in maps] == [
+        (2, channels, 96 // stride, 96 // stride) for channels, stride in expected
+    ]
+    stages = [model.module.get_submodule(one.name) for one in info]
+    for stage, earlier, later in zip(stages[1:], maps, maps[1:], strict=False):
+        assert torch.equal(stage(earlier), later)
+    maps[-1].sum().backward()
+    assert all(p.grad is not None for p in stages[0].parameters() if p.ndim == 4)
+    assert len(model.folded().features(images)) == len(expected)
+
+
+def test_a_model_moves_with_its_preprocessing(tmp_path: Path) -> None:
+    write_jpeg(torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8), str(tmp_path / "a.jpg"))
+    model = trained("resnet20")
+    assert model.to("cpu") is model
+    assert model.preprocess(read_image(tmp_path / "a.jpg")).shape == (1, 3, 32, 32)
+    model.to("meta")
+    assert model.device == torch.device("meta")
+    assert model(model.preprocess(read_image(tmp_path / "a.jpg"))).device == model.device
