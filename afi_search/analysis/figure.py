@@ -1,83 +1,37 @@
-"""What the pictures of an analysis have in common: inches, fonts and colours."""
+"""What the pictures of an analysis have in common; constrained layout places the parts."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Iterable
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
 
 from afi_search.report import style
 
 DPI = 200
-TITLE, TEXT, SMALL = 10, 8, 7
-LINE, MARGIN = 0.17, 0.15
-POINTS_PER_INCH = 72
+TITLE, TEXT, SMALL = 10, 8, 7  # points
+SMALL_PER_INCH, LEAST_CAPTION = 21, 5.4  # characters of SMALL text; inches
 COLOURS = (style.FAINT, style.FRONT, style.PAPER, "#009e73")
 """One a network, the plain one first."""
 
 
-def room_for(text: str, size: float = TEXT, weight: str = "normal") -> float:
-    """Return how many inches a line of text and the margins beside it take."""
-    path = TextPath((0, 0), text, size=size, prop=FontProperties(weight=weight))
-    return float(path.get_extents().width) / POINTS_PER_INCH + 2 * MARGIN
+def titled_figure(title: str, caption: str, width: float, height: float) -> Figure:
+    """Return an empty figure of that size in inches, with a title above and a caption below it."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure.suptitle(title, x=0, ha="left", fontsize=TITLE, weight="bold", color=style.INK)
+    wrapped = "\n".join(textwrap.wrap(caption, round(max(width, LEAST_CAPTION) * SMALL_PER_INCH)))
+    figure.supxlabel(wrapped, x=0, ha="left", fontsize=SMALL, color=style.SOFT)
+    return figure
 
 
-class Sheet:
-    """A figure whose parts are placed in inches from its upper left corner.
-
-    Args:
-        width, height: inches.
-    """
-
-    def __init__(self, width: float, height: float) -> None:
-        self.width = width
-        self.height = height
-        self.figure = Figure(figsize=(width, height), dpi=DPI)
-        FigureCanvasAgg(self.figure)
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Add axes whose upper left corner is at (left, top)."""
-        return self.figure.add_axes(
-            (
-                left / self.width,
-                1 - (top + height) / self.height,
-                width / self.width,
-                height / self.height,
-            )
-        )
-
-    def text(self, left: float, top: float, text: str, size: float = TEXT, **looks: Any) -> None:
-        """Write text whose upper edge is at `top`; `looks` are properties of matplotlib's Text."""
-        x, y = left / self.width, 1 - top / self.height
-        self.figure.text(x, y, text, fontsize=size, va="top", **looks)
-
-    def legend(self, left: float, top: float, handles: Sequence[Artist]) -> None:
-        """Add a legend in one line."""
-        self.figure.legend(
-            handles=handles,
-            loc="upper left",
-            bbox_to_anchor=(left / self.width, 1 - top / self.height),
-            ncols=len(handles),
-            fontsize=TEXT,
-            frameon=False,
-            borderpad=0,
-            borderaxespad=0,
-            handletextpad=0.4,
-            columnspacing=1.5,
-        )
-
-    def png(self) -> bytes:
-        """Return the picture."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
-        return buffer.getvalue()
+def png(figure: Figure) -> bytes:
+    """Return the picture, grown to the right where a line of text is wider than the figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.15)
+    return buffer.getvalue()
 
 
 def bare(axes: Axes, ticks: Iterable[str] = ()) -> None:

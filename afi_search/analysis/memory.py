@@ -12,15 +12,18 @@ Both train with SGD with momentum in float32, and count weights, gradients and m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from afi_search.analysis.live_bytes import LiveBytes
-from afi_search.cost.memory import kept_bytes
+from afi_search.cost.memory import kept_bytes, storage_id
 
 MIB = 2**20
 
@@ -94,7 +97,7 @@ def _measured(run: _Run, peak: Callable[[Callable[[], None]], int]) -> Memory:
 
 
 class _Run:
-    """A network with a batch of images, to be trained and asked."""
+    """A network with a batch of images, to be trained and evaluated."""
 
     def __init__(self, make: MakeModel, image_size: int, batch_size: int) -> None:
         self.model = make()
@@ -106,7 +109,7 @@ class _Run:
         )
 
     def tensors(self) -> list[Tensor]:
-        """Return all that outlives a step."""
+        """Return the tensors that are alive between steps."""
         return [
             *self.model.parameters(),
             *self.model.buffers(),
@@ -135,3 +138,49 @@ class _Run:
     def infer(self) -> None:
         with torch.no_grad():
             self.model.eval()(self.images)
+
+
+class LiveBytes(TorchDispatchMode):
+    """While it is entered, follows every tensor that an operation makes until it is freed.
+
+    Memory that tensors share counts once. It works on any device and also on `meta`, where tensors
+    have sizes and no data, so that a network can be followed that fits no memory at hand. It does
+    not see what an operation uses and frees within itself, such as the workspace of a convolution,
+    nor what an allocator keeps in stock.
+
+    Attributes:
+        now: bytes alive.
+        peak: the most that were alive at a time.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
+        """Begin with tensors that are there already."""
+        super().__init__()
+        self.now = 0
+        self.peak = 0
+        self._alive: set[int] = set()
+        self._hold(tensors)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._hold(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        return result
+
+    def _hold(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage_id(storage) not in self._alive:
+                self._alive.add(storage_id(storage))
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._free, storage_id(storage), storage.nbytes())
+        self.peak = max(self.peak, self.now)
+
+    def _free(self, storage: int, size: int) -> None:
+        self._alive.discard(storage)
+        self.now -= size

@@ -1,7 +1,7 @@
 """The class selectivity index: how much of a class a channel tells.
 
 Morcos, Barrett, Rabinowitz and Botvinick 2018, On the importance of single directions for
-generalization: for a channel, with its mean activity for each class,
+generalization (arXiv:1803.06959): for a channel, with its mean activity for each class,
 
     index = (largest - mean of the others) / (largest + mean of the others),
 
@@ -12,14 +12,28 @@ be) counts as none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
+import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from afi_search.analysis.blocks import Place, blocks_of
+from afi_search.analysis.figure import COLOURS, SMALL, TEXT, png, titled_figure
+from afi_search.analysis.networks import BlockIndex, blocks_of
 from afi_search.data import ImageSet
 from afi_search.data.tensor_source import Normalise
+from afi_search.report import style
+
+WIDTH, PANEL, KEY = 8.0, 1.6, 0.2  # inches: of the picture; heights of a stage and a network's name
+EXPLANATION = (
+    "0: a channel is as active for all classes; 1: for one class alone. Each shape is the "
+    "distribution over a block's output channels, the bar its median."
+)
 
 
 def class_selectivity(means: Tensor) -> Tensor:
@@ -30,6 +44,10 @@ def class_selectivity(means: Tensor) -> Tensor:
 
     Returns:
         at most as many values as channels, 0 to 1.
+
+    Example:
+        >>> class_selectivity(torch.tensor([[3.0, 2.0, 0.0], [1.0, 2.0, 5.0]]))
+        tensor([0.5000, 0.0000, 1.0000])
     """
     active = means[:, means.amax(dim=0) > 0]
     largest = active.amax(dim=0)
@@ -43,8 +61,8 @@ def selectivity_of_blocks(
     normalise: Normalise,
     num_classes: int,
     batch_size: int = 250,
-) -> Mapping[Place, Tensor]:
-    """Return the channels' indices of every block of the searched stages.
+) -> Mapping[BlockIndex, Tensor]:
+    """Return the indices of the channels of every block of the searched stages.
 
     Args:
         model: in eval mode, on the device of the images.
@@ -53,10 +71,10 @@ def selectivity_of_blocks(
         num_classes: labels are below it.
         batch_size: images at a time.
     """
-    sums: dict[Place, Tensor] = {}
+    sums: dict[BlockIndex, Tensor] = {}
     labels = torch.empty(0)
 
-    def adder(place: Place) -> Callable[[nn.Module, object, Tensor], None]:
+    def adder(place: BlockIndex) -> Callable[[nn.Module, object, Tensor], None]:
         def add(_block: nn.Module, _inputs: object, output: Tensor) -> None:
             activity = output.detach().relu().mean(dim=(2, 3)).double()
             if place not in sums:
@@ -77,3 +95,60 @@ def selectivity_of_blocks(
     counts = torch.bincount(images.labels, minlength=num_classes).double()[:, None]
     seen = counts[:, 0] > 0
     return {place: class_selectivity((sums[place] / counts)[seen]) for place in sums}
+
+
+def selectivity_plot(
+    title: str, networks: Sequence[tuple[str, Mapping[BlockIndex, Tensor]]]
+) -> bytes:
+    """Draw one panel a stage, with the networks' distributions side by side; return a PNG.
+
+    Args:
+        title: above everything.
+        networks: for each its title and the indices of its channels by block; all have the same
+            blocks.
+    """
+    places = list(networks[0][1])
+    stages = sorted({place.stage for place in places})
+    highest = max(float(of.max()) for _, values in networks for of in values.values() if len(of))
+    heights = [(len(networks) + 1) * KEY, len(stages) * PANEL]
+    figure = titled_figure(title, EXPLANATION, WIDTH, sum(heights) + 0.7)
+    top, body = figure.subfigures(2, height_ratios=heights, squeeze=False)[:, 0]
+    for axes, stage in zip(body.subplots(len(stages), squeeze=False)[:, 0], stages, strict=True):
+        blocks = [place for place in places if place.stage == stage]
+        for index, (_, values) in enumerate(networks):
+            _draw(axes, [values[place] for place in blocks], index, len(networks))
+        _dress(axes, stage, len(blocks), min(1.0, 1.08 * highest))
+    axes.set_xlabel("block", fontsize=TEXT, color=style.INK)
+    names = [name for name, _ in networks]
+    keys = [Patch(facecolor=COLOURS[i], alpha=0.6, label=name) for i, name in enumerate(names)]
+    top.legend(handles=keys, loc="upper left", fontsize=TEXT, frameon=False, borderaxespad=0)
+    return png(figure)
+
+
+def _draw(axes: Axes, samples: Sequence[Tensor], index: int, networks: int) -> None:
+    slot = 0.84 / networks
+    for position, sample in enumerate(samples, start=1):
+        values = sample.cpu().numpy()
+        centre = position + (index - (networks - 1) / 2) * slot
+        if len(np.unique(values)) > 1:
+            shape = axes.violinplot(
+                [values], [centre], widths=0.94 * slot, showextrema=False, points=200
+            )
+            for body in cast(list[PolyCollection], shape["bodies"]):
+                body.set(facecolor=COLOURS[index], edgecolor="none", alpha=0.6)
+        if len(values):
+            left, right = centre - 0.3 * slot, centre + 0.3 * slot
+            axes.hlines(float(np.median(values)), left, right, color=style.INK, lw=1.2)
+
+
+def _dress(axes: Axes, stage: int, blocks: int, highest: float) -> None:
+    axes.set_xlim(0.4, blocks + 0.6)
+    axes.set_ylim(0, highest)
+    axes.set_xticks(range(1, blocks + 1))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set_ylabel(f"stage {stage}\nselectivity", fontsize=TEXT, color=style.INK)
+    axes.grid(axis="y", color=style.GRID, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SMALL, color=style.FAINT, labelcolor=style.INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(style.FAINT)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from afi_search.analysis.gradcam import grad_cam
+from afi_search.errors import UserError
 from afi_search.nn import Stage, build
 from afi_search.space import Architecture
 
@@ -37,6 +40,13 @@ def test_maps_are_those_of_the_definition(text):
     assert torch.equal(looks.predicted, logits.argmax(1))
     torch.testing.assert_close(looks.probability, logits.softmax(1).amax(1).detach())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_without_captum_the_person_is_told_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    model = build(Architecture.parse("resnet20"), num_classes=10, image_size=32).eval()
+    with pytest.raises(UserError, match=r"pip install 'afi-search\[analysis\]'"):
+        grad_cam(model, torch.randn(1, 3, 32, 32), torch.tensor([0]))
 
 
 def test_an_image_in_which_nothing_speaks_for_the_class_has_an_empty_map():

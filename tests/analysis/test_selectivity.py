@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afi_search.analysis.blocks import Place
+from afi_search.analysis.networks import BlockIndex
 from afi_search.analysis.selectivity import class_selectivity, selectivity_of_blocks
 from afi_search.data import ImageSet
 from afi_search.data.tensor_source import Normalise
@@ -56,7 +56,7 @@ def test_blocks_are_measured_by_their_outputs(text):
 
     stages = [module for module in model.modules() if isinstance(module, Stage)]
     assert list(measured) == [
-        Place(number, block)
+        BlockIndex(number, block)
         for number, stage in enumerate(stages, start=1)
         for block in range(1, stage.depth + 1)
     ]
@@ -69,7 +69,7 @@ def test_blocks_are_measured_by_their_outputs(text):
     activity = F.relu(outputs[0]).mean((2, 3)).double()
     means = torch.stack([activity[labels == label].mean(0) for label in range(3)])
     torch.testing.assert_close(
-        measured[Place(len(stages), stages[-1].depth)],
+        measured[BlockIndex(len(stages), stages[-1].depth)],
         class_selectivity(means),
         atol=1e-5,
         rtol=1e-4,

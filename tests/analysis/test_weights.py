@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from afi_search.analysis.blocks import Place
+from afi_search.analysis.networks import BlockIndex
 from afi_search.analysis.weights import mean_weights
 from afi_search.data import ImageSet
 from afi_search.data.tensor_source import Normalise
@@ -27,10 +27,10 @@ def test_weights_are_means_over_images_and_channels(choice):
     readings = mean_weights(model, images, NORMALISE, batch_size=2)
 
     assert {place: reading.sources for place, reading in readings.items()} == {
-        Place(2, block): tuple(range(1, block)) for block in range(2, 6)
+        BlockIndex(2, block): tuple(range(1, block)) for block in range(2, 6)
     }
     whole = afi_weights(model, NORMALISE(images.images))["layer2.4"]
-    last = readings[Place(2, 5)]
+    last = readings[BlockIndex(2, 5)]
     torch.testing.assert_close(torch.tensor(last.means), whole.mean((0, 2)))
     torch.testing.assert_close(
         torch.tensor(last.spreads), whole.mean(0).std(1, correction=0), atol=1e-6, rtol=1e-3
@@ -43,14 +43,14 @@ def test_where_the_transition_block_is_too_narrow_the_sources_start_with_x2():
     model, images = made("mobilenetv2(B-r16, B-r16, B-r16, off, base-r16)")
     sources = {p: reading.sources for p, reading in mean_weights(model, images, NORMALISE).items()}
     assert sources == {
-        Place(1, 2): (2,),
-        Place(2, 2): (2,),
-        Place(2, 3): (2,),
-        Place(3, 2): (2,),
-        Place(3, 3): (2,),
-        Place(3, 4): (2, 3),
-        Place(5, 2): (1,),
-        Place(5, 3): (1, 2),
+        BlockIndex(1, 2): (2,),
+        BlockIndex(2, 2): (2,),
+        BlockIndex(2, 3): (2,),
+        BlockIndex(3, 2): (2,),
+        BlockIndex(3, 3): (2,),
+        BlockIndex(3, 4): (2, 3),
+        BlockIndex(5, 2): (1,),
+        BlockIndex(5, 3): (1, 2),
     }
     assert not any(module._forward_pre_hooks for module in model.modules())
 

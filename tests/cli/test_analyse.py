@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from afi_search import data
-from afi_search.cli.analyse import analyse, first_of_each_class
-from afi_search.data import ImageSet
+from afi_search.cli.analyse import analyse
 from afi_search.nn import build
 from afi_search.space import Recipe, SpaceFile
 from afi_search.train import save, seed_everything, trial_trainer
@@ -113,10 +112,3 @@ def test_a_folder_without_a_study_is_told(
         analyse(tmp_path)
     assert end.value.code == 2
     assert str(tmp_path) in capsys.readouterr().err
-
-
-def test_images_are_the_first_of_classes_spread_over_all() -> None:
-    labels = torch.tensor([3, 1, 1, 0, 2, 4, 0, 3])
-    images = ImageSet(torch.arange(8, dtype=torch.uint8).reshape(8, 1, 1, 1), labels)
-    assert first_of_each_class(images, 3).images.flatten().tolist() == [3, 4, 5]
-    assert first_of_each_class(images, 99).labels.tolist() == [0, 1, 2, 3, 4]

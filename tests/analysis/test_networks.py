@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from afi_search.analysis.subjects import AnalysisError, choose
+from afi_search.analysis.networks import AnalysisError, choose
 from afi_search.errors import UserError
 
 

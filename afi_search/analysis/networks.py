@@ -1,17 +1,18 @@
-"""The trained networks that are analysed: trials of a study, and its plain backbone."""
+"""The trained networks that are analysed: trials of a study and its plain backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pandas import DataFrame
 from torch import nn
 
 from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import NoCheckpoint, trial_model, trial_state
+from afi_search.nn import Block, searched_stages
 from afi_search.space import Architecture
 from afi_search.study import Ledger
 
@@ -19,18 +20,34 @@ MOST = 3
 
 
 class AnalysisError(UserError):
-    """What was asked for cannot be analysed."""
+    """These trials cannot be analysed, or not together."""
+
+
+class BlockIndex(NamedTuple):
+    """A block by the number of its stage and its number in the stage, both from 1."""
+
+    stage: int
+    block: int
+
+
+def blocks_of(model: nn.Module) -> dict[BlockIndex, Block]:
+    """Return the blocks of all searched stages, in order."""
+    return {
+        BlockIndex(number, index): block
+        for number, stage in enumerate(searched_stages(model).values(), start=1)
+        for index, block in enumerate(stage, start=1)
+    }
 
 
 @dataclass(frozen=True)
-class Subject:
+class AnalysedModel:
     """A trained network.
 
     Attributes:
         number: of its trial.
-        architecture: what it is.
+        architecture: of the network.
         accuracy: on the validation images after its last epoch, 0 to 1.
-        epochs: that it was trained.
+        epochs: trained.
         model: in eval mode.
     """
 
@@ -42,7 +59,7 @@ class Subject:
 
     @property
     def facts(self) -> str:
-        """Which trial it is, and how good."""
+        """The trial and its accuracy."""
         return (
             f"trial {self.number}: {100 * self.accuracy:.1f} % of the validation images after "
             f"{self.epochs} epochs"
@@ -50,11 +67,11 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """What it is, which trial and how good, in a line."""
+        """The architecture, the trial and its accuracy, in a line."""
         return f"{self.architecture}, {self.facts}"
 
 
-def load_subjects(study: Path, asked: Sequence[str]) -> list[Subject]:
+def load_models(study: Path, asked: Sequence[str]) -> list[AnalysedModel]:
     """Return the trials that are asked for, the study's plain backbone before them.
 
     Args:
@@ -78,11 +95,11 @@ def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:
 
     Args:
         trained: records of trials that have been trained at least an epoch.
-        asked: as in `load_subjects`.
+        asked: as in `load_models`.
         study: what to call the study.
 
     Raises:
-        AnalysisError: as in `load_subjects`.
+        AnalysisError: as in `load_models`.
     """
     if trained.empty:
         raise AnalysisError(f"{study}: no trial has been trained yet; there is nothing to analyse")
@@ -134,7 +151,7 @@ def _most_trained(rows: DataFrame) -> dict[str, Any]:
     return dict(ordered.iloc[0])
 
 
-def _load(study: Path, ledger: Ledger, trained: DataFrame, number: int) -> Subject:
+def _load(study: Path, ledger: Ledger, trained: DataFrame, number: int) -> AnalysedModel:
     row = trained[trained["number"] == number].iloc[0]
     try:
         state = trial_state(study, number)
@@ -142,7 +159,7 @@ def _load(study: Path, ledger: Ledger, trained: DataFrame, number: int) -> Subje
         raise NoCheckpoint(
             f"{error}; its weights are not kept. Name another trial, or train it again"
         ) from None
-    return Subject(
+    return AnalysedModel(
         number,
         Architecture.parse(row["architecture"]),
         float(row["accuracy"]),

@@ -1,0 +1,169 @@
+"""Pictures and tables of a study's trained networks, side by side with its plain backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from afi_search.analysis.gradcam import grad_cam, gradcam_sheet
+from afi_search.analysis.networks import AnalysedModel, load_models
+from afi_search.analysis.selectivity import selectivity_of_blocks, selectivity_plot
+from afi_search.analysis.table6 import MemoryTable, as_csv, own_table, paper_table6
+from afi_search.analysis.weights import mean_weights, weights_plot
+from afi_search.data import DatasetSpec, ImageSet, locate, read_data, split_of
+from afi_search.data.tensor_source import Normalise
+from afi_search.files import write_whole
+from afi_search.study.folder import StudyFile
+
+FOLDER = "analysis"
+QUARTERS = ("quarter", "median", "three_quarters")
+
+Files = dict[str, str | bytes]
+"""Contents by file name."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What `analyse_study` has found and written.
+
+    Attributes:
+        models: the networks, the plain backbone first.
+        tables: their peak memory and that of the paper's Table 6; empty if it was not asked for.
+        paths: of the files written.
+    """
+
+    models: Sequence[AnalysedModel]
+    tables: Sequence[MemoryTable]
+    paths: Sequence[Path]
+
+
+def analyse_study(
+    study: Path,
+    trials: Sequence[str] = (),
+    *,
+    images: int = 8,
+    data: str | Path | None = None,
+    memory: bool = True,
+) -> Analysis:
+    """Write Grad-CAM maps, class selectivity, AFI's weights and peak memory of trained networks.
+
+    Args:
+        study: the study's folder; the files go to `analysis/` in it.
+        trials: one or two, by number or architecture; none: the most accurate trial with AFI.
+        images: for Grad-CAM, each of another class.
+        data: folder of the data sets; None: as the study's space file says.
+        memory: whether to measure peak memory.
+
+    Raises:
+        UserError: there are no such trials, their weights are gone, the data set is missing, or
+            captum is not installed.
+    """
+    models = load_models(study, trials)
+    settings = StudyFile.read(study).space.data
+    locate(settings.name, data or settings.folder)
+    held_out = split_of(settings, read_data(settings, data))
+    spec, validation = held_out.spec, held_out.validation
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for network in models:
+        network.model.to(device)
+    files = gradcam_files(models, first_of_each_class(validation, images), spec, device)
+    validation = validation.to(device)
+    files |= selectivity_files(models, validation, spec) | weight_files(models, validation, spec)
+    tables = []
+    if memory:
+        architectures = list(dict.fromkeys(network.architecture for network in models))
+        own = own_table(architectures, spec.num_classes, spec.image_size, device)
+        tables = [own, paper_table6(device)]
+        files["memory.csv"] = as_csv(tables)
+    paths = [write_whole(study / FOLDER / name, content) for name, content in files.items()]
+    return Analysis(models, tables, paths)
+
+
+def first_of_each_class(images: ImageSet, count: int) -> ImageSet:
+    """Return the first image of each of `count` classes, spread evenly over the labels there are.
+
+    The choice depends on the images alone, not on what any network makes of them.
+    """
+    labels = images.labels.unique()
+    spread = torch.linspace(0, len(labels) - 1, min(count, len(labels))).round().long()
+    wanted = labels[spread]
+    first = [int((images.labels == label).nonzero()[0]) for label in wanted]
+    return images.select(torch.tensor(first))
+
+
+def gradcam_files(
+    models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec, device: torch.device
+) -> Files:
+    """Return the sheet of Grad-CAM maps of all networks for each image's own class."""
+    inputs = Normalise(spec.mean, spec.std, device)(images.images.to(device))
+    rows = []
+    for network in models:
+        result = grad_cam(network.model, inputs, images.labels.to(device))
+        guesses = [spec.class_name(label) for label in result.predicted.tolist()]
+        rows.append((network.title, result, guesses))
+    names = [spec.class_name(label) for label in images.labels.tolist()]
+    title = f"Where the networks look: {spec.name}, validation images"
+    return {"gradcam.png": gradcam_sheet(title, images.images, names, rows)}
+
+
+def selectivity_files(
+    models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec
+) -> Files:
+    """Return the distributions of class selectivity by block, as a picture and as a table."""
+    normalise = Normalise(spec.mean, spec.std, images.labels.device)
+    networks, rows = [], []
+    for network in models:
+        by_block = selectivity_of_blocks(network.model, images, normalise, spec.num_classes)
+        networks.append((network.title, by_block))
+        rows += [
+            _place(network) | index._asdict() | _distribution(indices)
+            for index, indices in by_block.items()
+        ]
+    title = (
+        f"Class selectivity of the blocks' outputs: {spec.name}, {len(images):,} validation "
+        f"images of {spec.num_classes} classes"
+    )
+    return {
+        "selectivity.png": selectivity_plot(title, networks),
+        "selectivity.csv": _csv(rows, digits=4),
+    }
+
+
+def weight_files(models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec) -> Files:
+    """Return a heat map of each network with AFI, and the weights of all as a table."""
+    normalise = Normalise(spec.mean, spec.std, images.labels.device)
+    files: Files = {}
+    rows = []
+    for network in models:
+        by_block = mean_weights(network.model, images, normalise)
+        if by_block:
+            title = f"What the blocks of {network.architecture} read"
+            files[f"weights-{network.number}.png"] = weights_plot(title, network.facts, by_block)
+        for index, weights in by_block.items():
+            of_sources = zip(weights.sources, weights.means, weights.spreads, strict=True)
+            for source, mean, spread in of_sources:
+                of_source = {"source": source, "weight": mean, "std_over_channels": spread}
+                rows.append(_place(network) | index._asdict() | of_source)
+    return {**files, "weights.csv": _csv(rows, digits=5)} if rows else {}
+
+
+def _place(network: AnalysedModel) -> dict[str, object]:
+    return {"trial": network.number, "architecture": network.architecture.text}
+
+
+def _distribution(indices: Tensor) -> dict[str, object]:
+    quarters = [float("nan")] * len(QUARTERS)
+    if len(indices):
+        quarters = indices.quantile(indices.new_tensor([0.25, 0.5, 0.75])).tolist()
+    mean = {"active_channels": len(indices), "mean": float(indices.mean())}
+    return {**mean, **dict(zip(QUARTERS, quarters, strict=True))}
+
+
+def _csv(rows: Sequence[dict[str, object]], digits: int) -> str:
+    table = pd.DataFrame(rows)
+    return table.to_csv(index=False, float_format=f"%.{digits}f", na_rep="nan", lineterminator="\n")
