@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+UNFINISHED = ".unfinished"
+"""How the name of a file ends that is being written; a killed process leaves it."""
 
-def write_whole(path: Path, content: str | bytes) -> Path:
+
+def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
     """Write a file beside its place, make sure that it is on disk, and move it there.
 
     Args:
@@ -24,7 +27,7 @@ def write_whole(path: Path, content: str | bytes) -> Path:
         OSError: it cannot be written; what stood there before still stands.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         with unfinished.open("wb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
@@ -33,6 +36,11 @@ def write_whole(path: Path, content: str | bytes) -> Path:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
     return path
 
 

@@ -54,8 +54,7 @@ class PromotionConfig:
         train_images, validation_images: how many there are, as the driver sees them.
         checkpoints: folder or fsspec URL that every node reaches.
         pretrained: weights to start from.
-        cores: CPU cores of each worker.
-        processes: that load and augment, for each worker.
+        threads: CPU cores of each worker.
         loader: `torchvision` or `dali`.
         study: the study's name, for the model card; empty without one.
         imports, imports_from: modules that register what the study names, and their folder.
@@ -70,8 +69,7 @@ class PromotionConfig:
     validation_images: int
     checkpoints: str
     pretrained: str | None
-    cores: int
-    processes: int
+    threads: int
     loader: LoaderName = "torchvision"
     study: str = ""
     imports: tuple[str, ...] = ()
@@ -184,10 +182,11 @@ def make_model(config: PromotionConfig) -> nn.Module:
 def make_loader(
     config: PromotionConfig, images: Images, sharding: BatchSharding, device: torch.device
 ) -> Loader:
-    """Return the loader that is asked for."""
+    """Return the loader that is asked for; on a CPU that trains, one process at most loads."""
+    loading = config.threads if device.type == "cuda" else min(1, config.threads - 1)
     if config.loader == "dali":
-        return DaliLoader(images, config.recipe, sharding, max(1, config.processes), device)
-    return TorchvisionLoader(images, config.recipe, sharding, config.processes)
+        return DaliLoader(images, config.recipe, sharding, max(1, loading), device)
+    return TorchvisionLoader(images, config.recipe, sharding, loading)
 
 
 def make_trainer(
@@ -200,7 +199,7 @@ def make_trainer(
     """Build the network, the same in every worker, and its trainer."""
     import_modules(config.imports, config.imports_from)
     if device.type == "cpu":
-        torch.set_num_threads(config.cores)
+        torch.set_num_threads(config.threads)
         keep_freed_memory()
     backbone = config.architecture.backbone
     precision = resolve_precision(

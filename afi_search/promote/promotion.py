@@ -145,8 +145,7 @@ def promote_study(
                 validation_images=len(images.validation),
                 checkpoints=_checkpoints_of(own, below),
                 pretrained=wanted.pretrained,
-                cores=capacity.threads,
-                processes=_loading_processes(capacity),
+                threads=capacity.threads,
                 loader=wanted.loader,
                 study=study.name if study else "",
                 imports=study.space.imports if study else (),
@@ -268,11 +267,6 @@ def write_history(own: Path, history: Sequence[EpochResult]) -> None:
     """Write history.csv: one row an epoch, with the number of workers that trained it."""
     table = pd.DataFrame(map(asdict, history)).rename(columns={"accuracy": "top1"})
     write_whole(own / "history.csv", table.to_csv(index=False, lineterminator="\n"))
-
-
-def _loading_processes(capacity: Capacity) -> int:
-    """Return the processes that load for each worker; a CPU that trains loads by itself."""
-    return capacity.threads if capacity.gpus else max(0, min(1, capacity.threads - 1))
 
 
 def _checkpoints_of(own: Path, below: str) -> str:

@@ -21,11 +21,11 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from afi_search.errors import UserError
+from afi_search.files import UNFINISHED, write_whole
 
 KEPT = 2
 FORMAT = "afi_search checkpoint 1"
 _NAME = re.compile(r"epoch-(\d{6})\.pt")
-_UNFINISHED = ".unfinished"
 
 
 class CorruptCheckpoint(UserError):
@@ -48,14 +48,14 @@ def save(state: dict[str, Any], url: str) -> str:
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     if isinstance(filesystem, LocalFileSystem):
-        _write_local(buffer.getbuffer(), Path(folder), Path(target))
+        write_whole(Path(target), buffer.getbuffer())
     else:
         filesystem.makedirs(folder, exist_ok=True)
         filesystem.pipe_file(target, buffer.getvalue())
     earlier = [other for other in _epochs(filesystem, folder) if other < epoch]
     keep = {epoch, *earlier[-(KEPT - 1) :]}
     for path in _paths(filesystem, folder):
-        if path.endswith(_UNFINISHED) or _epoch_of(path) not in {None, *keep}:
+        if path.endswith(UNFINISHED) or _epoch_of(path) not in {None, *keep}:
             with suppress(FileNotFoundError):
                 filesystem.rm_file(path)
     return target
@@ -99,7 +99,7 @@ def delete(url: str) -> None:
     """Delete the checkpoints of the folder `url`, and the folder where nothing else is in it."""
     filesystem, folder = _open_folder(url)
     for path in _paths(filesystem, folder):
-        if path.endswith(_UNFINISHED) or _epoch_of(path) is not None:
+        if path.endswith(UNFINISHED) or _epoch_of(path) is not None:
             filesystem.rm_file(path)
     with suppress(OSError):
         filesystem.rmdir(folder)
@@ -126,21 +126,6 @@ def _epoch_of(path: str) -> int | None:
 def _epochs(filesystem: Any, folder: str) -> list[int]:
     epochs = (_epoch_of(path) for path in _paths(filesystem, folder))
     return sorted(epoch for epoch in epochs if epoch is not None)
-
-
-def _write_local(content: memoryview, folder: Path, target: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(target.name + _UNFINISHED)
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(target)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(filesystem: Any, path: str) -> dict[str, Any]:

@@ -125,8 +125,7 @@ def config_for(pictures: Path, **changes: Any) -> PromotionConfig:
         len(images.validation),
         str(pictures.parent / "checkpoints"),
         None,
-        cores=1,
-        processes=0,
+        threads=1,
     )
     return replace(config, **changes)
 
@@ -145,7 +144,7 @@ def test_the_number_of_workers_is_no_part_of_what_a_checkpoint_must_agree_on(
     pictures: Path,
 ) -> None:
     config = config_for(pictures)
-    assert replace(config, cores=7, processes=3).identity == config.identity
+    assert replace(config, threads=7).identity == config.identity
     assert replace(config, train_images=5).identity != config.identity
 
 
