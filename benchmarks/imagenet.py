@@ -25,7 +25,6 @@ import pandas as pd
 import torch
 import torchvision
 import typer
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -39,6 +38,7 @@ from afi_search.space import Architecture
 from afi_search.space.fields import PrecisionSetting
 from afi_search.space.imagenet_recipe import ImageNetRecipe
 from afi_search.train import Trainer
+from benchmarks.rounds import RESULTS, console
 
 PEER = "torchvision resnet50"
 OURS = ("resnet50", "resnet50(base-r4)", "resnet50(base-r4-shared)", "resnet50(B-r16)")
@@ -53,9 +53,6 @@ KINDS = {
 }
 """An operation is of the first kind of which a word is in its name; what is left is the rest."""
 REST = "rest"
-RESULTS = Path(__file__).parent / "results"
-
-console = Console()
 
 
 class OneBatch:

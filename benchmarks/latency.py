@@ -22,8 +22,7 @@ from afi_search.cost import SpaceCosts, measure, time_stages
 from afi_search.cost.latency import describe_target, target_device
 from afi_search.data import spec_of
 from afi_search.space import Space
-
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.rounds import RESULTS
 
 
 def main() -> None:

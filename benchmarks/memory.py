@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from unittest.mock import patch
 
 import pandas as pd
@@ -26,7 +25,6 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -39,15 +37,13 @@ from afi_search.nn.ops.join import Joined, join
 from afi_search.nn.ops.source import pool
 from afi_search.space import Architecture, get_backbone
 from afi_search.study.paper import paper_data
+from benchmarks.rounds import RESULTS, console
 
-RESULTS = Path(__file__).parent / "results"
 CLASSES, SIZE, BATCH = 1000, 224, 64
 STAGE_SIZES = (56, 28, 14, 7)
 PLAIN, AFI = "resnet50", "resnet50(base-r4)"
 PEER, APART = "torchvision's", f"{AFI} *"
 NOTE = "* activation, concatenation and views of X_i as separate operations"
-
-console = Console()
 
 
 @dataclass(frozen=True)

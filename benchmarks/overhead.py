@@ -42,8 +42,8 @@ from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.space import Space, SpaceFile
 from afi_search.study import Ledger
+from benchmarks.rounds import RESULTS
 
-RESULTS = Path(__file__).parent / "results"
 REPORTS = 5
 SPACE = {
     "backbone": "resnet32",

@@ -31,7 +31,6 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
 
@@ -41,9 +40,8 @@ from afi_search.device import describe_device
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe, Space, StageChoice
 from afi_search.train import Evaluator, keep_freed_memory, seed_everything, trial_trainer
-from benchmarks.rounds import clock
+from benchmarks.rounds import RESULTS, clock, console
 
-RESULTS = Path(__file__).parent / "results"
 LONG, SHORT, SHORTENED = "long", "short", "long, shortened"
 CHANGES = {
     "its batch": ("batch_size",),
@@ -56,8 +54,6 @@ CHANGES = {
 RESAMPLES = 5000
 WATCHED = 100
 """Images that the trainer looks at after each epoch; only the last accuracy counts here."""
-
-console = Console()
 
 
 class Agreement(NamedTuple):

@@ -40,9 +40,9 @@ from afi_search.space import Space, SpaceFile
 from afi_search.space.schema import Pruner, Search
 from benchmarks.contenders import HAS_SYNE_TUNE, NO_END, RayTune, SyneTune, ours
 from benchmarks.curves import CurveTable, generated_table, recorded_table
+from benchmarks.rounds import RESULTS
 from benchmarks.simulator import Play, Scheduler, play
 
-RESULTS = Path(__file__).parent / "results"
 DATA = "cifar100"
 EPOCHS, GRACE, PEERS = 30, 3, 6
 BUDGET, WORKERS = 40, 4
