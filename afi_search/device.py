@@ -1,4 +1,4 @@
-"""What the machine computes with, in words."""
+"""Name of the compute device."""
 
 from __future__ import annotations
 

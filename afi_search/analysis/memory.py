@@ -47,7 +47,7 @@ MakeModel = Callable[[], nn.Module]
 
 
 def traced(make: MakeModel, image_size: int, batch_size: int) -> Memory:
-    """Follow the tensors of a training step and of an inference, without running anything.
+    """Measure peak memory by tracing a training step and an inference on the `meta` device.
 
     Args:
         make: returns a network on torch's current default device.
@@ -67,7 +67,7 @@ def traced(make: MakeModel, image_size: int, batch_size: int) -> Memory:
 
 
 def allocated(make: MakeModel, image_size: int, batch_size: int, device: torch.device) -> Memory:
-    """Run a training step and an inference on a GPU and ask its allocator.
+    """Measure peak memory of a training step and an inference on a GPU by its allocator.
 
     Args:
         make, image_size, batch_size: as for `traced`.
@@ -141,7 +141,7 @@ class _Run:
 
 
 class LiveBytes(TorchDispatchMode):
-    """While it is entered, follows every tensor that an operation makes until it is freed.
+    """Context manager that counts the bytes of all live tensors.
 
     Memory that tensors share counts once. It works on any device and also on `meta`, where tensors
     have sizes and no data, so that a network can be followed that fits no memory at hand. It does

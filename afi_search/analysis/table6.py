@@ -41,8 +41,8 @@ class Row:
     """One network.
 
     Attributes:
-        architecture: which.
-        ours: what it needs here.
+        architecture: of the network.
+        ours: measured here, bytes.
         paper: MiB in training and in testing, where the paper has it.
     """
 
@@ -56,9 +56,9 @@ class MemoryTable:
     """Networks, the first of which the others are compared with.
 
     Attributes:
-        title: what it shows.
+        title: above the table.
         rows: at least one.
-        measured: how, in words.
+        measured: description of the measurement.
     """
 
     title: str
@@ -97,7 +97,7 @@ def own_table(
 
 
 def how(device: torch.device) -> str:
-    """Say what is measured on that device."""
+    """Return a description of what is measured on the device."""
     if device.type == "cuda":
         return f"{ALLOCATED}; {torch.cuda.get_device_name(device)}"
     return TRACED

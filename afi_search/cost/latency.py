@@ -1,4 +1,4 @@
-"""How long a network takes on a device: its forward pass, warm, in float32, by running it."""
+"""Latency of a network on a device: float32 forward passes after warm-up, timed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def time_stages(
     device: torch.device,
     batch_size: int,
 ) -> Parts:
-    """Run a network on made-up images and return latencies, the medians of its rounds.
+    """Time forward passes on random images; return median nanoseconds, whole and by stage.
 
     Args:
         architecture: what to build; its weights are random.
@@ -76,7 +76,7 @@ def target_device(name: str) -> torch.device:
 
 
 def describe_target(device: torch.device, batch: int) -> str:
-    """Say what latencies are of."""
+    """Return a description of the device, threads, batch size and dtype of a latency."""
     threads = "" if device.type == "cuda" else f"{torch.get_num_threads()} threads on "
     return f"{threads}{describe_device()}; batches of {batch}, float32"
 
@@ -92,7 +92,7 @@ class _Clock:
 
 
 class _CudaClock(_Clock):
-    """Marks in the GPU's own stream, so that measuring does not make it wait."""
+    """CUDA events in the GPU's stream, so that timing does not synchronise it."""
 
     def now(self) -> Any:
         event = torch.cuda.Event(enable_timing=True)
@@ -105,7 +105,7 @@ class _CudaClock(_Clock):
 
 
 def _mark(part: nn.Module, now: Callable[[], Any], marks: list[tuple[Any, Any]]) -> None:
-    """Have a part note when it begins and ends, in the order in which parts end."""
+    """Append (start, end) to `marks` each time a module runs, in the order in which modules end."""
     begun: list[Any] = []
 
     def begin(_module: nn.Module, _inputs: object) -> None:

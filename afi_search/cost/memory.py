@@ -1,4 +1,4 @@
-"""What the forward pass of a training step keeps for the backward pass.
+"""Activation memory: the bytes that a forward pass saves for the backward pass.
 
 The peak of a step comes where the backward pass begins: weights, gradients and momentum (float32),
 and all that the forward pass keeps. Followed tensor by tensor, a step's peak is within 1 % of that
@@ -21,7 +21,7 @@ OUTSIDE = ""
 
 
 def place_of_pass(model: nn.Module) -> Callable[[], str]:
-    """Return what tells, during a forward pass, the name of the stage that it is in.
+    """Return a function that gives the name of the stage whose forward pass is running.
 
     Outside of the searched stages it is `OUTSIDE`.
     """
@@ -36,13 +36,13 @@ def place_of_pass(model: nn.Module) -> Callable[[], str]:
 def kept_bytes(
     model: nn.Module, place: Callable[[], str] = lambda: OUTSIDE
 ) -> Iterator[Counter[str]]:
-    """Within it, sum up what is kept for a backward pass.
+    """Within the context, sum up the bytes that autograd saves for the backward pass.
 
     The model's own weights and buffers do not count, and memory that tensors share counts once.
 
     Args:
-        model: whose forward passes these are.
-        place: says where in the network the pass is.
+        model: its parameters and buffers are left out.
+        place: returns the name of the part of the network that is running.
 
     Yields:
         place -> bytes.
@@ -64,7 +64,7 @@ def kept_bytes(
 
 
 def storage_id(storage: UntypedStorage) -> int:
-    """Return what tells a storage from all others that are alive; addresses do not, on `meta`."""
+    """Return the identity of a storage; `data_ptr()` is 0 for every `meta` tensor."""
     return int(storage._cdata)
 
 

@@ -45,13 +45,13 @@ class CostTableError(UserError):
 
 @dataclass(frozen=True)
 class CostTable:
-    """What networks and their stages cost, as they were measured.
+    """Costs of whole networks and of each choice of each stage: MACs, parameters, bytes, ns.
 
     Attributes:
         networks: of whole networks.
         stages: for each stage, of the stage with each of its choices; off (None) is among them.
             Empty for a list of architectures.
-        device: that latencies were measured on, in words.
+        device: description of the device that latencies were measured on.
     """
 
     networks: Mapping[Architecture, Count]

@@ -1,4 +1,4 @@
-"""The model card: what a person wants to know before using a model, as Markdown."""
+"""The model card (Mitchell et al. 2019, arXiv:1810.03993) as Markdown."""
 
 from __future__ import annotations
 

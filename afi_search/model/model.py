@@ -40,7 +40,7 @@ class ModelError(UserError):
 
 
 class Facts(Strict):
-    """What there is to know of a model besides its weights; model.json holds it.
+    """Everything about a model but its weights; stored as model.json.
 
     Attributes:
         format: of the folder.

@@ -1,4 +1,4 @@
-"""Types of what a person writes into a YAML file: strict, and every number has bounds.
+"""Strict types for values of YAML files; every number has bounds.
 
 `true` is not 1, `"3"` is not 3, `.inf` is no number, and what is larger than anything of use is
 refused where it is written, not where it overflows.

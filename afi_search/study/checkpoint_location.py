@@ -1,4 +1,4 @@
-"""Where a study's checkpoints lie: in its folder, or below a URL that a whole cluster reaches."""
+"""Location of a study's checkpoints: its folder, or a URL that all nodes of a cluster reach."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IN_THE_FOLDER = "checkpoints"
 
 
 class PlaceError(UserError):
-    """A place that cannot hold checkpoints."""
+    """Checkpoints cannot be stored at this location."""
 
 
 def check_url(url: str | None) -> str:

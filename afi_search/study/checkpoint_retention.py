@@ -27,7 +27,7 @@ _BYTES = 4
 
 
 class CheckpointRetention:
-    """Deletes the checkpoints that nothing needs any more, from the start and as trials end.
+    """Deletes checkpoints that are no longer needed, when it starts and as trials end.
 
     Args:
         place: folder or fsspec URL of the study's checkpoints.
@@ -43,7 +43,7 @@ class CheckpointRetention:
         drop_others(place, kept)
 
     def changed(self, trial: FrozenTrial) -> None:
-        """Take notice of a trial about which something has changed."""
+        """Handle a trial whose state or values have changed."""
         self._kept[trial.number] = trial
         if not trial.state.is_finished():
             return

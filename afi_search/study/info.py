@@ -41,7 +41,7 @@ PAPER_ACCURACY_CONVENTION = "the paper's test accuracy after its own full traini
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """The facts of a study that stand above its figures.
+    """Metadata of a study that reports print: data set, device, versions, seed.
 
     Attributes:
         name: the study's name.
@@ -52,7 +52,7 @@ class StudyInfo:
         image_size: side of the square input in pixels.
         epochs: full fidelity, the epochs after which a trial counts for the front.
         preset: the preset that was used, or an empty text.
-        device: what the trials were trained on, in words.
+        device: description of the device that the trials were trained on.
         seed: the study's seed.
         train_images: the number of images a trial trains on, where it is known.
         validation_images: the number of images behind each accuracy, where it is known; the
@@ -91,7 +91,7 @@ def read_study(folder: str | Path) -> tuple[DataFrame, StudyInfo]:
 
 
 def study_info(study: StudyFile) -> StudyInfo:
-    """Return the facts of a study that stand above its figures."""
+    """Return the metadata of a study."""
     file, facts = study.space, dict(study.facts)
     source = spec_of(file.data)
     held_out = file.data.validation or source.validation

@@ -1,4 +1,4 @@
-"""The paper's own results, as facts that the reports set beside ours.
+"""Published results of the paper, for comparison with ours.
 
 Source: AFINets: Attentive Feature Integration Networks for Image Classification, Tables 4 and 5
 and its ablations; the figures are in `paper_tables.json` beside this file.
@@ -46,7 +46,7 @@ class PaperResult:
         flops_g: the printed FLOPs in billions, batch 32, the paper's convention.
         same_network: False where the printed counts are not those of the network it names, so that
             neither its counts nor its accuracy can be compared with ours.
-        note: what there is to say of the row.
+        note: a remark on the row.
     """
 
     model: str
@@ -63,7 +63,7 @@ class PaperResult:
 
     @property
     def backbone(self) -> str:
-        """The backbone's name, which is what stands before the bracket."""
+        """The backbone's name: the architecture text up to the bracket."""
         return self.architecture.partition("(")[0]
 
 

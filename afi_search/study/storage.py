@@ -27,7 +27,7 @@ _NO_DRIVER = "PostgreSQL needs an extra that is not installed: pip install -e '.
 
 
 class StorageError(UserError):
-    """A ledger's storage that cannot be used."""
+    """The ledger's storage cannot be used."""
 
 
 def check_storage(name: str) -> str:

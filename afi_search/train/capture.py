@@ -27,11 +27,11 @@ class CaptureWarning(UserWarning):
 def captured(step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) -> Step:
     """Return a function that does what `step` does, by a CUDA graph, or `step` where that fails.
 
-    A failure is told by one CaptureWarning. In either case nothing is changed when this returns.
+    A failure gives one CaptureWarning. In either case no tensor has changed on return.
 
     Args:
         step: to capture.
-        inputs: what it is called with, as an example of shapes; they are copied.
+        inputs: example arguments, for their shapes; they are copied.
         changed: every tensor that it changes; those that are made in the first step must exist.
     """
     static = [tensor.clone() for tensor in inputs]

@@ -19,7 +19,7 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model did.
+    """Accuracy and loss of a model on a set of images.
 
     Attributes:
         accuracy: the fraction of images whose highest output is the label's, 0 to 1.
@@ -36,7 +36,7 @@ class Evaluator:
     """Evaluates a model on batches of normalised images, as often as it is called.
 
         >>> evaluate = Evaluator(model, device=device, precision="fp32")
-        >>> normalise = Normalise(data.mean, data.std, device)
+        >>> normalise = Normalise(data.spec.mean, data.spec.std, device)
         >>> evaluate(normalised_batches(data.test, normalise)).accuracy
 
     Args:

@@ -1,4 +1,4 @@
-"""What a process sets before it trains: its seed, and that it keeps the memory that it frees."""
+"""Process-wide settings for training: random seeds and the allocator."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ def seed_everything(seed: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for its next step.
+    """Make glibc's malloc keep freed memory for the next step instead of returning it.
 
-    Left alone, glibc's malloc hands features, which are megabytes, back to the kernel with every
-    step, and the kernel clears each of their pages again when the next step touches it. The process
-    holds on to what it once needed, and to no more. Where the C library is another one, nothing is
-    changed.
+    By default, features (megabytes each) go back to the kernel after every step, and the kernel
+    zeroes their pages again when the next step touches them. The process keeps its peak, not more.
+    With another C library nothing is changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -302,7 +302,7 @@ def trial_trainer(
 
 
 def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """Make sure that a checkpoint is of the training that is asked for.
+    """Check that a checkpoint belongs to this training.
 
     Raises:
         CheckpointMismatch: it is not; the message lists what differs.

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a trial is to stop at a rung, and why, in words."""
+    """Whether a trial is stopped at a rung, and the reason as text."""
 
     stop: bool
     why: str
