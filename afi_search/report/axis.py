@@ -53,7 +53,7 @@ AXES = {
             "memory",
             1e6,
             "memory in MB:",
-            "what a training step holds at its peak, float32, the recipe's batch",
+            "a training step's peak, float32, the recipe's batch",
             "memory, MB",
             "MB of memory in training",
             megabytes,

@@ -13,9 +13,10 @@ from pandas import DataFrame
 
 from afi_search.cost import Cost
 from afi_search.files import write_whole
-from afi_search.report.front_page import front_html
-from afi_search.report.png import front_png
-from afi_search.report.view import front_view
+from afi_search.report.front_plot import FRONT, facts, front_figure, heading
+from afi_search.report.front_png import front_png
+from afi_search.report.page import front_page
+from afi_search.report.table import front_key
 from afi_search.study.info import (
     ACCURACY_CONVENTION,
     LATENCY_CONVENTION,
@@ -65,11 +66,19 @@ def write_report(records: DataFrame, info: StudyInfo, folder: Path) -> list[Path
     contents: dict[str, str | bytes] = {
         "front.csv": front_csv(records),
         "front.json": front_json(records, info, marks),
-        "front.html": front_html(records, info, marks),
-        "front.png": front_png(front_view(records, info, marks)),
+        "front.html": front_page(records, info, marks),
+        "front.png": front_picture(records, info, marks),
         "trials.csv": trials_csv(records),
     }
     return [write_whole(folder / name, content) for name, content in contents.items()]
+
+
+def front_picture(records: DataFrame, info: StudyInfo, marks: Landmarks) -> bytes:
+    """Return the picture of the front as a PNG, with a key of its architectures below."""
+    figure = front_figure(records, info, marks)
+    labels = [label for trace in figure.select_traces({"name": FRONT}) for label in trace.text]
+    remarks = [" \N{MIDDLE DOT} ".join(facts(records, info)), info.note]
+    return front_png(figure, heading(info), remarks, front_key(records, marks, labels))
 
 
 def front_csv(records: DataFrame) -> str:

@@ -1,42 +1,64 @@
-"""report.html: all that a study shows, on one page that needs nothing else."""
+"""The pages of a study: report.html, which needs nothing else, and front.html, its first part.
+
+No request leaves a page, so it opens anywhere and keeps for years.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from pandas import DataFrame
+from plotly.io import to_html
 
 from afi_search.files import write_whole
-from afi_search.formatting import duration, signed
-from afi_search.report import html
+from afi_search.formatting import duration, mega, percent, signed
+from afi_search.report import front_plot, study_plots
 from afi_search.report.axis import AXES
-from afi_search.report.confirmed_section import confirmed_section, read_confirmed_file
-from afi_search.report.effort import SAVED, Effort, effort
-from afi_search.report.front_page import conventions, front_section, reading_help
-from afi_search.report.importance import FEWEST_TRIALS, importance
-from afi_search.report.plots import front_figure
-from afi_search.report.progress import hypervolume_over_time
-from afi_search.report.stages import StageEffect, stage_effects
-from afi_search.report.study_plots import (
-    MOST_CHOICES,
-    curves_figure,
-    effort_figure,
-    importance_figure,
-    parallel_figure,
-    progress_figure,
-    stage_figure,
+from afi_search.report.findings import (
+    FEWEST_TRIALS,
+    Effort,
+    effort,
+    importance,
+    stage_effects,
 )
-from afi_search.report.view import front_view
-from afi_search.study.info import StudyInfo
-from afi_search.study.pareto import comparable, costs_of, front
+from afi_search.report.front_plot import front_figure
+from afi_search.report.table import front_rows
+from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, StudyInfo
+from afi_search.study.pareto import comparable, costs_of
 from afi_search.study.reference import Landmarks, landmarks, reference_point
 
 PAGE_FILE = "report.html"
+CONFIRMED_FILE = Path("confirm") / "confirmed.csv"
 MOST_FAILURES = 20
-REM_AN_AXIS = 4
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("afi_search.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+# A page is scrolled with the finger that would otherwise zoom into a plot.
+_ON_A_PHONE = """
+if (window.matchMedia('(max-width: 600px)').matches) {
+  Plotly.relayout('{plot_id}', {dragmode: false, 'font.size': 11, 'xaxis.title.font.size': 11});
+}
+"""
+
+_CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+}
 
 
 def write_page(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
@@ -46,213 +68,172 @@ def write_page(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
         ValueError: a column of `records` is missing.
         UnknownBackbone: the study's backbone is not registered.
     """
-    page = study_page(records, info, landmarks(info, records), read_confirmed_file(folder))
+    path = folder / CONFIRMED_FILE
+    confirmed = pd.read_csv(path) if path.is_file() else None
+    page = study_page(records, info, landmarks(info, records), confirmed)
     return write_whole(folder / PAGE_FILE, page)
 
 
 def study_page(
-    records: DataFrame, info: StudyInfo, marks: Landmarks, confirmed: DataFrame | None = None
+    records: DataFrame, info: StudyInfo, references: Landmarks, confirmed: DataFrame | None = None
 ) -> str:
     """Return the page of a study as HTML.
 
     Args:
         records: the ledger's trials.
         info: the study's facts.
-        marks: the plain backbones and the paper's points.
+        references: the plain backbones and the paper's points.
         confirmed: what the study's confirmation has found, where there is one.
 
     Raises:
         ValueError: a column of `records` is missing.
     """
-    view = front_view(records, info, marks)
-    best = front(records)
-    sections = [
-        html.plot(front_figure(view), "front", with_script=True),
-        reading_help(view),
-        front_section(best, marks),
-        confirmed_section(confirmed),
-        conventions(),
-        *_progress(records, info, marks),
-        *_curves(records, best, info, marks),
-        *_choices(records, best, info, marks),
-        *_cost(records, info),
-        *_failures(records),
-        *_environment(info),
-    ]
-    return html.page(view.title, view.facts, view.note, sections)
-
-
-def _progress(records: DataFrame, info: StudyInfo, marks: Landmarks) -> Iterator[str]:
-    if comparable(records).empty:
-        return
-    axes = [AXES[name] for name in costs_of(records)]
-    reference = reference_point(marks, info, [axis.column for axis in axes])
-    if not np.isfinite(reference).all():
-        return
-    ends = " and ".join(
-        f"{axis.write(end)} {axis.noun}" for axis, end in zip(axes, reference[1:], strict=True)
-    )
-    progress = hypervolume_over_time(records, reference)
-    yield "<h2>How the front grew</h2>"
-    yield html.side_by_side(
-        _plot(progress_figure(progress, "trials"), "progress-trials", "low"),
-        _plot(progress_figure(progress, "hours"), "progress-hours", "low"),
-    )
-    yield html.small(
-        "The hypervolume is what the front dominates, as a share of the box between guessing "
-        f"({100 * reference[0]:.3g} %) and a perfect accuracy, and between nothing and "
-        f"{ends}, twice the plain backbone. The axis starts at its first value."
-    )
-
-
-def _curves(
-    records: DataFrame, best: DataFrame, info: StudyInfo, marks: Landmarks
-) -> Iterator[str]:
-    if not records["curve"].map(bool).any():
-        return
-    yield "<h2>Learning curves</h2>"
-    yield _plot(curves_figure(records, best, info, marks), "curves")
-    yield html.small(
-        "Each mark stands at the last epoch of a trial; a name in the legend hides its trials."
-        + _pruned_when(records)
-    )
-
-
-def _pruned_when(records: DataFrame) -> str:
-    after = records.loc[records["state"] == "pruned", "epochs"].value_counts().sort_index()
-    if after.empty:
-        return ""
-    return (
-        f" Pruned: {', '.join(f'{number} after epoch {epoch}' for epoch, number in after.items())}."
-    )
-
-
-def _choices(
-    records: DataFrame, best: DataFrame, info: StudyInfo, marks: Landmarks
-) -> Iterator[str]:
     full = comparable(records)
-    if len(full) < 2:
-        return
-    if len(info.backbones) > 1:
-        yield html.small(
-            "The trials have different backbones, and so no choices in common to compare."
-        )
-        return
-    (plain,) = marks.plain.values()
-    effects = stage_effects(records)
-    yield "<h2>Which stage wants AFI</h2>"
-    if effects:
-        yield _plot(stage_figure(effects, plain.macs), "stages", "low")
-        yield _stage_table(effects, plain.macs)
-        yield html.small(
-            "What AFI changes in a stage against the same stage without it, all other stages being "
-            "equal: a linear fit to the trials of full fidelity, with 95 % intervals; beside each "
-            "the change of MACs, in per cent of the plain backbone. Trials that were pruned are "
-            "not in it, so that effects which they were pruned for come out too small."
-        )
-    else:
-        yield html.small("There are too few trials of full fidelity yet to tell the stages apart.")
-    yield "<h2>Importance of each choice</h2>"
-    weights = importance(records)
-    if weights.empty:
-        yield html.small(f"Takes {FEWEST_TRIALS} trials of full fidelity; there are {len(full)}.")
-    else:
-        yield _plot(importance_figure(weights), "importance")
-        yield html.small(
-            "PED-ANOVA: how much the best tenth of the trials of full fidelity (at least five) "
-            "differ from the rest in a choice. It says that a choice matters, not which level of "
-            "it is better; with few trials chance alone gives every choice some importance."
-            + (f" The first {MOST_CHOICES} are drawn." if len(weights) > MOST_CHOICES else "")
-        )
-    yield "<h2>The choices of each trial</h2>"
-    choices = parallel_figure(records, best, info, marks)
-    axes = len(choices.layout.xaxis.tickvals)
-    yield html.wide(_plot(choices, "choices"), least=REM_AN_AXIS * axes)
-    yield html.small(
-        "A line a trial of full fidelity, the darker the more accurate; \N{EN DASH} is what "
-        "does not apply to a stage without AFI. Click a name in the legend to hide its lines."
-    )
-
-
-def _stage_table(effects: list[StageEffect], plain_macs: float) -> str:
-    columns = {
-        "stage": "number",
-        "width": "text",
-        "trials with it": "number",
-        "accuracy, points": "number",
-        "MACs, % of plain": "number",
-    }
-    rows = [
-        (
-            str(effect.stage),
-            effect.width,
-            str(effect.trials),
-            f"{signed(100 * effect.accuracy, 2)} \N{PLUS-MINUS SIGN} {100 * effect.error:.2f}",
-            signed(100 * effect.macs / plain_macs, 1),
-        )
-        for effect in effects
-    ]
-    return html.table(columns, rows)
-
-
-def _cost(records: DataFrame, info: StudyInfo) -> Iterator[str]:
-    spent = effort(records, info.epochs)
-    if not spent.epochs:
-        return
-    yield "<h2>What the study cost</h2>"
-    if len(spent.epochs) > 1 or spent.epochs_saved:
-        yield _plot(effort_figure(spent), "effort", "strip")
-    yield _effort_table(spent)
-    if spent.epochs_saved:
-        yield html.small(
-            f"Without pruning there would have been {spent.epochs_saved:,} epochs more; "
-            f"{100 * spent.share_saved:.0f} % were saved. Their time is estimated from each "
-            f"trial's own pace."
-        )
-
-
-def _effort_table(spent: Effort) -> str:
-    rows = [
-        (name, f"{epochs:,}", duration(spent.seconds[name]))
-        for name, epochs in spent.epochs.items()
-    ]
-    total = (sum(spent.epochs.values()), sum(spent.seconds.values()))
-    rows.append(("all that was trained", f"{total[0]:,}", duration(total[1])))
-    if spent.epochs_saved:
-        rows.append((SAVED, f"{spent.epochs_saved:,}", duration(spent.seconds_saved)))
-    columns = {"trials": "text", "epochs": "number", "time in training": "number"}
-    return html.table(columns, rows)
-
-
-def _failures(records: DataFrame) -> Iterator[str]:
     failed = records[records["state"] == "failed"]
-    if failed.empty:
-        return
-    yield "<h2>Trials that failed</h2>"
-    yield html.table(
-        {"trial": "number", "architecture": "name", "after epoch": "number", "reason": "text"},
-        [
-            (f"#{row['number']}", row["architecture"], str(row["epochs"]), row["reason"])
-            for row in failed.head(MOST_FAILURES).to_dict("records")
+    pruned = records.loc[records["state"] == "pruned", "epochs"]
+    figures: dict[str, go.Figure] = {}
+    facts: dict[str, Any] = {
+        "whole": True,
+        "confirmed": [] if confirmed is None else list(_confirmed(confirmed)),
+        "pruned_after": pruned.value_counts().sort_index().to_dict(),
+        "full": len(full),
+        "effects": [],
+        "effort": (spent := effort(records, info.epochs)),
+        "spent": list(_spent(spent)) if spent.epochs else [],
+        "failed": [
+            (f"#{row['number']}", row["architecture"], row["epochs"], row["reason"])
+            for row in failed.to_dict("records")
         ],
+        "environment": list(_environment(info).items()),
+        "FEWEST_TRIALS": FEWEST_TRIALS,
+        "MOST_CHOICES": study_plots.MOST_CHOICES,
+        "MOST_FAILURES": MOST_FAILURES,
+    }
+    costs = [AXES[name] for name in costs_of(records)]
+    reference = reference_point(references, info, [axis.column for axis in costs])
+    if len(full) and np.isfinite(reference).all():
+        facts["guessing"] = f"{100 * reference[0]:.3g}"
+        facts["reference"] = [
+            f"{axis.write(end)} {axis.noun}" for axis, end in zip(costs, reference[1:], strict=True)
+        ]
+        for over in ("trials", "hours"):
+            figure = study_plots.hypervolume_figure(records, reference, over)
+            figures[f"progress-{over}"] = figure
+    if records["curve"].map(bool).any():
+        figures["curves"] = study_plots.curves_figure(records, info, references)
+    if len(full) > 1 and len(info.backbones) == 1:
+        (plain,) = references.plain.values()
+        if effects := stage_effects(records):
+            figures["stages"] = study_plots.stage_figure(effects, plain.macs)
+            facts["effects"] = [
+                (
+                    effect.stage,
+                    effect.width,
+                    effect.trials,
+                    f"{signed(100 * effect.accuracy, 2)} {PLUS_MINUS} {100 * effect.error:.2f}",
+                    signed(100 * effect.macs / plain.macs, 1),
+                )
+                for effect in effects
+            ]
+        weights = importance(records)
+        facts["choices"] = len(weights)
+        if len(weights):
+            figures["importance"] = study_plots.importance_figure(weights)
+        figures["choices"] = study_plots.parallel_figure(records, info, references)
+        facts["axes"] = len(figures["choices"].layout.xaxis.tickvals)
+    if spent.epochs:
+        figures["timeline"] = study_plots.timeline_figure(records)
+    return _render(records, info, references, figures, facts)
+
+
+def front_page(records: DataFrame, info: StudyInfo, references: Landmarks) -> str:
+    """Return the page of a study's front alone as HTML.
+
+    Raises:
+        ValueError: a column of `records` is missing.
+    """
+    return _render(records, info, references, {}, {"whole": False, "confirmed": []})
+
+
+def _render(
+    records: DataFrame,
+    info: StudyInfo,
+    references: Landmarks,
+    figures: Mapping[str, go.Figure],
+    facts: Mapping[str, Any],
+) -> str:
+    front = front_figure(records, info, references)
+    rows = front_rows(records, references)
+    columns = {
+        name: "name" if name == "architecture" else "number"
+        for name in (rows[0] if rows else ())
+        if name != "epochs"
+    }
+    return _TEMPLATES.get_template("report.html").render(
+        title=front_plot.heading(info),
+        facts=front_plot.facts(records, info),
+        info=info,
+        references=references,
+        drawn=[trace.name for trace in front.data],
+        front=[[row.get(name, "") for name in columns] for row in rows],
+        front_columns=columns,
+        plots={"front": _plot(front, "front", with_script=True)}
+        | {name: _plot(figure, name) for name, figure in figures.items()},
+        FRONT=front_plot.FRONT,
+        PRUNED=front_plot.PRUNED,
+        MACS_CONVENTION=MACS_CONVENTION,
+        PAPER_FLOPS_CONVENTION=PAPER_FLOPS_CONVENTION,
+        **facts,
     )
-    if len(failed) > MOST_FAILURES:
-        yield html.small(f"And {len(failed) - MOST_FAILURES} more; see trials.csv.")
 
 
-def _environment(info: StudyInfo) -> Iterator[str]:
+def _plot(figure: go.Figure, name: str, *, with_script: bool = False) -> Markup:
+    """Return a figure as an element; the first one of a page brings plotly's script along."""
+    element = to_html(
+        figure,
+        full_html=False,
+        include_plotlyjs=with_script,
+        div_id=name,
+        default_width="100%",
+        default_height="100%",
+        config=_CONFIG,
+        post_script=_ON_A_PHONE,
+    )
+    return Markup(element)
+
+
+def _confirmed(table: DataFrame) -> Iterator[tuple[Any, ...]]:
+    for row in table.to_dict("records"):
+        test, validation = (
+            f"{percent(row[name])} {PLUS_MINUS} {percent(row[f'{name}_high'] - row[name])}"
+            for name in ("test", "validation")
+        )
+        yield (
+            row["architecture"],
+            row["origin"],
+            test,
+            validation,
+            mega(row["macs"]),
+            row["seeds"],
+            row["verdict"],
+        )
+
+
+def _spent(spent: Effort) -> Iterator[tuple[str, str, str]]:
+    for name, epochs in spent.epochs.items():
+        yield name, f"{epochs:,}", duration(spent.seconds[name])
+    epochs, seconds = sum(spent.epochs.values()), sum(spent.seconds.values())
+    yield "all that was trained", f"{epochs:,}", duration(seconds)
+    if spent.epochs_saved:
+        yield "saved by pruning", f"{spent.epochs_saved:,}", duration(spent.seconds_saved)
+
+
+def _environment(info: StudyInfo) -> dict[str, str]:
+    pixels = f"{info.image_size} x {info.image_size} pixels"
     facts = {
         "backbone": ", ".join(info.backbones),
-        "data set": f"{info.dataset}, {info.num_classes} classes, "
-        f"{info.image_size} x {info.image_size} pixels",
+        "data set": f"{info.dataset}, {info.num_classes} classes, {pixels}",
         "device": info.device,
         **info.environment,
     }
-    yield "<h2>Environment</h2>"
-    yield html.table(
-        {"fact": "text", "value": "name"}, [(name, value) for name, value in facts.items() if value]
-    )
-
-
-def _plot(figure: go.Figure, name: str, height: str = "tall") -> str:
-    return html.plot(figure, name, with_script=False, height=height)
+    return {name: value for name, value in facts.items() if value}

@@ -1,190 +1,199 @@
-"""The figures of a study's page besides the front."""
+"""The figures of a study's page besides the front; Optuna's own where there are such."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
+from optuna.visualization import (
+    plot_hypervolume_history,
+    plot_intermediate_values,
+    plot_timeline,
+)
 from pandas import DataFrame
 
 from afi_search.formatting import signed
 from afi_search.report import style
 from afi_search.report.axis import axis_of
-from afi_search.report.canvas import dress
-from afi_search.report.choices import choice_table, levels_of
-from afi_search.report.effort import KINDS, SAVED, Effort
-from afi_search.report.plots import hover
-from afi_search.report.stages import StageEffect
-from afi_search.report.view import describe
+from afi_search.report.findings import StageEffect, as_optuna, choice_table, levels_of, quiet
+from afi_search.report.front_plot import describe, hover, plural
 from afi_search.study.info import StudyInfo
-from afi_search.study.pareto import comparable
+from afi_search.study.pareto import comparable, costs_of, front
 from afi_search.study.reference import Landmarks
 
-FAILED = "#cc79a7"
-SHADES = ("#d5dbe1", "#a9b5c1", "#7b8794", "#3e4c59")
-EFFORT_COLOURS = dict(zip(KINDS, (style.FRONT, style.OTHERS, FAILED, style.GRID), strict=True))
+ENDS = {
+    "front": (style.FRONT, 1.0, "circle"),
+    "other trials of full fidelity": (style.OTHERS, 0.7, "circle"),
+    "pruned": (style.SOFT, 0.6, "x-thin-open"),
+    "failed": (style.FAILED, 0.9, "x"),
+    "not finished": (style.INK, 0.6, "circle-open"),
+}
+"""What became of a trial -> the colour, the opacity and the mark of its curve."""
+STATES = {
+    "COMPLETE": ("full fidelity", style.FRONT),
+    "PRUNED": ("pruned", style.OTHERS),
+    "FAIL": ("failed", style.FAILED),
+    "RUNNING": ("not finished", style.INK),
+    "WAITING": ("waiting", style.GRID),
+}
+SHADES = {
+    "accuracy: lowest quarter": "#d5dbe1",
+    "accuracy: third quarter": "#a9b5c1",
+    "accuracy: second quarter": "#7b8794",
+    "accuracy: highest quarter": "#3e4c59",
+}
+NOT_APPLICABLE = "\N{EN DASH}"
+ENDED = ("complete", "pruned", "failed")
 MOST_CHOICES = 16
 MOST_TICKS = 12
-NOT_APPLICABLE = "\N{EN DASH}"
 
 
-def progress_figure(progress: DataFrame, over: str) -> go.Figure:
-    """Draw the hypervolume over `trials` or `hours`."""
-    title = {"trials": "trials ended", "hours": "hours of training, summed over trials"}[over]
-    figure = go.Figure(
-        go.Scatter(
-            x=[0, *progress[over]],
-            y=[0, *(100 * progress["share"])],
-            mode="lines",
-            line={"shape": "hv", "color": style.FRONT, "width": 2},
-            fill="tozeroy",
-            fillcolor="rgba(0, 114, 178, 0.08)",
-            hovertemplate=f"%{{y:.2f}} % after %{{x:.4~g}} {over}<extra></extra>",
-        )
+@quiet()
+def hypervolume_figure(records: DataFrame, reference: Sequence[float], over: str) -> go.Figure:
+    """Draw the front's hypervolume after each trial of full fidelity, in the order of their ends.
+
+    Args:
+        records: the ledger's trials, with one of full fidelity at least.
+        reference: (accuracy, costs), as for `hypervolume`; 100 % is what a perfect accuracy at no
+            cost would give.
+        over: `trials` that ended so far, or `hours` of training, summed over these.
+    """
+    ended = records[records["state"].isin(ENDED)].sort_values(["finished", "number"], kind="stable")
+    figure = plot_hypervolume_history(as_optuna(ended, ["accuracy", *costs_of(records)]), reference)
+    (history,) = figure.data
+    whole = (1 - reference[0]) * np.prod(reference[1:])
+    shares = 100 * np.array(history.y) / whole
+    hours = ended["seconds"].to_numpy(dtype=float).cumsum() / 3600
+    reached = np.array(history.x)
+    x = reached + 1 if over == "trials" else hours[reached]
+    end = len(ended) if over == "trials" else hours[-1]
+    history.update(
+        x=[0, *x, end],
+        y=[0, *shares, shares[-1]],
+        mode="lines",
+        line={"shape": "hv", "color": style.FRONT, "width": 2},
+        fill="tozeroy",
+        fillcolor="rgba(0, 114, 178, 0.08)",
+        hovertemplate=f"%{{y:.2f}} % after %{{x:.4~g}} {over}<extra></extra>",
     )
-    dress(figure, showlegend=False)
-    whole_ticks = over == "trials" and len(progress) <= MOST_TICKS
+    style.apply_theme(figure, showlegend=False)
+    title = {"trials": "trials ended", "hours": "hours of training, summed over trials"}[over]
+    whole_ticks = over == "trials" and len(ended) <= MOST_TICKS
     figure.update_xaxes(title_text=title, rangemode="tozero", dtick=1 if whole_ticks else None)
     figure.update_yaxes(title_text="hypervolume, % of the box")
-    if len(progress) and progress["share"].max() > 0:
-        reached = 100 * progress.loc[progress["share"] > 0, "share"]
-        room = max(0.15 * (reached.max() - reached.min()), 0.02 * reached.max())
-        figure.update_yaxes(range=[reached.min() - room, reached.max() + room])
+    above = shares[shares > 0]
+    if len(above):
+        room = max(0.15 * (above[-1] - above[0]), 0.02 * above[-1])
+        figure.update_yaxes(range=[above[0] - room, above[-1] + room])
     return figure
 
 
-def curves_figure(
-    records: DataFrame, best: DataFrame, info: StudyInfo, marks: Landmarks
-) -> go.Figure:
+@quiet()
+def curves_figure(records: DataFrame, info: StudyInfo, references: Landmarks) -> go.Figure:
     """Draw the accuracy of every trial after each epoch, with a mark where it ended."""
-    on_front = records.index.isin(best.index)
-    full = records.index.isin(comparable(records).index)
-    state = records["state"].to_numpy()
-    drawn = records["curve"].map(bool).to_numpy()
-    groups = [
-        ("other trials of full fidelity", full & ~on_front, style.OTHERS, 0.7, "circle"),
-        ("pruned", state == "pruned", style.SOFT, 0.6, "x-thin-open"),
-        ("failed", state == "failed", FAILED, 0.9, "x"),
-        (
-            "not finished",
-            (state == "running") | (state == "waiting"),
-            style.INK,
-            0.6,
-            "circle-open",
-        ),
-        ("front", full & on_front, style.FRONT, 1.0, "circle"),
-    ]
-    figure = go.Figure()
-    for name, chosen, colour, opacity, symbol in groups:
-        rows = records.loc[chosen & drawn]
-        if rows.empty:
-            continue
-        epochs: list[float | None] = []
-        accuracies: list[float | None] = []
-        for curve in rows["curve"]:
-            epochs += [*range(1, len(curve) + 1), None]
-            accuracies += [*(100 * accuracy for accuracy in curve), None]
-        figure.add_trace(
-            go.Scatter(
-                x=epochs,
-                y=accuracies,
-                mode="lines",
-                line={"color": colour, "width": 2 if name == "front" else 1},
-                opacity=opacity,
-                legendgroup=name,
-                showlegend=False,
-                hoverinfo="skip",
-            )
+    drawn = records[records["curve"].map(bool)]
+    # later traces lie above earlier ones
+    drawn = drawn.iloc[np.argsort(drawn.index.isin(front(records).index), kind="stable")]
+    # Optuna leaves out the trials that failed
+    figure = plot_intermediate_values(as_optuna(drawn.assign(state="pruned"), ["accuracy"]))
+    kinds = np.select(
+        [
+            drawn.index.isin(front(records).index),
+            drawn["full"],
+            drawn["state"] == "pruned",
+            drawn["state"] == "failed",
+        ],
+        list(ENDS)[:4],
+        "not finished",
+    )
+    for curve, kind, row in zip(figure.data, kinds, drawn.to_dict("records"), strict=True):
+        colour, opacity, symbol = ENDS[kind]
+        curve.update(
+            opacity=opacity,
+            line={"color": colour, "width": 2 if kind == "front" else 1},
+            marker={
+                "symbol": symbol,
+                "size": [0] * (len(curve.x) - 1) + [7],  # a mark at the last epoch alone
+                "maxdisplayed": 0,
+                "line": {"width": 0 if "x" not in symbol else 1},
+            },
+            hovertext=hover(describe(row, info, references)),
+            hoverinfo="text",
         )
-        figure.add_trace(
-            go.Scatter(
-                x=rows["curve"].map(len),
-                y=100 * rows["curve"].str[-1],
-                name=name,
-                legendgroup=name,
-                mode="markers",
-                opacity=opacity,
-                marker={"color": colour, "symbol": symbol, "size": 7},
-                hovertext=[hover(describe(row, info, marks)) for row in rows.to_dict("records")],
-                hoverinfo="text",
-            )
-        )
-    dress(figure)
+    _group(figure, list(kinds), list(ENDS))
+    style.apply_theme(figure, showlegend=True)
     figure.update_xaxes(
         title_text="epoch",
         range=[1 - 0.04 * info.epochs, 1.04 * info.epochs],
         dtick=1 if info.epochs <= MOST_TICKS else None,
     )
-    figure.update_yaxes(title_text=style.Y_AXES["main"])
+    figure.update_yaxes(title_text="validation accuracy, %")
     return figure
 
 
-def parallel_figure(
-    records: DataFrame, best: DataFrame, info: StudyInfo, marks: Landmarks
-) -> go.Figure:
-    """Draw each trial of full fidelity as a line through its choices, its cost and its accuracy."""
-    full = comparable(records).sort_values("accuracy", kind="stable")
+def parallel_figure(records: DataFrame, info: StudyInfo, references: Landmarks) -> go.Figure:
+    """Draw each trial of full fidelity as a line through its choices, its cost and its accuracy.
+
+    Unlike Optuna's picture, levels have their order, and lines of one level lie side by side.
+    """
+    axis, full = axis_of(records), comparable(records).sort_values("accuracy", kind="stable")
     table = choice_table(full)
-    spread = np.linspace(-0.32, 0.32, len(full)) if len(full) > 1 else np.zeros(len(full))
-    heights: list[np.ndarray] = []
-    names: list[str] = []
-    figure = go.Figure()
+    spread = np.linspace(-0.32, 0.32, len(full))
+    heights: dict[str, np.ndarray] = {}
+    labels: list[tuple[int, float, str]] = []
     for position, name in enumerate(table.columns):
-        levels = levels_of(table, name)
-        if bool(table[name].isna().any()):
-            levels = ["", *levels]
-        places = {level: place for place, level in enumerate(levels)}
-        level_of = table[name].fillna("").map(places).to_numpy(dtype=float)
-        heights.append((level_of + 0.5 + spread) / len(levels))
-        names.append(name)
-        for level, place in places.items():
-            figure.add_annotation(
-                x=position,
-                y=(place + 0.5) / len(levels),
-                text=level or NOT_APPLICABLE,
-                showarrow=False,
-                font={"size": 11},
-                bgcolor="rgba(255, 255, 255, 0.8)",
-                borderpad=1,
-            )
-    axis = axis_of(records)
-    for column, scale in ((axis.column, axis.unit), ("accuracy", 0.01)):
-        values = full[column].to_numpy(dtype=float) / scale
+        levels = [*([""] if table[name].isna().any() else []), *levels_of(table, name)]
+        level = table[name].fillna("").map(levels.index).to_numpy(dtype=float)
+        heights[name] = (level + 0.5 + spread) / len(levels)
+        labels += [(position, (n + 0.5) / len(levels), t) for n, t in enumerate(levels)]
+    ends = {axis.heading: full[axis.column] / axis.unit, "accuracy, %": 100 * full["accuracy"]}
+    for name, values in ends.items():
         low, high = values.min(), values.max()
-        heights.append((values - low) / (high - low) if high > low else np.full(len(full), 0.5))
-        names.append("accuracy, %" if column == "accuracy" else axis.heading)
-        for height, value in ((0, low), (1, high)):
-            figure.add_annotation(
-                x=len(names) - 1,
-                y=height,
-                text=f"{value:.1f}",
-                showarrow=False,
-                xanchor="left",
-                xshift=6,
-                font={"size": 11},
-            )
-    _add_lines(figure, full, best, np.column_stack(heights))
-    figure.add_trace(
-        go.Scatter(
-            x=[len(names) - 1] * len(full),
-            y=heights[-1],
-            mode="markers",
-            marker={"size": 6, "color": style.INK, "opacity": 0.5},
-            hovertext=[hover(describe(row, info, marks)) for row in full.to_dict("records")],
-            hoverinfo="text",
-            showlegend=False,
-        )
+        shares = (values - low) / (high - low) if high > low else 0.5 + 0 * values
+        labels += [(len(heights), 0, f"{low:.1f}"), (len(heights), 1, f"{high:.1f}")]
+        heights[name] = shares.to_numpy(dtype=float)
+    kinds = np.where(
+        full.index.isin(front(records).index),
+        "front",
+        np.array(list(SHADES))[np.arange(len(full)) * len(SHADES) // len(full)],
     )
-    for position in range(len(names)):
-        figure.add_vline(
-            x=position, line={"color": style.FAINT, "width": 1}, layer="below", opacity=0.6
+    lines = list(zip(np.column_stack(list(heights.values())), kinds, full.index, strict=True))
+    lines.sort(key=lambda line: line[1] == "front")  # later traces lie above earlier ones
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=list(range(len(heights))),
+                y=list(line),
+                mode="lines",
+                line={"color": SHADES.get(kind, style.FRONT), "width": 2 if kind == "front" else 1},
+                hovertext=hover(describe(full.loc[trial], info, references)),
+                hoverinfo="text",
+            )
+            for line, kind, trial in lines
+        ]
+    )
+    _group(figure, [kind for _, kind, _ in lines], [*SHADES, "front"])
+    for x, y, text in labels:
+        on_choice = x < len(table.columns)
+        figure.add_annotation(
+            x=x,
+            y=y,
+            text=text or NOT_APPLICABLE,
+            showarrow=False,
+            font={"size": 11},
+            bgcolor="rgba(255, 255, 255, 0.8)" if on_choice else None,
+            xanchor="center" if on_choice else "left",
+            xshift=0 if on_choice else 6,
         )
-    dress(figure, dragmode=False, margin={"l": 20, "r": 56, "t": 24, "b": 56})
+    for position in range(len(heights)):
+        figure.add_vline(x=position, line={"color": style.FAINT, "width": 1}, layer="below")
+    style.apply_theme(figure, dragmode=False, margin={"l": 20, "r": 56, "t": 24, "b": 56})
     figure.update_xaxes(
-        range=[-0.5, len(names) - 0.5],
-        tickvals=list(range(len(names))),
-        ticktext=[_two_lines(name) for name in names],
+        range=[-0.5, len(heights) - 0.5],
+        tickvals=list(range(len(heights))),
+        ticktext=["<br>".join(name.rsplit(" ", 1)) for name in heights],
         tickangle=0,
         showgrid=False,
         fixedrange=True,
@@ -212,7 +221,7 @@ def importance_figure(table: DataFrame) -> go.Figure:
             )
         ]
     )
-    dress(figure, barmode="group", bargap=0.25, legend_traceorder="reversed")
+    style.apply_theme(figure, barmode="group", bargap=0.25, legend_traceorder="reversed")
     figure.update_layout(margin={"l": 118, "r": 16, "t": 24, "b": 44})
     figure.update_xaxes(title_text="importance, %", rangemode="tozero")
     figure.update_yaxes(showgrid=False)
@@ -229,29 +238,26 @@ def stage_figure(effects: Sequence[StageEffect], plain_macs: float) -> go.Figure
         chosen = [effect for effect in effects if effect.width == width]
         if not chosen:
             continue
-        macs = [signed(100 * effect.macs / plain_macs, 1) for effect in chosen]
-        figure.add_trace(
-            go.Scatter(
-                x=[effect.stage + shift for effect in chosen],
-                y=[100 * effect.accuracy for effect in chosen],
-                error_y={
-                    "type": "data",
-                    "array": [100 * effect.error for effect in chosen],
-                    "thickness": 1.2,
-                    "width": 4,
-                },
-                name=f"width {width}",
-                mode="markers+text",
-                text=[f"{change} %" for change in macs],
-                textposition="middle right",
-                textfont={"size": 10, "color": style.SOFT},
-                marker={"color": colour, "symbol": symbol, "size": 10},
-                customdata=[[effect.stage, effect.trials] for effect in chosen],
-                hovertemplate=f"stage %{{customdata[0]}}, width {width}, in %{{customdata[1]}} "
-                "trials<br>%{y:+.2f} points, %{text} MACs<extra></extra>",
-            )
+        figure.add_scatter(
+            x=[effect.stage + shift for effect in chosen],
+            y=[100 * effect.accuracy for effect in chosen],
+            error_y={
+                "type": "data",
+                "array": [100 * effect.error for effect in chosen],
+                "thickness": 1.2,
+                "width": 4,
+            },
+            name=f"width {width}",
+            mode="markers+text",
+            text=[f"{signed(100 * effect.macs / plain_macs, 1)} %" for effect in chosen],
+            textposition="middle right",
+            textfont={"size": 10, "color": style.SOFT},
+            marker={"color": colour, "symbol": symbol, "size": 10},
+            customdata=[[effect.stage, effect.trials] for effect in chosen],
+            hovertemplate=f"stage %{{customdata[0]}}, width {width}, in %{{customdata[1]}} "
+            "trials<br>%{y:+.2f} points, %{text} MACs<extra></extra>",
         )
-    dress(figure)
+    style.apply_theme(figure)
     stages = sorted({effect.stage for effect in effects})
     figure.update_xaxes(
         range=[stages[0] - 0.5, stages[-1] + 0.7],
@@ -264,65 +270,34 @@ def stage_figure(effects: Sequence[StageEffect], plain_macs: float) -> go.Figure
     return figure
 
 
-def effort_figure(spent: Effort) -> go.Figure:
-    """Draw the epochs that were trained, and those that pruning saved, as one bar."""
-    parts = [(kind, epochs, EFFORT_COLOURS[kind]) for kind, epochs in spent.epochs.items()]
-    if spent.epochs_saved:
-        parts.append((SAVED, spent.epochs_saved, "white"))
-    figure = go.Figure(
-        [
-            go.Bar(
-                x=[epochs],
-                y=[""],
-                name=name,
-                orientation="h",
-                marker={"color": colour, "line": {"color": style.FAINT, "width": 1}},
-                text=[f"{epochs:,}"],
-                textposition="inside",
-                insidetextanchor="middle",
-                hovertemplate=f"{name}: %{{x:,}} epochs<extra></extra>",
-            )
-            for name, epochs, colour in parts
-        ]
-    )
-    dress(figure, barmode="stack", bargap=0.1, margin={"l": 16, "r": 16, "t": 24, "b": 44})
-    figure.update_layout(legend={"y": 1.15, "traceorder": "normal"})
-    figure.update_xaxes(title_text="epochs")
-    figure.update_yaxes(showticklabels=False, showgrid=False)
+@quiet()
+def timeline_figure(records: DataFrame) -> go.Figure:
+    """Draw when each trial ran, and how it ended."""
+    started = records[records["started"].notna()].sort_values("number")
+    figure = plot_timeline(as_optuna(started, ["accuracy"]))
+    for bars in figure.data:
+        name, colour = STATES[bars.name]
+        rows = started.iloc[list(bars.y)]
+        told = zip(rows["number"], rows["architecture"], rows["epochs"], strict=True)
+        bars.update(
+            name=name,
+            y=list(rows["number"]),
+            marker={"color": colour},
+            text=[
+                f"#{number} {escape(architecture)}<br>{plural(epochs, 'epoch')}"
+                for number, architecture, epochs in told
+            ],
+        )
+    style.apply_theme(figure, bargap=0.1, margin={"l": 62, "r": 16, "t": 24, "b": 56})
+    figure.update_xaxes(title_text="time", type="date")
+    figure.update_yaxes(title_text="trial")
     return figure
 
 
-def _add_lines(figure: go.Figure, full: DataFrame, best: DataFrame, heights: np.ndarray) -> None:
-    """Add the lines of a parallel plot: the darker the more accurate, the front on top."""
-    on_front = full.index.isin(best.index)
-    quarter = np.arange(len(full)) * len(SHADES) // max(len(full), 1)
-    groups = [
-        (f"accuracy: {name} quarter", (quarter == number) & ~on_front, SHADES[number], 1.0)
-        for number, name in enumerate(("lowest", "third", "second", "highest"))
-    ]
-    groups.append(("front", on_front, style.FRONT, 2.2))
-    for name, chosen, colour, width in groups:
-        if not chosen.any():
-            continue
-        lines = heights[chosen]
-        gap = np.full((len(lines), 1), np.nan)
-        places = np.tile([*range(heights.shape[1]), np.nan], len(lines))
-        figure.add_trace(
-            go.Scatter(
-                x=[None if np.isnan(place) else float(place) for place in places],
-                y=[
-                    None if np.isnan(height) else round(float(height), 4)
-                    for height in np.hstack([lines, gap]).ravel()
-                ],
-                name=name,
-                mode="lines",
-                line={"color": colour, "width": width},
-                hoverinfo="skip",
-            )
-        )
-
-
-def _two_lines(name: str) -> str:
-    """Break a choice's name before its last word."""
-    first, _, last = name.rpartition(" ")
-    return f"{first}<br>{last}" if first else last
+def _group(figure: go.Figure, kinds: Sequence[str], order: Sequence[str]) -> None:
+    """Make one entry of the legend, which shows and hides them, of all traces of a kind."""
+    for kind, trace in zip(kinds, figure.data, strict=True):
+        trace.update(name=str(kind), legendgroup=str(kind), showlegend=False)
+        trace.legendrank = order.index(kind)
+    for kind in set(kinds):
+        next(trace for trace in figure.data if trace.name == kind).showlegend = True

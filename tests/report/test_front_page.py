@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pandas import DataFrame
 
-from afi_search.report.front_page import front_html
+from afi_search.report.page import front_page
 from afi_search.study.info import StudyInfo
 from afi_search.study.reference import landmarks
 from tests.report.browser import open_page
@@ -32,13 +32,13 @@ class Links(HTMLParser):
 
 def written(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
     page = folder / "front.html"
-    page.write_text(front_html(records, info, landmarks(info)), encoding="utf-8")
+    page.write_text(front_page(records, info, landmarks(info)), encoding="utf-8")
     return page
 
 
 def test_the_page_fetches_nothing() -> None:
     links = Links()
-    links.feed(front_html(searched(5, info=INFO), INFO, landmarks(INFO)))
+    links.feed(front_page(searched(5, info=INFO), INFO, landmarks(INFO)))
     assert links.found == []
 
 

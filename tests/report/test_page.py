@@ -20,7 +20,7 @@ EVERYTHING = [
     "stages",
     "importance",
     "choices",
-    "effort",
+    "timeline",
 ]
 
 
@@ -50,20 +50,20 @@ def drawn(page: OpenedPage) -> list[str]:
         pytest.param(
             searched(3, info=INFO, best=0.16, pruning=False),
             INFO,
-            ["front", "progress-trials", "progress-hours", "curves", "choices"],
+            ["front", "progress-trials", "progress-hours", "curves", "choices", "timeline"],
             id="three trials",
             marks=pytest.mark.slow,
         ),
         pytest.param(
             searched(9, info=INFO, full_share=0).iloc[4:],
             INFO,
-            ["front", "curves", "effort"],
+            ["front", "curves", "timeline"],
             id="no full trial",
         ),
         pytest.param(
             two_backbones(),
             study_info(backbones=("resnet20", "resnet32")),
-            ["front", "progress-trials", "progress-hours", "curves"],
+            ["front", "progress-trials", "progress-hours", "curves", "timeline"],
             id="two backbones",
             marks=pytest.mark.slow,
         ),

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
 from pandas import DataFrame
 from rich.console import Console
 
-from afi_search.report.table import front_table
+from afi_search.report.table import KEY_LINES, front_key, front_table
+from afi_search.study.ledger import OBJECTIVES
+from afi_search.study.reference import landmarks
 from tests.report.synthetic_records import empty, record, study_info
 
 
@@ -45,3 +48,36 @@ def test_nothing_is_cut_off_in_a_terminal_of_80_columns() -> None:
 
 def test_before_any_full_trial_the_table_says_so() -> None:
     assert "no trial has reached full fidelity (9 epochs)" in shown(empty(), 120)
+
+
+def test_a_narrow_terminal_shows_architectures_accuracy_and_cost_and_names_the_rest() -> None:
+    name = "resnet32(base-r16-cbam-shared, B-r16-cbam-shared, base-r16-cbam-shared)"
+    text = shown(DataFrame([record(120, 0.712, 69e6, architecture=name)]), 40)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert all(len(line) <= 40 for line in text.splitlines())
+    first_column = "".join(line[:22].strip() for line in text.splitlines())
+    assert name.replace(" ", "") in first_column.replace(" ", "")
+    assert "71.2" in text and "69.00" in text
+    assert "a wider terminal adds vs plain, params, paper, epochs, trial" in " ".join(text.split())
+
+
+def test_the_cost_of_the_study_stands_beside_the_accuracy() -> None:
+    records = DataFrame([record(1, 0.7, 69e6, memory=265_432_100.0)])
+    records.attrs[OBJECTIVES] = ["accuracy", "memory"]
+    assert "265.4" in shown(records, 40)
+    assert "69.00" in shown(records, 100)
+
+
+@pytest.mark.parametrize("size", [1, KEY_LINES, KEY_LINES + 30])
+def test_the_key_lists_the_front_and_says_what_it_leaves_out(size: int) -> None:
+    records = DataFrame([record(n, 0.5 + n / 200, 6e7 + n * 1e6) for n in range(size)])
+    labels = [f"#{n}" for n in range(0, size, 2)]
+    heading, *lines = front_key(records, landmarks(study_info()), labels)
+    assert heading[0] == "front"
+    assert len(lines) <= KEY_LINES
+    listed = [line for line in lines if line[0]]
+    if size <= KEY_LINES:
+        assert len(listed) == size
+    else:
+        assert lines[-1][1] == f"and {size - len(listed)} more"
+        assert {line[0] for line in listed} <= set(labels)

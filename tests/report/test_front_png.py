@@ -5,13 +5,12 @@ import io
 import matplotlib.image
 import matplotlib.pyplot
 import numpy as np
-import pytest
 from pandas import DataFrame
 
-from afi_search.report.png import KEY_LINES, WIDTH_PIXELS, front_key, front_png
-from afi_search.report.view import front_view
+from afi_search.report.export import front_picture
+from afi_search.report.front_png import WIDTH_PIXELS
 from afi_search.study.reference import landmarks
-from tests.report.synthetic_records import empty, record, searched, study_info
+from tests.report.synthetic_records import empty, searched, study_info
 
 INFO = study_info()
 MARKS = landmarks(INFO)
@@ -21,7 +20,7 @@ PAPER_ORANGE = np.array([0xD5, 0x5E, 0x00]) / 255
 
 def picture(records: DataFrame) -> np.ndarray:
     """Red, green and blue of every pixel, 0 to 1."""
-    return matplotlib.image.imread(io.BytesIO(front_png(front_view(records, INFO, MARKS))))[..., :3]
+    return matplotlib.image.imread(io.BytesIO(front_picture(records, INFO, MARKS)))[..., :3]
 
 
 def pixels_of(colour: np.ndarray, pixels: np.ndarray) -> int:
@@ -46,17 +45,3 @@ def test_without_a_front_the_picture_is_drawn_without_its_colour() -> None:
 def test_drawing_leaves_no_figure_behind() -> None:
     picture(empty())
     assert matplotlib.pyplot.get_fignums() == []
-
-
-@pytest.mark.parametrize("size", [1, KEY_LINES, KEY_LINES + 30])
-def test_the_key_lists_the_front_and_says_what_it_leaves_out(size: int) -> None:
-    rows = [record(n, 0.5 + n / 200, 6e7 + n * 1e6) for n in range(size)]
-    view = front_view(DataFrame(rows), INFO, MARKS)
-    heading, *lines = front_key(view)
-    assert heading[0] == "front"
-    assert len(lines) <= KEY_LINES
-    listed = [line for line in lines if line[0]]
-    if size <= KEY_LINES:
-        assert len(listed) == size
-    else:
-        assert lines[-1][1] == f"and {size - len(listed)} more"

@@ -1,0 +1,293 @@
+"""What a study has found: what AFI does in each stage, which choices matter, what it all cost."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.distributions import CategoricalDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState, create_trial
+from pandas import DataFrame
+from scipy.stats import t as student
+
+from afi_search.space.architecture import OFF, Architecture
+from afi_search.study.pareto import comparable, costs_of
+
+FEWEST_SPARE = 5
+FEWEST_TRIALS = 10
+BEST_SHARE = 0.1
+FEWEST_BEST = 5
+NO_ATTENTION = "none"
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "running": TrialState.RUNNING,
+    "waiting": TrialState.WAITING,
+}
+KINDS = ("full fidelity", "pruned", "failed", "not finished")
+
+
+@dataclass(frozen=True)
+class StageEffect:
+    """What AFI of one width changes in one stage, against that stage without it.
+
+    Attributes:
+        stage: its number, from 1.
+        width: `base` or `B`.
+        trials: how many trials have it.
+        accuracy: the change of accuracy, 0 to 1.
+        error: half of the 95 % interval around it.
+        macs: the change of MACs per image.
+    """
+
+    stage: int
+    width: str
+    trials: int
+    accuracy: float
+    error: float
+    macs: float
+
+
+def stage_effects(records: DataFrame) -> list[StageEffect]:
+    """Estimate the effect of AFI by stage and width from the trials of full fidelity.
+
+    A linear model, accuracy = plain + one effect a stage and width, is fitted by least squares, so
+    that what the other stages of a trial have is taken account of; ratio, attention and scorer
+    count as noise. Its interval rests on normal errors of equal size.
+
+    Args:
+        records: the ledger's trials, all of one backbone.
+
+    Returns:
+        The effects by stage and width; empty where there are too few trials, or too like ones, to
+        tell them apart. A stage that never was off in a trial has none.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    full = comparable(records)
+    if full.empty:
+        return []
+    widths = np.array([_widths(text) for text in full["architecture"]])
+    terms = [
+        (stage, width)
+        for stage in range(widths.shape[1])
+        for width in _other_levels(list(widths[:, stage]))
+    ]
+    columns = [widths[:, stage] == width for stage, width in terms]
+    design = np.column_stack([np.ones(len(full)), *columns]).astype(float)
+    spare = design.shape[0] - design.shape[1]
+    if not terms or spare < FEWEST_SPARE or np.linalg.matrix_rank(design) < design.shape[1]:
+        return []
+    accuracy = full["accuracy"].to_numpy(dtype=float)
+    inverse = np.linalg.inv(design.T @ design)
+    effects = inverse @ design.T @ accuracy
+    macs = inverse @ design.T @ full["macs"].to_numpy(dtype=float)
+    variance = float(((accuracy - design @ effects) ** 2).sum()) / spare
+    errors = student.ppf(0.975, spare) * np.sqrt(variance * np.diag(inverse))
+    return [
+        StageEffect(
+            stage=stage + 1,
+            width=width,
+            trials=int(column.sum()),
+            accuracy=float(effects[position]),
+            error=float(errors[position]),
+            macs=float(macs[position]),
+        )
+        for position, ((stage, width), column) in enumerate(
+            zip(terms, columns, strict=True), start=1
+        )
+        if OFF in widths[:, stage]
+    ]
+
+
+def _widths(architecture: str) -> list[str]:
+    stages = Architecture.parse(architecture).stages
+    return [OFF if choice is None else choice.width for choice in stages]
+
+
+def _other_levels(levels: Sequence[str]) -> list[str]:
+    """Return the levels but the one the others are compared with: off, or the first there is."""
+    present = sorted(set(levels), key=lambda level: (level != OFF, level != "base"))
+    return present[1:]
+
+
+def choices_of(architecture: Architecture) -> dict[str, str]:
+    """Return what was chosen, by names like `stage 2 ratio`.
+
+    A stage without AFI has a width, `off`, and nothing else.
+    """
+    chosen: dict[str, str] = {}
+    for number, choice in enumerate(architecture.stages, start=1):
+        stage = f"stage {number}"
+        if choice is None:
+            chosen[f"{stage} width"] = OFF
+            continue
+        chosen[f"{stage} width"] = choice.width
+        chosen[f"{stage} ratio"] = str(choice.ratio)
+        chosen[f"{stage} attention"] = choice.attention or NO_ATTENTION
+        chosen[f"{stage} scorer"] = choice.scorer
+    return chosen
+
+
+def choice_table(records: DataFrame) -> DataFrame:
+    """Return a row of choices for each trial, with the trials' index; what does not apply is NaN.
+
+    Choices in which the trials do not differ are left out.
+
+    Raises:
+        ArchitectureError, UnknownBackbone: an architecture's text cannot be read.
+    """
+    rows = [choices_of(Architecture.parse(text)) for text in records["architecture"]]
+    table = DataFrame(rows, index=records.index)
+    names = sorted(table.columns, key=_order)
+    return table[[name for name in names if table[name].nunique(dropna=False) > 1]]
+
+
+def levels_of(table: DataFrame, name: str) -> list[str]:
+    """Return the levels of a choice that occur, numbers by size and `off` and `none` first."""
+    return sorted(table[name].dropna().unique(), key=_level_order)
+
+
+def _order(name: str) -> tuple[int, int]:
+    _, stage, axis = name.split()
+    return int(stage), ("width", "ratio", "attention", "scorer").index(axis)
+
+
+def _level_order(level: str) -> tuple[bool, int, str]:
+    return level not in (OFF, NO_ATTENTION), int(level) if level.isdigit() else 0, level
+
+
+def importance(records: DataFrame) -> DataFrame:
+    """Return how much each choice matters for being among the best trials of full fidelity.
+
+    Source: S. Watanabe et al., PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
+    Arbitrary Subspaces, IJCAI 2023; Optuna's implementation, which knows choices that depend on
+    others. The best are a tenth of them, or five where a tenth is fewer. Each column sums to 1.
+
+    Args:
+        records: the ledger's trials, all of one backbone.
+
+    Returns:
+        A row a choice (`stage 2 ratio`), the columns `front` (being near the front) and `accuracy`
+        (being accurate, whatever the cost), the most important for the front first. Empty where
+        there are fewer than FEWEST_TRIALS trials of full fidelity or nothing to choose.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    full = comparable(records)
+    table = choice_table(full)
+    if len(full) < FEWEST_TRIALS or table.columns.empty:
+        return DataFrame(columns=["front", "accuracy"], dtype=float)
+    quantile = max(BEST_SHARE, FEWEST_BEST / len(full))
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
+    objectives = {"front": ["accuracy", *costs_of(records)], "accuracy": ["accuracy"]}
+    with quiet():
+        result = DataFrame(
+            {
+                name: get_param_importances(as_optuna(full, columns, table), evaluator=evaluator)
+                for name, columns in objectives.items()
+            }
+        )
+    return result.sort_values("front", ascending=False, kind="stable")
+
+
+def as_optuna(
+    records: DataFrame, objectives: Sequence[str], choices: DataFrame | None = None
+) -> optuna.Study:
+    """Return trials as an Optuna study in memory, for what Optuna draws and computes.
+
+    Args:
+        records: the ledger's trials, in the order that the study's trials are to have.
+        objectives: columns of `records`; complete trials have them as their values.
+        choices: the trials' parameters, one column each; missing ones are not set.
+    """
+    table = DataFrame(index=records.index) if choices is None else choices
+    distributions = {
+        name: CategoricalDistribution(levels_of(table, name)) for name in map(str, table)
+    }
+    study = optuna.create_study(
+        directions=["maximize" if name == "accuracy" else "minimize" for name in objectives]
+    )
+    for row, chosen in zip(records.to_dict("records"), table.to_dict("records"), strict=True):
+        params = {str(name): level for name, level in chosen.items() if isinstance(level, str)}
+        trial = create_trial(
+            state=STATES[row["state"]],
+            values=[row[name] for name in objectives] if row["state"] == "complete" else None,
+            params=params,
+            distributions={name: distributions[name] for name in params},
+            intermediate_values={epoch: 100 * y for epoch, y in enumerate(row["curve"], start=1)},
+        )
+        if not pd.isna(row["started"]):
+            trial.datetime_start = row["started"].to_pydatetime()
+        if not pd.isna(row["finished"]):
+            trial.datetime_complete = row["finished"].to_pydatetime()
+        study.add_trial(trial)
+    return study
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna from telling of a study that only serves a calculation."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The training that went into a study.
+
+    Attributes:
+        epochs: trained epochs by what became of their trial; see KINDS.
+        seconds: time in training, likewise.
+        epochs_saved: the epochs that pruned trials were not trained for.
+        seconds_saved: the time these would have taken at each trial's own pace.
+    """
+
+    epochs: dict[str, int]
+    seconds: dict[str, float]
+    epochs_saved: int
+    seconds_saved: float
+
+    @property
+    def share_saved(self) -> float:
+        """The share of the epochs without pruning that pruning saved."""
+        without = sum(self.epochs.values()) + self.epochs_saved
+        return self.epochs_saved / without if without else 0.0
+
+
+def effort(records: DataFrame, full_epochs: int) -> Effort:
+    """Add up the training of all trials.
+
+    Args:
+        records: the ledger's trials.
+        full_epochs: the epochs of full fidelity.
+    """
+    kinds = [
+        "full fidelity" if full else state if state in KINDS else "not finished"
+        for full, state in zip(records["full"], records["state"], strict=True)
+    ]
+    by_kind = records.assign(kind=kinds).groupby("kind")[["epochs", "seconds"]].sum()
+    pruned = records[(records["state"] == "pruned") & (records["epochs"] > 0)]
+    left = (full_epochs - pruned["epochs"]).clip(lower=0)
+    present = [kind for kind in KINDS if by_kind["epochs"].get(kind, 0) > 0]
+    return Effort(
+        epochs={kind: int(by_kind["epochs"][kind]) for kind in present},
+        seconds={kind: float(by_kind["seconds"][kind]) for kind in present},
+        epochs_saved=int(left.sum()),
+        seconds_saved=float((left * pruned["seconds"] / pruned["epochs"]).sum()),
+    )

@@ -1,0 +1,186 @@
+"""The front as a PNG: matplotlib draws the plotly figure, without a display or a browser."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Sequence
+from html import unescape
+
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from afi_search.report import style
+
+WIDTH_PIXELS = 1600
+DPI = 200
+MAIN_INCHES = 4.0
+LINE_INCHES = 0.165
+LINE_LETTERS = 150
+KEY_LETTERS = 130
+SMALL = 7
+POINTS = 0.6
+"""One pixel of the page, in points here: the picture is shown smaller than it is drawn."""
+SHAPES = {None: "o", "star": "*", "diamond-open": "D", "line-ns-open": "|"}
+
+
+def front_png(
+    figure: go.Figure, title: str, remarks: Sequence[str], key: Sequence[Sequence[str]]
+) -> bytes:
+    """Draw what `front_figure` describes.
+
+    Args:
+        figure: scatter traces over panels that stand on one another, vertical lines, annotations.
+        title: to write above it.
+        remarks: to write below the title; long ones are folded.
+        key: the lines of a table to write below the picture; see `key_text`.
+    """
+    panels = list(figure.select_yaxes())
+    shares = [panel.domain[1] - panel.domain[0] for panel in panels]
+    head = [line for remark in remarks for line in textwrap.wrap(remark, LINE_LETTERS)]
+    above, below = 0.6 + LINE_INCHES * len(head), LINE_INCHES * (len(key) + 1)
+    height = above + MAIN_INCHES / max(shares) + 0.5 + below
+    picture = Figure(figsize=(WIDTH_PIXELS / DPI, round(height * DPI) / DPI), dpi=DPI)
+    FigureCanvasAgg(picture)
+    rect = (0, below / height, 1, 1 - (above + below) / height)
+    picture.set_layout_engine("constrained", rect=rect, h_pad=0.05, w_pad=0.05)
+    rows = picture.subplots(len(panels), sharex=True, squeeze=False, height_ratios=shares)[:, 0]
+    places = {
+        panel.plotly_name.replace("axis", ""): axes
+        for panel, axes in zip(panels, rows, strict=True)
+    }
+    for panel, axes in zip(panels, rows, strict=True):
+        _apply_theme(axes, panel)
+    for layer, trace in enumerate(figure.data, start=2):
+        _draw(places[trace.yaxis], trace, layer)
+    for shape in figure.layout.shapes:
+        looks = {"c": shape.line.color, "lw": 0.8, "ls": ":", "zorder": 1}
+        places[shape.yref.split()[0]].axvline(shape.x0, **looks)
+    for note in figure.layout.annotations:
+        _annotate(places[note.yref.split()[0]], note)
+    lowest = list(figure.select_xaxes())[-1]
+    rows[-1].set_xlim(*lowest.range)
+    rows[-1].set_xlabel(_plain(lowest.title.text), fontsize=SMALL, color=style.INK)
+    picture.align_ylabels()
+
+    left = 0.012
+    picture.text(left, 1 - 0.1 / height, title, fontsize=10, va="top", weight="bold")
+    looks = {"fontsize": SMALL, "va": "top", "linespacing": 1.5}
+    picture.text(left, 1 - 0.35 / height, "\n".join(head), color=style.SOFT, **looks)
+    picture.text(
+        0.085, (below - LINE_INCHES / 2) / height, key_text(key), family="monospace", **looks
+    )
+    drawn = {str(line.get_label()): line for axes in rows for line in axes.lines}
+    named = [trace for trace in figure.data if trace.name]
+    handles = [drawn[trace.name] for trace in sorted(named, key=lambda trace: trace.legendrank)]
+    if handles:
+        picture.legend(
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(left - 0.006, 1 - (above - 0.25) / height),
+            ncols=len(handles),
+            fontsize=SMALL,
+            frameon=False,
+            handletextpad=0.1,
+            columnspacing=1.2,
+            borderpad=0,
+        )
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+    return buffer.getvalue()
+
+
+def _draw(axes: Axes, trace: go.Scatter, layer: int) -> None:
+    mode, marker = trace.mode or "", trace.marker
+    if "lines" in mode:
+        steps = "steps-post" if trace.line.shape == "hv" else "default"
+        width = trace.line.width * POINTS
+        axes.plot(trace.x, trace.y, c=trace.line.color, lw=width, ds=steps, zorder=layer)
+    if "markers" in mode:
+        axes.plot(
+            trace.x,
+            trace.y,
+            ls="none",
+            marker=SHAPES[marker.symbol],
+            ms=marker.size * POINTS,
+            mfc="none" if (marker.symbol or "").endswith("-open") else marker.color,
+            mec=marker.line.color,
+            mew=marker.line.width * POINTS,
+            alpha=marker.opacity,
+            zorder=layer,
+            label=trace.name,
+        )
+    if trace.error_y.visible:
+        axes.errorbar(
+            trace.x,
+            trace.y,
+            yerr=[trace.error_y.arrayminus, trace.error_y.array],
+            fmt="none",
+            ecolor=trace.error_y.color,
+            elinewidth=0.7,
+            capsize=1.5,
+            capthick=0.7,
+            zorder=layer - 1.5,  # below the line that joins the points
+        )
+    for x, y, text in zip(trace.x, trace.y, trace.text or (), strict=False):
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(-4, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=SMALL,
+            color=trace.textfont.color,
+        )
+
+
+def _annotate(axes: Axes, note: go.layout.Annotation) -> None:
+    on_data = not note.xref.endswith("domain")
+    axes.annotate(
+        _plain(note.text),
+        (note.x, note.y),
+        xycoords=("data" if on_data else "axes fraction", "axes fraction"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="center",
+        va=note.yanchor or "center",
+        fontsize=note.font.size * POINTS,
+        color=style.INK,
+        bbox={"facecolor": note.bgcolor or "none", "edgecolor": "none"},
+    )
+
+
+def _apply_theme(axes: Axes, panel: go.layout.YAxis) -> None:
+    axes.set_ylim(*panel.range)
+    axes.set_ylabel(_plain(panel.title.text), fontsize=SMALL, color=style.INK)
+    if panel.tickvals is not None:
+        axes.set_yticks(panel.tickvals)
+    elif panel.nticks:
+        axes.yaxis.set_major_locator(MaxNLocator(panel.nticks - 1))
+    axes.grid(color=style.GRID, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SMALL, color=style.FAINT, labelcolor=style.INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(style.FAINT)
+
+
+def key_text(key: Sequence[Sequence[str]]) -> str:
+    """Align the cells of a table below one another: label and name to the left, else right."""
+    widths = [max(map(len, column)) for column in zip(*key, strict=True)]
+    aligned = [
+        [
+            cell.ljust(width) if position < 2 else cell.rjust(width)
+            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in key
+    ]
+    return "\n".join("   ".join(row) for row in aligned)
+
+
+def _plain(text: str) -> str:
+    """Return plotly's text without its tags."""
+    return unescape(re.sub("<[^>]+>", "", text.replace("<br>", "\n")))
