@@ -93,12 +93,13 @@ class FeatureInfo:
 class Model:
     """A trained network with all that is needed to use it.
 
-        >>> model = afi_search.load("models/resnet50").to("cuda")
-        >>> model.predict("photo.jpg", top=1)
-        [Prediction(label='tench', probability=0.93)]
-        >>> maps = model.features(images)          # as a backbone for detection or segmentation
-        >>> [(info.channels, info.stride) for info in model.feature_info()]
-        [(256, 4), (512, 8), (1024, 16), (2048, 32)]
+    From a folder that a promotion wrote::
+
+        model = afi_search.load("models/resnet50").to("cuda")
+        model.predict("photo.jpg", top=1)   # [Prediction(label='tench', probability=0.93)]
+        maps = model.features(images)       # as a backbone for detection or segmentation
+        [(info.channels, info.stride) for info in model.feature_info()]
+        # [(256, 4), (512, 8), (1024, 16), (2048, 32)]
 
     Args:
         module: B x 3 x crop x crop normalised floats to B x num_classes; put into eval mode

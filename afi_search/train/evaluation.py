@@ -35,9 +35,11 @@ class Evaluation:
 class Evaluator:
     """Evaluates a model on batches of normalised images, as often as it is called.
 
-        >>> evaluate = Evaluator(model, device=device, precision="fp32")
-        >>> normalise = Normalise(data.spec.mean, data.spec.std, device)
-        >>> evaluate(normalised_batches(data.test, normalise)).accuracy
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    >>> evaluate = Evaluator(model, device=torch.device("cpu"), precision="fp32")
+    >>> batch = torch.randn(8, 3, 2, 2), torch.zeros(8, dtype=torch.int64)
+    >>> 0 <= evaluate([batch]).accuracy <= 1
+    True
 
     Args:
         model: on `device`; its tensors must stay where they are.

@@ -73,12 +73,19 @@ class Trainer:
     - SGD, learning rate, label smoothing and precision are the recipe's.
     - A training that goes on from a checkpoint ends in the same bits as one that was not cut off.
 
-        >>> recipe = Recipe(epochs=2)
-        >>> source = TensorSource(split, recipe, seed=0, device=device)
-        >>> trainer = Trainer(model, recipe, source, identity={"seed": 0}, device=device)
-        >>> while not trainer.done:
-        ...     print(trainer.run_epoch().accuracy)
-        ...     save(trainer.state_dict(), "checkpoints")
+    >>> from afi_search.data import load, split
+    >>> from afi_search.nn import build
+    >>> from afi_search.space import Architecture
+    >>> recipe, device = Recipe(epochs=2, batch_size=32), torch.device("cpu")
+    >>> data = split(load("digits"), train_subset=64, validation_subset=20)
+    >>> architecture = Architecture.parse("resnet20(base-r4)")
+    >>> model = build(architecture, num_classes=10, image_size=32)
+    >>> source = TensorSource(data, recipe, seed=0, device=device)
+    >>> trainer = Trainer(model, recipe, source, identity={"seed": 0}, device=device)
+    >>> while not trainer.done:
+    ...     result = trainer.run_epoch()
+    >>> result.epoch, 0 <= result.accuracy <= 1
+    (2, True)
     """
 
     def __init__(
