@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from afi_search.nn import build
     from afi_search.search.pruners import register_pruner
     from afi_search.search.samplers import register_sampler
+    from afi_search.search.samplers.known_cost import KnownCostSampler
     from afi_search.space import (
         Architecture,
         Attention,
@@ -29,6 +30,7 @@ _EXPORTS = {
     "Space": "afi_search.space",
     "build": "afi_search.nn",
     "measure": "afi_search.cost",
+    "KnownCostSampler": "afi_search.search.samplers.known_cost",
     "Ledger": "afi_search.study",
     "front": "afi_search.study",
     "load": "afi_search.model",
@@ -47,6 +49,7 @@ __all__ = [
     "Attention",
     "Backbone",
     "DatasetSpec",
+    "KnownCostSampler",
     "Ledger",
     "Space",
     "build",

@@ -151,7 +151,17 @@ DATASETS = Registry[Any](
 )
 SAMPLERS = Registry[Any](
     "sampler",
-    {"afi_search.search.samplers": ("tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid")},
+    {
+        "afi_search.search.samplers": (
+            "known-cost",
+            "tpe",
+            "tpe-multivariate",
+            "nsga2",
+            "gp",
+            "random",
+            "grid",
+        )
+    },
 )
 PRUNERS = Registry[Any](
     "pruner", {"afi_search.search.pruners": ("none", "mo-asha", "asha", "hyperband", "median")}

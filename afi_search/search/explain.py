@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.search.conductor import DEATHS, RUNG
+from afi_search.search.samplers.known_cost import PREDICTION
 from afi_search.study.ledger import STATE_WORDS, curve
 
 _ORIGINS = {
@@ -26,6 +27,12 @@ def explain(trial: FrozenTrial) -> Iterator[str]:
         f"MACs per image, {facts['params']:,} parameters."
     )
     yield f"It {_ORIGINS.get(origin, f'was proposed by the sampler {origin}')}."
+    if PREDICTION in trial.system_attrs:
+        mean, deviation = trial.system_attrs[PREDICTION]
+        yield (
+            f"Of all that was compared it promised to add most to the front at its cost: an "
+            f"accuracy of {mean:.2%} +- {deviation:.2%} was predicted."
+        )
     accuracies = curve(trial)
     for epoch, accuracy in enumerate(accuracies, start=1):
         verdict = facts.get(f"{RUNG}{epoch}")

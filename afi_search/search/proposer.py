@@ -21,7 +21,9 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.cost import Cost, SpaceCosts
-from afi_search.search.samplers import GRID, make_sampler
+from afi_search.search.samplers import GRID, KNOWN_COST, make_sampler
+from afi_search.search.samplers.known_cost import PREDICTION
+from afi_search.search.samplers.placements import Answers, known_cost_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
 from afi_search.study.ledger import Proposal, directions_of
@@ -43,6 +45,8 @@ class Proposer:
         self._tried: set[Architecture] = set()
         self._tried_feasible = 0
         self._infeasible: dict[Architecture, Cost] = {}
+        self._begun: dict[int, FrozenTrial] = {}
+        self._known_cost = known_cost_sampler(costs) if self._search.sampler == KNOWN_COST else None
 
     @property
     def exhausted(self) -> bool:
@@ -51,14 +55,13 @@ class Proposer:
 
     def learn(self, trial: FrozenTrial) -> None:
         """Take notice of a trial of the ledger that has begun or ended."""
-        if trial.number not in self._copied:
-            self._copied[trial.number] = self._begin(trial)
+        if trial.number not in self._begun:
+            architecture = Architecture.parse(trial.user_attrs["architecture"])
+            self._begin(
+                trial.number, architecture, trial.params, _categorical(trial), trial.system_attrs
+            )
         if trial.state.is_finished():
-            copy = self._copied[trial.number]
-            if len(self._copy.directions) == 1:
-                for epoch, accuracy in trial.intermediate_values.items():
-                    self._memory.set_trial_intermediate_value(copy, epoch, accuracy)
-            self._memory.set_trial_state_values(copy, trial.state, trial.values)
+            self._end(trial)
 
     def propose(self, number: int) -> Proposal | None:
         """Return what the ledger's trial of that number should try, or None if nothing is left.
@@ -74,14 +77,34 @@ class Proposer:
         if proposal is None and self._search.sampler == GRID:
             proposal = self._next_after(0, GRID)
         if proposal is None:
-            proposal = self._ask(number) or self._draw(number)
-        self._copied[number] = self._begin_proposal(proposal)
+            named = self._suggest(number) if self._known_cost else self._ask(number)
+            proposal = named or self._draw(number)
+        self._begin(
+            number,
+            proposal.architecture,
+            proposal.params,
+            proposal.distributions,
+            proposal.system_attrs,
+        )
         return replace(proposal, infeasible=dict(self._infeasible))
 
     def _first(self) -> Iterator[Proposal]:
         for architecture in self._space.first_to_try:
             if self._is_candidate(architecture):
                 yield self._known(architecture, "first")
+
+    def _suggest(self, number: int) -> Proposal | None:
+        """Ask the known-cost sampler, which names nothing that was tried or is infeasible."""
+        assert self._known_cost is not None
+        suggestion = self._known_cost.suggest(
+            list(self._begun.values()), self._copy.directions, number
+        )
+        if suggestion is None:
+            return None
+        proposal = self._known(self._space.sample(Answers(suggestion.params)), KNOWN_COST)
+        if suggestion.prediction is None:
+            return proposal
+        return replace(proposal, system_attrs={PREDICTION: list(suggestion.prediction)})
 
     def _ask(self, number: int) -> Proposal | None:
         """Ask the sampler; where all it names is known, take an untried neighbour of that.
@@ -149,33 +172,36 @@ class Proposer:
             {},
         )
 
-    def _begin(self, trial: FrozenTrial) -> int:
-        architecture = Architecture.parse(trial.user_attrs["architecture"])
-        self._remember(architecture)
-        return self._copy_running(trial.params, _categorical(trial), trial.system_attrs)
-
-    def _begin_proposal(self, proposal: Proposal) -> int:
-        self._remember(proposal.architecture)
-        return self._copy_running(proposal.params, proposal.distributions, proposal.system_attrs)
-
-    def _remember(self, architecture: Architecture) -> None:
-        self._tried.add(architecture)
-        if architecture in self._space and self._costs.allow(self._costs.of(architecture)):
-            self._tried_feasible += 1
-
-    def _copy_running(
+    def _begin(
         self,
+        number: int,
+        architecture: Architecture,
         params: dict[str, object],
         distributions: dict[str, CategoricalDistribution],
         system_attrs: dict[str, object],
-    ) -> int:
-        template = optuna.trial.create_trial(
+    ) -> None:
+        self._tried.add(architecture)
+        if architecture in self._space and self._costs.allow(self._costs.of(architecture)):
+            self._tried_feasible += 1
+        running = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=params,
             distributions=dict(distributions),
             system_attrs=system_attrs,
         )
-        return self._memory.create_new_trial(self._copy._study_id, template)
+        self._begun[number] = running
+        if self._known_cost is None:
+            self._copied[number] = self._memory.create_new_trial(self._copy._study_id, running)
+
+    def _end(self, trial: FrozenTrial) -> None:
+        self._begun[trial.number] = trial
+        if self._known_cost is not None:
+            return
+        copy = self._copied[trial.number]
+        if len(self._copy.directions) == 1:
+            for epoch, accuracy in trial.intermediate_values.items():
+                self._memory.set_trial_intermediate_value(copy, epoch, accuracy)
+        self._memory.set_trial_state_values(copy, trial.state, trial.values)
 
 
 class _Question:

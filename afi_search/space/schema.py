@@ -251,8 +251,9 @@ class Search(Strict):
 
     Attributes:
         trials: architectures to try.
-        sampler: `tpe`, `tpe-multivariate`, `nsga2`, `gp` or `random`, all from Optuna; `grid`: in
-            the space's order; or one that is registered.
+        sampler: `known-cost`: what adds most to the front, by a model of the accuracy alone; `tpe`,
+            `tpe-multivariate`, `nsga2`, `gp` or `random`, all from Optuna; `grid`: in the space's
+            order; or one that is registered.
         pruner: a name, or a mapping with the pruner's own settings.
         seed: of proposals, weights and batches.
         concurrency: trials at a time; `auto`: as many as the GPUs (or without one, the CPU

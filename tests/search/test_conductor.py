@@ -69,6 +69,8 @@ def test_more_trials_extend_a_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sampler", "pruner"),
     [
+        ("known-cost", "mo-asha"),
+        ("known-cost", "none"),
         ("tpe", "mo-asha"),
         ("tpe", "none"),
         ("nsga2", "mo-asha"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from afi_search.search.explain import explain
+from afi_search.search.samplers.known_cost import PREDICTION
 from tests.search.studies import conductor_for, play, space_file
 
 
@@ -22,6 +23,18 @@ def test_every_decision_about_every_trial_is_told(tmp_path: Path) -> None:
         stopped = trial.state == TrialState.PRUNED
         assert ending.startswith("It was pruned" if stopped else "It is complete: 9 of 9 epochs")
         assert ("stopped at epoch" in rungs[-1]) == stopped
+
+
+def test_what_was_predicted_is_told_beside_what_came(tmp_path: Path) -> None:
+    file = space_file(search={"sampler": "known-cost"})
+    ledger, conductor = conductor_for(file, tmp_path)
+    play(conductor)
+    drawn, modelled = list(explain(ledger.find(0))), list(explain(ledger.find(19)))
+    mean, deviation = ledger.find(19).system_attrs[PREDICTION]
+
+    assert drawn[1] == modelled[1] == "It was proposed by the sampler known-cost."
+    assert "predicted" not in " ".join(drawn)
+    assert modelled[2].endswith(f"of {mean:.2%} +- {deviation:.2%} was predicted.")
 
 
 def test_failures_give_their_reason(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from afi_search.search.samplers.known_cost import PREDICTION
 from afi_search.space import Space
 from afi_search.study import Ledger
 from tests.search.studies import conductor_costs, conductor_for, play, space_file
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid"])
+@pytest.mark.parametrize(
+    "sampler", ["known-cost", "tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid"]
+)
 def test_a_small_space_is_tried_whole_once_and_then_the_study_ends(
     tmp_path: Path, sampler: str
 ) -> None:
@@ -60,6 +63,57 @@ def test_nothing_dearer_than_the_constraints_is_tried(tmp_path: Path) -> None:
     assert 0 < len(records) < 125
     assert (records["macs"] <= 38_000_000).all()
     assert (records["params"] <= 300_000).all()
+
+
+def test_the_known_cost_sampler_names_nothing_that_is_infeasible(tmp_path: Path) -> None:
+    constraints = {"macs": "38M", "params": 300_000}
+    file = space_file(constraints=constraints, search={"sampler": "known-cost", "trials": 500})
+    ledger, conductor = conductor_for(file, tmp_path)
+    play(conductor, workers=3)
+
+    assert len(ledger.records()) == conductor_costs(file).feasible
+    assert not ledger.rejected()
+    assert set(ledger.records()["origin"]) == {"known-cost"}
+
+
+@pytest.mark.parametrize("objectives", [["accuracy"], ["macs", "accuracy"]])
+def test_the_known_cost_sampler_learns_the_accuracy_wherever_it_stands(
+    tmp_path: Path, objectives: list[str]
+) -> None:
+    search = {"sampler": "known-cost", "trials": 30, "pruner": "none"}
+    file = space_file(objectives=objectives, search=search)
+    ledger, conductor = conductor_for(file, tmp_path)
+    play(conductor)
+    for trial in ledger.trials()[10:]:
+        mean, deviation = trial.system_attrs[PREDICTION]
+
+        assert 0.2 < mean < 1 and 0 < deviation < 0.5
+
+
+def test_a_driver_that_goes_on_proposes_what_the_first_would_have(tmp_path: Path) -> None:
+    tried = []
+    for stops in ((), (7, 16)):
+        folder = tmp_path / str(len(stops))
+        for trials in (*stops, 24):
+            file = space_file(search={"sampler": "known-cost", "trials": trials})
+            ledger, conductor = conductor_for(file, folder)
+            play(conductor)
+        tried.append(list(ledger.records()["architecture"]))
+
+    assert tried[0] == tried[1]
+
+
+def test_a_plain_list_is_searched_by_known_cost_too(tmp_path: Path) -> None:
+    architectures = ["resnet20", "resnet32", "resnet20(B-r16)", "resnet32(base-r4)"] + [
+        f"resnet44(off, off, base-r{ratio})" for ratio in (1, 2, 4, 8, 16)
+    ]
+    file = space_file(
+        backbone=None, stages={}, architectures=architectures, search={"sampler": "known-cost"}
+    )
+    ledger, conductor = conductor_for(file, tmp_path)
+    play(conductor)
+
+    assert sorted(ledger.records()["architecture"]) == sorted(architectures)
 
 
 def test_what_is_infeasible_is_recorded_once_and_is_no_trial(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from afi_search.registry import SAMPLERS
 from afi_search.space.schema import SpaceFile
 
 GRID = "grid"
+KNOWN_COST = "known-cost"
 
 SamplerFactory = Callable[[SpaceFile, int], BaseSampler]
 
@@ -47,7 +48,7 @@ def make_sampler(file: SpaceFile, seed: int) -> BaseSampler:
     """Return the Optuna sampler that a space file names, drawing from that seed.
 
     Raises:
-        ValueError: it is `grid`, which needs no sampler.
+        ValueError: it is `grid` or `known-cost`, of which the proposer takes care itself.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -55,8 +56,8 @@ def make_sampler(file: SpaceFile, seed: int) -> BaseSampler:
     return sampler
 
 
-def _grid(file: SpaceFile, seed: int) -> BaseSampler:
-    raise ValueError("grid follows the space's order and is no sampler of Optuna's")
+def _of_the_space(file: SpaceFile, seed: int) -> BaseSampler:
+    raise ValueError(f"{file.search.sampler} needs more of the space than its file")
 
 
 register_sampler("tpe", lambda file, seed: TPESampler(seed=seed))
@@ -66,4 +67,5 @@ register_sampler(
 register_sampler("nsga2", lambda file, seed: NSGAIISampler(seed=seed))
 register_sampler("gp", lambda file, seed: GPSampler(seed=seed))
 register_sampler("random", lambda file, seed: RandomSampler(seed=seed))
-register_sampler(GRID, _grid)
+register_sampler(GRID, _of_the_space)
+register_sampler(KNOWN_COST, _of_the_space)

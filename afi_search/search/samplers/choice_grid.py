@@ -1,0 +1,154 @@
+"""The points of a search space of choices, numbered, with their costs and features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Params = Mapping[str, Any]
+CostOf = Callable[[dict[str, Any]], Sequence[float]]
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+_ABSENT = object()
+_ENUMERABLE = 5_000
+"""Points of a space that are drawn from all of it, and draws from a larger one."""
+_LEVELS = 32
+
+
+class ChoiceGrid:
+    """All points of a search space; a point is a row with the position of one option a group.
+
+    Args:
+        groups: each lists the combinations of parameters of which one is taken.
+        scales: of each group whose options are steps of one scale, where they stand on it.
+        cost_of: parameters -> known values.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Params]],
+        scales: Sequence[Floats | None],
+        cost_of: CostOf,
+    ) -> None:
+        self.groups = groups
+        self._cost_of = cost_of
+        self._costs: dict[bytes, Floats] = {}
+        self._sizes = np.array([len(group) for group in groups])
+        self._names = [
+            tuple(dict.fromkeys(name for each in group for name in each)) for group in groups
+        ]
+        self._positions = [
+            {self._answers(number, params): position for position, params in enumerate(group)}
+            for number, group in enumerate(groups)
+        ]
+        self._encoded: dict[tuple[tuple[str, Any], ...], tuple[int, ...]] = {}
+        tables = [
+            _indicators(group, names) if scale is None else _scale(scale)
+            for group, names, scale in zip(groups, self._names, scales, strict=True)
+        ]
+        self._tables = [features for features, _ in tables]
+        self._parameters = max(1, sum(count for _, count in tables))
+
+    @property
+    def size(self) -> int:
+        """The number of points."""
+        return prod(map(int, self._sizes))
+
+    def params(self, code: Codes) -> dict[str, Any]:
+        """Return the parameters of a point."""
+        chosen = zip(self.groups, code, strict=True)
+        return {name: value for group, at in chosen for name, value in group[int(at)].items()}
+
+    def encode(self, all_params: Iterable[Params]) -> Codes:
+        """Return n x groups positions; a row of -1 for what is no point of this grid."""
+        rows = [self._encode(tuple(params.items())) for params in all_params]
+        return np.array(rows, dtype=np.int64).reshape(-1, len(self.groups))
+
+    def features(self, codes: Codes) -> Floats:
+        """Return n x features; half the squared distance of two rows is the share of parameters
+        in which they differ."""
+        columns = [table[codes[:, number]] for number, table in enumerate(self._tables)]
+        return np.concatenate(columns, axis=1) / np.sqrt(self._parameters)
+
+    def cost(self, code: Codes) -> Floats:
+        """Return the known values of a point."""
+        key = code.tobytes()
+        if key not in self._costs:
+            self._costs[key] = np.array(self._cost_of(self.params(code)), dtype=float)
+        return self._costs[key]
+
+    def costs(self, codes: Sequence[Codes] | Codes, count: int) -> Floats:
+        """Return n x count, the first of the known values of each point.
+
+        Raises:
+            ValueError: `cost_of` returns fewer.
+        """
+        rows = [self.cost(code) for code in codes]
+        if rows and len(rows[0]) < count:
+            raise ValueError(
+                f"cost_of returns {len(rows[0])} values, and the study has {count} objectives "
+                f"besides the first"
+            )
+        return np.array(rows).reshape(len(rows), -1)[:, :count] if rows else np.zeros((0, count))
+
+    def draw(self, random: np.random.Generator) -> Iterator[Codes]:
+        """Yield points at random, and every point at least once."""
+        if self.size > _ENUMERABLE:
+            yield from random.integers(self._sizes, size=(_ENUMERABLE, len(self._sizes)))
+            order: Iterable[int] = range(self.size)
+        else:
+            order = random.permutation(self.size)
+        for index in order:
+            yield np.array(np.unravel_index(index, self._sizes))
+
+    def neighbours(self, codes: Codes, random: np.random.Generator) -> Codes:
+        """Return the points that differ from one of these in one group, in random order."""
+        rows = [
+            np.concatenate([code[:group], [option], code[group + 1 :]])
+            for code in codes
+            for group, size in enumerate(self._sizes)
+            for option in range(size)
+            if option != code[group]
+        ]
+        unique = np.unique(np.array(rows, dtype=np.int64).reshape(-1, len(self._sizes)), axis=0)
+        return random.permutation(unique)
+
+    def _encode(self, params: tuple[tuple[str, Any], ...]) -> tuple[int, ...]:
+        if params not in self._encoded:
+            given = dict(params)
+            code = tuple(
+                positions.get(self._answers(number, given), -1)
+                for number, positions in enumerate(self._positions)
+            )
+            self._encoded[params] = (-1,) * len(code) if min(code) < 0 else code
+        return self._encoded[params]
+
+    def _answers(self, group: int, params: Params) -> tuple[tuple[str, Any], ...]:
+        return tuple((name, params[name]) for name in self._names[group] if name in params)
+
+
+def _indicators(group: Sequence[Params], names: Sequence[str]) -> tuple[Floats, int]:
+    """Return options x features with a one for each parameter's value, and how many vary."""
+    columns, varying = [], 0
+    for name in names:
+        values = [params.get(name, _ABSENT) for params in group]
+        distinct = list(dict.fromkeys(values))
+        if len(distinct) > 1:
+            columns.append(np.eye(len(distinct))[[distinct.index(value) for value in values]])
+            varying += 1
+    return np.concatenate(columns or [np.zeros((len(group), 0))], axis=1), varying
+
+
+def _scale(steps: Floats) -> tuple[Floats, int]:
+    """Return steps x features whose distances grow along the scale, from 0 to 1."""
+    if len(steps) == 1:
+        return np.zeros((1, 0)), 0
+    levels = min(len(steps) - 1, _LEVELS)
+    place = (steps - steps[0]) / (steps[-1] - steps[0]) * levels
+    filled = np.clip(place[:, None] - np.arange(levels), 0, 1)
+    return filled * np.sqrt(2 / levels), 1

@@ -1,0 +1,87 @@
+"""A model of the learned objective over the points of a grid."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+from afi_search.search.samplers.choice_grid import Floats
+
+_RADII = (0.15, 0.5)
+_WEIGHTS = tuple(
+    (linear, radial, noise)
+    for linear in (0.0, 1.0)
+    for radial in (0.03, 0.3, 1.0)
+    for noise in (0.03, 0.1, 0.3)
+)
+"""Weights of the linear and the radial part, and the noise, in variances of the values."""
+_COST_WEIGHT = 0.3
+
+
+class Surrogate:
+    """A Gaussian process over choices and the logarithm of costs.
+
+    Its kernel is a sum: linear in the choices, a radial one in the number of choices that differ,
+    and linear in the costs. Their weights, the radius and the noise are those of largest marginal
+    likelihood on a small grid.
+
+    Args:
+        features: n x features.
+        cost: n x costs.
+        value: n.
+        variance: n, of each value, besides the noise that all share.
+    """
+
+    def __init__(self, features: Floats, cost: Floats, value: Floats, variance: Floats) -> None:
+        self._features = features
+        self._mean, self._scale = value.mean(), max(value.std(), 1e-9)
+        log_cost = _logarithm(cost)
+        self._cost_mean = log_cost.mean(axis=0)
+        self._cost_scale = np.maximum(log_cost.std(axis=0), 1e-9)
+        self._cost = self._standard(cost)
+        target = (value - self._mean) / self._scale
+        same, by_cost = self._likeness(features, cost)
+        best = -np.inf
+        for radius in _RADII:
+            near = np.exp((same - 1) / radius)
+            for linear, radial, noise in _WEIGHTS:
+                kernel = linear * same + radial * near + _COST_WEIGHT * by_cost + 1
+                kernel[np.diag_indices_from(kernel)] += variance / self._scale**2 + noise
+                factor, _ = cho_factor(kernel, lower=True, check_finite=False)
+                weights = cho_solve((factor, True), target, check_finite=False)
+                likelihood = -0.5 * target @ weights - np.log(np.diag(factor)).sum()
+                if likelihood > best:
+                    best = likelihood
+                    self._factor, self._weights = factor, weights
+                    self.hyperparameters = linear, radial, radius, noise
+
+    def predict(self, features: Floats, cost: Floats) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation of the value at m points, without the noise."""
+        linear, radial, radius, _ = self.hyperparameters
+        same, by_cost = self._likeness(features, cost)
+        kernel = linear * same + radial * np.exp((same - 1) / radius)
+        kernel += _COST_WEIGHT * by_cost + 1
+        own = linear + radial + 1.0
+        own = own + _COST_WEIGHT * (self._standard(cost) ** 2).sum(axis=1)
+        known = solve_triangular(self._factor, kernel.T, lower=True, check_finite=False)
+        variance = np.maximum(own - (known**2).sum(axis=0), 1e-9)
+        mean = kernel @ self._weights * self._scale + self._mean
+        return mean, np.sqrt(variance) * self._scale
+
+    def _likeness(self, features: Floats, cost: Floats) -> tuple[Floats, Floats]:
+        """Return m x n: 1 less the share of choices that differ, and the products of costs."""
+        product = features @ self._features.T
+        distance = self._own(features)[:, None] + self._own(self._features) - 2 * product
+        return 1 - distance / 2, self._standard(cost) @ self._cost.T
+
+    @staticmethod
+    def _own(features: Floats) -> Floats:
+        return np.asarray((features**2).sum(axis=1))
+
+    def _standard(self, cost: Floats) -> Floats:
+        return (_logarithm(cost) - self._cost_mean) / self._cost_scale
+
+
+def _logarithm(cost: Floats) -> Floats:
+    """Return costs on a scale of ratios where they are positive."""
+    return np.where(cost > 0, np.log(np.maximum(cost, 1e-300)), cost)
