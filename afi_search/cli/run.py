@@ -303,10 +303,3 @@ def promote_winners(folder: Path, wanted: Promote, address: str | None) -> bool:
         soft_wrap=True,
     )
     return True
-
-
-def main() -> None:
-    """Run this command alone."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(run)
-    app()

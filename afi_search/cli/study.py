@@ -25,13 +25,17 @@ from afi_search.study.checkpoint_retention import drop_others, worth_keeping
 from afi_search.study.folder import STUDY_FILE, StudyFile, only_driver
 from afi_search.study.storage import in_database, only_client, open_storage
 
-app = typer.Typer(help="Delete a study, or what of it is of no more use.", no_args_is_help=True)
+app = typer.Typer(
+    help="Delete a study, or what of it is of no more use.",
+    epilog="Example: afi-search study prune studies/resnet32-cifar100-smoke",
+    no_args_is_help=True,
+)
 console = Console()
 
 StudyFolder = Annotated[Path, typer.Argument(help="A study's folder.")]
 
 
-@app.command()
+@app.command(epilog="Example: afi-search study prune studies/resnet32-cifar100-smoke")
 @exits_on_mistake
 def prune(study: StudyFolder) -> None:
     """Delete all checkpoints but those of the front, the confirmation and unfinished trials."""
@@ -43,7 +47,7 @@ def prune(study: StudyFolder) -> None:
     )
 
 
-@app.command()
+@app.command(epilog="Example: afi-search study rm studies/resnet32-cifar100-smoke --yes")
 @exits_on_mistake
 def rm(
     study: StudyFolder,

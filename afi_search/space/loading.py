@@ -1,4 +1,6 @@
-"""Reading a space file: once, with every mistake in it and in its presets."""
+"""Reading a space file: once, with every mistake in it and in its presets.
+
+A file is named by its path, or by the name of one of those that come with the package."""
 
 from __future__ import annotations
 
@@ -22,6 +24,39 @@ class SpaceFileError(UserError):
     """A space file that cannot be used; the message lists every mistake in it."""
 
 
+def shipped_spaces() -> dict[str, Path]:
+    """Return the space files that come with the package, by name.
+
+    >>> shipped_spaces()["resnet"].name
+    'resnet.yaml'
+    """
+    package = Path(__file__).parents[1]
+    folders = (
+        package / "spaces",
+        package.parent / "spaces",
+    )  # of a wheel, of a checkout
+    folder = next((f for f in folders if f.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_space(place: str | Path) -> Path:
+    """Return the path of a space file: `place` itself, or the file that is shipped under that name.
+
+    Raises:
+        SpaceFileError: there is neither.
+    """
+    path, shipped = Path(place), shipped_spaces()
+    if path.is_file() or (path.exists() and str(place) not in shipped):
+        return path
+    if str(place) in shipped:
+        return shipped[str(place)]
+    beside = [p.name for p in path.parent.glob("*.yaml")]
+    raise SpaceFileError(
+        f"{path}: there is no such file.{did_you_mean(path.name, [*beside, *shipped])} "
+        f"These come with the package: {', '.join(shipped)}"
+    )
+
+
 @dataclass(frozen=True)
 class SpaceDocument:
     """A space file that is right, with each of its presets put in place.
@@ -43,12 +78,13 @@ class SpaceDocument:
         """Read a space file.
 
         Args:
-            path: of the file.
+            path: of the file, or the name of one that comes with the package, like `resnet`.
             checks: those of higher layers: (the parts a check looks at, the check).
 
         Raises:
             SpaceFileError: the file cannot be read, or is wrong anywhere.
         """
+        path = find_space(path)
         document = Document.read(path, SpaceFileError)
         raw, every = document.data, (*PART_CHECKS, *checks)
         if not isinstance(raw, dict):
@@ -68,7 +104,7 @@ class SpaceDocument:
         if mistakes:
             raise SpaceFileError(describe(document, mistakes))
         notes = {name: " ".join(preset.note.split()) for name, preset in plain.presets.items()}
-        return cls(Path(path), plain.model_copy(update={"presets": {}}), presets, notes)
+        return cls(path, plain.model_copy(update={"presets": {}}), presets, notes)
 
     def resolve(self, preset: str | None = None) -> SpaceFile:
         """Return the file with the settings of a preset, or as it is.

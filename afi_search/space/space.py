@@ -38,7 +38,10 @@ class Space:
 
     @classmethod
     def load(cls, path: str | Path, preset: str | None = None) -> Space:
-        """Read a space file.
+        """Read a space file, by path or by the name of one that comes with the package.
+
+        >>> Space.load("resnet").file.backbone
+        'resnet32'
 
         Raises:
             SpaceFileError: every mistake of the file.

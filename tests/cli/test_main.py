@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+from afi_search import __version__
 from afi_search.cli.main import app
+from afi_search.cli.spaces import first_sentence
+from afi_search.space.loading import shipped_spaces
 from tests.search.studies import conductor_for, play, space_file
 
 
@@ -70,3 +81,67 @@ def test_what_is_no_study_is_told_with_code_2(tmp_path: Path, command: str) -> N
 
     assert result.exit_code == 2
     assert "is not a study's folder" in result.output
+
+
+def commands(group: Any, *names: str) -> Iterator[tuple[str, ...]]:
+    """Yield the names of all commands, those of groups below their group's."""
+    yield names
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, *names, name)
+
+
+COMMANDS = list(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example_that_its_parser_takes(
+    names: tuple[str, ...],
+) -> None:
+    told = call(*names, "-h")
+    assert told == call(*names, "--help")
+    (example,) = re.findall(r"Example: afi-search (.*)", told)
+
+    words = shlex.split(example)
+    command: Any = typer.main.get_command(app)
+    context = None
+    assert words[: len(names)] == list(names)
+    while isinstance(command, TyperGroup):
+        context = command.make_context("afi-search", words, parent=context)
+        _, command, words = command.resolve_command(context, words)
+        assert command is not None
+    command.make_context("afi-search", words, parent=context)
+
+
+@pytest.mark.parametrize("program", ["afi_search", "afi_search.run"])
+def test_modules_run_as_the_program(program: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", program, "-h"], capture_output=True, text=True, timeout=250
+    ).stdout
+
+    assert f"Usage: python -m {program}" in told
+    assert ("--preset" in told) == (program == "afi_search.run")
+
+
+def test_version() -> None:
+    assert call("--version") == f"afi-search {__version__}\n"
+
+
+def test_shells_complete_commands() -> None:
+    assert "--install-completion" in call("--help")
+    words = {"COMP_WORDS": "afi-search insp", "COMP_CWORD": "1"}
+    told = CliRunner(env={"_AFI_SEARCH_COMPLETE": "complete_bash", **words}).invoke(
+        app, prog_name="afi-search"
+    )
+
+    assert told.output.split() == ["inspect"]
+
+
+def test_spaces_lists_the_space_files_each_with_what_is_searched() -> None:
+    told = call("spaces")
+
+    assert len(shipped_spaces()) >= 8
+    for name, path in shipped_spaces().items():
+        sentence = first_sentence(path.read_text())
+        assert 20 < len(sentence) < 200
+        assert name in told
+        assert sentence.split()[0] in told

@@ -165,6 +165,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         SpaceDocument.read(tmp_path / "resnt.yaml")
 
 
+def test_a_space_file_that_is_shipped_is_named_without_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Space.load("resnet110").file.backbone == "resnet110"
+    with pytest.raises(SpaceFileError, match=r"no such file\. Did you mean 'resnet110'"):
+        Space.load("spaces/resnet110.yaml")
+
+    (tmp_path / "resnet110").write_text(GOOD)
+    assert Space.load("resnet110").file.backbone != "resnet110"
+
+
 def test_numbers_can_be_written_short(write) -> None:
     file = Space.load(write(f"{GOOD}constraints: {{macs: 0.5G, params: 470k}}\n")).file
 
