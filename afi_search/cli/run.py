@@ -51,7 +51,7 @@ from afi_search.study.folder import (
 )
 from afi_search.study.info import study_info
 from afi_search.study.pareto import costs_of
-from afi_search.study.reference import landmarks, reference_point
+from afi_search.study.reference import measure_references, reference_point
 from afi_search.study.storage import JOURNAL, check_storage, only_client
 
 AUTO, NONE = "auto", "none"
@@ -234,7 +234,7 @@ def announce(study: StudyFile, space: Space, costs: SpaceCosts) -> None:
 def metrics_of(study: StudyFile, ledger: Ledger) -> StudyMetrics:
     """Return a study's metrics."""
     records, info = ledger.records(), study_info(study)
-    reference = reference_point(landmarks(info, records), info, costs_of(records))
+    reference = reference_point(measure_references(info, records), info, costs_of(records))
     return StudyMetrics(ledger.trials(), study.space.objectives, reference)
 
 

@@ -28,7 +28,7 @@ from afi_search.study.info import (
     StudyInfo,
 )
 from afi_search.study.pareto import costs_of, front, hypervolume
-from afi_search.study.reference import Landmarks, landmarks, reference_point
+from afi_search.study.reference import References, measure_references, reference_point
 
 SCHEMA_VERSION = 1
 FRONT_COLUMNS = (
@@ -62,23 +62,23 @@ def write_report(records: DataFrame, info: StudyInfo, folder: Path) -> list[Path
         ValueError: a column of `records` is missing.
         UnknownBackbone: the study's backbone is not registered.
     """
-    marks = landmarks(info, records)
+    references = measure_references(info, records)
     contents: dict[str, str | bytes] = {
         "front.csv": front_csv(records),
-        "front.json": front_json(records, info, marks),
-        "front.html": front_page(records, info, marks),
-        "front.png": front_picture(records, info, marks),
+        "front.json": front_json(records, info, references),
+        "front.html": front_page(records, info, references),
+        "front.png": front_picture(records, info, references),
         "trials.csv": trials_csv(records),
     }
     return [write_whole(folder / name, content) for name, content in contents.items()]
 
 
-def front_picture(records: DataFrame, info: StudyInfo, marks: Landmarks) -> bytes:
+def front_picture(records: DataFrame, info: StudyInfo, references: References) -> bytes:
     """Return the picture of the front as a PNG, with a key of its architectures below."""
-    figure = front_figure(records, info, marks)
+    figure = front_figure(records, info, references)
     labels = [label for trace in figure.select_traces({"name": FRONT}) for label in trace.text]
     remarks = [" \N{MIDDLE DOT} ".join(facts(records, info)), info.note]
-    return front_png(figure, heading(info), remarks, front_key(records, marks, labels))
+    return front_png(figure, heading(info), remarks, front_key(records, references, labels))
 
 
 def front_csv(records: DataFrame) -> str:
@@ -95,10 +95,10 @@ def trials_csv(records: DataFrame) -> str:
     return text
 
 
-def front_json(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
-    """Return the front with its conventions, the study's facts and the landmarks as JSON."""
+def front_json(records: DataFrame, info: StudyInfo, references: References) -> str:
+    """Return the front with its conventions, the study's facts and the references as JSON."""
     costs = costs_of(records)
-    reference = reference_point(marks, info, costs)
+    reference = reference_point(references, info, costs)
     states = records["state"].value_counts()
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -118,7 +118,7 @@ def front_json(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
         "trials": {"total": len(records), **{str(name): int(n) for name, n in states.items()}},
         "hypervolume": hypervolume(records, reference),
         "reference": dict(zip(("accuracy", *costs), reference, strict=True)),
-        "plain": [{"architecture": name, **_cost(cost)} for name, cost in marks.plain.items()],
+        "plain": [{"architecture": name, **_cost(cost)} for name, cost in references.plain.items()],
         "front": front(records)[[*FRONT_COLUMNS, "curve"]].to_dict("records"),
         "paper": [
             {
@@ -128,7 +128,7 @@ def front_json(records: DataFrame, info: StudyInfo, marks: Landmarks) -> str:
                 "epochs": result.dataset.epochs,
                 **_cost(cost),
             }
-            for result, cost in marks.paper
+            for result, cost in references.paper
         ],
     }
     return json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n"

@@ -30,7 +30,7 @@ from afi_search.report.axis import AXES, axis_of
 from afi_search.study.info import StudyInfo
 from afi_search.study.paper import PaperResult
 from afi_search.study.pareto import comparable, front
-from afi_search.study.reference import Landmarks
+from afi_search.study.reference import References
 
 FRONT, OTHERS, PLAIN = "front", "other trials of full fidelity", "plain backbone, trained here"
 PAPER, PRUNED = "paper, test accuracy", "pruned early"
@@ -78,7 +78,7 @@ SMALLEST_SPAN = 4.0
 HOVER_LETTERS = 44
 
 
-def front_figure(records: DataFrame, info: StudyInfo, references: Landmarks) -> go.Figure:
+def front_figure(records: DataFrame, info: StudyInfo, references: References) -> go.Figure:
     """Describe the picture of a study's front.
 
     Args:
@@ -185,7 +185,7 @@ def facts(records: DataFrame, info: StudyInfo) -> list[str]:
     return [part for part in parts if part]
 
 
-def _points(records: DataFrame, info: StudyInfo, references: Landmarks) -> dict[str, DataFrame]:
+def _points(records: DataFrame, info: StudyInfo, references: References) -> dict[str, DataFrame]:
     """Return what is drawn by its kind: x, y, the ends of an interval around y, label and hover."""
     axis, best = axis_of(records), front(records)
 
@@ -306,7 +306,7 @@ def _write_message(figure: go.Figure, records: DataFrame, info: StudyInfo, row: 
     )
 
 
-def describe(row: Mapping[Any, Any], info: StudyInfo, references: Landmarks) -> list[str]:
+def describe(row: Mapping[Any, Any], info: StudyInfo, references: References) -> list[str]:
     """Say what is known of a trial, in short lines; the architecture comes first."""
     accuracy = f"{percent(row['accuracy'])} % validation accuracy"
     if not row["full"]:
@@ -322,7 +322,7 @@ def describe(row: Mapping[Any, Any], info: StudyInfo, references: Landmarks) -> 
     ]
 
 
-def _describe_paper(result: PaperResult, cost: Cost, references: Landmarks) -> list[str]:
+def _describe_paper(result: PaperResult, cost: Cost, references: References) -> list[str]:
     return [
         f"{result.model}, the paper's own result",
         result.architecture,
@@ -375,7 +375,7 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _paper_name(references: Landmarks) -> str:
+def _paper_name(references: References) -> str:
     epochs = sorted({result.dataset.epochs for result, _ in references.paper})
     return f"{PAPER}, {' or '.join(map(str, epochs))} epochs"
 

@@ -32,7 +32,7 @@ from afi_search.report.front_plot import front_figure
 from afi_search.report.table import front_rows
 from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, StudyInfo
 from afi_search.study.pareto import comparable, costs_of
-from afi_search.study.reference import Landmarks, landmarks, reference_point
+from afi_search.study.reference import References, measure_references, reference_point
 
 PAGE_FILE = "report.html"
 CONFIRMED_FILE = Path("confirm") / "confirmed.csv"
@@ -70,12 +70,12 @@ def write_page(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
     """
     path = folder / CONFIRMED_FILE
     confirmed = pd.read_csv(path) if path.is_file() else None
-    page = study_page(records, info, landmarks(info, records), confirmed)
+    page = study_page(records, info, measure_references(info, records), confirmed)
     return write_whole(folder / PAGE_FILE, page)
 
 
 def study_page(
-    records: DataFrame, info: StudyInfo, references: Landmarks, confirmed: DataFrame | None = None
+    records: DataFrame, info: StudyInfo, references: References, confirmed: DataFrame | None = None
 ) -> str:
     """Return the page of a study as HTML.
 
@@ -146,7 +146,7 @@ def study_page(
     return _render(records, info, references, figures, facts)
 
 
-def front_page(records: DataFrame, info: StudyInfo, references: Landmarks) -> str:
+def front_page(records: DataFrame, info: StudyInfo, references: References) -> str:
     """Return the page of a study's front alone as HTML.
 
     Raises:
@@ -158,7 +158,7 @@ def front_page(records: DataFrame, info: StudyInfo, references: Landmarks) -> st
 def _render(
     records: DataFrame,
     info: StudyInfo,
-    references: Landmarks,
+    references: References,
     figures: Mapping[str, go.Figure],
     facts: Mapping[str, Any],
 ) -> str:

@@ -21,7 +21,7 @@ from afi_search.report.findings import StageEffect, as_optuna, choice_table, lev
 from afi_search.report.front_plot import describe, hover, plural
 from afi_search.study.info import StudyInfo
 from afi_search.study.pareto import comparable, costs_of, front
-from afi_search.study.reference import Landmarks
+from afi_search.study.reference import References
 
 ENDS = {
     "front": (style.FRONT, 1.0, "circle"),
@@ -91,7 +91,7 @@ def hypervolume_figure(records: DataFrame, reference: Sequence[float], over: str
 
 
 @quiet()
-def curves_figure(records: DataFrame, info: StudyInfo, references: Landmarks) -> go.Figure:
+def curves_figure(records: DataFrame, info: StudyInfo, references: References) -> go.Figure:
     """Draw the accuracy of every trial after each epoch, with a mark where it ended."""
     drawn = records[records["curve"].map(bool)]
     # later traces lie above earlier ones
@@ -133,7 +133,7 @@ def curves_figure(records: DataFrame, info: StudyInfo, references: Landmarks) ->
     return figure
 
 
-def parallel_figure(records: DataFrame, info: StudyInfo, references: Landmarks) -> go.Figure:
+def parallel_figure(records: DataFrame, info: StudyInfo, references: References) -> go.Figure:
     """Draw each trial of full fidelity as a line through its choices, its cost and its accuracy.
 
     Unlike Optuna's picture, levels have their order, and lines of one level lie side by side.

@@ -16,7 +16,7 @@ from afi_search.report.axis import AXES, axis_of
 from afi_search.report.front_plot import measured
 from afi_search.study.info import StudyInfo
 from afi_search.study.pareto import front
-from afi_search.study.reference import Landmarks, landmarks
+from afi_search.study.reference import References, measure_references
 
 CAPTION = (
     "accuracy: held-out validation images; "
@@ -30,7 +30,7 @@ NAME_LETTERS = 16
 """The column of architectures is at least so wide."""
 
 
-def front_rows(records: DataFrame, references: Landmarks) -> list[dict[str, str]]:
+def front_rows(records: DataFrame, references: References) -> list[dict[str, str]]:
     """Write out a study's front, cheapest first: the name of each figure -> the figure.
 
     The cost that the front is drawn over stands first after the accuracy.
@@ -58,7 +58,7 @@ def front_rows(records: DataFrame, references: Landmarks) -> list[dict[str, str]
 
 
 def front_key(
-    records: DataFrame, references: Landmarks, labels: Collection[str]
+    records: DataFrame, references: References, labels: Collection[str]
 ) -> list[list[str]]:
     """Return what stands below the picture: trial, architecture, accuracy, cost; cheapest first.
 
@@ -83,7 +83,7 @@ def front_table(records: DataFrame, info: StudyInfo) -> FrontTable:
         ValueError: a column of `records` is missing.
         UnknownBackbone: the study's backbone is not registered.
     """
-    references = landmarks(info, records)
+    references = measure_references(info, records)
     rows = front_rows(records, references)
     plain = [
         {

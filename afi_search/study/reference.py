@@ -18,8 +18,8 @@ from afi_search.study.paper import PaperResult, paper_results_for
 
 
 @dataclass(frozen=True)
-class Landmarks:
-    """What the trials of a study are seen against.
+class References:
+    """The networks that the trials of a study are compared with.
 
     Attributes:
         plain: for each backbone of the study, what it costs without AFI.
@@ -31,7 +31,7 @@ class Landmarks:
     paper: tuple[tuple[PaperResult, Cost], ...]
 
 
-def landmarks(info: StudyInfo, records: DataFrame | None = None) -> Landmarks:
+def measure_references(info: StudyInfo, records: DataFrame | None = None) -> References:
     """Measure the plain backbones of a study and the paper's points for them.
 
     Memory and latency are those of the study, as far as the plain backbones were tried in it.
@@ -51,22 +51,22 @@ def landmarks(info: StudyInfo, records: DataFrame | None = None) -> Landmarks:
     plain = {name: _cost(Architecture.plain(name), info) for name in info.backbones}
     if records is not None:
         plain = {name: _as_tried(name, cost, records) for name, cost in plain.items()}
-    return Landmarks(
+    return References(
         plain=plain,
         paper=tuple((row, _cost(Architecture.parse(row.architecture), info)) for row in results),
     )
 
 
 def reference_point(
-    marks: Landmarks, info: StudyInfo, costs: Sequence[str] = ("macs",)
+    references: References, info: StudyInfo, costs: Sequence[str] = ("macs",)
 ) -> tuple[float, ...]:
     """Return the reference of the hypervolume: (accuracy of guessing, twice the plain costs).
 
     Of several backbones the dearest counts. The reference depends on nothing but backbones and
     data set, so that hypervolumes can be compared over time and between studies that share these.
-    A cost that is not known of any plain backbone has no end.
+    Where no plain backbone has that cost, the reference is +inf.
     """
-    known = [[getattr(cost, name) for cost in marks.plain.values()] for name in costs]
+    known = [[getattr(cost, name) for cost in references.plain.values()] for name in costs]
     return 1 / info.num_classes, *(
         2.0 * max((value for value in values if value is not None), default=np.inf)
         for values in known

@@ -21,13 +21,13 @@ from afi_search.engine import metrics
 from afi_search.engine.metrics import METRICS, Sample, StudyMetrics, WorkerMetrics, exported
 from afi_search.study.info import StudyInfo
 from afi_search.study.pareto import front, hypervolume
-from afi_search.study.reference import landmarks, reference_point
+from afi_search.study.reference import measure_references, reference_point
 from afi_search.train.trainer import EpochResult
 from tests.driver import SPACE, Driver
 from tests.search.studies import conductor_for, play, space_file
 
 INFO = StudyInfo("study", ("resnet20",), "digits", 10, 32, epochs=9, preset="", device="", seed=0)
-REFERENCE = reference_point(landmarks(INFO), INFO)
+REFERENCE = reference_point(measure_references(INFO), INFO)
 LABELS = ("study", "trial", "state")
 
 

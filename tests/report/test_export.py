@@ -55,7 +55,7 @@ def test_trials_csv_holds_every_trial_with_its_whole_curve(
     assert [row["state"] for row in rows] == list(records["state"])
 
 
-def test_front_json_states_conventions_facts_and_landmarks(
+def test_front_json_states_conventions_facts_and_references(
     folder: Path, records: DataFrame
 ) -> None:
     document = json.loads((folder / "front.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from pandas import DataFrame
 
 from afi_search.report.page import front_page
 from afi_search.study.info import StudyInfo
-from afi_search.study.reference import landmarks
+from afi_search.study.reference import measure_references
 from tests.report.browser import open_page
 from tests.report.synthetic_records import empty, record, searched, study_info
 
@@ -32,13 +32,13 @@ class Links(HTMLParser):
 
 def written(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
     page = folder / "front.html"
-    page.write_text(front_page(records, info, landmarks(info)), encoding="utf-8")
+    page.write_text(front_page(records, info, measure_references(info)), encoding="utf-8")
     return page
 
 
 def test_the_page_fetches_nothing() -> None:
     links = Links()
-    links.feed(front_page(searched(5, info=INFO), INFO, landmarks(INFO)))
+    links.feed(front_page(searched(5, info=INFO), INFO, measure_references(INFO)))
     assert links.found == []
 
 
@@ -56,7 +56,7 @@ def test_a_browser_draws_it_without_complaint(records: DataFrame, tmp_path: Path
     assert opened.console == []
     assert opened.dom.count('class="main-svg"') >= 2
     full = int(records["full"].sum()) if len(records) else 0
-    assert opened.dom.count('<path class="point"') >= full + len(landmarks(INFO).paper)
+    assert opened.dom.count('<path class="point"') >= full + len(measure_references(INFO).paper)
 
 
 def test_a_complaint_would_be_heard(tmp_path: Path) -> None:

@@ -19,16 +19,16 @@ from afi_search.report.front_plot import (
     interval,
 )
 from afi_search.study.pareto import front
-from afi_search.study.reference import landmarks
+from afi_search.study.reference import measure_references
 from tests.report.synthetic_records import empty, record, searched, study_info
 
 INFO = study_info()
-MARKS = landmarks(INFO)
+REFERENCES = measure_references(INFO)
 Z_95 = 1.959963984540054
 
 
 def figure_of(*rows: dict[str, object]) -> go.Figure:
-    return front_figure(DataFrame(list(rows)), INFO, MARKS)
+    return front_figure(DataFrame(list(rows)), INFO, REFERENCES)
 
 
 def points(figure: go.Figure, kind: str) -> go.Scatter | None:
@@ -59,7 +59,7 @@ def stairs(figure: go.Figure) -> go.Scatter | None:
 
 def test_every_trial_is_in_one_place_by_how_it_ended() -> None:
     records = searched(40, info=INFO)
-    figure = front_figure(records, INFO, MARKS)
+    figure = front_figure(records, INFO, REFERENCES)
     best = set(front(records)["architecture"])
     full = set(records.loc[records["full"], "architecture"])
     pruned = set(records.loc[records["state"] == "pruned", "architecture"])
@@ -110,7 +110,7 @@ def test_hover_tells_all_that_is_known_of_a_trial() -> None:
 
 def test_without_the_number_of_images_there_is_no_interval() -> None:
     info = study_info(validation_images=None)
-    figure = front_figure(DataFrame([record(0, 0.65, 70e6)]), info, landmarks(info))
+    figure = front_figure(DataFrame([record(0, 0.65, 70e6)]), info, measure_references(info))
     trace = points(figure, FRONT)
     assert trace is not None and not trace.error_y.visible
     assert interval(0.65, info) == (0.65, 0.65)
@@ -143,7 +143,7 @@ def test_the_papers_points_have_a_panel_of_their_own_where_they_lie_far_off(
 
 
 def test_everything_drawn_lies_within_the_axes() -> None:
-    figure = front_figure(searched(60, info=INFO), INFO, MARKS)
+    figure = front_figure(searched(60, info=INFO), INFO, REFERENCES)
     shown = [trace for trace in figure.data if trace.name]
     assert len(shown) == 5
     left, right = figure.layout.xaxis.range
@@ -173,7 +173,7 @@ def test_the_plain_backbone_is_a_line_and_where_it_was_trained_a_point() -> None
         record(1, 0.7, 60e6),
     )
     assert [note.text for note in figure.layout.annotations] == ["plain resnet32"]
-    assert figure.layout.shapes[0].x0 == MARKS.plain["resnet32"].macs / 1e6
+    assert figure.layout.shapes[0].x0 == REFERENCES.plain["resnet32"].macs / 1e6
     trained = points(figure, PLAIN)
     assert trained is not None
     assert ["trial #0" in text for text in trained.hovertext] == [True]
@@ -190,7 +190,7 @@ def test_the_plain_backbone_is_a_line_and_where_it_was_trained_a_point() -> None
     ],
 )
 def test_without_a_full_trial_the_picture_says_so(records: DataFrame, message: str) -> None:
-    figure = front_figure(records, INFO, MARKS)
+    figure = front_figure(records, INFO, REFERENCES)
     assert message in [note.text for note in figure.layout.annotations]
     assert points(figure, FRONT) is stairs(figure) is None
     paper = points(figure, PAPER)

@@ -9,18 +9,18 @@ from pandas import DataFrame
 
 from afi_search.report.export import front_picture
 from afi_search.report.front_png import WIDTH_PIXELS
-from afi_search.study.reference import landmarks
+from afi_search.study.reference import measure_references
 from tests.report.synthetic_records import empty, searched, study_info
 
 INFO = study_info()
-MARKS = landmarks(INFO)
+REFERENCES = measure_references(INFO)
 FRONT_BLUE = np.array([0x00, 0x72, 0xB2]) / 255
 PAPER_ORANGE = np.array([0xD5, 0x5E, 0x00]) / 255
 
 
 def picture(records: DataFrame) -> np.ndarray:
     """Red, green and blue of every pixel, 0 to 1."""
-    return matplotlib.image.imread(io.BytesIO(front_picture(records, INFO, MARKS)))[..., :3]
+    return matplotlib.image.imread(io.BytesIO(front_picture(records, INFO, REFERENCES)))[..., :3]
 
 
 def pixels_of(colour: np.ndarray, pixels: np.ndarray) -> int:

@@ -11,12 +11,12 @@ from afi_search.report.study_plots import (
     timeline_figure,
 )
 from afi_search.study.pareto import front, hypervolume
-from afi_search.study.reference import landmarks, reference_point
+from afi_search.study.reference import measure_references, reference_point
 from tests.report.synthetic_records import searched, study_info
 
 INFO = study_info()
-MARKS = landmarks(INFO)
-REFERENCE = reference_point(MARKS, INFO)
+REFERENCES = measure_references(INFO)
+REFERENCE = reference_point(REFERENCES, INFO)
 
 
 def steps(records: DataFrame, over: str) -> list[tuple[float, float]]:
@@ -50,7 +50,7 @@ def test_a_trial_that_has_not_ended_is_no_step() -> None:
 
 def test_every_trial_has_its_curve_and_says_what_is_known_of_it() -> None:
     records = searched(40, info=INFO)
-    figure = curves_figure(records, INFO, MARKS)
+    figure = curves_figure(records, INFO, REFERENCES)
     drawn = {trace.hovertext.split("trial #")[1].split(",")[0]: trace for trace in figure.data}
     best = front(records).index
     for number, row in records.iterrows():
@@ -65,7 +65,7 @@ def test_every_trial_has_its_curve_and_says_what_is_known_of_it() -> None:
 
 def test_every_trial_of_full_fidelity_is_a_line_through_its_choices() -> None:
     records = searched(40, info=INFO)
-    figure = parallel_figure(records, INFO, MARKS)
+    figure = parallel_figure(records, INFO, REFERENCES)
     full = records[records["full"]]
     assert len(figure.data) == len(full)
     best = [trace for trace in figure.data if trace.name == "front"]

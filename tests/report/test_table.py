@@ -6,7 +6,7 @@ from rich.console import Console
 
 from afi_search.report.table import KEY_LINES, front_key, front_table
 from afi_search.study.ledger import OBJECTIVES
-from afi_search.study.reference import landmarks
+from afi_search.study.reference import measure_references
 from tests.report.synthetic_records import empty, record, study_info
 
 
@@ -72,7 +72,7 @@ def test_the_cost_of_the_study_stands_beside_the_accuracy() -> None:
 def test_the_key_lists_the_front_and_says_what_it_leaves_out(size: int) -> None:
     records = DataFrame([record(n, 0.5 + n / 200, 6e7 + n * 1e6) for n in range(size)])
     labels = [f"#{n}" for n in range(0, size, 2)]
-    heading, *lines = front_key(records, landmarks(study_info()), labels)
+    heading, *lines = front_key(records, measure_references(study_info()), labels)
     assert heading[0] == "front"
     assert len(lines) <= KEY_LINES
     listed = [line for line in lines if line[0]]
