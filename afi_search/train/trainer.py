@@ -97,6 +97,7 @@ class Trainer:
         identity: Mapping[str, Any],
         device: torch.device,
         ema_decay: float | None = None,
+        validation_can_diverge: bool = False,
     ) -> None:
         """Move the model to `device`.
 
@@ -108,6 +109,9 @@ class Trainer:
             identity: settings that must match for a checkpoint to be resumed.
             device: of this process.
             ema_decay: of a running average of the weights, which is validated instead of them.
+            validation_can_diverge: whether the training ends, too, when the loss on the validation
+                images is no number. After few steps on few images the running statistics of batch
+                norms can do that to weights that are sound.
         """
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.recipe = recipe
@@ -117,6 +121,7 @@ class Trainer:
         self._source = source
         self._sharding = source.sharding
         self._identity = dict(identity)
+        self._validation_can_diverge = validation_can_diverge
         self._dtype = autocast_dtype(recipe.precision, device)
         self._average = _average(self.model, ema_decay)
         self._rate = torch.zeros((), device=device)
@@ -170,7 +175,8 @@ class Trainer:
             for buffer in self.averaged.buffers():  # The first one's, as the checkpoint has them.
                 dist.broadcast(buffer, src=0)
         evaluation = self._evaluate(self._source.validation())
-        self._require_finite(evaluation.loss)
+        if self._validation_can_diverge:
+            self._require_finite(evaluation.loss)
         samples = self.steps_per_epoch * self._sharding.batch_size
         result = EpochResult(
             epoch=self.epoch + 1,
@@ -305,7 +311,14 @@ def trial_trainer(
         "num_classes": data.spec.num_classes,
     }
     source = TensorSource(data, recipe, seed=seed, device=device)
-    return Trainer(model, recipe, source, identity=identity, device=device)
+    return Trainer(
+        model,
+        recipe,
+        source,
+        identity=identity,
+        device=device,
+        validation_can_diverge=True,
+    )
 
 
 def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
