@@ -6,10 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from afi_search.api import Study, run_study
     from afi_search.cost import measure
     from afi_search.data import DatasetSpec, register_dataset
     from afi_search.model import load
     from afi_search.nn import build
+    from afi_search.search.listener import Listener
     from afi_search.search.pruners import register_pruner
     from afi_search.search.samplers import register_sampler
     from afi_search.search.samplers.known_cost import KnownCostSampler
@@ -34,6 +36,9 @@ _EXPORTS = {
     "Ledger": "afi_search.study",
     "front": "afi_search.study",
     "load": "afi_search.model",
+    "Study": "afi_search.api",
+    "run_study": "afi_search.api",
+    "Listener": "afi_search.search.listener",
     "Attention": "afi_search.space",
     "Backbone": "afi_search.space",
     "DatasetSpec": "afi_search.data",
@@ -51,7 +56,9 @@ __all__ = [
     "DatasetSpec",
     "KnownCostSampler",
     "Ledger",
+    "Listener",
     "Space",
+    "Study",
     "build",
     "front",
     "load",
@@ -61,6 +68,7 @@ __all__ = [
     "register_dataset",
     "register_pruner",
     "register_sampler",
+    "run_study",
 ]
 
 

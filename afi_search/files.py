@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -81,3 +82,16 @@ def _write_new(filesystem: Any, path: str, line: str) -> None:
         if not Path(path).exists():
             shutil.copyfile(aside, path)
     aside.unlink()
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON knows it: numpy's scalars as Python's, NaN, inf and NaT as null."""
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if value is None or value != value or value in (math.inf, -math.inf):
+        return None
+    return value

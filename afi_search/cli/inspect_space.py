@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from afi_search.cli.run import choose_preset, measure_costs
+from afi_search.cli.screen import Screen
 from afi_search.cost import SpaceCosts
 from afi_search.data import spec_of, trained_images
 from afi_search.device import describe_device
@@ -19,6 +19,7 @@ from afi_search.errors import exits_on_mistake
 from afi_search.formatting import duration, format_cost, mega, size
 from afi_search.search.checks import CHECKS, demand_feasible
 from afi_search.search.estimate import images_per_second
+from afi_search.search.prepare import choose_preset, measure_costs
 from afi_search.space import Architecture, Space
 from afi_search.space.loading import SpaceDocument
 from afi_search.study.checkpoint_retention import checkpoint_size
@@ -33,10 +34,11 @@ def inspect_space(
 ) -> None:
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
     document = SpaceDocument.read(space, CHECKS)
-    searched = Space(document.resolve(choose_preset(document, preset)))
+    screen = Screen(console)
+    searched = Space(document.resolve(choose_preset(document, preset, screen)))
     file = searched.file
     source = spec_of(file.data)
-    costs = measure_costs(searched, source)
+    costs = measure_costs(searched, screen)
     limits = ", ".join(
         f"{name} <= {format_cost(name, limit)}" for name, limit in file.constraints.limits().items()
     )

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from afi_search import __version__
 from afi_search.cli.analyse import analyse
+from afi_search.cli.confirm import confirm
 from afi_search.cli.export import export
 from afi_search.cli.inspect_space import inspect_space
 from afi_search.cli.predict import predict
@@ -22,7 +23,6 @@ from afi_search.cli.run import run
 from afi_search.cli.spaces import spaces
 from afi_search.cli.study import app as study_app
 from afi_search.errors import exits_on_mistake
-from afi_search.promote.confirm import confirm
 
 app = typer.Typer(
     name="afi-search",

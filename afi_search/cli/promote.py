@@ -13,10 +13,10 @@ from rich.console import Console
 from afi_search.engine.promotion_worker import Probe
 from afi_search.errors import exits_on_mistake
 from afi_search.promote.estimate import Needs, describe
-from afi_search.promote.promotion import PromotionListener, has_study, promote_study
+from afi_search.promote.promotion import PromotionListener, promote_study
 from afi_search.space import Architecture
 from afi_search.space.schema import LoaderName, Promote
-from afi_search.study.folder import StudyFile
+from afi_search.study.folder import StudyFile, has_study
 from afi_search.train import EpochResult
 
 console = Console()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from afi_search.data import DataUnavailable
 from afi_search.formatting import duration, mega
+from afi_search.search.listener import Listener
 from afi_search.study.ledger import STATE_WORDS, UNFINISHED, curve
 from afi_search.study.pareto import GrowingFront
+from afi_search.study.study import Study
 
 _FINISHED_SHOWN = 8
 _COLOURS = {
@@ -27,46 +32,86 @@ _COLOURS = {
 }
 
 
-class Screen:
-    """Shows a study's trials as they change.
+class Screen(Listener):
+    """Shows what a run tells: messages, and the study's trials as they change.
 
     Args:
         console: where to.
-        wanted: trials the study is to have.
-        trials: those it has already.
-        costs: the objectives but for the accuracy.
     """
 
-    def __init__(
-        self, console: Console, wanted: int, trials: list[FrozenTrial], costs: Sequence[str]
-    ) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._wanted = wanted
+        self._status = console.status("")
+        self._space = ""
+        self._live: Live | None = None
+
+    def preset_chosen(self, preset: str, note: str) -> None:
+        there_is = "a CUDA device" if preset == "short" else "no CUDA device"
+        self._console.print(f"There is {there_is}: taking the preset [bold]{preset}[/]. {note}")
+
+    def data_replaced(self, missing: DataUnavailable, name: str, fallback: str) -> None:
+        self._console.print(
+            Panel(
+                f"{missing}\n\nTaking [bold]{fallback}[/] instead, as the space file says. "
+                f"[bold]The results are not about {name}[/]; they go to another study.",
+                title=f"{name} is not there",
+                border_style="bold red",
+            )
+        )
+
+    def measuring(self, what: str) -> None:
+        self._status.update(what)
+        self._status.start()
+
+    def costs_measured(self, device: str) -> None:
+        self._status.stop()
+        if device:
+            self._console.print(f"Latency: on {device}.")
+
+    def space_counted(self, size: int, feasible: int) -> None:
+        self._space = f", out of {feasible:,} of {size:,} architectures"
+
+    def study_opened(self, study: Study) -> None:
+        trials = study.ledger.trials()
+        self._wanted = study.file.space.search.trials
         self._unfinished = {t.number: t for t in trials if t.state in UNFINISHED}
-        self._front = GrowingFront(costs, trials)
+        self._front = GrowingFront(study.objectives, trials)
         self._begun = time.monotonic()
         self._done = self._done_before = len(trials) - len(self._unfinished)
         self._latest: deque[FrozenTrial] = deque(maxlen=_FINISHED_SHOWN)
-        self._live = Live(
-            console=console, get_renderable=self._render, refresh_per_second=2, transient=True
+        self._console.print(self.announcement(study))
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._render,
+                refresh_per_second=2,
+                transient=True,
+            )
+            self._live.start()
+
+    def announcement(self, study: Study) -> str:
+        """Say what is going to be done."""
+        file = study.file.space
+        return (
+            f"Study [bold]{study.name}[/]: {file.search.trials} trials of at most "
+            f"{file.recipe.epochs} epochs{self._space}; sampler {file.search.sampler}, pruner "
+            f"{file.search.pruner.name}."
         )
 
-    def __enter__(self) -> Screen:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
+    def nothing_left(self) -> None:
+        self._console.print("The study is complete: there is nothing left to train.")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._console.is_terminal:
+    def engine_started(self, dashboard: str, concurrency: int, threads: int, gpus: float) -> None:
+        self._console.print(
+            f"Ray dashboard: [bold]{dashboard}[/]. {concurrency} trials at a time, {threads} CPU "
+            f"cores and {gpus:g} GPUs each. Ctrl-C stops cleanly."
+        )
+
+    def run_ended(self) -> None:
+        if self._live is not None:
             self._live.stop()
 
-    def changed(self, trial: FrozenTrial) -> None:
-        """Take notice of a trial about which something has changed."""
+    def trial_changed(self, trial: FrozenTrial) -> None:
         if trial.state.is_finished():
             self._unfinished.pop(trial.number, None)
             self._latest.append(trial)
@@ -116,3 +161,13 @@ def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:
         f"{100 * accuracies[-1]:.2f} %" if accuracies else "-",
         STATE_WORDS[trial.state],
     )
+
+
+@contextmanager
+def resumable(console: Console) -> Iterator[None]:
+    """Where Ctrl-C or SIGTERM ends what is done within, say that it can be resumed and exit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("[bold]Interrupted.[/] Nothing is lost; the same command resumes it.")
+        sys.exit(130)

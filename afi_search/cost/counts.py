@@ -22,20 +22,31 @@ _BYTES_PER_PARAMETER = 3 * 4  # the weight, its gradient and its momentum, in fl
 
 
 def measure(
-    architecture: Architecture, *, num_classes: int, image_size: int, batch_size: int | None = None
+    architecture: Architecture | str,
+    *,
+    num_classes: int,
+    image_size: int,
+    batch_size: int | None = None,
 ) -> Cost:
     """Return what an architecture costs; nothing is allocated and no data is run.
 
     Args:
-        architecture: what to count.
+        architecture: what to count, as such or by its text.
         num_classes, image_size: as for `afi_search.nn.build`.
         batch_size: images of a training step, to count its memory, too.
 
     Raises:
+        ArchitectureError, UnknownBackbone: the text is of no architecture.
         UnsupportedImageSize, AttentionTooNarrow: as `afi_search.nn.build` does.
+
+    >>> measure("resnet32", num_classes=100, image_size=32).macs
+    69755904
     """
     return count(
-        architecture, num_classes=num_classes, image_size=image_size, batch_size=batch_size
+        Architecture.of(architecture),
+        num_classes=num_classes,
+        image_size=image_size,
+        batch_size=batch_size,
     ).whole.cost
 
 

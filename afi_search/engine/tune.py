@@ -1,6 +1,7 @@
-"""Ray Tune as the engine: it starts, feeds and stops workers, and decides nothing.
+"""Ray Tune as the engine: it only places, feeds and stops the worker actors.
 
-Every decision is the conductor's, on the ledger; what Tune would keep for itself is thrown away.
+All decisions are the conductor's, on the ledger; Tune's own experiment state goes to a temporary
+folder and is deleted.
 """
 
 from __future__ import annotations
@@ -21,31 +22,12 @@ from ray.exceptions import RayError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from afi_search.engine.cluster import Capacity, EngineError
-from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker, config_of
+from afi_search.engine.cluster import EngineError
+from afi_search.engine.trial_worker import config_of
 from afi_search.search.conductor import Conductor
 
 _WORKER_DEATHS = 3
 _SECONDS_TO_ANSWER = 30.0
-
-
-def run_trials(
-    conductor: Conductor, common: TrialConfig, data: SharedSplit, capacity: Capacity
-) -> bool:
-    """Run all trials that the conductor assigns.
-
-    Returns:
-        Whether the study went to its end; False when it was interrupted (Ctrl-C or SIGTERM), its
-        running trials then waiting in the ledger.
-
-    Raises:
-        EngineError: checkpoints cannot be written; the running trials wait as well.
-    """
-    worker = tune.with_resources(
-        tune.with_parameters(TrialWorker, common=common, data=data),
-        capacity.resources,
-    )
-    return run_workers(conductor, worker, capacity.concurrency)
 
 
 def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
@@ -58,7 +40,8 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
         concurrency: trials at a time.
 
     Returns:
-        As `run_trials` does.
+        Whether the study went to its end; False when it was interrupted (Ctrl-C or SIGTERM), its
+        running trials then waiting in the ledger.
 
     Raises:
         EngineError: a worker reported what is `broken`, none could be set up, or the cluster is
@@ -85,7 +68,9 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
     with stop.if_the_ledger_fails():
         conductor.interrupt()
     if stop.reason:
-        raise EngineError(f"{stop.reason}. Nothing is lost: mend it, and the same command goes on.")
+        raise EngineError(
+            f"{stop.reason}. Nothing is lost: mend it, and the same command resumes the study."
+        )
     return not stop.asked
 
 

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def build(
-    architecture: Architecture,
+    architecture: Architecture | str,
     *,
     num_classes: int,
     image_size: int,
@@ -25,7 +25,7 @@ def build(
     Its weights are drawn from the current torch random number generator.
 
     Args:
-        architecture: the backbone and what is chosen for its stages.
+        architecture: the backbone and what is chosen for its stages, or its text.
         num_classes: the classifier's outputs.
         image_size: height and width of the images; up to 32 gives the CIFAR stem.
         pretrained: a file with torchvision's state dict of the plain backbone. Every tensor of the
@@ -33,10 +33,16 @@ def build(
             that list as a value, call `afi_search.nn.warm_start` on a built model instead.
 
     Raises:
+        ArchitectureError, UnknownBackbone: the text is of no architecture.
         UnsupportedImageSize: the backbone is not made for that image size.
         AttentionTooNarrow: a stage has too few channels for the attention chosen there.
         PretrainedError: the file holds no weights for the backbone.
+
+    >>> model = build("resnet32(B-r16)", num_classes=100, image_size=32)
+    >>> model(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 100])
     """
+    architecture = Architecture.of(architecture)
     backbone = get_backbone(architecture.backbone)
     backbone.demand_size(image_size)
     sizes = {"num_classes": num_classes, "image_size": image_size}

@@ -6,152 +6,110 @@ is searched and what is confirmed never mix.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
 import torch
-import typer
 from optuna.trial import TrialState
-from rich.console import Console
 
-from afi_search.cli.screen import Screen
 from afi_search.cost import Cost, measure
-from afi_search.data import Dataset, DatasetSpec, locate, read_data, spec_of, split_of
+from afi_search.data import locate, read_data, spec_of
 from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import describe_device
-from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
-from afi_search.engine.trial_worker import SharedSplit, TrialConfig
-from afi_search.engine.tune import run_trials
-from afi_search.errors import UserError, exits_on_mistake
+from afi_search.engine.run_study import run_trials
+from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import trial_model, trial_state
-from afi_search.promote.confirm_results import (
-    confirmed_table,
-    shown,
-    write_confirmed,
-)
-from afi_search.search.conductor import Conductor
+from afi_search.promote.confirm_results import confirmed_table, write_confirmed
 from afi_search.search.listed import ListedProposer
-from afi_search.search.pruners import make_pruner
+from afi_search.search.listener import Listener
 from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Confirm, Pruner, Search
-from afi_search.study import Ledger
-from afi_search.study.checkpoint_location import check_url, place_of
-from afi_search.study.folder import (
-    STUDY_FILE,
-    StudyFile,
-    gather_facts,
-    only_driver,
-    open_study,
-)
-from afi_search.study.pareto import front
-from afi_search.study.storage import only_client
+from afi_search.study.checkpoint_location import check_url
+from afi_search.study.checkpoint_retention import drop_others, worth_keeping
+from afi_search.study.folder import CONFIRM, StudyFile, gather_facts, has_study
+from afi_search.study.study import Study
 from afi_search.train import Evaluator
 
-FOLDER = "confirm"
 OBJECTIVES = ("accuracy", "macs")
-
-console = Console()
-
-
-@exits_on_mistake
-def confirm(
-    study: Annotated[
-        Path, typer.Argument(help="A study's folder, like studies/resnet32-cifar100.")
-    ],
-    top: Annotated[
-        int | None,
-        typer.Option(help="Confirm only so many of the front, the most accurate.", min=1),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Trainings of each architecture.", min=2)
-    ] = None,
-    architecture: Annotated[
-        list[str] | None,
-        typer.Option(help="An architecture to confirm instead of the front; may be repeated."),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="The folder of the data sets.")] = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
-    checkpoints: Annotated[
-        str | None, typer.Option(help="A folder or fsspec URL for the checkpoints, as for run.")
-    ] = None,
-) -> None:
-    """Train a study's front again, by the full recipe with several seeds, and test it."""
-    wanted = StudyFile.read(study).space.confirm or Confirm()
-    given = {"top": top, "seeds": seeds}
-    wanted = wanted.model_copy(update={key: v for key, v in given.items() if v is not None})
-    named = [Architecture.parse(text) for text in architecture or ()]
-    if not confirm_study(study, wanted, named, data, address, checkpoints):
-        console.print("[bold]Interrupted.[/] Nothing is lost; the same command goes on.")
-        sys.exit(130)
 
 
 def confirm_study(
-    folder: Path,
+    study: Study,
     wanted: Confirm,
     named: Sequence[Architecture] = (),
+    *,
     data: str | None = None,
     address: str | None = None,
     checkpoints: str | None = None,
-) -> bool:
-    """Confirm a study, or go on with its confirmation; return whether it came to its end.
+    listener: Listener | None = None,
+) -> pd.DataFrame:
+    """Confirm a study, or resume its confirmation, and write what it found.
 
     Args:
-        folder: of the study.
+        study: whose front.
         wanted: how.
         named: architectures to confirm instead of the front.
         data: the folder of the data sets, before the study's own.
         address: of a Ray cluster to join.
         checkpoints: folder or fsspec URL of the checkpoints; the confirmation's folder otherwise.
+        listener: hears of the progress.
+
+    Returns:
+        One row an architecture: see `afi_search.promote.confirm_results`.
 
     Raises:
         UserError: there is nothing to confirm, or the confirmation was begun with other settings.
+        Interrupted: Ctrl-C or SIGTERM; what is confirmed so far is written.
     """
-    study = StudyFile.read(folder)
-    source = spec_of(study.space.data)
-    origins = to_confirm(folder, study.space, wanted, named)
-    own = folder / FOLDER
-    name = f"{study.name}-confirm"
-    with only_driver(own), only_client(study.storage, name):
-        file = confirmation_file(own, study.space, wanted, origins)
-        facts = gather_facts(f"afi-search confirm {folder}", describe_device())
-        note = f"The front of {study.name} by the full recipe, with {wanted.seeds} seeds."
-        asked = StudyFile(name, "", note, file, facts, study.storage, check_url(checkpoints))
-        opened = open_study(own, asked, may_change=("architectures",))
-        ledger = Ledger.create(own, name, OBJECTIVES, file.search.seed, study.storage)
-        console.print(
-            f"Confirming [bold]{len(origins)}[/] architectures with {wanted.seeds} seeds each, "
-            f"{file.recipe.epochs} epochs a training, in {own}."
-        )
-        locate(file.data.name, data or file.data.folder)
-        images = read_data(file.data, data)
-        place = place_of(own, opened.checkpoints)
-        finished = _train(ledger, file, place, origins, wanted, source, images, address)
-        if finished:
-            _test(ledger, own, images)
-    report_confirmed(ledger, own, name)
-    return finished
+    spec = spec_of(study.file.space.data)
+    origins = to_confirm(study, wanted, named)
+    folder = study.folder / CONFIRM
+    asked = StudyFile(
+        name=f"{study.name}-confirm",
+        preset="",
+        note=f"The front of {study.name} by the full recipe, with {wanted.seeds} seeds.",
+        space=confirmation_file(folder, study.file.space, wanted, origins),
+        facts=gather_facts(f"afi-search confirm {study.folder}", describe_device()),
+        storage=study.file.storage,
+        checkpoints=check_url(checkpoints),
+    )
+    locate(asked.space.data.name, data or asked.space.data.folder)
+
+    def cost(architecture: Architecture) -> Cost:
+        return measure(architecture, num_classes=spec.num_classes, image_size=spec.image_size)
+
+    with Study.begin(folder, asked, may_change=("architectures",)) as confirmation:
+        seeds = fresh_seeds(asked.space.search.seed, wanted.seeds)
+        proposer = ListedProposer(origins, seeds, cost)
+        try:
+            run_trials(confirmation, proposer, data=data, address=address, listener=listener)
+            _test(confirmation, data)
+        finally:
+            table = read_confirmed(study)
+            if not table.empty:
+                write_confirmed(table, folder)
+    return table
 
 
 def to_confirm(
-    folder: Path, file: SpaceFile, wanted: Confirm, named: Sequence[Architecture] = ()
+    study: Study, wanted: Confirm, named: Sequence[Architecture] = ()
 ) -> dict[Architecture, str]:
     """Return what is to be confirmed, each with its origin: front, named or baseline.
 
     Raises:
         UserError: the study has no front yet and nothing is named.
     """
-    best = front(Ledger.open(folder).records())
+    points = study.front()
     if wanted.top is not None:
-        best = best.nlargest(wanted.top, "accuracy")
-    chosen = {} if named else dict.fromkeys(map(Architecture.parse, best["architecture"]), "front")
+        points = points.nlargest(wanted.top, "accuracy")
+    parsed = map(Architecture.parse, points["architecture"])
+    chosen = {} if named else dict.fromkeys(parsed, "front")
     chosen |= dict.fromkeys((*wanted.architectures, *named), "named")
     if not chosen:
         raise UserError(
-            f"{folder}: no trial has reached full fidelity yet, so there is no front to confirm; "
-            f"go on with the study, or name what to confirm with --architecture"
+            f"{study.folder}: no trial has reached full fidelity yet, so there is no front to "
+            f"confirm; resume the study, or name what to confirm with --architecture"
         )
     if wanted.baselines:
         backbones = dict.fromkeys(architecture.backbone for architecture in chosen)
@@ -161,10 +119,10 @@ def to_confirm(
 
 
 def confirmation_file(
-    own: Path, searched: SpaceFile, wanted: Confirm, origins: dict[Architecture, str]
+    folder: Path, searched: SpaceFile, wanted: Confirm, origins: dict[Architecture, str]
 ) -> SpaceFile:
     """Return the confirmation as a space file; what an earlier one has confirmed stays in it."""
-    before = StudyFile.read(own).space if (own / STUDY_FILE).exists() else SpaceFile()
+    before = StudyFile.read(folder).space if has_study(folder) else SpaceFile()
     seeds = max(wanted.seeds, before.confirm.seeds if before.confirm else 0)
     subsets = {
         "train_subset": wanted.train_subset,
@@ -172,6 +130,8 @@ def confirmation_file(
     }
     architectures = tuple(dict.fromkeys((*before.architectures, *origins)))
     return SpaceFile(
+        imports=searched.imports,
+        imports_from=searched.imports_from,
         architectures=architectures,
         data=searched.data.model_copy(update=subsets),
         objectives=OBJECTIVES,
@@ -193,72 +153,63 @@ def fresh_seeds(searched: int, count: int) -> list[int]:
     return [searched + 1 + index for index in range(count)]
 
 
-def read_confirmed(folder: Path) -> pd.DataFrame:
+def read_confirmed(study: Study) -> pd.DataFrame:
     """Return what the confirmation of a study has found; no rows where there is none."""
-    own = folder / FOLDER
-    if not (own / STUDY_FILE).exists():
+    confirmation = study.confirmation
+    if confirmation is None:
         return confirmed_table((), {})
-    ledger = Ledger.open(own)
-    return confirmed_table(ledger.trials(), ledger.tested())
+    return confirmed_table(confirmation.ledger.trials(), confirmation.ledger.tested())
 
 
-def report_confirmed(ledger: Ledger, own: Path, name: str) -> None:
-    """Write and show what is confirmed so far."""
-    table = confirmed_table(ledger.trials(), ledger.tested())
-    if table.empty:
-        return
-    paths = write_confirmed(table, own)
-    console.print(shown(table, name))
-    console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
+def prune_study(study: Study) -> int:
+    """Delete the checkpoints of a study and its confirmation that nothing needs; return bytes.
+
+    A promotion's checkpoints stay: it is resumed from them.
+
+    Raises:
+        StudyError, StorageError: a driver is at work on a part of it.
+    """
+    with study.held():
+        before = study.disk_use()
+        drop_others(
+            study.checkpoints, worth_keeping(study.ledger.trials(), study.file.space.objectives)
+        )
+        if study.confirmation is not None:
+            drop_others(study.confirmation.checkpoints, confirmation_kept(study))
+        return before - study.disk_use()
 
 
-def _train(
-    ledger: Ledger,
-    file: SpaceFile,
-    place: str,
-    origins: dict[Architecture, str],
-    wanted: Confirm,
-    source: DatasetSpec,
-    images: Dataset,
-    address: str | None,
-) -> bool:
-    def cost(architecture: Architecture) -> Cost:
-        return measure(architecture, num_classes=source.num_classes, image_size=source.image_size)
+def confirmation_kept(study: Study) -> set[int]:
+    """Return the trainings of a study's confirmation whose weights may still be of use.
 
-    seeds = fresh_seeds(file.search.seed, wanted.seeds)
-    proposer = ListedProposer(origins, seeds, cost)
-    with Screen(console, file.search.trials, ledger.trials(), file.costs) as screen:
-        pruner = make_pruner(file)
-        conductor = Conductor(ledger, file, proposer, pruner, screen.changed)
-        if not conductor.has_next:
-            return True
-        shared = SharedSplit(split_of(file.data, images), file.recipe.pad)
-        with ray_session(address) as dashboard:
-            require_shared(place)
-            capacity = plan_trials(file.search, cluster_nodes())
-            console.print(f"Ray dashboard: {dashboard}. Ctrl-C stops cleanly.")
-            common = TrialConfig(
-                file.recipe,
-                place,
-                capacity.threads,
-                file.imports,
-                file.imports_from,
-                ledger.study.study_name,
-                capacity.gpus,
-                capacity.memory,
-            )
-            return run_trials(conductor, common, shared, capacity)
+    Those that are not finished or not tested, and those of architectures that no other beats.
+    """
+    if study.confirmation is None:
+        return set()
+    ledger, confirmed = study.confirmation.ledger, read_confirmed(study)
+    tested = ledger.tested()
+    beaten = set(confirmed.loc[confirmed["verdict"] == "beaten", "architecture"])
+    return {
+        trial.number
+        for trial in ledger.trials()
+        if trial.state not in (TrialState.PRUNED, TrialState.FAIL)
+        and (trial.number not in tested or trial.user_attrs["architecture"] not in beaten)
+    }
 
 
-def _test(ledger: Ledger, own: Path, images: Dataset) -> None:
+def _test(confirmation: Study, data: str | None) -> None:
     """Read the test set for every finished training that has not been tested yet."""
+    ledger = confirmation.ledger
+    known = ledger.tested()
+    untested = [t.number for t in ledger.trials((TrialState.COMPLETE,)) if t.number not in known]
+    if not untested:
+        return
+    images = read_data(confirmation.file.space.data, data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     normalise = Normalise(images.spec.mean, images.spec.std, device)
-    known = ledger.tested()
-    for trial in ledger.trials((TrialState.COMPLETE,)):
-        if trial.number in known:
-            continue
-        model = trial_model(own, ledger, trial.number, trial_state(own, trial.number))
+    for number in untested:
+        folder = confirmation.folder
+        model = trial_model(folder, ledger, number, trial_state(folder, number))
         evaluate = Evaluator(model.module.to(device), device=device, precision="fp32")
         reached = evaluate(normalised_batches(images.test, normalise))
-        ledger.note_tested(trial.number, reached.accuracy)
+        ledger.note_tested(number, reached.accuracy)

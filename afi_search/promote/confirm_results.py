@@ -8,13 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
-from rich import box
-from rich.table import Table
 
-from afi_search.files import write_whole
-from afi_search.formatting import mega, percent
+from afi_search.files import plain, write_whole
 from afi_search.promote.significance import LEVEL, Point, interval, pooled_spread, verdicts
-from afi_search.report.export import plain
 from afi_search.study.info import MACS_CONVENTION
 from afi_search.study.ledger import curve
 
@@ -33,6 +29,7 @@ COLUMNS = (
     "params",
     "paper_gflops",
 )
+FILES = ("confirmed.csv", "confirmed.json")
 CONVENTIONS = {
     "test": "mean over seeds of the share of test images classified correctly, 0 to 1; the test "
     "set is read once a training, after all trainings are finished",
@@ -91,38 +88,8 @@ def confirmed_table(
 def write_confirmed(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Write confirmed.csv and confirmed.json into a confirmation's folder; return the paths."""
     document = {"conventions": CONVENTIONS, "confirmed": table.to_dict("records")}
-    contents = {
-        "confirmed.csv": table.to_csv(index=False, lineterminator="\n"),
-        "confirmed.json": json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n",
-    }
-    return [write_whole(folder / name, content) for name, content in contents.items()]
-
-
-def shown(table: pd.DataFrame, name: str) -> Table:
-    """Return the rows for the terminal."""
-    screen = Table(
-        title=f"Confirmed: {name}",
-        title_justify="left",
-        caption="test, validation: mean over seeds and 95 % interval; " + CONVENTIONS["verdict"],
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+    contents = (
+        table.to_csv(index=False, lineterminator="\n"),
+        json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n",
     )
-    screen.add_column("architecture", overflow="fold", min_width=16)
-    screen.add_column("from")
-    for heading in ("MACs\nM", "seeds\n", "test\n%", "\n+-", "validation\n%", "\n+-"):
-        screen.add_column(heading, justify="right", no_wrap=True)
-    screen.add_column("verdict\n")
-    for row in table.to_dict("records"):
-        screen.add_row(
-            row["architecture"],
-            row["origin"],
-            mega(row["macs"]),
-            str(row["seeds"]),
-            percent(row["test"]),
-            percent(row["test_high"] - row["test"]),
-            percent(row["validation"]),
-            percent(row["validation_high"] - row["validation"]),
-            row["verdict"],
-        )
-    return screen
+    return [write_whole(folder / name, text) for name, text in zip(FILES, contents, strict=True)]

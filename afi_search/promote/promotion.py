@@ -37,12 +37,11 @@ from afi_search.space.imagenet_recipe import read_recipe
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import IN_THE_FOLDER, check_url, place_of
-from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, only_driver
+from afi_search.study.folder import PROMOTE, StudyFile, gather_facts, has_study, only_driver
 from afi_search.study.pareto import front
+from afi_search.study.study import Study
 from afi_search.train import CheckpointMismatch, EpochResult, load
 from afi_search.train.trainer import require_same
-
-FOLDER = "promote"
 
 
 class PromotionListener:
@@ -134,7 +133,7 @@ def promote_study(
         capacity = plan_promotion(workers, cluster_nodes())
         for architecture in chosen:
             stem = Path(wanted.recipe).stem
-            own = folder / FOLDER / (name or f"{architecture.slug}-{stem}")
+            own = folder / PROMOTE / (name or f"{architecture.slug}-{stem}")
             config = PromotionConfig(
                 architecture,
                 recipe,
@@ -227,7 +226,7 @@ def winners(
     Raises:
         UserError: the folder holds no study, or the study has no front.
     """
-    confirmed = read_confirmed(folder)
+    confirmed = read_confirmed(Study.open(folder))
     if confirmed.empty:
         listener.front_is_unconfirmed(folder)
         points = front(Ledger.open(folder).records()).sort_values("accuracy", ascending=False)
@@ -235,7 +234,7 @@ def winners(
         points = confirmed[confirmed["verdict"] != "beaten"]
         points = points.sort_values("validation", ascending=False)
     if points.empty:
-        raise PromotionError(f"{folder}: has no front to promote from; go on with the study first")
+        raise PromotionError(f"{folder}: has no front to promote from; resume the study first")
     chosen = map(Architecture.parse, points["architecture"].head(wanted.top))
     return list(dict.fromkeys(for_imagenet(a, wanted) for a in chosen))
 
@@ -256,11 +255,6 @@ def for_imagenet(architecture: Architecture, wanted: Promote | None = None) -> A
             f"architecture with --architecture"
         )
     return architecture
-
-
-def has_study(folder: Path) -> bool:
-    """Whether a folder is a study's."""
-    return (folder / STUDY_FILE).is_file()
 
 
 def write_history(own: Path, history: Sequence[EpochResult]) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pandas import DataFrame
 
 from afi_search.cost import Cost
-from afi_search.files import write_whole
+from afi_search.files import plain, write_whole
 from afi_search.report.front_plot import FRONT, facts, front_figure, heading
 from afi_search.report.front_png import front_png
 from afi_search.report.page import front_page
@@ -132,21 +130,6 @@ def front_json(records: DataFrame, info: StudyInfo, references: References) -> s
         ],
     }
     return json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n"
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON knows it: numpy's scalars as Python's, NaN and missing as null."""
-    if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if value is None or value is pd.NaT:
-        return None
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def _cost(cost: Cost) -> dict[str, Any]:

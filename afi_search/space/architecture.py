@@ -192,6 +192,11 @@ class Architecture:
         return cls.plain(backbone), *placements
 
     @classmethod
+    def of(cls, architecture: Architecture | str) -> Architecture:
+        """Return an architecture that is given as such or by its text; raises as `parse` does."""
+        return cls.parse(architecture) if isinstance(architecture, str) else architecture
+
+    @classmethod
     def parse(cls, text: str) -> Architecture:
         """Read an architecture's text; blanks do not matter.
 

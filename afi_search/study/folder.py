@@ -3,6 +3,8 @@
 study.yaml      the resolved space file and the facts of the machine
 ledger.log      every trial
 checkpoints/    of trials that are not finished or whose weights are kept, unless they lie at a URL
+confirm/        the study that confirms its front
+promote/        a folder for each network that is trained on ImageNet
 """
 
 from __future__ import annotations
@@ -36,13 +38,14 @@ from afi_search.study.checkpoint_location import (
 from afi_search.study.storage import JOURNAL
 
 STUDY_FILE = "study.yaml"
+CONFIRM, PROMOTE = "confirm", "promote"
 _LOCK_FILE = ".lock"
 _MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
 _PACKAGES = ("afi-search", "torch", "torchvision", "timm", "ray", "optuna", "moocore")
 
 
 class StudyError(UserError):
-    """A study that cannot be gone on with as it was asked."""
+    """A study that is not there, is at work elsewhere, or cannot be resumed with these settings."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,11 @@ class StudyFile:
             raise StudyError(f"{path}: is not a study.yaml that can be read: {error}") from None
 
 
+def has_study(folder: Path) -> bool:
+    """Whether a folder is a study's."""
+    return (folder / STUDY_FILE).is_file()
+
+
 def study_name(file: SpaceFile, preset: str | None) -> str:
     """Return the name of a study: what is searched, the data, the preset."""
     what = file.name or file.backbone or "architectures"
@@ -129,7 +137,7 @@ def study_name(file: SpaceFile, preset: str | None) -> str:
 
 
 def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()) -> StudyFile:
-    """Begin a study in its folder, or go on with the one that is there.
+    """Create a study in its folder, or resume the one that is there; for whoever holds it.
 
     Args:
         folder: of the study.

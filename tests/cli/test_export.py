@@ -13,7 +13,7 @@ from afi_search.cli.export import export
 from afi_search.cli.predict import predict
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.model.model import ModelError
-from afi_search.promote.confirm import FOLDER
+from afi_search.study.folder import CONFIRM
 from afi_search.train import save
 from tests.pictures import noise, trained
 from tests.promote.test_confirm import confirmation, play
@@ -46,7 +46,7 @@ def test_an_exported_folder_is_exported_again_folded(tmp_path: Path) -> None:
 
 def test_a_trials_checkpoint_knows_its_study(tmp_path: Path) -> None:
     """Two epochs of the study's 300: the accuracy is the one after them."""
-    own = tmp_path / FOLDER
+    own = tmp_path / CONFIRM
     ledger, conductor = confirmation(own, 2, ["resnet20(base-r4)"])
     play(conductor)
     model = trained("resnet20(base-r4)")

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from afi_search.study.study_info import read_study
+from rich.console import Console
 
-from afi_search.cli import run as main_job
-from afi_search.cli.run import choose_preset, settle_data
+from afi_search.cli.screen import Screen
 from afi_search.cost import measure
 from afi_search.data import DataUnavailable
 from afi_search.model.from_checkpoint import trial_model, trial_state
+from afi_search.search import prepare
+from afi_search.search.prepare import choose_preset, settle_data
 from afi_search.space import Architecture, Space
+from afi_search.space.loading import SpaceDocument
 from afi_search.study import Ledger
+from afi_search.study.info import read_study
 from afi_search.train import load
 from tests.driver import SPACE, Driver
 
@@ -66,7 +69,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(folder: Path) -> None:
     first.process.send_signal(signal.SIGINT)
 
     assert first.end() == 130, first.output
-    assert "the same command goes on" in first.output
+    assert "the same command resumes it" in first.output
     assert "Traceback" not in first.output
     states = list(Ledger.open(study).records()["state"])
     assert "running" not in states
@@ -137,13 +140,14 @@ def test_mistakes_end_with_code_2_before_anything_starts(folder: Path) -> None:
 def test_auto_takes_short_on_a_gpu_and_smoke_without(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = Path("spaces/resnet.yaml")
+    document = SpaceDocument.read("spaces/resnet.yaml")
+    screen = Screen(Console())
     for available, expected in ((True, "short"), (False, "smoke")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
-        assert choose_preset(path, "auto") == expected
+        assert choose_preset(document, "auto", screen) == expected
         assert f"preset {expected}" in capsys.readouterr().out
-    assert choose_preset(path, "none") is None
-    assert choose_preset(path, "paper") == "paper"
+    assert choose_preset(document, "none", screen) is None
+    assert choose_preset(document, "paper", screen) == "paper"
 
 
 def test_data_that_cannot_be_had_is_replaced_only_where_the_file_says_so(
@@ -152,14 +156,15 @@ def test_data_that_cannot_be_had_is_replaced_only_where_the_file_says_so(
     def nowhere(name: str, folder: object) -> Path:
         raise DataUnavailable(f"{name} is nowhere")
 
-    monkeypatch.setattr(main_job, "locate", nowhere)
+    monkeypatch.setattr(prepare, "locate", nowhere)
     file = Space.load("spaces/resnet.yaml", "smoke").file
+    screen = Screen(Console())
 
-    settled = settle_data(file, None)
+    settled = settle_data(file, None, screen)
     assert (settled.data.name, settled.data.fallback) == ("digits", None)
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "cifar100 is nowhere" in said
     assert "The results are not about cifar100" in said
     strict = file.model_copy(update={"data": file.data.model_copy(update={"fallback": None})})
     with pytest.raises(DataUnavailable):
-        settle_data(strict, None)
+        settle_data(strict, None, screen)

@@ -9,10 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import afi_search
-from afi_search.cli import study as commands
-from afi_search.cli.study import app, prune_study, remove_study
+from afi_search.api import Study
+from afi_search.cli.study import app
 from afi_search.study import Ledger
-from afi_search.study.checkpoint_location import trial_place
 from afi_search.study.folder import StudyFile, only_driver, open_study
 from afi_search.train import save
 from tests.search.studies import conductor_for, play, space_file
@@ -29,7 +28,7 @@ def searched(folder: Path, storage: str = "sqlite", checkpoints: str = "checkpoi
     ledger, conductor = conductor_for(file, folder, storage)
     play(conductor)
     for number in range(12):
-        save({"epoch": 1}, trial_place(commands.place_in(folder), number))
+        save({"epoch": 1}, Study.open(folder).trial_checkpoints(number))
     return set(afi_search.front(ledger.records())["number"])
 
 
@@ -38,7 +37,7 @@ def call(*arguments: object) -> Result:
 
 
 def kept(folder: Path) -> set[int]:
-    return {int(path.name) for path in Path(commands.place_in(folder)).iterdir()}
+    return {int(path.name) for path in Path(Study.open(folder).checkpoints).iterdir()}
 
 
 def test_prune_keeps_the_front_and_says_what_is_free(tmp_path: Path) -> None:
@@ -49,7 +48,7 @@ def test_prune_keeps_the_front_and_says_what_is_free(tmp_path: Path) -> None:
     assert "of checkpoints deleted" in result.output
     assert front <= kept(tmp_path) < set(range(12))
     assert len(Ledger.open(tmp_path).records()) == 12
-    assert prune_study(tmp_path) == 0
+    assert Study.open(tmp_path).prune() == 0
 
 
 def test_rm_deletes_a_study_and_nothing_of_another(tmp_path: Path) -> None:
@@ -105,23 +104,26 @@ def test_rm_killed_at_any_moment_is_finished_by_the_next(
 ) -> None:
     """The study stays one that can be opened or deleted, until nothing of it is left."""
     searched(tmp_path / "study")
+    study = Study.open(tmp_path / "study")
 
     unlink, count = Path.unlink, 0
-    while (tmp_path / "study").exists():
-        count += 1
-        deleted: list[Path] = []
+    with study.held():
+        while study.folder.exists():
+            count += 1
+            deleted: list[Path] = []
 
-        def once(self: Path, missing_ok: bool = False, deleted: list[Path] = deleted) -> None:
-            if deleted:
-                raise KeyboardInterrupt
-            deleted.append(self)
-            unlink(self, missing_ok)
+            def once(self: Path, missing_ok: bool = False, deleted: list[Path] = deleted) -> None:
+                if deleted:
+                    raise KeyboardInterrupt
+                deleted.append(self)
+                unlink(self, missing_ok)
 
-        monkeypatch.setattr(Path, "unlink", once)
-        try:
-            remove_study(tmp_path / "study")
-        except KeyboardInterrupt:
-            assert StudyFile.read(tmp_path / "study").name == "study"
+            monkeypatch.setattr(Path, "unlink", once)
+            try:
+                study.remove()
+            except KeyboardInterrupt:
+                assert StudyFile.read(study.folder).name == "study"
+    monkeypatch.undo()
     assert count > 1
 
 

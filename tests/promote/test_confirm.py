@@ -10,7 +10,6 @@ import afi_search
 from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.promote.confirm import (
-    FOLDER,
     confirm_study,
     confirmation_file,
     fresh_seeds,
@@ -27,7 +26,8 @@ from afi_search.search.pruners import make_pruner
 from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Confirm
 from afi_search.study import Ledger
-from afi_search.study.folder import StudyError, StudyFile, open_study
+from afi_search.study.folder import CONFIRM, StudyError, StudyFile, open_study
+from afi_search.study.study import Study
 from tests.search.studies import conductor_for, play, space_file
 
 COST = afi_search.measure
@@ -44,31 +44,31 @@ def searched_study(folder: Path, **changes: Any) -> SpaceFile:
 
 
 def test_the_front_and_the_baselines_are_confirmed(tmp_path: Path) -> None:
-    file = searched_study(tmp_path)
+    searched_study(tmp_path)
     front = afi_search.front(Ledger.open(tmp_path).records())
-    origins = to_confirm(tmp_path, file, Confirm())
+    origins = to_confirm(Study.open(tmp_path), Confirm())
     of_front = [str(a) for a, origin in origins.items() if origin == "front"]
 
     assert of_front == list(front["architecture"])
     for baseline in ("resnet20", "resnet20(base-r4)", "resnet20(B-r16)"):
         assert origins[Architecture.parse(baseline)] in ("baseline", "front")
-    without = to_confirm(tmp_path, file, Confirm(baselines=False))
+    without = to_confirm(Study.open(tmp_path), Confirm(baselines=False))
     assert set(without.values()) == {"front"}
 
 
 def test_top_takes_the_most_accurate_of_the_front(tmp_path: Path) -> None:
-    file = searched_study(tmp_path)
+    searched_study(tmp_path)
     front = afi_search.front(Ledger.open(tmp_path).records())
     assert len(front) > 1
-    origins = to_confirm(tmp_path, file, Confirm(top=1, baselines=False))
+    origins = to_confirm(Study.open(tmp_path), Confirm(top=1, baselines=False))
 
     assert [str(a) for a in origins] == [front.loc[front["accuracy"].idxmax(), "architecture"]]
 
 
 def test_what_is_named_takes_the_place_of_the_front(tmp_path: Path) -> None:
-    file = searched_study(tmp_path)
+    searched_study(tmp_path)
     named = Architecture.parse("resnet20(base-r8-se)")
-    origins = to_confirm(tmp_path, file, Confirm(), [named])
+    origins = to_confirm(Study.open(tmp_path), Confirm(), [named])
 
     assert "front" not in origins.values()
     assert origins[named] == "named"
@@ -79,7 +79,7 @@ def test_a_study_without_a_front_has_nothing_to_confirm(tmp_path: Path) -> None:
     conductor_for(space_file(), tmp_path)
     open_study(tmp_path, StudyFile("study", "", "", space_file(), {}))
     with pytest.raises(UserError, match="there is no front to confirm"):
-        to_confirm(tmp_path, space_file(), Confirm())
+        to_confirm(Study.open(tmp_path), Confirm())
 
 
 def test_seeds_are_never_the_searchs_own() -> None:
@@ -147,20 +147,21 @@ def test_a_confirmation_trains_tests_and_exports(tmp_path: Path) -> None:
     wanted = Confirm.model_validate(
         {"top": 1, "seeds": 2, "baselines": False, "recipe": QUICK, "train_subset": 256}
     )
-    assert confirm_study(tmp_path, wanted)
-    table = read_confirmed(tmp_path)
+    study = Study.open(tmp_path)
+    table = confirm_study(study, wanted)
+    assert table.equals(read_confirmed(study))
 
     assert list(table["seeds"]) == [2]
     assert 0 < table["test"].item() < 1
     assert Ledger.open(tmp_path).records().equals(before)
-    own = tmp_path / FOLDER
+    own = tmp_path / CONFIRM
     assert (own / "confirmed.csv").is_file()
     model = read_checkpoint(str(own / "checkpoints" / "00001"))
     assert model.facts.metrics["test accuracy"] == Ledger.open(own).tested()[1]
     assert model.facts.training["seed"] == file.search.seed + 2
 
-    assert confirm_study(tmp_path, wanted)
+    assert confirm_study(study, wanted).equals(table)
     assert len(Ledger.open(own).trials()) == 2
     other = wanted.model_copy(update={"recipe": wanted.recipe.model_copy(update={"lr": 0.2})})
     with pytest.raises(StudyError, match=r"recipe\.lr: 0\.1 in the study, 0\.2 now"):
-        confirm_study(tmp_path, other)
+        confirm_study(study, other)

@@ -23,7 +23,6 @@ from afi_search.data.image_loader import TorchvisionLoader, share_out
 from afi_search.engine.promotion_worker import PromotionConfig, make_model, make_trainer, probe
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.nn.afi import BlockAFI
-from afi_search.promote.confirm import FOLDER as CONFIRM
 from afi_search.promote.promotion import (
     PromotionError,
     for_imagenet,
@@ -34,6 +33,7 @@ from afi_search.space import Architecture
 from afi_search.space.imagenet_recipe import ImageNetRecipe
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
+from afi_search.study.folder import CONFIRM
 from afi_search.train import Trainer, load, precision
 from tests.promote.test_confirm import confirmation, play, searched_study
 

@@ -1,0 +1,307 @@
+"""The Python API: a study from its space file to its winners, without the command line.
+
+What an action needs (Ray, networks, drawing) is imported when it is first called, so that a study
+is opened and read at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afi_search.search.listener import Listener
+from afi_search.search.prepare import AUTO
+from afi_search.space import Architecture
+from afi_search.space.schema import Confirm, Promote
+from afi_search.study import study as stored
+from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, study_name
+from afi_search.study.storage import JOURNAL, check_storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from afi_search.model import Model
+    from afi_search.promote.promotion import PromotionListener
+
+
+class Study(stored.Study):
+    """A study in its folder: what was tried, and all that can be done with it.
+
+    >>> study = Study.open("studies/reference/resnet32-cifar100-laptop")
+    >>> study.records()["state"].value_counts()["complete"] >= len(study.front())
+    True
+    >>> print(study.explain(0))
+    Trial 0: resnet32, seed 0, 69,755,904 MACs per image, 472,756 parameters.
+    ...
+    """
+
+    def explain(self, number: int) -> str:
+        """Say, a line a decision, why a trial was proposed, kept or stopped.
+
+        Raises:
+            LedgerError: there is no trial of that number.
+        """
+        from afi_search.search.explain import explain
+
+        return "\n".join(explain(self.ledger.find(number)))
+
+    def report(self) -> list[Path]:
+        """Write the front, the trials and a page of both into the folder; return the paths."""
+        from afi_search.report.export import write_report
+        from afi_search.report.page import write_page
+
+        records, info = self.records(), self.info
+        return [*write_report(records, info, self.folder), write_page(records, info, self.folder)]
+
+    def model(self, number: int) -> Model:
+        """Return the network that a trial has trained, as far as its checkpoint goes.
+
+        Raises:
+            LedgerError: there is no trial of that number.
+            NoCheckpoint: its weights are not kept.
+        """
+        from afi_search.model.from_checkpoint import trial_model, trial_state
+
+        self.ledger.find(number)
+        return trial_model(self.folder, self.ledger, number, trial_state(self.folder, number))
+
+    def add_trials(
+        self,
+        count: int,
+        *,
+        data: str | None = None,
+        address: str | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """Resume the search with so many trials more than it was to have.
+
+        Args:
+            count: of trials.
+            data, address, listener: as for `run_study`.
+
+        Raises:
+            Interrupted, UserError: as `run_study` does.
+        """
+        search = self.file.space.search
+        grown = search.model_copy(update={"trials": search.trials + count})
+        asked = replace(self.file, space=self.file.space.model_copy(update={"search": grown}))
+        source = self.folder / STUDY_FILE
+        study = _search(self.folder, asked, source, data, address, listener or Listener())
+        self.file, self.ledger = study.file, study.ledger
+
+    def confirm(
+        self,
+        *,
+        seeds: int | None = None,
+        top: int | None = None,
+        architectures: Sequence[Architecture | str] = (),
+        data: str | None = None,
+        address: str | None = None,
+        checkpoints: str | None = None,
+        listener: Listener | None = None,
+    ) -> pd.DataFrame:
+        """Train the front again, by the full recipe with several seeds, and test it; or resume.
+
+        What is not given is as the space file's `confirm` section says.
+
+        Args:
+            seeds: trainings of each architecture, at least 2.
+            top: only so many of the front, the most accurate.
+            architectures: what to confirm instead of the front.
+            data, address, checkpoints, listener: as for `run_study`.
+
+        Returns:
+            One row an architecture: its mean accuracies (0 to 1) on test and validation images with
+            95 % intervals, and a verdict: it `stands`, is `beaten`, or that is `open`.
+
+        Raises:
+            UserError: there is nothing to confirm, or it was begun with other settings.
+            Interrupted: Ctrl-C or SIGTERM.
+        """
+        from afi_search.promote.confirm import confirm_study
+
+        wanted = self.file.space.confirm or Confirm()
+        return confirm_study(
+            self,
+            wanted.model_copy(update=_given(seeds=seeds, top=top)),
+            [Architecture.of(each) for each in architectures],
+            data=data,
+            address=address,
+            checkpoints=checkpoints,
+            listener=listener,
+        )
+
+    def promote(
+        self,
+        data: str | None = None,
+        *,
+        recipe: str | None = None,
+        top: int | None = None,
+        architectures: Sequence[Architecture | str] = (),
+        pretrained: str | None = None,
+        checkpoints: str | None = None,
+        workers: int | None = None,
+        address: str | None = None,
+        listener: PromotionListener | None = None,
+    ) -> None:
+        """Train the winners on ImageNet, or resume that, and write models into `promote/`.
+
+        What is not given is as the space file's `promote` section says.
+
+        Args:
+            data: ImageNet's folder, with train/CLASS and val/CLASS.
+            recipe: `paper`, `modern` or a recipe file.
+            top: how many winners, the most accurate first.
+            architectures: what to train instead of the winners.
+            pretrained: torchvision's weights of the plain backbone, a file.
+            checkpoints: folder or fsspec URL; the study's folder otherwise.
+            workers: processes; all GPUs, or one CPU process otherwise.
+            address: of a Ray cluster to join.
+            listener: hears of the progress.
+
+        Raises:
+            UserError: the data, the recipe or the checkpoints are not what they should be.
+            Interrupted: Ctrl-C.
+        """
+        from afi_search.engine.run_study import Interrupted
+        from afi_search.promote.promotion import PromotionListener, promote_study
+
+        wanted = self.file.space.promote or Promote()
+        changes = _given(
+            data=data, recipe=recipe, top=top, pretrained=pretrained, checkpoints=checkpoints
+        )
+        finished = promote_study(
+            self.folder,
+            wanted.model_copy(update=changes),
+            [Architecture.of(each) for each in architectures],
+            workers=workers,
+            address=address,
+            listener=listener or PromotionListener(),
+        )
+        if not finished:
+            raise Interrupted(self)
+
+    def prune(self) -> int:
+        """Delete the checkpoints that nothing needs: not the front's, the confirmation's, ...
+
+        Returns:
+            The bytes that are free now.
+
+        Raises:
+            StudyError, StorageError: a driver is at work on a part of it.
+        """
+        from afi_search.promote.confirm import prune_study
+
+        return prune_study(self)
+
+
+def run_study(
+    space: str | Path,
+    *,
+    preset: str = AUTO,
+    name: str | None = None,
+    studies: str | Path = "studies",
+    data: str | None = None,
+    address: str | None = None,
+    storage: str = JOURNAL,
+    checkpoints: str | None = None,
+    listener: Listener | None = None,
+) -> Study:
+    """Search a space, or resume the study that is there, and return it when it is complete.
+
+    Prints nothing; a `Listener` hears of the progress.
+
+    Args:
+        space: the space file.
+        preset: one of the file's; `auto`: `short` with a CUDA device, `smoke` without; `none`.
+        name: of the study; backbone-data-preset otherwise.
+        studies: the folder of all studies.
+        data: the folder of the data sets, before the file's and AFI_SEARCH_DATA.
+        address: of a Ray cluster to join, `auto` finds it; Ray is started here otherwise.
+        storage: of the ledger: `journal`, `sqlite` or postgresql://USER@HOST/DATABASE.
+        checkpoints: folder or fsspec URL that all machines reach; the study's folder otherwise.
+        listener: hears of the progress.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the same call resumes the study.
+        UserError: the space file, the data, the study that is there or the machine is not as it
+            should be; the message says what would be right.
+
+    >>> study = run_study("spaces/resnet.yaml", preset="smoke")  # doctest: +SKIP
+    >>> study.front()[["architecture", "accuracy", "macs"]]  # doctest: +SKIP
+    """
+    from afi_search.device import describe_device
+    from afi_search.search.checks import CHECKS
+    from afi_search.search.prepare import choose_preset, settle_data
+    from afi_search.space.imagenet_recipe import read_recipe
+    from afi_search.space.loading import SpaceDocument
+    from afi_search.study.checkpoint_location import check_url
+
+    listener = listener or Listener()
+    document = SpaceDocument.read(space, CHECKS)
+    chosen = choose_preset(document, preset, listener)
+    loaded = document.resolve(chosen)
+    if loaded.promote is not None:
+        read_recipe(loaded.promote.recipe)
+    file = settle_data(loaded, data, listener)
+    if name is not None and file.data.name != loaded.data.name:
+        name = f"{name}-{file.data.name}"
+    asked = StudyFile(
+        name=name or study_name(file, chosen),
+        preset=chosen or "",
+        note=document.notes.get(chosen or "", ""),
+        space=file,
+        facts=gather_facts(_command(), describe_device()),
+        storage=check_storage(storage),
+        checkpoints=check_url(checkpoints),
+    )
+    folder = Path(studies) / asked.name
+    return _search(folder, asked, Path(space), data, address, listener)
+
+
+def _search(
+    folder: Path,
+    asked: StudyFile,
+    source: Path,
+    data: str | None,
+    address: str | None,
+    listener: Listener,
+) -> Study:
+    """Create or resume a study and run its trials; `source` is the file that messages name."""
+    from afi_search.cost import CostTable
+    from afi_search.engine.run_study import run_trials
+    from afi_search.search.checks import demand_feasible
+    from afi_search.search.prepare import measure_costs
+    from afi_search.search.proposer import Proposer
+    from afi_search.space import Space
+
+    space = Space(asked.space)
+    costs = measure_costs(space, listener, CostTable.read(folder))
+    demand_feasible(source, costs)
+    listener.space_counted(space.size, costs.feasible)
+    with Study.begin(folder, asked) as study:
+        costs.table.write(folder)
+        run_trials(
+            study,
+            Proposer(space, costs, study.objectives),
+            retention=study.retention(),
+            data=data,
+            address=address,
+            listener=listener,
+        )
+    return study
+
+
+def _command() -> str:
+    """Return the command line of this process, without its interpreter's folder."""
+    program, *arguments = sys.orig_argv
+    return shlex.join([Path(program).name, *arguments])
+
+
+def _given(**settings: object) -> dict[str, object]:
+    """Return the settings that were given at all."""
+    return {name: value for name, value in settings.items() if value is not None}

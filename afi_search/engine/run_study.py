@@ -1,0 +1,100 @@
+"""The one function that runs a study's trials, of a search and of a confirmation alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from optuna.trial import FrozenTrial
+from ray import tune
+
+from afi_search.data import read_data, split_of
+from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
+from afi_search.engine.metrics import StudyMetrics, exported
+from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
+from afi_search.engine.tune import run_workers
+from afi_search.search.conductor import Conductor, Proposes
+from afi_search.search.listener import Listener
+from afi_search.search.pruners import make_pruner
+from afi_search.study.checkpoint_retention import CheckpointRetention
+from afi_search.study.study import Study
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM stopped a run: nothing is lost, its trials wait to be resumed.
+
+    Attributes:
+        study: that was stopped.
+    """
+
+    def __init__(self, study: Study) -> None:
+        super().__init__(f"the study {study.name} was interrupted; it can be resumed")
+        self.study = study
+
+
+def run_trials(
+    study: Study,
+    proposer: Proposes,
+    *,
+    retention: CheckpointRetention | None = None,
+    data: str | None = None,
+    address: str | None = None,
+    listener: Listener | None = None,
+) -> None:
+    """Run a study's trials, those that wait first, until there is nothing left to try.
+
+    Args:
+        study: held by this process.
+        proposer: says what is tried.
+        retention: deletes checkpoints as trials end; None: all are kept.
+        data: the folder of the data sets, before the study's own.
+        address: of a Ray cluster to join; 'auto' finds it. Ray is started otherwise.
+        listener: hears of the progress.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM.
+        EngineError: Ray or the machine cannot do what the study asks; its trials wait.
+        DataUnavailable, DataCorrupt: the data set cannot be read.
+    """
+    file, ledger = study.file.space, study.ledger
+    listener = listener or Listener()
+    hearers: list[Callable[[FrozenTrial], None]] = [listener.trial_changed]
+    if retention is not None:
+        hearers.append(retention.changed)
+
+    def tell(trial: FrozenTrial) -> None:
+        for changed in hearers:
+            changed(trial)
+
+    listener.study_opened(study)
+    try:
+        conductor = Conductor(ledger, file, proposer, make_pruner(file), tell)
+        if not conductor.has_next:
+            listener.nothing_left()
+            return
+        metrics = StudyMetrics(ledger.trials(), study.objectives, study.reference_point())
+        hearers.append(metrics.changed)
+        images = SharedSplit(split_of(file.data, read_data(file.data, data)), file.recipe.pad)
+        with ray_session(address) as dashboard, exported(study.name, metrics.samples):
+            require_shared(study.checkpoints)
+            capacity = plan_trials(file.search, cluster_nodes())
+            listener.engine_started(
+                dashboard, capacity.concurrency, capacity.threads, capacity.gpus
+            )
+            common = TrialConfig(
+                file.recipe,
+                study.checkpoints,
+                capacity.threads,
+                file.imports,
+                file.imports_from,
+                study.name,
+                capacity.gpus,
+                capacity.memory,
+            )
+            worker = tune.with_resources(
+                tune.with_parameters(TrialWorker, common=common, data=images), capacity.resources
+            )
+            finished = run_workers(conductor, worker, capacity.concurrency)
+    finally:
+        listener.run_ended()
+    if not finished:
+        raise Interrupted(study)

@@ -1,0 +1,57 @@
+"""What a run tells of its progress to whoever wants to hear it."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial
+
+from afi_search.data import DataUnavailable
+from afi_search.study.study import Study
+
+
+class Listener:
+    """Hears what happens in a run; override what you want to hear. The rest is not told to anyone.
+
+    The methods are called in the driver's process, in this order; `trial_changed` again and again.
+
+    >>> class Counting(Listener):
+    ...     changes = 0
+    ...     def trial_changed(self, trial):
+    ...         self.changes += 1
+    """
+
+    def preset_chosen(self, preset: str, note: str) -> None:
+        """The preset for this machine was taken, as nobody named one; its note may be empty."""
+
+    def data_replaced(self, missing: DataUnavailable, name: str, fallback: str) -> None:
+        """The data set `name` is not there, and the space file's fallback is taken instead."""
+
+    def measuring(self, what: str) -> None:
+        """The latency of a network is being measured."""
+
+    def costs_measured(self, device: str) -> None:
+        """What the space's architectures cost is known; latencies, if any, are of that device."""
+
+    def space_counted(self, size: int, feasible: int) -> None:
+        """The space has `size` architectures, of which `feasible` keep the constraints."""
+
+    def study_opened(self, study: Study) -> None:
+        """The study was created, or is resumed."""
+
+    def nothing_left(self) -> None:
+        """All trials are finished: there is nothing to train."""
+
+    def engine_started(self, dashboard: str, concurrency: int, threads: int, gpus: float) -> None:
+        """Ray is there and the trials begin.
+
+        Args:
+            dashboard: the address of Ray's dashboard, in words.
+            concurrency: trials at a time.
+            threads: CPU cores of each.
+            gpus: share of a GPU of each.
+        """
+
+    def trial_changed(self, trial: FrozenTrial) -> None:
+        """A trial was begun or resumed, has trained an epoch, lost its worker, waits or ended."""
+
+    def run_ended(self) -> None:
+        """The run has ended, in whatever way; called once after every `study_opened`."""

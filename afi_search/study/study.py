@@ -1,0 +1,205 @@
+"""A study as one object: what its folder holds, and the one place where it is opened."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import fsspec
+import optuna
+import pandas as pd
+
+from afi_search.study.checkpoint_location import is_elsewhere, place_of, size_of, trial_place
+from afi_search.study.checkpoint_retention import CheckpointRetention
+from afi_search.study.folder import (
+    CONFIRM,
+    PROMOTE,
+    STUDY_FILE,
+    StudyFile,
+    has_study,
+    only_driver,
+    open_study,
+)
+from afi_search.study.info import StudyInfo, study_info
+from afi_search.study.ledger import Ledger
+from afi_search.study.pareto import costs_of, front
+from afi_search.study.reference import measure_references, reference_point
+from afi_search.study.storage import in_database, only_client, open_storage
+
+
+class Study:
+    """What a study keeps: its settings, its ledger and its checkpoints.
+
+    Attributes:
+        folder: of the study.
+        file: what its study.yaml says.
+    """
+
+    def __init__(self, folder: Path, file: StudyFile) -> None:
+        self.folder = folder
+        self.file = file
+        self._is_held = False
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open a study that is there, to be read.
+
+        Raises:
+            StudyError: the folder holds no study.
+        """
+        return cls(Path(folder), StudyFile.read(folder))
+
+    @classmethod
+    @contextmanager
+    def begin(
+        cls, folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
+    ) -> Iterator[Self]:
+        """Create a study, or resume the one that is there, and hold it for this process alone.
+
+        Args:
+            folder: of the study; it is made where it is missing.
+            asked: the study as it is asked for.
+            may_change: parts of the space file that may differ from the study that is there.
+
+        Raises:
+            StudyError: the folder holds a study with other settings or cannot be written, or
+                another driver is at work on it.
+            StorageError, LedgerError: its ledger cannot be opened.
+        """
+        with only_driver(folder), only_client(asked.storage, asked.name):
+            study = cls(folder, open_study(folder, asked, may_change=may_change))
+            search = study.file.space.search
+            study.ledger = Ledger.create(
+                folder, study.name, study.objectives, search.seed, study.file.storage
+            )
+            yield study
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Its trials, to be read.
+
+        Raises:
+            StorageError, LedgerError: there is none, or it cannot be opened.
+        """
+        return Ledger.open(self.folder)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.file.name
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What it optimises, the accuracy among them."""
+        return self.file.space.objectives
+
+    @property
+    def info(self) -> StudyInfo:
+        """The facts that stand above its figures: data, recipe, device, versions, commit."""
+        return study_info(self.file)
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder or fsspec URL of its trials' checkpoints."""
+        return place_of(self.folder, self.file.checkpoints)
+
+    @property
+    def confirmation(self) -> Study | None:
+        """The study that confirms its front; None where there is none."""
+        folder = self.folder / CONFIRM
+        return Study.open(folder) if has_study(folder) else None
+
+    def trial_checkpoints(self, number: int) -> str:
+        """Return the folder or fsspec URL of one trial's checkpoints."""
+        return trial_place(self.checkpoints, number)
+
+    def records(self) -> pd.DataFrame:
+        """Return one row a trial; `afi_search.study.ledger.COLUMNS` explains the columns."""
+        return self.ledger.records()
+
+    def front(self) -> pd.DataFrame:
+        """Return the rows of the trials that no other beats in accuracy and cost at once."""
+        return front(self.records())
+
+    def reference_point(self) -> tuple[float, ...]:
+        """Return the hypervolume's reference: (accuracy of guessing, twice the plain costs)."""
+        records, info = self.records(), self.info
+        return reference_point(measure_references(info, records), info, costs_of(records))
+
+    def retention(self) -> CheckpointRetention:
+        """Return what deletes the checkpoints that nothing needs, from now on."""
+        return CheckpointRetention(self.checkpoints, self.objectives, self.ledger.trials())
+
+    def disk_use(self) -> int:
+        """Return the bytes of its folder, and of what of it and its confirmation lies elsewhere."""
+        elsewhere = (p.checkpoints for p in self._parts() if is_elsewhere(p.folder, p.checkpoints))
+        return size_of(str(self.folder)) + sum(map(size_of, elsewhere))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the study, its confirmation and its promotions for this process alone.
+
+        Raises:
+            StudyError: a driver is at work on a part of it.
+            StorageError: one is at work on its ledger in a database.
+        """
+        if self._is_held:
+            yield
+            return
+        promotions = [path for path in (self.folder / PROMOTE).glob("*") if path.is_dir()]
+        with ExitStack() as stack:
+            for folder in (*(part.folder for part in self._parts()), *promotions):
+                stack.enter_context(only_driver(folder))
+            for part in self._parts():
+                stack.enter_context(only_client(part.file.storage, part.name))
+            self._is_held = True
+            stack.callback(setattr, self, "_is_held", False)
+            yield
+
+    def remove(self) -> None:
+        """Delete the study and its confirmation: checkpoints, ledgers, then the folder.
+
+        Killed in between, what is left is a study whose trials begin again; study.yaml goes last,
+        so that the same call finishes the work. Promotions' checkpoints elsewhere stay.
+
+        Raises:
+            StudyError, StorageError: a driver is at work on a part of it.
+        """
+        with self.held():
+            for part in self._parts():
+                part._remove_what_lies_elsewhere()
+            last = self.folder / STUDY_FILE
+            for entry in self.folder.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry != last:
+                    entry.unlink()
+            last.unlink()
+            with suppress(OSError):  # another study has been begun there in this moment
+                self.folder.rmdir()
+
+    def _remove_what_lies_elsewhere(self) -> None:
+        filesystem, path = fsspec.core.url_to_fs(self.checkpoints)
+        with suppress(FileNotFoundError):
+            filesystem.rm(path, recursive=True)
+        if in_database(self.file.storage):
+            storage = open_storage(self.folder, self.file.storage)
+            with suppress(KeyError):
+                optuna.delete_study(study_name=self.name, storage=storage)
+
+    def _parts(self) -> list[Study]:
+        """Return the studies in its folder that have a ledger: the confirmation, then itself."""
+        confirmation = self.confirmation
+        return [self] if confirmation is None else [confirmation, self]
+
+    def __repr__(self) -> str:
+        states = self.records()["state"].value_counts()
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        return (
+            f"<Study {self.name} in {self.folder}: {counts or 'no trials yet'}; "
+            f"{len(self.front())} on the front>"
+        )
