@@ -31,12 +31,11 @@ if TYPE_CHECKING:
 class Study(stored.Study):
     """A study in its folder: what was tried, and all that can be done with it.
 
-    >>> study = Study.open("studies/reference/resnet32-cifar100-laptop")
-    >>> study.records()["state"].value_counts()["complete"] >= len(study.front())
-    True
-    >>> print(study.explain(0))
-    Trial 0: resnet32, seed 0, 69,755,904 MACs per image, 472,756 parameters.
-    ...
+    >>> study = Study.open("studies/resnet32-cifar100-smoke")  # doctest: +SKIP
+    >>> study.front()[["architecture", "accuracy", "macs"]]  # doctest: +SKIP
+    >>> print(study.explain(7))  # doctest: +SKIP
+    >>> study.add_trials(20)  # doctest: +SKIP
+    >>> study.confirm(seeds=3)  # doctest: +SKIP
     """
 
     def explain(self, number: int) -> str:
@@ -216,7 +215,7 @@ def run_study(
     Prints nothing; a `Listener` hears of the progress.
 
     Args:
-        space: the space file.
+        space: the space file, or the name of one that comes with the package.
         preset: one of the file's; `auto`: `short` with a CUDA device, `smoke` without; `none`.
         name: of the study; backbone-data-preset otherwise.
         studies: the folder of all studies.
@@ -232,7 +231,9 @@ def run_study(
             should be; the message says what would be right.
 
     >>> study = run_study("spaces/resnet.yaml", preset="smoke")  # doctest: +SKIP
-    >>> study.front()[["architecture", "accuracy", "macs"]]  # doctest: +SKIP
+    >>> run_study("resnt")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    afi_search.space.loading.SpaceFileError: resnt: there is no such file. Did you mean 'resnet...
     """
     from afi_search.device import describe_device
     from afi_search.search.checks import CHECKS
@@ -260,7 +261,7 @@ def run_study(
         checkpoints=check_url(checkpoints),
     )
     folder = Path(studies) / asked.name
-    return _search(folder, asked, Path(space), data, address, listener)
+    return _search(folder, asked, document.path, data, address, listener)
 
 
 def _search(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 from collections import Counter
 from pathlib import Path
 
@@ -27,13 +25,6 @@ confirm:
   train_subset: 64
   recipe: {epochs: 1, batch_size: 32, lr: 0.05, precision: fp32}
 """
-SHOWN_BY_EXAMPLE = (
-    "afi_search.api",
-    "afi_search.cost.counts",
-    "afi_search.nn.build",
-    "afi_search.search.listener",
-    "afi_search.study.pareto",
-)
 
 
 class Counting(afi.Listener):
@@ -129,11 +120,3 @@ def test_an_architectures_text_is_enough() -> None:
 
 def test_every_public_name_is_there() -> None:
     assert {name: getattr(afi, name) for name in afi.__all__}
-
-
-@pytest.mark.parametrize("name", SHOWN_BY_EXAMPLE)
-def test_examples_do_what_they_say(name: str) -> None:
-    module = importlib.import_module(name)
-    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
-    assert result.attempted
-    assert not result.failed

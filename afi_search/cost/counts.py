@@ -40,7 +40,7 @@ def measure(
         UnsupportedImageSize, AttentionTooNarrow: as `afi_search.nn.build` does.
 
     >>> measure("resnet32", num_classes=100, image_size=32).macs
-    69755904
+    69130496
     """
     return count(
         Architecture.of(architecture),
