@@ -6,20 +6,32 @@ table        what each choice of each stage costs: numbers that add up
 space_costs  the cost of every architecture of a space, and how many keep its constraints
 """
 
-from afi_search.cost.cost import Cost, Count, Parts
-from afi_search.cost.counts import count, measure
-from afi_search.cost.latency import LatencyError, time_stages
-from afi_search.cost.space_costs import SpaceCosts
-from afi_search.cost.table import CostTable
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Cost",
-    "CostTable",
-    "Count",
-    "LatencyError",
-    "Parts",
-    "SpaceCosts",
-    "count",
-    "measure",
-    "time_stages",
-]
+from afi_search.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from afi_search.cost.cost import Cost as Cost
+    from afi_search.cost.cost import Count as Count
+    from afi_search.cost.cost import Parts as Parts
+    from afi_search.cost.counts import count as count
+    from afi_search.cost.counts import measure as measure
+    from afi_search.cost.latency import LatencyError as LatencyError
+    from afi_search.cost.latency import time_stages as time_stages
+    from afi_search.cost.space_costs import SpaceCosts as SpaceCosts
+    from afi_search.cost.table import CostTable as CostTable
+else:
+    __getattr__ = lazy_exports(  # what a cost is, and a table that is kept, are read without torch
+        __name__,
+        {
+            "Cost": "afi_search.cost.cost",
+            "CostTable": "afi_search.cost.table",
+            "Count": "afi_search.cost.cost",
+            "LatencyError": "afi_search.cost.latency",
+            "Parts": "afi_search.cost.cost",
+            "SpaceCosts": "afi_search.cost.space_costs",
+            "count": "afi_search.cost.counts",
+            "measure": "afi_search.cost.counts",
+            "time_stages": "afi_search.cost.latency",
+        },
+    )

@@ -23,7 +23,6 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from afi_search.data.dataset import DatasetSpec, ImageSet
@@ -95,6 +94,8 @@ class CifarFiles:
         return self._images(train=True), self._images(train=False)
 
     def _images(self, *, train: bool) -> ImageSet:
+        import torch
+
         unchecked = {"_check_integrity": lambda _: True}
         trusting: Any = type(self.reader.__name__, (self.reader,), unchecked)
         try:

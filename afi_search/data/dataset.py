@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class ImageSet:
         each mean rounded: the filter that Chrabaszcz et al. (2017, arXiv:1707.08819) and
         NAS-Bench-201 made ImageNet16 with. Where an image grows, its pixels are repeated.
         """
+        import torch
+        from PIL import Image
+
         scaled = np.empty((len(self), size, size, 3), dtype=np.uint8)
         for index, pixels in enumerate(self.images.numpy()):
             image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from afi_search.data.dataset import DatasetSpec, ImageSet
 from afi_search.data.registry import register_dataset
@@ -20,6 +19,7 @@ TEST_IMAGES = 360
 
 def read(folder: Path) -> tuple[ImageSet, ImageSet]:
     """Return 1,437 training and 360 test images, 32 x 32 x 3; the folder is not looked at."""
+    import torch
     from sklearn.datasets import load_digits  # takes longer to import than the rest to run
 
     digits = load_digits()

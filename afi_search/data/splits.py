@@ -6,13 +6,16 @@ training and validation in the studies people have.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from afi_search.data.dataset import Dataset, DatasetSpec, ImageSet, Split
 from afi_search.errors import UserError
 from afi_search.space.schema import Data
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Seed of the order of the images within each class. NumPy guarantees RandomState's stream for ever.
 ORDER_SEED = 20_240
@@ -84,6 +87,8 @@ def held_out(labels: Tensor, total: int) -> tuple[Tensor, Tensor]:
         labels: N, int64.
         total: 0 <= total <= N.
     """
+    import torch
+
     classes, counts = torch.unique(labels, return_counts=True)
     shares = apportion(counts.tolist(), total)
     order = np.random.RandomState(ORDER_SEED)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from afi_search.cost import SpaceCosts
 from afi_search.data import dataset_spec, spec_of
 from afi_search.errors import UserError
 from afi_search.formatting import format_cost
@@ -14,6 +14,9 @@ from afi_search.space import SpaceFileError, get_backbone
 from afi_search.space.checks import Check
 from afi_search.space.mistakes import Mistake
 from afi_search.space.schema import SpaceFile
+
+if TYPE_CHECKING:
+    from afi_search.cost import SpaceCosts
 
 
 def check_validation(file: SpaceFile) -> Iterator[Mistake]:

@@ -19,8 +19,6 @@ from afi_search.space import Architecture
 from afi_search.study.checkpoint_location import is_elsewhere, size_of, trial_place
 from afi_search.study.ledger import UNFINISHED, curve
 from afi_search.study.pareto import GrowingFront
-from afi_search.train import delete
-from afi_search.train.checkpoint import KEPT
 
 _COPIES = 2  # weights and momentum
 _BYTES = 4
@@ -83,6 +81,8 @@ def drop_others(place: str, kept: Collection[int]) -> None:
 
 def drop(place: str, number: int) -> None:
     """Delete a trial's checkpoints; what cannot be deleted now is left for the next time."""
+    from afi_search.train.checkpoint import delete
+
     with suppress(OSError):
         delete(trial_place(place, number))
 
@@ -94,6 +94,8 @@ def disk_use(folder: Path, place: str) -> int:
 
 def checkpoint_size(params: int) -> int:
     """Return about how many bytes the checkpoints of a trial take."""
+    from afi_search.train.checkpoint import KEPT
+
     return KEPT * _COPIES * _BYTES * params
 
 

@@ -108,7 +108,8 @@ def server(monkeypatch):
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Make the small data set known as `tiny`."""
-    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    every = {name: DATASETS.get(name) for name in DATASETS.names}
+    monkeypatch.setattr(DATASETS, "_entries", every)
     monkeypatch.setattr(datasets, "Tiny", Tiny, raising=False)
     channels = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
     cifar.register_cifar("tiny", "Tiny", "a b c d e f g", **channels)

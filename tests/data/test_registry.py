@@ -39,7 +39,8 @@ def test_the_folder_is_the_argument_then_the_variable_then_the_cache(tmp_path, m
 
 
 def test_a_new_data_set_is_one_registration(monkeypatch):
-    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    every = {name: DATASETS.get(name) for name in DATASETS.names}
+    monkeypatch.setattr(DATASETS, "_entries", every)
     pair = data.ImageSet(torch.zeros(4, 8, 8, 3, dtype=torch.uint8), torch.arange(4) % 2)
     spec = replace(data.dataset_spec("digits"), name="mine", num_classes=2, image_size=8)
 
