@@ -12,11 +12,12 @@ import optuna
 import pandas as pd
 from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import TrialState, create_trial
+from optuna.trial import create_trial
 from pandas import DataFrame
 from scipy.stats import t as student
 
 from afi_search.space.architecture import OFF, Architecture
+from afi_search.study.ledger import STATE_WORDS
 from afi_search.study.pareto import comparable, costs_of
 
 FEWEST_SPARE = 5
@@ -24,13 +25,7 @@ FEWEST_TRIALS = 10
 BEST_SHARE = 0.1
 FEWEST_BEST = 5
 NO_ATTENTION = "none"
-STATES = {
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    "running": TrialState.RUNNING,
-    "waiting": TrialState.WAITING,
-}
+STATES = {word: state for state, word in STATE_WORDS.items()}
 KINDS = ("full fidelity", "pruned", "failed", "not finished")
 
 
