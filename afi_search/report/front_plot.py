@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from afi_search.cost import Cost
 from afi_search.formatting import against, count, mega, percent
 from afi_search.report import style
-from afi_search.report.axis import AXES, axis_of
+from afi_search.report.axis import AXES, CostAxis, axis_of
 from afi_search.study.info import StudyInfo
 from afi_search.study.paper import PaperResult
 from afi_search.study.pareto import comparable, front
@@ -118,19 +118,7 @@ def front_figure(records: DataFrame, info: StudyInfo, references: References) ->
     x_range = _padded(costs, 0.07, 0.03 * costs.max() if len(costs) else 1.0)
 
     panels = [*(["paper"] if apart else []), "main", *(["pruned"] if len(pruned) else [])]
-    figure = make_subplots(
-        rows=len(panels),
-        shared_xaxes=True,
-        vertical_spacing=0.035,
-        row_heights=[PANELS[name][1] for name in panels],
-    )
-    style.apply_theme(figure, margin={"l": 62, "r": 16, "t": 24, "b": 58})
-    figure.update_xaxes(range=x_range)
-    explanation = f"<span style='font-size:0.85em'>{axis.explanation}</span>"
-    figure.update_xaxes(title_text=f"{axis.title}<br>{explanation}", row=len(panels))
-    for row, name in enumerate(panels, start=1):
-        figure.update_yaxes(title_text=PANELS[name][0], row=row, **axes[name])
-
+    figure = _panels({name: axes[name] for name in panels}, axis, x_range)
     places = {PAPER: "paper" if apart else "main", PRUNED: "pruned"}
     for name in DRAWN:
         rows = points[name]
@@ -154,6 +142,25 @@ def front_figure(records: DataFrame, info: StudyInfo, references: References) ->
     _name_plain_backbones(figure, plain, x_range, len(panels))
     if full.empty:
         _write_message(figure, records, info, panels.index("main") + 1)
+    return figure
+
+
+def _panels(
+    axes: Mapping[str, Mapping[str, Any]], axis: CostAxis, x_range: tuple[float, float]
+) -> go.Figure:
+    """Return empty panels, by their names, that stand on one another over one axis of cost."""
+    figure = make_subplots(
+        rows=len(axes),
+        shared_xaxes=True,
+        vertical_spacing=0.035,
+        row_heights=[PANELS[name][1] for name in axes],
+    )
+    style.apply_theme(figure, margin={"l": 62, "r": 16, "t": 24, "b": 58})
+    figure.update_xaxes(range=x_range)
+    explanation = f"<span style='font-size:0.85em'>{axis.explanation}</span>"
+    figure.update_xaxes(title_text=f"{axis.title}<br>{explanation}", row=len(axes))
+    for row, (name, looks) in enumerate(axes.items(), start=1):
+        figure.update_yaxes(title_text=PANELS[name][0], row=row, **looks)
     return figure
 
 

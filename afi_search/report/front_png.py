@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from html import unescape
+from typing import Any
 
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
@@ -21,7 +22,6 @@ DPI = 200
 MAIN_INCHES = 4.0
 LINE_INCHES = 0.165
 LINE_LETTERS = 150
-KEY_LETTERS = 130
 SMALL = 7
 POINTS = 0.6
 """One pixel of the page, in points here: the picture is shown smaller than it is drawn."""
@@ -58,8 +58,8 @@ def front_png(
     for layer, trace in enumerate(figure.data, start=2):
         _draw(places[trace.yaxis], trace, layer)
     for shape in figure.layout.shapes:
-        looks = {"c": shape.line.color, "lw": 0.8, "ls": ":", "zorder": 1}
-        places[shape.yref.split()[0]].axvline(shape.x0, **looks)
+        axes = places[shape.yref.split()[0]]
+        axes.axvline(shape.x0, c=shape.line.color, lw=0.8, ls=":", zorder=1)
     for note in figure.layout.annotations:
         _annotate(places[note.yref.split()[0]], note)
     lowest = list(figure.select_xaxes())[-1]
@@ -69,11 +69,12 @@ def front_png(
 
     left = 0.012
     picture.text(left, 1 - 0.1 / height, title, fontsize=10, va="top", weight="bold")
-    looks = {"fontsize": SMALL, "va": "top", "linespacing": 1.5}
+    looks: dict[str, Any] = {"fontsize": SMALL, "va": "top", "linespacing": 1.5}
     picture.text(left, 1 - 0.35 / height, "\n".join(head), color=style.SOFT, **looks)
-    picture.text(
-        0.085, (below - LINE_INCHES / 2) / height, key_text(key), family="monospace", **looks
-    )
+    key_top = (below - LINE_INCHES / 2) / height
+    table = picture.text(0.085, key_top, key_text(key), family="monospace", **looks)
+    while table.get_window_extent().x1 > 0.99 * WIDTH_PIXELS and table.get_fontsize() > 1:
+        table.set_fontsize(table.get_fontsize() - 0.25)
     drawn = {str(line.get_label()): line for axes in rows for line in axes.lines}
     named = [trace for trace in figure.data if trace.name]
     handles = [drawn[trace.name] for trace in sorted(named, key=lambda trace: trace.legendrank)]

@@ -10,7 +10,7 @@ from pandas import DataFrame
 from afi_search.report.export import front_picture
 from afi_search.report.front_png import WIDTH_PIXELS
 from afi_search.study.reference import measure_references
-from tests.report.synthetic_records import empty, searched, study_info
+from tests.report.synthetic_records import empty, record, searched, study_info
 
 INFO = study_info()
 REFERENCES = measure_references(INFO)
@@ -40,6 +40,14 @@ def test_without_a_front_the_picture_is_drawn_without_its_colour() -> None:
     assert pixels.shape[1] == WIDTH_PIXELS
     assert pixels_of(FRONT_BLUE, pixels) == 0
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
+
+
+def test_long_names_below_the_picture_are_not_cut() -> None:
+    name = f"resnet32({', '.join(['base-r16-cbam-shared'] * 5)})"
+    pixels = picture(DataFrame([record(0, 0.7, 7e7, architecture=name)]))
+    below = pixels[-90:]
+    assert (below < 0.5).any()
+    assert (below[:, -8:] > 0.99).all()
 
 
 def test_drawing_leaves_no_figure_behind() -> None:
