@@ -1,21 +1,29 @@
 """Who is compared: our own conductor with its settings, and peers behind the same methods.
 
 The peers' decisions are those of their own objects; only the asking and telling is written here,
-as their engines do it.
+as their engines do it. All have what ours has: no architecture is trained twice, costs are exact.
+Samplers of Optuna's kind (local search, regularised evolution, an NSGA-II whose population fills)
+are asked by our own proposer; other schedulers are asked again where they repeat themselves.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
+import moocore
 import numpy as np
 import optuna
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -24,11 +32,14 @@ from afi_search.cost import SpaceCosts
 from afi_search.search.conductor import Assignment, Conductor
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
+from afi_search.search.samplers import register_sampler
 from afi_search.space import Architecture, Space
+from afi_search.space.architecture import choice_text
 from afi_search.space.schema import Search
 from afi_search.study import Ledger
 from afi_search.study.ledger import directions_of
 
+T = TypeVar("T")
 HAS_SYNE_TUNE = importlib.util.find_spec("syne_tune") is not None
 NO_END = 10**9
 REDUCTION = 3
@@ -47,6 +58,95 @@ def ours(space: Space, costs: SpaceCosts, search: Search) -> Conductor:
     )
 
 
+class LocalSearch(BaseSampler):
+    """Changes one choice of a trial of the front that is drawn anew each time."""
+
+    _startup = 10
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._uniform = optuna.samplers.RandomSampler(seed=seed)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return nothing: each parameter is answered by itself."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draw the trial to start from, and which of its parameters changes."""
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        self._parent = self._choose(done, study) if len(done) >= self._startup else {}
+        names = list(self._parent)
+        self._changes = names[self._random.integers(len(names))] if names else ""
+        return {}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Return what the parent has, but for the parameter that changes."""
+        drawn = self._uniform.sample_independent(study, trial, param_name, param_distribution)
+        return drawn if param_name == self._changes else self._parent.get(param_name, drawn)
+
+    def _choose(self, done: list[FrozenTrial], study: Study) -> dict[str, Any]:
+        front = [trial for trial, rank in zip(done, _ranks(done, study), strict=True) if rank == 0]
+        return front[self._random.integers(len(front))].params
+
+
+class RegularisedEvolution(LocalSearch):
+    """Changes one choice of the best of five of the newest 20 trials (Real et al. 2019), by rank.
+
+    Source: arXiv:1802.01548; non-dominated rank in place of accuracy.
+    """
+
+    _population, _tournament = 20, 5
+
+    def _choose(self, done: list[FrozenTrial], study: Study) -> dict[str, Any]:
+        living = done[-self._population :]
+        rank = _ranks(living, study)
+        drawn = self._random.choice(len(living), size=min(self._tournament, len(living)))
+        return living[min(drawn, key=lambda each: rank[each])].params
+
+
+def _ranks(trials: list[FrozenTrial], study: Study) -> np.ndarray:
+    values = np.array([trial.values for trial in trials])
+    maximise = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
+    return np.asarray(moocore.pareto_rank(values, maximise=maximise))
+
+
+PEERS = {
+    "local-search": lambda file, seed: LocalSearch(seed),
+    "evolution": lambda file, seed: RegularisedEvolution(seed),
+    "nsga2-of-10": lambda file, seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=10),
+}
+for name, make in PEERS.items():
+    register_sampler(name, make)
+
+
+class Distinct:
+    """Asks a peer again where it repeats itself; what it names again and again is trained again."""
+
+    _tries = 50
+
+    def __init__(self) -> None:
+        self._tried: set[Architecture] = set()
+
+    def first_new(self, ask: Callable[[], tuple[T, Architecture]]) -> tuple[T, Architecture]:
+        """Return the first answer whose architecture is new."""
+        for _ in range(self._tries):
+            answer = ask()
+            if answer[1] not in self._tried:
+                break
+        self._tried.add(answer[1])
+        return answer
+
+
 class RayTune:
     """OptunaSearch with its default sampler, and ASHAScheduler on accuracy or no scheduler.
 
@@ -60,10 +160,12 @@ class RayTune:
         self, space: Space, costs: SpaceCosts, seed: int, *, epochs: int, grace: int | None
     ) -> None:
         self._costs, self._seed = costs, seed
+        self._cost = space.file.costs[0]
         self._epochs = epochs
+        self._distinct = Distinct()
         self._search = OptunaSearch(
             space=lambda trial: {"architecture": space.sample(trial).text},
-            metric=["accuracy", "macs"],
+            metric=["accuracy", "cost"],
             mode=["max", "min"],
             seed=seed,
         )
@@ -83,22 +185,25 @@ class RayTune:
 
     def next(self) -> Assignment:
         """Ask the searcher, and show the trial to the scheduler."""
-        number = next(self._numbers)
-        config = self._search.suggest(str(number))
-        assert config is not None
-        architecture = Architecture.parse(config["architecture"])
-        trial = Trial("trial", config=config, trial_id=str(number), stub=True)
-        self._trials[number] = trial, float(self._costs.of(architecture).macs)
+        number, architecture = self._distinct.first_new(self._ask)
+        trial = Trial("trial", trial_id=str(number), stub=True)
+        self._trials[number] = trial, float(getattr(self._costs.of(architecture), self._cost))
         if self._scheduler:
             self._scheduler.on_trial_add(None, trial)
         return Assignment(number, architecture, self._seed)
 
+    def _ask(self) -> tuple[int, Architecture]:
+        number = next(self._numbers)
+        config = self._search.suggest(str(number))
+        assert config is not None
+        return number, Architecture.parse(config["architecture"])
+
     def report(self, number: int, accuracies: Sequence[float], seconds: float) -> bool:
         """Tell a result, and at the trial's end the completion."""
-        trial, macs = self._trials[number]
+        trial, cost = self._trials[number]
         result = {
             "accuracy": accuracies[-1],
-            "macs": macs,
+            "cost": cost,
             "training_iteration": len(accuracies),
         }
         stops = len(accuracies) == self._epochs
@@ -114,26 +219,78 @@ class RayTune:
 
 
 class SyneTune:
-    """Syne Tune's MOASHA over accuracy and MACs, which draws configurations at random.
+    """A scheduler of Syne Tune's over accuracy and a cost, with one choice a stage.
 
     Needs `pip install syne-tune`, which is no dependency of this project.
+
+    Args:
+        space, costs, seed: of the search.
+        make: the space of Syne Tune's, the metrics' names and the seed -> the scheduler.
     """
 
     has_next = True
 
     def __init__(
-        self, space: Space, costs: SpaceCosts, seed: int, *, epochs: int, grace: int
+        self,
+        space: Space,
+        costs: SpaceCosts,
+        seed: int,
+        make: Callable[[dict[str, Any], list[str], int], Any],
     ) -> None:
         from syne_tune.config_space import choice
-        from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
 
         random.seed(seed)
         np.random.seed(seed)
-        self._costs, self._seed = costs, seed
-        self._texts = {str(a): a for a in space.architectures()}
-        self._scheduler = MOASHA(
-            {"architecture": choice(list(self._texts))},
-            metrics=["loss", "macs"],
+        self._costs, self._seed, self._cost = costs, seed, space.file.costs[0]
+        self._backbone = space.file.backbone or ""
+        self._choices = [{choice_text(c): c for c in choices} for choices in space.stage_choices]
+        self._epochs = space.file.recipe.epochs
+        self._distinct = Distinct()
+        self._scheduler = make(
+            {f"stage{at}": choice(list(texts)) for at, texts in enumerate(self._choices)},
+            ["loss", "cost"],
+            seed,
+        )
+        self._trials: list[tuple[Any, float]] = []
+
+    def next(self) -> Assignment:
+        """Ask the scheduler."""
+        from syne_tune.backend.trial_status import Trial as SyneTrial
+
+        config, architecture = self._distinct.first_new(self._ask)
+        number = len(self._trials)
+        trial = SyneTrial(number, config, datetime.now())
+        self._trials.append((trial, getattr(self._costs.of(architecture), self._cost)))
+        self._scheduler.on_trial_add(trial)
+        return Assignment(number, architecture, self._seed)
+
+    def _ask(self) -> tuple[dict[str, str], Architecture]:
+        config = self._scheduler.suggest().config
+        stages = (texts[config[f"stage{at}"]] for at, texts in enumerate(self._choices))
+        return config, Architecture(self._backbone, tuple(stages))
+
+    def report(self, number: int, accuracies: Sequence[float], seconds: float) -> bool:
+        """Tell a result, and at the trial's end the completion."""
+        from syne_tune.optimizer.scheduler import SchedulerDecision
+
+        trial, cost = self._trials[number]
+        result = {"loss": -accuracies[-1], "cost": cost, "epoch": len(accuracies)}
+        if len(accuracies) == self._epochs:
+            self._scheduler.on_trial_complete(trial, result)
+            return True
+        decision = self._scheduler.on_trial_result(trial, result)
+        return bool(decision == SchedulerDecision.STOP)
+
+
+def moasha(epochs: int, grace: int) -> Callable[[dict[str, Any], list[str], int], Any]:
+    """Return Syne Tune's MOASHA, which draws configurations at random."""
+
+    def make(config: dict[str, Any], metrics: list[str], seed: int) -> Any:
+        from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
+
+        return MOASHA(
+            config,
+            metrics=metrics,
             do_minimize=True,
             time_attr="epoch",
             max_t=epochs,
@@ -141,26 +298,16 @@ class SyneTune:
             reduction_factor=REDUCTION,
             random_seed=seed,
         )
-        self._trials: dict[int, Any] = {}
-        self._macs: dict[int, float] = {}
 
-    def next(self) -> Assignment:
-        """Ask the scheduler."""
-        from syne_tune.backend.trial_status import Trial as SyneTrial
+    return make
 
-        number = len(self._trials)
-        suggestion = self._scheduler.suggest()
-        assert suggestion is not None and suggestion.config is not None
-        architecture = self._texts[suggestion.config["architecture"]]
-        trial = SyneTrial(number, suggestion.config, datetime.now())
-        self._trials[number], self._macs[number] = trial, self._costs.of(architecture).macs
-        self._scheduler.on_trial_add(trial)
-        return Assignment(number, architecture, self._seed)
 
-    def report(self, number: int, accuracies: Sequence[float], seconds: float) -> bool:
-        """Tell a result; it stops a trial itself at its last epoch."""
-        from syne_tune.optimizer.scheduler import SchedulerDecision
+def morea(config: dict[str, Any], metrics: list[str], seed: int) -> Any:
+    """Return Syne Tune's regularised evolution over several objectives, of 10 of 20."""
+    from syne_tune.optimizer.schedulers.multiobjective import MultiObjectiveRegularizedEvolution
+    from syne_tune.optimizer.schedulers.single_fidelity_scheduler import SingleFidelityScheduler
 
-        result = {"loss": -accuracies[-1], "macs": self._macs[number], "epoch": len(accuracies)}
-        decision = self._scheduler.on_trial_result(self._trials[number], result)
-        return bool(decision == SchedulerDecision.STOP)
+    searcher = MultiObjectiveRegularizedEvolution(
+        config, population_size=10, sample_size=5, random_seed=seed
+    )
+    return SingleFidelityScheduler(config, metrics, searcher=searcher, random_seed=seed)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -46,6 +47,7 @@ UNEXPLAINED = 0.3
 SEED_NOISE = 0.3
 GAP, GAP_POWER = 45.0, 0.7
 EPOCH_JITTER = 1.0
+CONFUSION = 2.0  # points, where only the accuracies at the end are real
 SECONDS_AN_EPOCH, SECONDS_A_MAC = 1.0, 1e-7
 
 
@@ -56,31 +58,31 @@ class CurveTable:
     Attributes:
         label: says where the curves come from.
         architectures: n, each once.
-        macs: n, multiply-accumulates per image.
+        cost: n, the one that is an objective: MACs, or parameters.
         seconds: n, of one epoch.
-        expected: n x epochs, accuracy (0 to 1) after each epoch without noise of the seed.
-        seed_noise: standard deviation over seeds of the last epoch's accuracy.
+        curves: of each architecture, seeds x epochs: accuracy, 0 to 1.
+        seed_noise: standard deviation over seeds of the last epoch's accuracy, on top.
         epoch_jitter: standard deviation of the first epoch's accuracy around its curve; it
             fades with the logarithm of the epoch.
     """
 
     label: str
     architectures: tuple[Architecture, ...]
-    macs: np.ndarray
+    cost: np.ndarray
     seconds: np.ndarray
-    expected: np.ndarray
-    seed_noise: float
-    epoch_jitter: float
+    curves: Sequence[np.ndarray]
+    seed_noise: float = 0.0
+    epoch_jitter: float = 0.0
 
     @property
     def epochs(self) -> int:
         """Epochs of a full training."""
-        return self.expected.shape[1]
+        return int(self.curves[0].shape[1])
 
-    @property
+    @cached_property
     def final(self) -> np.ndarray:
-        """The accuracy of each architecture after a full training, without noise."""
-        return self.expected[:, -1]
+        """The accuracy of each architecture after a full training, the mean over seeds."""
+        return np.array([curves[:, -1].mean() for curves in self.curves])
 
     @cached_property
     def _rows(self) -> dict[Architecture, int]:
@@ -96,16 +98,26 @@ class CurveTable:
 
     def curve(self, row: int, seed: int) -> list[float]:
         """Return the accuracy after each epoch of one training; the same for the same seed."""
-        random = _random(f"seed {seed}", self.architectures[row])
+        random, drawn = self._drawn(row, seed)
         whole, *each = random.standard_normal(1 + self.epochs)
         jitter = self.epoch_jitter * _fading(self.epochs) * np.array(each)
-        noisy = self.expected[row] + self.seed_noise * whole + jitter
+        noisy = self.curves[row][drawn] + self.seed_noise * whole + jitter
         return [float(accuracy) for accuracy in noisy.clip(0.0, 1.0)]
+
+    def worth(self, row: int, seed: int) -> float:
+        """Return the final accuracy, as the mean of the seeds that `curve` did not draw."""
+        others = np.delete(self.curves[row][:, -1], self._drawn(row, seed)[1])
+        return float(others.mean()) if len(others) else float(self.final[row])
 
     def rank_agreement(self, epoch: int, seed: int = 0) -> float:
         """Return Kendall's tau of the trained accuracies after `epoch` and the final ones."""
         trained = np.array([self.curve(row, seed) for row in range(len(self.architectures))])
         return float(kendalltau(trained[:, epoch - 1], self.final).statistic)
+
+    def _drawn(self, row: int, seed: int) -> tuple[np.random.Generator, int]:
+        random = _random(f"seed {seed}", self.architectures[row])
+        count = len(self.curves[row])
+        return random, int(random.integers(count)) if count > 1 else 0
 
 
 def generated_table(space: Space, costs: SpaceCosts, epochs: int, confusion: float) -> CurveTable:
@@ -139,16 +151,39 @@ def generated_table(space: Space, costs: SpaceCosts, epochs: int, confusion: flo
         architectures,
         macs,
         SECONDS_AN_EPOCH + SECONDS_A_MAC * macs,
-        curves / 100,
+        curves[:, None] / 100,
         SEED_NOISE / 100,
         EPOCH_JITTER / 100,
     )
 
 
-def recorded_table(path: Path) -> CurveTable:
-    """Read the full trainings of a study's trials.csv; an architecture's seeds are averaged.
+def final_to_curves(
+    label: str,
+    architectures: tuple[Architecture, ...],
+    cost: np.ndarray,
+    seconds: np.ndarray,
+    final: Sequence[np.ndarray],
+    epochs: int,
+) -> CurveTable:
+    """Make up the way to accuracies that are known at the end only; see the module.
 
-    There is no noise on top: a replayed training is the recorded one.
+    Args:
+        label, architectures, cost, seconds: of the table.
+        final: of each architecture, accuracies of its seeds, 0 to 1.
+        epochs: of a full training.
+    """
+    epoch = np.arange(1, epochs + 1)
+    gap = GAP / PLAIN * (epoch**-GAP_POWER - epochs**-GAP_POWER)
+    fading = CONFUSION / 100 * _fading(epochs)
+    curves = [
+        np.outer(each, 1 - gap) + _random("head start", architecture).standard_normal() * fading
+        for architecture, each in zip(architectures, final, strict=True)
+    ]
+    return CurveTable(label, architectures, cost, seconds, curves, epoch_jitter=EPOCH_JITTER / 100)
+
+
+def recorded_table(path: Path) -> CurveTable:
+    """Read the full trainings of a study's trials.csv; each is a seed of its architecture.
 
     Raises:
         ValueError: no trial in it was trained to the end.
@@ -158,15 +193,13 @@ def recorded_table(path: Path) -> CurveTable:
     if full.empty:
         raise ValueError(f"{path}: no trial in it was trained to the end")
     rows = full.groupby("architecture", sort=False)
-    curves = rows["curve"].agg(lambda cells: np.mean([json.loads(cell) for cell in cells], axis=0))
+    curves = rows["curve"].agg(lambda cells: [json.loads(cell) for cell in cells])
     return CurveTable(
         f"recorded curves of {path.parent.name}",
         tuple(map(Architecture.parse, curves.index)),
         rows["macs"].first().to_numpy(dtype=float),
         (rows["seconds"].mean() / rows["epochs"].first()).to_numpy(dtype=float),
-        np.stack(curves.tolist()),
-        0.0,
-        0.0,
+        [np.array(seeds) for seeds in curves],
     )
 
 

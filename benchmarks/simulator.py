@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import process_time
 from typing import Protocol
 
 from afi_search.search.conductor import Assignment
@@ -34,12 +35,14 @@ class FullTraining:
         clock: simulated seconds since the start.
         row: of the architecture in the table.
         accuracy: as measured, 0 to 1.
+        worth: the accuracy that the table's other seeds give the architecture.
     """
 
     spent: int
     clock: float
     row: int
     accuracy: float
+    worth: float
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class Play:
         trials: that were begun.
         distinct: architectures among them.
         spent: epochs.
+        proposing: CPU seconds in which the scheduler said what to train next.
     """
 
     finished: tuple[FullTraining, ...]
     trials: int
     distinct: int
     spent: int
+    proposing: float = field(default=0.0, compare=False)
 
 
 def play(scheduler: Scheduler, table: CurveTable, *, budget: int, workers: int = 4) -> Play:
@@ -69,28 +74,33 @@ def play(scheduler: Scheduler, table: CurveTable, *, budget: int, workers: int =
         workers: trials at a time.
     """
     queue: list[tuple[float, int, int]] = []
-    curves: dict[int, tuple[int, list[float]]] = {}
+    curves: dict[int, tuple[int, int, list[float]]] = {}
     finished: list[FullTraining] = []
-    clock, spent = 0.0, 0
+    clock, spent, proposing = 0.0, 0, 0.0
 
     def begin() -> None:
+        nonlocal proposing
         while len(queue) < workers and scheduler.has_next:
+            started = process_time()
             assignment = scheduler.next()
+            proposing += process_time() - started
             if assignment is None:
                 return
-            row = table.row(assignment.architecture)
-            curves[assignment.number] = (row, table.curve(row, assignment.seed))
+            row, seed = table.row(assignment.architecture), assignment.seed
+            curves[assignment.number] = (row, seed, table.curve(row, seed))
             heapq.heappush(queue, (clock + table.seconds[row], assignment.number, 1))
 
     begin()
     while queue and spent < budget:
         clock, number, epoch = heapq.heappop(queue)
         spent += 1
-        row, curve = curves[number]
+        row, seed, curve = curves[number]
         stops = scheduler.report(number, curve[:epoch], epoch * float(table.seconds[row]))
         if epoch == table.epochs:
-            finished.append(FullTraining(spent, clock, row, curve[-1]))
+            worth = table.worth(row, seed)
+            finished.append(FullTraining(spent, clock, row, curve[-1], worth))
         elif not stops:
             heapq.heappush(queue, (clock + table.seconds[row], number, epoch + 1))
         begin()
-    return Play(tuple(finished), len(curves), len({row for row, _ in curves.values()}), spent)
+    distinct = len({row for row, _, _ in curves.values()})
+    return Play(tuple(finished), len(curves), distinct, spent, proposing)

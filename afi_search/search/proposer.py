@@ -46,7 +46,9 @@ class Proposer:
         self._tried_feasible = 0
         self._infeasible: dict[Architecture, Cost] = {}
         self._begun: dict[int, FrozenTrial] = {}
-        self._known_cost = known_cost_sampler(costs) if self._search.sampler == KNOWN_COST else None
+        self._known_cost = (
+            known_cost_sampler(space, costs) if self._search.sampler == KNOWN_COST else None
+        )
 
     @property
     def exhausted(self) -> bool:

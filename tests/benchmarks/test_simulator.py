@@ -102,7 +102,7 @@ def test_confusion_makes_early_epochs_tell_less() -> None:
     assert table(0.0).rank_agreement(EPOCHS) > agreement[0]
 
 
-def test_a_recorded_curve_is_replayed_as_it_is(tmp_path: Path) -> None:
+def test_one_recorded_seed_is_the_trial_and_the_others_value_it(tmp_path: Path) -> None:
     rows = [
         ("resnet32", True, 69_478_400, 4.0, 2, "[0.1, 0.2]"),
         ("resnet32", True, 69_478_400, 6.0, 2, "[0.3, 0.4]"),
@@ -114,8 +114,13 @@ def test_a_recorded_curve_is_replayed_as_it_is(tmp_path: Path) -> None:
     recorded = recorded_table(tmp_path / "trials.csv")
 
     assert [a.text for a in recorded.architectures] == ["resnet32", "resnet32(base-r4)"]
-    assert recorded.curve(0, seed=5) == pytest.approx([0.2, 0.3])
+    drawn = {seed: recorded.curve(0, seed) for seed in range(20)}
+    assert {tuple(curve) for curve in drawn.values()} == {(0.1, 0.2), (0.3, 0.4)}
+    for seed, curve in drawn.items():
+        assert recorded.worth(0, seed) == pytest.approx(0.6 - curve[-1])
     assert recorded.curve(1, seed=6) == pytest.approx([0.2, 0.5])
+    assert recorded.worth(1, seed=6) == pytest.approx(0.5)
+    assert recorded.final == pytest.approx([0.3, 0.5])
     assert recorded.seconds == pytest.approx([2.5, 1.0])
 
 

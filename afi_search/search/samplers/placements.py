@@ -20,12 +20,12 @@ class Answers:
         return self._params[name]
 
 
-def known_cost_sampler(costs: SpaceCosts) -> KnownCostSampler:
+def known_cost_sampler(space: Space, costs: SpaceCosts) -> KnownCostSampler:
     """Return the sampler that knows a space's choices, costs and constraints."""
-    file = costs.space.file
+    file = space.file
     limits = file.constraints.limits()
     names = (*file.costs, *limits)
-    groups, architecture_of = _combinations(costs.space)
+    groups, architecture_of = _combinations(space)
 
     def cost_of(params: Mapping[str, str]) -> list[float]:
         cost = costs.of(architecture_of(params))
