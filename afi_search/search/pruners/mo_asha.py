@@ -84,8 +84,8 @@ class MultiObjectiveAsha(BasePruner):
                 False, f"{len(others) + 1} trials had got to epoch {epoch}, too few to compare"
             )
         peers = peers_at([trial, *others], epoch, self._costs)
-        ahead = int(places(peers)[0])
-        stop = not keeps(peers, self._reduction_factor)[0]
+        rank, ahead = standing(peers, 0)
+        stop = not goes_on(rank, ahead, len(peers), self._reduction_factor)
         fate = "stopped" if stop else "kept"
         return Verdict(
             stop,
@@ -113,45 +113,33 @@ def peers_at(trials: Iterable[FrozenTrial], epoch: int, costs: Sequence[str]) ->
     )
 
 
-def keeps(peers: np.ndarray, reduction_factor: int) -> np.ndarray:
-    """Return which of the peers go on past a rung.
+def goes_on(rank: int, ahead: int, peers: int, reduction_factor: int) -> bool:
+    """Whether a trial goes on past a rung: one in so many does, and what is not dominated.
+
+    Args:
+        rank: non-dominated rank, from 0.
+        ahead: peers that come before it.
+        peers: that have reached the rung, itself among them.
+        reduction_factor: one peer in that many goes on.
+    """
+    return rank == 0 or ahead < peers // reduction_factor
+
+
+def standing(peers: np.ndarray, row: int) -> tuple[int, int]:
+    """Return a peer's non-dominated rank, and how many are ahead by rank and contribution.
+
+    The contribution is to the hypervolume of the distinct peers of the same rank. Equal rows get
+    equal answers, whatever their order.
 
     Args:
         peers: n x (1 + costs), accuracy (more is better) and costs (less is better).
-        reduction_factor: one peer in that many is kept, the non-dominated ones in any case.
-
-    Returns:
-        n booleans. They follow the rows, whatever their order: equal rows get equal answers.
+        row: of the peer.
     """
-    return (_ranks(peers) == 0) | (places(peers) < len(peers) // reduction_factor)
-
-
-def places(peers: np.ndarray) -> np.ndarray:
-    """Return how many peers are ahead of each: by rank, then by hypervolume contribution."""
-    rank = _ranks(peers)
-    contribution = _contributions(_losses(peers), rank)
-    tied = rank[:, None] == rank
-    ahead = (rank[:, None] < rank) | (tied & (contribution[:, None] > contribution))
-    return np.asarray(ahead.sum(axis=0))
-
-
-def _losses(peers: np.ndarray) -> np.ndarray:
-    return np.column_stack([-peers[:, 0], peers[:, 1:]])
-
-
-def _ranks(peers: np.ndarray) -> np.ndarray:
-    return np.asarray(moocore.pareto_rank(_losses(peers)))
-
-
-def _contributions(losses: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Return each row's hypervolume contribution among the distinct rows of its rank."""
+    losses = np.column_stack([-peers[:, 0], peers[:, 1:]])
+    rank = moocore.pareto_rank(losses)
     low, high = losses.min(axis=0), losses.max(axis=0)
     unit = (losses - low) / np.where(high > low, high - low, 1.0)
-    result = np.zeros(len(losses))
-    for level in np.unique(rank):
-        rows = np.flatnonzero(rank == level)
-        distinct, position = np.unique(unit[rows], axis=0, return_inverse=True)
-        result[rows] = moocore.hv_contributions(distinct, ref=[1.1] * losses.shape[1])[
-            position.ravel()
-        ]
-    return result
+    distinct, position = np.unique(unit[rank == rank[row]], axis=0, return_inverse=True)
+    contribution = moocore.hv_contributions(distinct, ref=[1.1] * losses.shape[1])[position.ravel()]
+    own = contribution[np.flatnonzero(rank == rank[row]).tolist().index(row)]
+    return int(rank[row]), int((rank < rank[row]).sum() + (contribution > own).sum())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.search.pruners import MultiObjectiveAsha
-from afi_search.search.pruners.mo_asha import is_rung, keeps
+from afi_search.search.pruners.mo_asha import goes_on, is_rung, standing
 
 accuracies, costs = st.integers(0, 20).map(lambda n: n / 20), st.integers(1, 12).map(float)
 points = st.integers(1, 3).flatmap(
@@ -17,6 +17,11 @@ points = st.integers(1, 3).flatmap(
     )
 )
 reductions = st.integers(2, 5)
+
+
+def keeps(peers: np.ndarray, reduction: int) -> np.ndarray:
+    rows = range(len(peers))
+    return np.array([goes_on(*standing(peers, row), len(peers), reduction) for row in rows])
 
 
 def dominated(peers: np.ndarray, row: int) -> bool:

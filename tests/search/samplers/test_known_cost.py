@@ -306,11 +306,11 @@ def test_the_posterior_is_that_of_the_textbook() -> None:
     model = Surrogate(features[:9], cost[:9], value[:9], variance[:9])
     mean, deviation = model.predict(features, cost)
 
-    linear, radial, radius, noise = model.hyperparameters
+    radius, weight, noise = model.hyperparameters
     logs = np.log(cost)
     logs = (logs - logs[:9].mean(axis=0)) / logs[:9].std(axis=0)
     differ = ((features[:, None] - features) ** 2).sum(axis=2) / 2
-    prior = linear * (1 - differ) + radial * np.exp(-differ / radius) + 0.3 * logs @ logs.T + 1
+    prior = weight * np.exp(-differ / radius) + 0.3 * logs @ logs.T + 1
     spread = value[:9].std()
     seen = prior[:9, :9] + np.diag(noise + variance[:9] / spread**2)
     across = prior[:, :9] @ np.linalg.inv(seen)
