@@ -100,7 +100,7 @@ def measure(folder: Path, sampler: str, trials: int) -> dict[str, object]:
     proposals = [timed(conductor.next) for _ in range(REPEATS)]
     running = min(conductor.running)
     for epoch in range(1, RUNG):
-        conductor.report(running, [0.5] * epoch, 1.0)
+        conductor.report(running, [0.9] * epoch, 1.0)
     trial = ledger.report(running, RUNG, 0.9)
     pruner = make_pruner(file)
     verdicts = [timed(lambda: judge(pruner, ledger.study, trial)) for _ in range(REPEATS)]

@@ -7,8 +7,9 @@ SMS-EMOA, Beume et al. 2007.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import moocore
 import numpy as np
@@ -74,16 +75,11 @@ class MultiObjectiveAsha(BasePruner):
         epoch = trial.last_step
         if epoch is None or not is_rung(epoch, self._grace_period, self._reduction_factor):
             return None
-        others = [
-            other
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number and epoch in other.intermediate_values
-        ]
-        if len(others) + 1 < self._min_trials:
+        peers = self._peers(study, trial, epoch)
+        if len(peers) < self._min_trials:
             return Verdict(
-                False, f"{len(others) + 1} trials had got to epoch {epoch}, too few to compare"
+                False, f"{len(peers)} trials had got to epoch {epoch}, too few to compare"
             )
-        peers = peers_at([trial, *others], epoch, self._costs)
         rank, ahead = standing(peers, 0)
         stop = not goes_on(rank, ahead, len(peers), self._reduction_factor)
         fate = "stopped" if stop else "kept"
@@ -94,6 +90,24 @@ class MultiObjectiveAsha(BasePruner):
             f"whatever is not dominated go on",
         )
 
+    def _peers(self, study: Study, trial: FrozenTrial, epoch: int) -> np.ndarray:
+        """Return n x (1 + costs): accuracy after exactly `epoch` epochs, and the costs.
+
+        The trial itself comes first.
+        """
+        trials = study.get_trials(deepcopy=False)
+        others = (other for number, other in enumerate(trials) if number != trial.number)
+        return np.array(
+            [
+                (reached[epoch], *map(facts.__getitem__, self._costs))
+                for reached, facts in (
+                    (one.intermediate_values, one.user_attrs) for one in chain([trial], others)
+                )
+                if epoch in reached
+            ],
+            dtype=float,
+        )
+
 
 def is_rung(epoch: int, grace_period: int, reduction_factor: int) -> bool:
     """Whether trials are compared after that many epochs."""
@@ -101,16 +115,6 @@ def is_rung(epoch: int, grace_period: int, reduction_factor: int) -> bool:
     while rung < epoch:
         rung *= reduction_factor
     return rung == epoch
-
-
-def peers_at(trials: Iterable[FrozenTrial], epoch: int, costs: Sequence[str]) -> np.ndarray:
-    """Return an n x (1 + costs) array: accuracy after exactly `epoch` epochs, and the costs."""
-    return np.array(
-        [
-            (trial.intermediate_values[epoch], *(float(trial.user_attrs[name]) for name in costs))
-            for trial in trials
-        ]
-    )
 
 
 def goes_on(rank: int, ahead: int, peers: int, reduction_factor: int) -> bool:

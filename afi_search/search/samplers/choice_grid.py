@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
 
 Params = Mapping[str, Any]
 CostOf = Callable[[dict[str, Any]], Sequence[float]]
@@ -37,7 +38,7 @@ class ChoiceGrid:
     ) -> None:
         self.groups = groups
         self._cost_of = cost_of
-        self._costs: dict[bytes, Floats] = {}
+        self._costs: dict[bytes, tuple[float, ...]] = {}
         self._sizes = np.array([len(group) for group in groups])
         self._names = [
             tuple(dict.fromkeys(name for each in group for name in each)) for group in groups
@@ -46,7 +47,7 @@ class ChoiceGrid:
             {self._answers(number, params): position for position, params in enumerate(group)}
             for number, group in enumerate(groups)
         ]
-        self._encoded: dict[tuple[tuple[str, Any], ...], tuple[int, ...]] = {}
+        self._located: dict[int, tuple[FrozenTrial, tuple[tuple[int, ...], tuple[float, ...]]]] = {}
         tables = [
             _indicators(group, names) if scale is None else _scale(scale)
             for group, names, scale in zip(groups, self._names, scales, strict=True)
@@ -64,10 +65,16 @@ class ChoiceGrid:
         chosen = zip(self.groups, code, strict=True)
         return {name: value for group, at in chosen for name, value in group[int(at)].items()}
 
-    def encode(self, all_params: Iterable[Params]) -> Codes:
-        """Return n x groups positions; a row of -1 for what is no point of this grid."""
-        rows = [self._encode(tuple(params.items())) for params in all_params]
-        return np.array(rows, dtype=np.int64).reshape(-1, len(self.groups))
+    def locate(self, trials: Sequence[FrozenTrial]) -> tuple[Codes, Floats]:
+        """Return n x groups positions and n x known values of trials.
+
+        What is no point of this grid has positions of -1, and no known values.
+        """
+        located = [self._locate(trial) for trial in trials]
+        known = len(located[0][1]) if located else 0
+        codes = np.array([code for code, _ in located], dtype=np.int64)
+        costs = np.array([cost for _, cost in located], dtype=float)
+        return codes.reshape(-1, len(self.groups)), costs.reshape(len(located), known)
 
     def features(self, codes: Codes) -> Floats:
         """Return n x features; half the squared distance of two rows is the share of parameters
@@ -75,26 +82,12 @@ class ChoiceGrid:
         columns = [table[codes[:, number]] for number, table in enumerate(self._tables)]
         return np.concatenate(columns, axis=1) / np.sqrt(self._parameters)
 
-    def cost(self, code: Codes) -> Floats:
+    def cost(self, code: Codes) -> tuple[float, ...]:
         """Return the known values of a point."""
         key = code.tobytes()
         if key not in self._costs:
-            self._costs[key] = np.array(self._cost_of(self.params(code)), dtype=float)
+            self._costs[key] = tuple(map(float, self._cost_of(self.params(code))))
         return self._costs[key]
-
-    def costs(self, codes: Sequence[Codes] | Codes, count: int) -> Floats:
-        """Return n x count, the first of the known values of each point.
-
-        Raises:
-            ValueError: `cost_of` returns fewer.
-        """
-        rows = [self.cost(code) for code in codes]
-        if rows and len(rows[0]) < count:
-            raise ValueError(
-                f"cost_of returns {len(rows[0])} values, and the study has {count} objectives "
-                f"besides the first"
-            )
-        return np.array(rows).reshape(len(rows), -1)[:, :count] if rows else np.zeros((0, count))
 
     def draw(self, random: np.random.Generator) -> Iterator[Codes]:
         """Yield points at random, and every point at least once."""
@@ -118,15 +111,23 @@ class ChoiceGrid:
         unique = np.unique(np.array(rows, dtype=np.int64).reshape(-1, len(self._sizes)), axis=0)
         return random.permutation(unique)
 
-    def _encode(self, params: tuple[tuple[str, Any], ...]) -> tuple[int, ...]:
-        if params not in self._encoded:
-            given = dict(params)
-            code = tuple(
-                positions.get(self._answers(number, given), -1)
-                for number, positions in enumerate(self._positions)
-            )
-            self._encoded[params] = (-1,) * len(code) if min(code) < 0 else code
-        return self._encoded[params]
+    def _locate(self, trial: FrozenTrial) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return a trial's positions and known values; of one that has ended, from memory."""
+        known = self._located.get(trial.number)
+        if known is not None and known[0] is trial:
+            return known[1]
+        code = tuple(
+            positions.get(self._answers(number, trial.params), -1)
+            for number, positions in enumerate(self._positions)
+        )
+        if min(code) < 0:
+            code = (-1,) * len(code)
+            cost = (np.nan,) * len(self.cost(np.zeros(len(code), dtype=np.int64)))
+        else:
+            cost = self.cost(np.array(code))
+        if trial.state.is_finished():
+            self._located[trial.number] = trial, (code, cost)
+        return code, cost
 
     def _answers(self, group: int, params: Params) -> tuple[tuple[str, Any], ...]:
         return tuple((name, params[name]) for name in self._names[group] if name in params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import moocore
 import numpy as np
@@ -61,7 +62,7 @@ class Evidence:
         full = [
             row
             for row in inside
-            if trials[row].state == TrialState.COMPLETE and np.isfinite(trials[row].values[learned])
+            if trials[row].state == TrialState.COMPLETE and isfinite(trials[row].values[learned])
         ]
         if len(full) < _CURVES:
             return None
@@ -101,8 +102,7 @@ class Evidence:
     def front(self) -> Codes:
         """Return the points that no other full training beats."""
         losses = np.column_stack([-self.value, self.cost])[self.full]
-        front: Codes = self.codes[self.full][moocore.is_nondominated(losses)]
-        return front
+        return np.asarray(self.codes[self.full][moocore.pareto_rank(losses) == 0])
 
     def strongest(self, count: int) -> Evidence:
         """Return at most so many trials: half of them the best by non-dominated rank."""

@@ -170,14 +170,14 @@ class KnownCostSampler(BaseSampler):
         less = -np.array(signs)
 
         random = np.random.default_rng([self._seed, number])
-        codes = grid.encode(trial.params for trial in others)
+        codes, known = grid.locate(others)
         tried = {code.tobytes() for code in codes}
         candidates = self._left(grid, grid.draw(random), tried)
         if not candidates:
             return None
         evidence = None
-        if len(others) >= self._startup:
-            cost = grid.costs(codes, len(less)) * less
+        if others and len(others) >= self._startup:
+            cost = _objectives(known, less)
             evidence = Evidence.of(others, codes, cost, self._learned, up)
         if evidence is None:
             return Suggestion(grid.params(candidates[0]), None)
@@ -186,7 +186,7 @@ class KnownCostSampler(BaseSampler):
             evidence,
             grid.features,
             np.array(candidates),
-            grid.costs(candidates, len(less)) * less,
+            _objectives(np.array([grid.cost(code) for code in candidates]), less),
         )
         return Suggestion(grid.params(candidates[chosen]), (up * mean, deviation))
 
@@ -228,6 +228,21 @@ def _scale(distribution: BaseDistribution) -> Floats | None:
         return None
     steps = np.array(options_of("", distribution), dtype=float)
     return np.log(steps) if distribution.log else steps
+
+
+def _objectives(known: Floats, less: Floats) -> Floats:
+    """Return the known values that are objectives, so that less is better.
+
+    Args:
+        known: n x k.
+        less: 1 or -1 for each objective but the learned one.
+    """
+    if known.shape[1] < len(less):
+        raise ValueError(
+            f"cost_of returns {known.shape[1]} values, and the study has {len(less)} objectives "
+            f"besides the one that is learned"
+        )
+    return known[:, : len(less)] * less
 
 
 def options_of(name: str, distribution: BaseDistribution) -> Sequence[Any]:
