@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -73,8 +74,9 @@ def front_png(
     picture.text(left, 1 - 0.35 / height, "\n".join(head), color=style.SOFT, **looks)
     key_top = (below - LINE_INCHES / 2) / height
     table = picture.text(0.085, key_top, key_text(key), family="monospace", **looks)
-    while table.get_window_extent().x1 > 0.99 * WIDTH_PIXELS and table.get_fontsize() > 1:
-        table.set_fontsize(table.get_fontsize() - 0.25)
+    sizes = itertools.count(SMALL, -0.25)
+    while table.get_window_extent().x1 > 0.99 * WIDTH_PIXELS and (size := next(sizes)) > 1:
+        table.set_fontsize(size)
     drawn = {str(line.get_label()): line for axes in rows for line in axes.lines}
     named = [trace for trace in figure.data if trace.name]
     handles = [drawn[trace.name] for trace in sorted(named, key=lambda trace: trace.legendrank)]
