@@ -143,8 +143,11 @@ def ray_session(address: str | None = None) -> Iterator[str]:
     """Start Ray on this machine, or join a cluster; yield where its dashboard is, in words.
 
     Raises:
-        EngineError: there is no cluster at the address, or it does not let us in.
+        EngineError: there is no cluster at the address, or it does not let us in; or this process
+            has a session already.
     """
+    if ray.is_initialized():
+        raise EngineError("Ray is at work in this process already; call ray.shutdown() first")
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     try:
         context = ray.init(

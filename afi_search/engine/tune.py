@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -234,8 +235,14 @@ class _Interrupted(tune.Stopper):
 
 @contextmanager
 def _asked_to_stop() -> Iterator[StopRequest]:
-    """Yield a request that Ctrl-C and SIGTERM make; a second Ctrl-C interrupts at once."""
+    """Yield a request that Ctrl-C and SIGTERM make; a second Ctrl-C interrupts at once.
+
+    Signals reach the main thread alone; elsewhere nobody makes the request.
+    """
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
 
     def ask(number: int, frame: FrameType | None) -> None:
         if request.asked:
