@@ -94,7 +94,7 @@ class StudyMetrics:
             self.changed(trial)
 
     def changed(self, trial: FrozenTrial) -> None:
-        """Take notice of a trial about which something has changed."""
+        """Update with a trial that has changed."""
         before = self._states.get(trial.number)
         if trial.state == before:
             return
@@ -136,11 +136,11 @@ class WorkerMetrics:
         self._epoch: EpochResult | None = None
 
     def begin(self, number: int) -> None:
-        """Take notice that the worker has another trial now."""
+        """Begin another trial."""
         self._trial, self._epoch = str(number), None
 
     def trained(self, epoch: EpochResult) -> None:
-        """Take notice of an epoch that is finished."""
+        """Update with an epoch that has ended."""
         self._epoch = epoch
 
     def samples(self) -> list[Sample]:

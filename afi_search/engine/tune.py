@@ -177,13 +177,13 @@ class _LedgerScheduler(FIFOScheduler):
         self, tune_controller: object, trial: object, result: dict[str, Any]
     ) -> str:
         self._deaths.a_worker_has_reported = True
-        goes_on = False
+        continues = False
         with self._stop.if_the_ledger_fails():
-            goes_on = self._take(result)
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+            continues = self._take(result)
+        return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: object, trial: Any) -> None:
-        """Take notice of a worker's death."""
+        """Note a worker's death, and its cause."""
         number = trial.config["number"]
         self._deaths.causes[number] = _in_a_line(trial.get_error())
         if number in self._conductor.running:
@@ -191,7 +191,7 @@ class _LedgerScheduler(FIFOScheduler):
                 self._conductor.lose_worker(number, self._deaths.causes[number])
 
     def _take(self, result: dict[str, Any]) -> bool:
-        """Tell the conductor of a result; return whether the trial goes on."""
+        """Tell the conductor of a result; return whether the trial continues."""
         number = result["number"]
         if "broken" in result:
             self._stop.break_off(result["broken"])

@@ -45,7 +45,7 @@ class Proposes(Protocol):
         """Whether there is nothing left to propose."""
 
     def learn(self, trial: FrozenTrial) -> None:
-        """Take notice of a trial of the ledger that has begun or ended."""
+        """Learn of a trial of the ledger that has begun or ended."""
 
     def propose(self, number: int) -> Proposal | None:
         """Return what the ledger's trial of that number is to try; None if nothing is left."""

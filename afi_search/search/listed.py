@@ -38,7 +38,7 @@ class ListedProposer:
         return not self._left
 
     def learn(self, trial: FrozenTrial) -> None:
-        """Take notice of a trial of the ledger: it is not proposed again."""
+        """Learn of a trial of the ledger: it is not proposed again."""
         architecture = Architecture.parse(trial.user_attrs["architecture"])
         self._left.pop((architecture, trial.user_attrs["seed"]), None)
 

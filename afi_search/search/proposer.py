@@ -56,7 +56,7 @@ class Proposer:
         return self._tried_feasible >= self._costs.feasible and not any(self._first())
 
     def learn(self, trial: FrozenTrial) -> None:
-        """Take notice of a trial of the ledger that has begun or ended."""
+        """Learn of a trial of the ledger that has begun or ended."""
         if trial.number not in self._begun:
             architecture = Architecture.parse(trial.user_attrs["architecture"])
             self._begin(

@@ -87,7 +87,7 @@ class MultiObjectiveAsha(BasePruner):
             stop,
             f"{fate} at epoch {epoch}: behind {ahead} of {len(peers)} trials by accuracy and "
             f"{', '.join(self._costs)}, where the first {len(peers) // self._reduction_factor} and "
-            f"whatever is not dominated go on",
+            f"whatever is not dominated continue",
         )
 
     def _peers(self, study: Study, trial: FrozenTrial, epoch: int) -> np.ndarray:

@@ -21,7 +21,7 @@ def register_sampler(name: str, make: SamplerFactory) -> None:
     """Make a sampler known by its name.
 
     A new one is made for every proposal, from the study's seed and the trial's number, so that a
-    study goes on as if it had never been stopped: what a sampler knows, it reads from the study it
+    study resumes as if it had never been stopped: what a sampler knows, it reads from the study it
     is shown, whose trials have the values of the objectives, in their order and directions.
 
     Args:
