@@ -79,7 +79,7 @@ def test_one_of_each_kind_is_searched(tmp_path: Path, space: Path, command: str)
         (
             "sampler: last",
             "sampler: lst",
-            "unknown sampler 'lst'. Did you mean 'last'? There are: tpe, ",
+            "unknown sampler 'lst'. Did you mean 'last'? There are: known-cost, ",
         ),
         ("pruner: odd", "pruner: od", "unknown pruner 'od'. Did you mean 'odd'? There are: none, "),
     ],

@@ -59,8 +59,8 @@ presets:
         (
             8,
             "search.sampler",
-            "unknown sampler 'tpee'. Did you mean 'tpe'? There are: tpe, tpe-multivariate, nsga2, "
-            "gp, random, grid",
+            "unknown sampler 'tpee'. Did you mean 'tpe'? There are: known-cost, tpe, "
+            "tpe-multivariate, nsga2, gp, random, grid",
         ),
         (11, "presets.smoke.recipe.epochs", "0 must be greater than or equal to 1"),
         (12, "presets.smoke.serch", "unknown key. Did you mean 'search'?"),
