@@ -1,11 +1,12 @@
-"""The training step of AFI over that of the plain ResNet: both scorers, and the literal form.
+"""The training step of AFI over that of the plain ResNet, and what each accelerator buys of it.
 
     python -m benchmarks.afi_step                       a GPU, eager and as a CUDA graph; or the CPU
     python -m benchmarks.afi_step --threads 1 --threads 2 --rounds 10
 
 Forward and backward pass and fused SGD on one batch that lies on the device, channels last. All
 networks of a depth train in one process, a step of each after the other; `ratio` is the median
-over the rounds of a network's time over the plain one's in the same round.
+over the rounds of a network's time over the plain one's in the same round. `without` names the
+accelerator of `afi_search.nn.ops` that is switched off.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import typer
 from torch import Tensor, nn
 
 from afi_search.nn import build
+from afi_search.nn.ops.common import plain
 from afi_search.space import Architecture
 from afi_search.train import keep_freed_memory
 from afi_search.train.capture import captured
@@ -28,20 +30,33 @@ from benchmarks.rounds import against, best_device, facts, in_turn, publish, wri
 
 CLASSES, SIZE = 100, 32
 NETWORKS = {
-    "plain": "resnet{}",
-    "literal": "resnet{}(base-r4)",
-    "block scorer": "resnet{}(base-r4)",
-    "stage scorer": "resnet{}(base-r4-shared)",
+    "plain": "{backbone}",
+    "literal": "{backbone}({width})",
+    "block scorer": "{backbone}({width})",
+    "stage scorer": "{backbone}({width}-shared)",
+}
+NOTHING = ""
+WITHOUT = {
+    "plain": (NOTHING, "batch_norm"),
+    "literal": (NOTHING,),
+    "block scorer": (NOTHING, "batch_norm", "gathered"),
+    "stage scorer": (NOTHING, "batch_norm", "gathered"),
 }
 WAYS = {"cpu": ["eager"], "cuda": ["eager", "graph"]}
 
 
 def stepper(
-    name: str, depth: int, batch: int, precision: str, way: str, device: torch.device
+    name: str,
+    depth: int,
+    batch: int,
+    precision: str,
+    way: str,
+    device: torch.device,
+    width: str = "base-r4",
 ) -> Callable[[], object]:
     """Return a function that makes one training step of a network."""
     torch.manual_seed(0)
-    text = NETWORKS[name].format(depth)
+    text = NETWORKS[name].format(backbone=f"resnet{depth}", width=width)
     model = build(Architecture.parse(text), num_classes=CLASSES, image_size=SIZE)
     if name == "literal":
         model = Literal(model)
@@ -60,6 +75,16 @@ def stepper(
     return partial(captured(step, (images, labels), changed), images, labels)
 
 
+def stripped(step: Callable[[], object], without: str) -> Callable[[], object]:
+    """Return the step without an accelerator."""
+
+    def run() -> None:
+        with plain(without):
+            step()
+
+    return run if without else step
+
+
 def _step(
     model: nn.Module, optimiser: torch.optim.SGD, narrow: bool, images: Tensor, labels: Tensor
 ) -> None:
@@ -75,6 +100,7 @@ def main(
     threads: Annotated[list[int] | None, typer.Option(help="CPU threads; torch's number.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp32 where none is given.")] = None,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    width: Annotated[str, typer.Option(help="AFI's choice in every stage.")] = "base-r4",
     rounds: Annotated[int, typer.Option(help="Steps of each network.", min=2)] = 10,
 ) -> None:
     """Time every network and write results/afi_step.csv."""
@@ -87,25 +113,31 @@ def main(
             for way in WAYS[device.type]:
                 for layers in depth or [32, 110]:
                     steps = {
-                        name: stepper(name, layers, batch, numbers, way, device)
+                        f"{name} {without}": stripped(
+                            stepper(name, layers, batch, numbers, way, device, width), without
+                        )
                         for name in NETWORKS
+                        for without in WITHOUT[name]
                     }
                     seconds = in_turn(steps, rounds, device)
                     rows += [
                         {
                             "depth": layers,
                             "network": name,
+                            "without": without,
+                            "width": width,
                             "way": way,
                             "precision": numbers,
-                            **against(seconds[name], seconds["plain"]),
+                            **against(seconds[f"{name} {without}"], seconds["plain "]),
                             "batch": batch,
                             "rounds": rounds,
                             **facts(device),
                         }
                         for name in NETWORKS
+                        for without in WITHOUT[name]
                     ]
                     write("afi_step", rows)
-    columns = ["depth", "network", "way", "precision", "threads", "median_s", "ratio"]
+    columns = ["depth", "network", "without", "way", "precision", "threads", "median_s", "ratio"]
     publish("afi_step", rows, [*columns, "ratio_quarter", "ratio_three_quarters"])
 
 

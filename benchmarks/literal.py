@@ -6,7 +6,7 @@ keeps its feature and makes a gradient of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -14,29 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import BlockAFI, Scorer
+from afi_search.nn.afi import BlockAFI, Joined, Scorer, Sums
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 
 Features = tuple[Tensor, ...]
 
 
-def add(afi: BlockAFI, state: Features | None, feature: Tensor, reader: int) -> Features:
+def add(
+    afi: BlockAFI, state: Features | None, feature: Tensor, pooled: None, reader: int
+) -> Features:
     """Keep one feature more."""
     return (*(state or ()), feature)
 
 
-def read(afi: BlockAFI, state: Features, reader: int) -> Tensor:
-    """Return R of the features."""
-    scorer = afi.scorers[reader]
+def read(afi: BlockAFI, state: Features, reader: int) -> tuple[Features, Tensor]:
+    """Return the features and their weights."""
     pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in state], dim=1)
-    weights = torch.softmax(scorer(pooled), dim=1).to(state[0].dtype)
-    return sum(
-        (
-            weight[:, :, None, None] * feature
-            for weight, feature in zip(weights.unbind(1), state, strict=True)
-        ),
-        start=torch.zeros((), dtype=state[0].dtype, device=state[0].device),
-    )
+    return state, torch.softmax(afi.scorers[reader](pooled), dim=1)
 
 
 def score(scorer: Scorer, pooled: Tensor) -> Tensor:
@@ -45,22 +39,22 @@ def score(scorer: Scorer, pooled: Tensor) -> Tensor:
     return scores
 
 
-def join(
-    before: Tensor, integrated: Tensor, ceiling: float, read_later: bool
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return (X, R), concatenated, X and R."""
-    feature = before.clamp(0, ceiling)
-    return torch.cat((feature, integrated), dim=1), feature if read_later else None, integrated
+class LiteralSums(Sums):
+    """One operation after the other; every reader pools for itself."""
 
+    def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Tensor, None]:
+        return feature[:, :channels], None
 
-def make(integrated: Tensor) -> tuple[Tensor, Tensor]:
-    """Return R, which `read` has made, twice."""
-    return integrated, integrated
+    def weighted_sum(self, sources: Sequence[Tensor], weights: Tensor) -> Tensor:
+        zero = torch.zeros((), dtype=sources[0].dtype, device=sources[0].device)
+        by_source = weights.to(zero.dtype)[..., None, None].unbind(1)
+        return sum((w * x for w, x in zip(by_source, sources, strict=True)), start=zero)
 
-
-def keep(feature: Tensor, channels: int | None = None) -> Tensor:
-    """Return the feature, or its first channels, which every reader pools for itself."""
-    return feature[:, :channels]
+    def join(
+        self, before: Tensor, integrated: Tensor, ceiling: float, readers: int, rereaders: int
+    ) -> Joined:
+        feature = before.clamp(0, ceiling)
+        return Joined(torch.cat((feature, integrated), dim=1), feature, feature, integrated)
 
 
 @contextmanager
@@ -70,10 +64,7 @@ def literal_afi() -> Iterator[None]:
         patch.object(BlockAFI, "add", add),
         patch.object(BlockAFI, "read", read),
         patch.object(Scorer, "forward", score),
-        patch("afi_search.nn.stage.integrate_and_join", join),
-        patch("afi_search.nn.stage.activate_and_join", join),
-        patch("afi_search.nn.stage.integrate", make),
-        patch("afi_search.nn.stage.pool", keep),
+        patch("afi_search.nn.stage.GatheredSums", LiteralSums),
     ):
         yield
 

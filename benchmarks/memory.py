@@ -5,8 +5,7 @@
 On a GPU by torch's allocator, elsewhere by following every tensor of a training step and of an
 inference (`afi_search.analysis.memory`), which takes seconds and no memory. Beside our ResNet-50
 stands torchvision's, as a check that what AFI is compared with is not wasteful, and beside
-AFI-ResNet-50 the same network with the activation, the concatenation and the views as separate
-operations. The speed of these two is measured in turn.
+AFI-ResNet-50 the same network in plain torch. The speed of these two is measured in turn.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from unittest.mock import patch
 
 import pandas as pd
 import torch
@@ -32,9 +30,7 @@ from afi_search.analysis.memory import MIB, MakeModel, Memory, allocated, traced
 from afi_search.analysis.table6 import how
 from afi_search.device import describe_device
 from afi_search.nn import build
-from afi_search.nn.ops.integrate import Reading, integrate
-from afi_search.nn.ops.join import Joined, join
-from afi_search.nn.ops.source import pool
+from afi_search.nn.ops.common import plain as plain_torch
 from afi_search.space import Architecture, get_backbone
 from afi_search.study.paper import paper_data
 from benchmarks.rounds import RESULTS, console
@@ -43,7 +39,7 @@ CLASSES, SIZE, BATCH = 1000, 224, 64
 STAGE_SIZES = (56, 28, 14, 7)
 PLAIN, AFI = "resnet50", "resnet50(base-r4)"
 PEER, APART = "torchvision's", f"{AFI} *"
-NOTE = "* activation, concatenation and views of X_i as separate operations"
+NOTE = "* in plain torch, each operation left to autograd"
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ def main() -> None:
     options = _options()
     device = torch.device(options.device)
     measure = partial(_measure, batch=options.batch, device=device)
-    with separate_operations():
+    with plain_torch():
         apart = measure(network(AFI))
     paper = {row["architecture"]: row for row in paper_data()["peak_memory_mib"]["results"]}
     lines = [
@@ -98,20 +94,6 @@ def network(text: str, image_size: int = SIZE) -> MakeModel:
     return partial(build, architecture, num_classes=CLASSES, image_size=image_size)
 
 
-@contextmanager
-def separate_operations() -> Iterator[None]:
-    """Within it, X_i is activated by itself and then copied beside R, as eager code would."""
-
-    def join_apart(before: Tensor, reading: Reading, ceiling: float, read_later: bool) -> Joined:
-        integrated, mean = integrate(reading)
-        feature = F.relu_(before)
-        source = pool(feature) if read_later else None
-        return Joined(join(feature, integrated), source, mean)
-
-    with patch("afi_search.nn.stage.integrate_and_join", join_apart):
-        yield
-
-
 def explanation(lines: list[Line], batch: int) -> str:
     """Say where the ratios stand against the paper's, and why they are no lower."""
     by_name = {line.network: line for line in lines}
@@ -143,14 +125,14 @@ def explanation(lines: list[Line], batch: int) -> str:
 
 
 def print_speed(device: torch.device, rounds: int) -> None:
-    """Time training steps of AFI-ResNet-50 with and without separate operations, in turn."""
+    """Time training steps of AFI-ResNet-50 with and without the accelerators, in turn."""
     size, batch = (SIZE, BATCH) if device.type == "cuda" else (64, 16)
     with device:
         model = build(Architecture.parse(AFI), num_classes=CLASSES, image_size=size)
         images, labels = torch.rand(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)
     model = model.to(memory_format=torch.channels_last)
     images = images.to(memory_format=torch.channels_last)
-    ways = {AFI: nullcontext, APART: separate_operations}
+    ways = {AFI: nullcontext, APART: plain_torch}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():

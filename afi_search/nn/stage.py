@@ -16,12 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import AFI, BlockAFI, StageAFI
+from afi_search.nn.afi import AFI, BlockAFI, StageAFI, Sums, rectify_
 from afi_search.nn.attention import make_attention
-from afi_search.nn.ops.integrate import integrate
-from afi_search.nn.ops.join import activate_and_join, integrate_and_join, join
-from afi_search.nn.ops.rectify import rectify_
-from afi_search.nn.ops.source import pool
+from afi_search.nn.ops.common import accelerates
+from afi_search.nn.ops.gathered import GatheredSums
 from afi_search.space import StageChoice, StageShape, afi_channels, hidden_units
 
 Step = Callable[[Tensor], Tensor]
@@ -152,24 +150,27 @@ class Stage(nn.Module):
 
     def _integrating(self, x: Tensor, afi: AFI[Any]) -> Tensor:
         transition, *readers = self
-        carried = Carried(afi, self.channels)
+        sums = GatheredSums() if accelerates("gathered", x) else Sums()
+        carried = StageState(afi, self.channels, sums)
         x = transition(x, partial(carried.hold, transition), partial(carried.choose, transition))
         for reader, block in enumerate(readers):
             x = block(x, partial(carried.join, reader, block, self.attention[reader]))
         return x
 
 
-class Carried:
-    """What is carried through a stage in one forward pass.
+class StageState:
+    """What a stage carries from block to block in one forward pass.
 
     Args:
         afi: of the stage.
         channels: C' of its features.
+        sums: how features are added up.
     """
 
-    def __init__(self, afi: AFI[Any], channels: int) -> None:
+    def __init__(self, afi: AFI[Any], channels: int, sums: Sums) -> None:
         self._afi = afi
         self._channels = channels
+        self._sums = sums
         self._state: Any = None
         self._held: Tensor | None = None
 
@@ -184,28 +185,35 @@ class Carried:
         source = transition_source(transition, self._held, second, self._channels)
         self._held = None
         if source is not None:
-            self._state = self._afi.add(None, pool(source, self._channels), 0)
+            self._add(source, 0)
         return second
 
     def join(self, reader: int, block: Block, attention: nn.Module, y: Tensor) -> Tensor:
-        """Return X_i and R for a block, concatenated, given its feature before activation."""
+        """Return (X_i, R_i) for a block, B x (C + C') x H x W, given X_i before its activation."""
+        afi, sums, last = self._afi, self._sums, reader + 1 == self._afi.readers
         if self._state is None:
             feature = block.activate(y)
-            state = self._afi.add(None, pool(feature), reader)
-            integrated, mean = integrate(self._afi.read(state, reader))
-            self._state = self._afi.carry(state, mean)
-            return join(feature, attention(integrated))
-        read_later = reader + 1 < self._afi.readers
-        reading = self._afi.read(self._state, reader)
-        if isinstance(attention, nn.Identity):
-            both, source, mean = integrate_and_join(y, reading, block.ceiling, read_later)
-        else:
-            integrated, mean = integrate(reading)
-            both, source, _ = activate_and_join(y, attention(integrated), block.ceiling, read_later)
-        if source is not None:
-            state = self._afi.carry(self._state, mean)
-            self._state = self._afi.add(state, source, reader + 1)
+            self._add(feature, reader)
+            integrated = sums.weighted_sum(*afi.read(self._state, reader))
+            self._state = afi.carry(self._state, sums.source(integrated))
+            return torch.cat((feature, attention(integrated)), dim=1)
+        state, self._state = self._state, None  # after its last reader a feature is released
+        integrated = sums.weighted_sum(*afi.read(state, reader))
+        attended = attention(integrated)
+        if last:
+            del state, integrated
+            return sums.join(y, attended, block.ceiling, 0, 0).both
+        again = afi.rereads and attended is integrated
+        readers = afi.count_readers(reader + 1)
+        both, pooled, source, mean = sums.join(y, attended, block.ceiling, readers, int(again))
+        state = afi.carry(state, mean if again else sums.source(integrated))
+        self._state = afi.add(state, source, pooled, reader + 1)
         return both
+
+    def _add(self, feature: Tensor, reader: int) -> None:
+        readers = self._afi.count_readers(reader)
+        source, pooled = self._sums.pool(feature, self._channels, readers)
+        self._state = self._afi.add(self._state, source, pooled, reader)
 
 
 def unchanged(x: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def test_afi_keeps_half_a_feature_less_in_every_block_that_has_it():
 
 def test_inference_needs_little_but_carries_features():
     plain, afi = per_image("resnet50"), per_image("resnet50(base-r4)")
-    carried = 4 * (64 + 32) * 56**2  # the transition block's feature and X_2
+    carried = 4 * (32 + 32) * 56**2  # X_1 and X_2
     assert plain.testing < plain.training / 5
     assert afi.testing == pytest.approx(plain.testing + carried, rel=0.01)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from afi_search.nn.ops import cpu as native
+from afi_search.nn.ops import cpu
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +13,7 @@ def fixed_seed() -> None:
 def way(request, monkeypatch) -> str:
     """By which functions a CPU does what AFI adds: those of cpu.cpp, or torch's own."""
     if request.param == "vectorised":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
+        monkeypatch.setattr(cpu, "library", lambda: None)
+    elif cpu.library() is None:
         pytest.skip("needs a C++ compiler")
     return request.param

@@ -10,8 +10,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from afi_search.nn.ops.cuda import channel_dots_on_cuda, weighted_sum_on_cuda
-from afi_search.nn.ops.sums import at_least_float32
+from afi_search.nn.ops.common import at_least_float32
+from afi_search.nn.ops.cuda import channel_dots, weighted_sum
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -41,13 +41,13 @@ def main() -> None:
             x.double() * weight[..., None, None].double()
             for x, weight in zip(xs, weights.unbind(1), strict=True)
         )
-        for first in (None, start):
-            weighted_sum_on_cuda(xs, weights, first, room[:, channels:])
+        for first, plus in itertools.product((None, start), (None, xs[-1])):
+            weighted_sum(xs, weights.unbind(1), first, plus, room[:, channels:])
             wanted = plain if first is None else plain + first[..., None, None].double()
-            close(room[:, channels:], wanted)
+            close(room[:, channels:], wanted if plus is None else wanted + plus.double())
             assert not room[:, :channels].any()
         dots = torch.stack([(xs[-1].double() * x.double()).sum((2, 3)) for x in xs], 1)
-        got = channel_dots_on_cuda(xs[-1], xs)
+        got = channel_dots(xs[-1], xs)
         assert got.dtype == weights.dtype
         torch.testing.assert_close(got.double(), dots, rtol=1e-4, atol=1e-4)
 

@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from afi_search.nn.afi import AFI, BlockAFI, StageAFI
-from afi_search.nn.ops import integrate as integration
-from afi_search.nn.ops.integrate import literal_sum
-from afi_search.nn.ops.source import pool
+from afi_search.nn.afi import AFI, BlockAFI, StageAFI, Sums, global_average
+from afi_search.nn.ops.gathered import GatheredSums
 
 KINDS = (BlockAFI, StageAFI)
 
@@ -36,14 +34,16 @@ def equations(sources: list[Tensor], w1: Tensor, w2: Tensor) -> Tensor:
     return torch.stack(images)
 
 
-def integrate(afi: AFI, sources: list[Tensor]) -> list[Tensor]:
+def integrate(
+    afi: AFI, sources: list[Tensor], kind_of_sums: type[Sums] = GatheredSums
+) -> list[Tensor]:
     """Return R of readers 0, 1, ... that read one source more each."""
-    state, results = None, []
-    for reader, source in enumerate(sources):
-        state = afi.add(state, pool(source), reader)
-        integrated, mean = integration.integrate(afi.read(state, reader))
+    state, results, sums = None, [], kind_of_sums()
+    for reader, feature in enumerate(sources):
+        state = afi.add(state, sums.source(feature), global_average(feature), reader)
+        integrated = sums.weighted_sum(*afi.read(state, reader))
         results.append(integrated)
-        state = afi.carry(state, mean)
+        state = afi.carry(state, sums.source(integrated))
     return results
 
 
@@ -57,7 +57,8 @@ def make_sources(count: int, channels: int, dtype: torch.dtype = torch.float64) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_output_and_gradients_are_those_of_the_equations(kind):
+@pytest.mark.parametrize("sums", [Sums, GatheredSums])
+def test_output_and_gradients_are_those_of_the_equations(kind, sums):
     count, channels = 4, 6
     afi = kind(channels, 3, readers=count).double()
     with torch.no_grad():
@@ -67,7 +68,7 @@ def test_output_and_gradients_are_those_of_the_equations(kind):
     cotangents = [torch.randn(2, channels, 3, 4, dtype=torch.float64) for _ in range(count)]
     inputs = [*sources, *afi.parameters()]
 
-    actual = integrate(afi, sources)
+    actual = integrate(afi, sources, sums)
     expected = [
         equations(sources[: reader + 1], *scorer_of(afi, reader)) for reader in range(count)
     ]
@@ -131,7 +132,9 @@ def test_weights_are_positive_sum_to_one_and_give_the_output(kind, count, seed):
     for reader, of in enumerate(weights):
         assert (of > 0).all()
         torch.testing.assert_close(of.sum(1), torch.ones(2, 5, dtype=torch.float64))
-        torch.testing.assert_close(literal_sum(sources[: reader + 1], of), integrated[reader])
+        torch.testing.assert_close(
+            Sums().weighted_sum(sources[: reader + 1], of), integrated[reader]
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -102,7 +102,8 @@ class Bottleneck(Block):
         return normalised(self.bn2, self.conv2(feature), math.inf)
 
     def last(self, y: Tensor, x: Tensor) -> Tensor:
-        y, x = self.conv3(y), self.downsample(x)
+        y = self.conv3(y)  # on a line of its own, so that its input is released
+        x = self.downsample(x)
         if isinstance(self.se, nn.Identity):
             return normalised(self.bn3, y, math.inf, skip=x)
         return F.relu(self.se(self.bn3(y)) + x, inplace=True)

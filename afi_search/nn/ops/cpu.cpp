@@ -21,6 +21,7 @@ constexpr int GROUP = 4;  // pixels that share a weight once it is loaded
 constexpr int TILE = 64;  // pixels of which one feature stays in the first cache
 
 struct Feature {
+  int64_t channels;
   void *data;
   int64_t image, pixel;  // strides
 };
@@ -244,26 +245,26 @@ inline void write_rectified(int64_t channels, const Feature &before, A ceiling, 
         store(y[i], at<T>(out, image, pixel + i, c), n);
         if (also.data) store(y[i], at<T>(also, image, pixel + i, c), n);
       }
-      if (sums) add_to(sums + c, total(y), n);
+      add_to(sums + c, total(y), n);
     });
   });
 }
 
-template <class T, class A> void weighted_sum(Row row) {
+template <class T, class A> void weighted_sum(Row row, double ceiling) {
   const Shape shape = row.shape();
-  const int64_t channels = row.number();
+  const Feature out = row.feature(), plus = row.feature(), gate = row.feature();
+  const int64_t channels = out.channels;
   const A *start = row.address<const A>();
-  const Feature plus = row.feature(), out = row.feature();
   const Terms terms = row.terms();
   for_images(shape, [&](int64_t image) {
-    write_sum<T, A>(channels, start, plus, terms, {}, A(0), out, image, 0, shape.pixels);
+    write_sum<T, A>(channels, start, plus, terms, gate, A(ceiling), out, image, 0, shape.pixels);
   });
 }
 
 template <class T, class A> void channel_dots(Row row) {
   const Shape shape = row.shape();
-  const int64_t channels = row.number();
   const Feature gradient = row.feature();
+  const int64_t channels = gradient.channels;
   A *dots = row.address<A>();
   const Terms terms = row.terms();
   for_images(shape, [&](int64_t image) {
@@ -275,45 +276,20 @@ template <class T, class A> void channel_dots(Row row) {
   });
 }
 
-template <class T, class A> void join(Row row, A ceiling) {
+template <class T, class A> void join(Row row, double ceiling) {
   const Shape shape = row.shape();
-  const int64_t channels = row.number();
-  const Feature before = row.feature(), joined = row.feature(), apart = row.feature();
+  const Feature before = row.feature(), both = row.feature(), feature = row.feature();
+  const int64_t channels = before.channels;
   A *pooled = row.address<A>();
-  const int64_t integrated = row.number();
-  const Feature beside = row.feature();
-  const Terms terms = row.terms();
+  const Feature r = row.feature(), beside = row.feature();
   for_images(shape, [&](int64_t image) {
-    A *means = pooled ? pooled + image * channels : nullptr;
-    if (means) std::fill_n(means, channels, A(0));
+    A *means = pooled + image * channels;
+    std::fill_n(means, channels, A(0));
     for_tiles(shape, [&](int64_t begin, int64_t end) {
-      write_rectified<T, A>(channels, before, ceiling, joined, apart, means, image, begin, end);
-      write_sum<T, A>(integrated, nullptr, {}, terms, {}, A(0), beside, image, begin, end);
+      write_rectified<T, A>(channels, before, A(ceiling), both, feature, means, image, begin, end);
+      write_sum<T, A>(r.channels, nullptr, r, {}, {}, A(0), beside, image, begin, end);
     });
-    if (means)
-      for (int64_t c = 0; c < channels; ++c) means[c] /= shape.pixels;
-  });
-}
-
-template <class T, class A> void part(Row row, A ceiling) {
-  const Shape shape = row.shape();
-  const int64_t channels = row.number();
-  const Feature own = row.feature(), feature = row.feature(), d_before = row.feature();
-  const A *everywhere = row.address<const A>();
-  const int64_t integrated = row.number();
-  const Feature beside = row.feature(), d_integrated = row.feature();
-  A *dots = row.address<A>();
-  const Terms later = row.terms(), carried = row.terms(), terms = row.terms();
-  for_images(shape, [&](int64_t image) {
-    A *of_image = dots + image * terms.count * integrated;
-    std::fill_n(of_image, terms.count * integrated, A(0));
-    for_tiles(shape, [&](int64_t begin, int64_t end) {
-      write_sum<T, A>(channels, everywhere, own, later, feature, ceiling, d_before, image, begin,
-                      end);
-      write_sum<T, A>(integrated, nullptr, beside, carried, {}, A(0), d_integrated, image, begin,
-                      end);
-      add_dots<T, A>(integrated, d_integrated, terms, image, begin, end, of_image);
-    });
+    for (int64_t c = 0; c < channels; ++c) means[c] /= shape.pixels;
   });
 }
 
@@ -350,14 +326,12 @@ private:
   std::vector<double> of_;
 };
 
-template <class T, class A>
-void normalise(Row row, double momentum, double epsilon, double ceiling) {
+template <class T, class A> void normalise(Row row, double epsilon, double ceiling) {
   const Shape shape = row.shape();
-  const int64_t channels = row.number();
   const Feature x = row.feature(), skip = row.feature(), out = row.feature();
+  const int64_t channels = x.channels;
   const A *weight = row.address<const A>(), *bias = row.address<const A>();
-  A *running_mean = row.address<A>(), *running_variance = row.address<A>();
-  A *mean = row.address<A>(), *inverse = row.address<A>();
+  A *mean = row.address<A>(), *variance = row.address<A>();
 
   // Deviations from any pixel of the channel: what is far from zero loses no figures to its squares.
   std::vector<A> shift(channels), scale(channels);
@@ -387,12 +361,10 @@ void normalise(Row row, double momentum, double epsilon, double ceiling) {
   const double count = double(shape.images) * shape.pixels;
   for (int64_t c = 0; c < channels; ++c) {
     const auto [sum, squares] = sums.total(c);
-    const double away = sum / count, variance = std::max(squares / count - away * away, 0.0);
+    const double away = sum / count, spread = std::max(squares / count - away * away, 0.0);
     mean[c] = shift[c] + away;
-    inverse[c] = 1 / std::sqrt(variance + epsilon);
-    scale[c] = weight[c] * inverse[c];
-    running_mean[c] += momentum * (mean[c] - running_mean[c]);
-    running_variance[c] += momentum * (variance * count / (count - 1) - running_variance[c]);
+    variance[c] = spread;
+    scale[c] = weight[c] / std::sqrt(spread + epsilon);
   }
   for_images(shape, [&](int64_t image) {
     for_groups(0, shape.pixels, [&](int64_t pixel, auto size) {
@@ -421,16 +393,19 @@ void normalise(Row row, double momentum, double epsilon, double ceiling) {
   });
 }
 
-template <class T, class A> void denormalise(Row row, double ceiling) {
+template <class T, class A> void denormalise(Row row, double epsilon, double ceiling) {
   const Shape shape = row.shape();
-  const int64_t channels = row.number();
   const Feature given = row.feature(), x = row.feature(), out = row.feature();
   const Feature d_skip = row.feature(), d_x = row.feature();
+  const int64_t channels = x.channels;
   const A *weight = row.address<const A>(), *bias = row.address<const A>();
-  const A *mean = row.address<const A>(), *inverse = row.address<const A>();
+  const A *mean = row.address<const A>(), *variance = row.address<const A>();
   A *d_weight = row.address<A>(), *d_bias = row.address<A>();
-  std::vector<A> scale(channels), constant(channels), slope(channels);
-  for (int64_t c = 0; c < channels; ++c) scale[c] = weight[c] * inverse[c];
+  std::vector<A> inverse(channels), scale(channels), constant(channels), slope(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    inverse[c] = 1 / std::sqrt(double(variance[c]) + epsilon);
+    scale[c] = weight[c] * inverse[c];
+  }
 
   // Loads x's deviation and the gradient of what the activation was given. Where the activation ends
   // is seen from its output, or, if nothing was added before it, from x, which is read anyway.
@@ -502,20 +477,18 @@ template <class T, class A> void denormalise(Row row, double ceiling) {
 }  // namespace
 
 #define EXPORT(name, T, A)                                                                         \
-  extern "C" void weighted_sum_##name(const int64_t *row) { weighted_sum<T, A>(Row(row)); }        \
+  extern "C" void weighted_sum_##name(const int64_t *row, double ceiling) {                        \
+    weighted_sum<T, A>(Row(row), ceiling);                                                         \
+  }                                                                                                \
   extern "C" void channel_dots_##name(const int64_t *row) { channel_dots<T, A>(Row(row)); }        \
   extern "C" void join_##name(const int64_t *row, double ceiling) {                                \
-    join<T, A>(Row(row), A(ceiling));                                                              \
+    join<T, A>(Row(row), ceiling);                                                                 \
   }                                                                                                \
-  extern "C" void part_##name(const int64_t *row, double ceiling) {                                \
-    part<T, A>(Row(row), A(ceiling));                                                              \
+  extern "C" void normalise_##name(const int64_t *row, double epsilon, double ceiling) {           \
+    normalise<T, A>(Row(row), epsilon, ceiling);                                                   \
   }                                                                                                \
-  extern "C" void normalise_##name(const int64_t *row, double momentum, double epsilon,            \
-                                   double ceiling) {                                               \
-    normalise<T, A>(Row(row), momentum, epsilon, ceiling);                                         \
-  }                                                                                                \
-  extern "C" void denormalise_##name(const int64_t *row, double ceiling) {                         \
-    denormalise<T, A>(Row(row), ceiling);                                                          \
+  extern "C" void denormalise_##name(const int64_t *row, double epsilon, double ceiling) {         \
+    denormalise<T, A>(Row(row), epsilon, ceiling);                                                 \
   }
 
 EXPORT(float32, float, float)

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from afi_search.nn.ops.sums import at_least_float32
+from afi_search.nn.ops.common import at_least_float32
 
 TILE = 2048
 """Numbers of one feature that a program works on at a time."""
@@ -95,20 +95,28 @@ def _channel_dots(  # type: ignore[no-untyped-def]
     tl.store(out + at, tl.sum(total, 0), column < channels)
 
 
-def weighted_sum_on_cuda(
-    features: Sequence[Tensor], weights: Tensor, start: Tensor | None, out: Tensor
+def weighted_sum(
+    features: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    start: Tensor | None,
+    plus: Tensor | None,
+    out: Tensor,
 ) -> None:
-    """Write to `out` what `contract.weighted_sum` returns."""
-    weights = weights.contiguous()
+    """Write to `out` what `contractions.weighted_sum` returns where there is no gate."""
+    if plus is not None:
+        wide = at_least_float32(out.dtype)
+        one = torch.ones(out.shape[:2], dtype=wide, device=out.device)
+        features, weights = [plus, *features], [one, *weights]
     features = [_with_pixels_in_line(feature) for feature in features]
+    stacked = torch.stack(tuple(weights), dim=1)
     tile_pixels, tile_channels = _tile(out)
     batch, channels, height, width = out.shape
     tiles = triton.cdiv(height * width, tile_pixels), triton.cdiv(channels, tile_channels)
     _weighted_sum[batch, *tiles](
         out,
         _filled(features),
-        weights,
-        weights if start is None else start.contiguous(),
+        stacked,
+        stacked if start is None else start.contiguous(),
         _strides(out),
         _all_strides(features),
         len(features),
@@ -119,8 +127,8 @@ def weighted_sum_on_cuda(
     )
 
 
-def channel_dots_on_cuda(gradient: Tensor, features: Sequence[Tensor]) -> Tensor:
-    """Return what `contract.channel_dots` does."""
+def channel_dots(gradient: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """Return what `contractions.channel_dots` does."""
     gradient = _with_pixels_in_line(gradient)
     features = [_with_pixels_in_line(feature) for feature in features]
     tile_pixels, tile_channels = _tile(gradient)

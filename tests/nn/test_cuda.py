@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from afi_search.nn.ops import weighted_sum as contract
-from afi_search.nn.ops.weighted_sum import channel_dots, weighted_sum
+from afi_search.nn.ops import contractions
+from afi_search.nn.ops.contractions import channel_dots, weighted_sum
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,13 +31,13 @@ def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(torch, "ones", fail)
-    contract._kernels.cache_clear()
+    contractions._cuda.cache_clear()
     with pytest.warns(UserWarning, match="needs gcc .*Failed to find C compiler") as told:
-        assert contract._kernels() is None
-        assert contract._kernels() is None
+        assert contractions._cuda() is None
+        assert contractions._cuda() is None
 
     assert len(told) == 1
-    contract._kernels.cache_clear()
+    contractions._cuda.cache_clear()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -50,8 +50,8 @@ def test_on_cuda_the_contractions_are_those_of_the_cpu(count, channels, dtype):
     weights = torch.rand(4, count, channels, dtype=torch.promote_types(dtype, torch.float32))
     there = [x.cuda() for x in xs]
 
-    total = weighted_sum(there, weights.cuda())
+    total = weighted_sum(there, weights.cuda().unbind(1))
     dots = channel_dots(there[0], there)
 
-    torch.testing.assert_close(total.cpu(), weighted_sum(xs, weights))
+    torch.testing.assert_close(total.cpu(), weighted_sum(xs, weights.unbind(1)))
     torch.testing.assert_close(dots.cpu(), channel_dots(xs[0], xs), rtol=1e-4, atol=1e-4)

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from afi_search.nn.ops import cpu as native
-from afi_search.nn.ops.weighted_sum import weighted_sum
+from afi_search.nn.ops import cpu
+from afi_search.nn.ops.contractions import weighted_sum
 
 ROOT = Path(__file__).parents[2]
 USE_IT = """
 import torch
-from afi_search.nn.ops import cpu as native
-from afi_search.nn.ops.weighted_sum import weighted_sum
+from afi_search.nn.ops import cpu
+from afi_search.nn.ops.contractions import weighted_sum
 x = torch.ones(1, 8, 2, 2).to(memory_format=torch.channels_last)
-print(native.library() is not None, weighted_sum([x], torch.full((1, 1, 8), 3.0)).sum().item())
+print(cpu.library() is not None, weighted_sum([x], [torch.full((1, 8), 3.0)]).sum().item())
 """
 
 
@@ -36,7 +36,7 @@ def run(cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:
-    if native.library() is None:
+    if cpu.library() is None:
         pytest.skip("needs a C++ compiler")
 
 
@@ -70,22 +70,12 @@ def test_only_what_lies_with_channels_last_is_taken():
     x = torch.randn(2, 6, 4, 5)
     last = x.to(memory_format=torch.channels_last)
 
-    assert native.takes(last, last[:, 2:4], last[1:])
-    assert native.takes(last[:, :, :1], last[:, :, :, :1], torch.randn(2, 6, 1, 1))
-    assert not native.takes(x)
-    assert not native.takes(last[:, :, :2, :2], last)
-    assert not native.takes(last, last.double())
-    assert not native.takes(last.half())
-
-
-def test_what_does_not_match_is_refused():
-    x = torch.randn(2, 8, 4, 5).to(memory_format=torch.channels_last)
-    weight = torch.ones(2, 8)
-
-    with pytest.raises(ValueError, match=r"\(2, 8, 4, 5\) and \(2, 8, 3, 5\) do not match"):
-        native.weighted_sum([(x[:, :, 1:], weight)], x)
-    with pytest.raises(TypeError, match=r"float32 on the CPU is needed, not torch\.float64"):
-        native.weighted_sum([(x, weight.double())], x)
+    assert cpu.takes(last, last[:, 2:4], last[1:])
+    assert cpu.takes(last[:, :, :1], last[:, :, :, :1], torch.randn(2, 6, 1, 1))
+    assert not cpu.takes(x)
+    assert not cpu.takes(last[:, :, :2, :2], last)
+    assert not cpu.takes(last, last.double())
+    assert not cpu.takes(last.half())
 
 
 def test_threads_and_images_divide_as_they_may():
@@ -96,7 +86,7 @@ def test_threads_and_images_divide_as_they_may():
         results = []
         for count in (1, 2, 8):
             torch.set_num_threads(count)
-            results.append(weighted_sum(xs, weights))
+            results.append(weighted_sum(xs, weights.unbind(1)))
     finally:
         torch.set_num_threads(threads)
 

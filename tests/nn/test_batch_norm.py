@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from afi_search.nn import build
-from afi_search.nn.ops import cpu as native
+from afi_search.nn.ops import cpu
 from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential
 from afi_search.space import Architecture
 
@@ -169,7 +169,7 @@ def test_networks_run_with_other_norms_in_their_place():
 
 
 def test_the_same_numbers_for_any_number_of_threads():
-    if native.library() is None:
+    if cpu.library() is None:
         pytest.skip("needs a C++ compiler")
     x, _ = inputs(12, torch.float32, torch.channels_last)
     threads = torch.get_num_threads()

@@ -1,0 +1,291 @@
+"""The gathered sums against torch's own, in every way that a backward pass can go."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from afi_search.nn import build
+from afi_search.nn.afi import Joined, Sums
+from afi_search.nn.ops.batch_norm import batch_norm  # noqa: F401  registers the operator
+from afi_search.nn.ops.contractions import channel_dots, weighted_sum
+from afi_search.nn.ops.gathered import NARROW, GatheredSums
+from afi_search.space import Architecture
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+CHANNELS = [3, 12, NARROW]
+CEILINGS = [math.inf, 1.0]
+ROUNDING = {
+    torch.float64: {"rtol": 1e-10, "atol": 1e-10},
+    torch.float32: {"rtol": 1e-4, "atol": 1e-4},
+    torch.bfloat16: {"rtol": 0.1, "atol": 0.3},
+}
+
+
+def features(
+    count: int, channels: int, dtype: torch.dtype, layout: torch.memory_format
+) -> list[Tensor]:
+    """Return features of which the first is a slice of a wider tensor's channels."""
+    wider = torch.randn(3, 2 * channels, 4, 6).to(dtype).to(memory_format=layout)
+    rest = [torch.randn(3, channels, 4, 6).to(dtype).to(memory_format=layout) for _ in range(count)]
+    return [feature.requires_grad_() for feature in [wider[:, :channels], *rest[1:]]]
+
+
+def exactly(
+    xs: list[Tensor], weights: Tensor, start: Tensor | None = None, plus: Tensor | None = None
+) -> Tensor:
+    """Return the written-out sum in float64."""
+    total = sum(
+        x.double() * weight.double()[..., None, None]
+        for x, weight in zip(xs, weights.unbind(1), strict=True)
+    )
+    assert isinstance(total, Tensor)
+    total = total if start is None else total + start[..., None, None].double()
+    return total if plus is None else total + plus.double()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, way):
+    xs = [x.detach() for x in features(3, channels, dtype, layout)]
+    weights = torch.rand(3, 3, channels).to(torch.promote_types(dtype, torch.float32))
+    start = torch.rand(3, channels).to(weights.dtype)
+    own = torch.randn(3, 2 * channels, 4, 6).to(dtype).to(memory_format=layout)[:, channels:]
+    rounding = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else ROUNDING[dtype]
+
+    for first, plus in [(None, None), (start, None), (None, own), (start, own)]:
+        total = weighted_sum(xs, weights.unbind(1), first, plus)
+        assert total.dtype == dtype and total.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(total.double(), exactly(xs, weights, first, plus), **rounding)
+    gated = weighted_sum(xs, weights.unbind(1), start, own, (xs[1], 1.0))
+    between = (xs[1] > 0) & (xs[1] < 1)
+    torch.testing.assert_close(
+        gated.double(), between * exactly(xs, weights, start, own), **rounding
+    )
+    assert torch.equal(weighted_sum([], [], plus=own), own)
+    dots = channel_dots(xs[1], xs)
+    assert dots.dtype == weights.dtype
+    expected = torch.stack([(xs[1].double() * x.double()).sum((2, 3)) for x in xs], 1)
+    torch.testing.assert_close(dots.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def weights_of(pooled: list[Tensor], reader: int) -> Tensor:
+    return torch.softmax((1 + reader) * torch.stack(pooled, 1), dim=1)
+
+
+def stage(sums: Sums, xs: list[Tensor], ceiling: float, rereads: bool) -> list[Joined]:
+    """Return what blocks make of a first source and of their features before activation.
+
+    Args:
+        rereads: whether a block reads the R and X of the block before it, or all features.
+    """
+    first, *before = xs
+    source, z = sums.pool(first, first.shape[1], 1 if rereads else len(before))
+    sources, pooled, results = [source], [z], []
+    for reader, x in enumerate(before):
+        later = len(before) - reader - 1
+        integrated = sums.weighted_sum(sources, weights_of(pooled, reader))
+        readers, rereaders = (min(1, later),) * 2 if rereads else (later, 0)
+        joined = sums.join(x * 1, integrated, ceiling, readers, rereaders)
+        results.append(joined)
+        if rereads:
+            sources, pooled = (
+                [joined.integrated, joined.feature],
+                [joined.pooled - 1, joined.pooled],
+            )
+        else:
+            sources, pooled = [*sources, joined.feature], [*pooled, joined.pooled]
+    return results
+
+
+@pytest.mark.parametrize("rereads", [False, True])
+@pytest.mark.parametrize("ceiling", CEILINGS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_values_and_gradients_are_those_of_torchs_own(
+    channels, dtype, layout, ceiling, rereads, way
+):
+    xs = features(4, channels, dtype, layout)
+    exact = [x.detach().double().requires_grad_() for x in xs]
+    cotangents = [torch.randn(3, 2 * channels, 4, 6).to(dtype) for _ in xs[1:]]
+
+    got = [joined.both for joined in stage(GatheredSums(), xs, ceiling, rereads)]
+    wanted = [joined.both for joined in stage(Sums(), exact, ceiling, rereads)]
+
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert ours.dtype == dtype and ours.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(ours.double(), theirs, **ROUNDING[dtype])
+    gradients = torch.autograd.grad(got, xs, cotangents)
+    expected = torch.autograd.grad(wanted, exact, [c.double() for c in cotangents])
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert ours.dtype == dtype
+        assert (ours.double() - theirs).norm() <= ROUNDING[dtype]["rtol"] * theirs.norm()
+
+
+@pytest.mark.parametrize("channels", [3, NARROW])
+@pytest.mark.parametrize("rereads", [False, True])
+def test_gradients_are_those_of_finite_differences(rereads, channels, way):
+    xs = features(3, channels, torch.float64, torch.channels_last)
+
+    def last(*given: Tensor) -> Tensor:
+        return stage(GatheredSums(), list(given), 1.0, rereads)[-1].both
+
+    assert torch.autograd.gradcheck(last, xs, fast_mode=True)
+
+
+@pytest.mark.parametrize("channels", [4, NARROW])
+def test_a_pass_that_stops_early_leaves_nothing_for_the_next(channels, way):
+    xs = features(4, channels, torch.float64, LAYOUTS[0])
+    got, wanted = (stage(sums, xs, math.inf, False) for sums in (GatheredSums(), Sums()))
+    ones = torch.ones_like(got[0].both)
+
+    torch.autograd.grad(got[2].both, xs[3], ones, retain_graph=True)
+    for reader, x in ((1, 0), (2, 1), (1, 1), (2, 2), (1, 0)):
+        ours = torch.autograd.grad(got[reader].both, xs[x], ones, retain_graph=True)
+        theirs = torch.autograd.grad(wanted[reader].both, xs[x], ones, retain_graph=True)
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [5, 2 * NARROW])
+def test_the_gradient_of_a_source_of_the_first_channels_lies_as_the_feature_does(
+    layout, channels, way
+):
+    wider = torch.randn(3, channels, 4, 6, dtype=torch.float64).to(memory_format=layout)
+    wider.requires_grad_()
+    half = channels // 2
+    cotangent = torch.randn(3, half, 4, 6, dtype=torch.float64)
+    gradients = []
+    for sums in (GatheredSums(), Sums()):
+        source, pooled = sums.pool(wider, half, readers=2)
+        got = sums.weighted_sum([source], weights_of([pooled], 0) + pooled[:, None])
+        gradients += torch.autograd.grad(got, wider, cotangent)
+
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0].is_contiguous(memory_format=layout)
+
+
+def test_a_wide_feature_is_kept_in_one_buffer_for_the_backward_pass(way):
+    xs = features(3, NARROW, torch.float32, torch.channels_last)
+    kept = set()
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    before = [x * 1 for x in xs]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        joined = GatheredSums().join(before[1], before[2], math.inf, 1, 1)
+    assert kept == {joined.both.untyped_storage().data_ptr()}
+    for source in (joined.feature, joined.integrated):
+        storage = source.feature.untyped_storage()
+        assert storage.data_ptr() == joined.both.untyped_storage().data_ptr()
+
+
+def test_without_gradients_the_feature_does_not_hold_the_whole_buffer(way):
+    before, integrated = (x.detach() for x in features(2, NARROW, torch.float32, LAYOUTS[1]))
+    with torch.no_grad():
+        joined = GatheredSums().join(before, integrated, math.inf, 1, 0)
+    assert torch.equal(joined.both, torch.cat((before.relu(), integrated), dim=1))
+    feature = joined.feature.feature
+    assert feature.untyped_storage().nbytes() == 4 * feature.numel()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_not_a_number_stays_so(dtype, way):
+    _, before, integrated = (x.detach() for x in features(3, 16, dtype, torch.channels_last))
+    before[0, 0, 0, 0] = math.nan
+
+    joined = GatheredSums().join(before, integrated, 6.0, 1, 0)
+
+    assert joined.both[0, 0, 0, 0].isnan() and joined.pooled[0, 0].isnan()
+    assert joined.both.isnan().sum() == 1
+
+
+def test_operators_name_what_does_not_match():
+    x, weights = torch.randn(2, 8, 4, 5), torch.ones(2, 2, 8)
+    operators = torch.ops.afi
+
+    with pytest.raises(ValueError, match=r"features\[1\] has shape .*4, 4\); it must be .*4, 5\)"):
+        operators.weighted_sum([x, x[..., :4]], weights, [], [])
+    with pytest.raises(TypeError, match=r"features\[1\] is torch.float64; it must be .*32"):
+        operators.weighted_sum([x, x.double()], weights, [], [])
+    with pytest.raises(ValueError, match=r"weights has shape \(2, 2, 8\); it must be \(2, 1, 8\)"):
+        operators.weighted_sum([x], weights, [], [])
+    with pytest.raises(TypeError, match=r"weights is torch.float64; it must be torch.float32"):
+        operators.weighted_sum([x, x], weights.double(), [], [])
+    with pytest.raises(ValueError, match=r"integrated has shape .*3, 5\); it must be .*4, 5\)"):
+        operators.join(x, x[:, :, :3], 6.0, True, 0, 0)
+    with pytest.raises(ValueError, match=r"weight has shape \(4,\); it must be \(8,\)"):
+        operators.batch_norm(x, None, torch.ones(4), torch.ones(4), 1e-5, 0.0)
+
+
+def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    run(images).square().mean().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("scorer", ["", "-shared"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_stage_has_the_same_gradients(scorer, reentrant, way):
+    model = build(
+        Architecture.parse(f"resnet20(off, base-r4{scorer}, B-r8-se{scorer})"),
+        num_classes=10,
+        image_size=32,
+    ).double()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64, requires_grad=True)
+    wanted = gradients_of(model, model, images)
+
+    for name in ("layer2", "layer3"):
+        stage = model.get_submodule(name)
+        forward = stage.forward
+        stage.forward = lambda x, run=forward: checkpoint(run, x, use_reentrant=reentrant)
+    got = gradients_of(model, model, images)
+
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    text = "resnet20(base-r4, base-r4-shared, B-r8-eca)"
+    model = build(Architecture.parse(text), num_classes=10, image_size=32).double()
+    return model.eval()  # batch norms of fixed statistics, so that halves add up to the whole
+
+
+def batch() -> Tensor:
+    return torch.randn(
+        4, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def train_a_half(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = DistributedDataParallel(network())
+    gradients = gradients_of(model, model, batch().chunk(2)[rank])
+    if rank == 0:
+        torch.save(gradients, f"{folder}/gradients.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    mp.spawn(train_a_half, args=(str(tmp_path),), nprocs=2)
+    model = network()
+
+    wanted = gradients_of(model, model, batch())
+
+    for name, gradient in torch.load(tmp_path / "gradients.pt").items():
+        torch.testing.assert_close(gradient, wanted[name.removeprefix("module.")])
