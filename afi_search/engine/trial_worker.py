@@ -22,7 +22,7 @@ from afi_search.nn import build
 from afi_search.registry import import_modules
 from afi_search.search.conductor import Assignment
 from afi_search.space import Architecture, Recipe
-from afi_search.study.checkpoint_location import trial_place
+from afi_search.study.checkpoint_location import trial_location
 from afi_search.train import (
     CorruptCheckpoint,
     DivergedError,
@@ -181,7 +181,7 @@ class TrialWorker(tune.Trainable):
             if resumed:
                 return self._progress(self._trainer)
         self._metrics.trained(self._trainer.run_epoch())
-        folder = trial_place(self._common.checkpoints, self._number)
+        folder = trial_location(self._common.checkpoints, self._number)
         try:
             save(self._trainer.state_dict(), folder)
         except OSError as error:
@@ -195,7 +195,7 @@ class TrialWorker(tune.Trainable):
         trainer = trial_trainer(
             self._build(architecture), recipe, self._data, seed=self._seed, device=self._device
         )
-        folder = trial_place(self._common.checkpoints, self._number)
+        folder = trial_location(self._common.checkpoints, self._number)
         try:
             state = load(folder)
         except CorruptCheckpoint as error:

@@ -19,7 +19,7 @@ from afi_search.space import Architecture
 from afi_search.space.checks import IMAGENET_SIZE
 from afi_search.space.imagenet_recipe import ImageNetRecipe
 from afi_search.study import Ledger
-from afi_search.study.checkpoint_location import IN_THE_FOLDER, place_of, trial_place
+from afi_search.study.checkpoint_location import IN_THE_FOLDER, location_of, trial_location
 from afi_search.study.folder import STUDY_FILE, StudyFile
 from afi_search.study.ledger import curve
 from afi_search.train import load
@@ -69,7 +69,7 @@ def trial_state(folder: Path, number: int) -> dict[str, Any]:
         NoCheckpoint: the trial has none.
         CorruptCheckpoint: it cannot be read.
     """
-    where = trial_place(place_of(folder, StudyFile.read(folder).checkpoints), number)
+    where = trial_location(location_of(folder, StudyFile.read(folder).checkpoints), number)
     state = load(where)
     if state is None:
         raise NoCheckpoint(f"{where}: trial {number} of {folder} has no checkpoint")

@@ -21,8 +21,8 @@ from afi_search.engine.run_study import run_trials
 from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import trial_model, trial_state
 from afi_search.promote.confirm_results import confirmed_table, write_confirmed
-from afi_search.search.listed import ListedProposer
 from afi_search.search.listener import Listener
+from afi_search.search.proposer import ListedProposer
 from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Confirm, Pruner, Search
 from afi_search.study.checkpoint_location import check_url

@@ -36,7 +36,7 @@ from afi_search.space.checks import IMAGENET_SIZE
 from afi_search.space.imagenet_recipe import read_recipe
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
-from afi_search.study.checkpoint_location import IN_THE_FOLDER, check_url, place_of
+from afi_search.study.checkpoint_location import IN_THE_FOLDER, check_url, location_of
 from afi_search.study.folder import PROMOTE, StudyFile, gather_facts, has_study, only_driver
 from afi_search.study.pareto import front
 from afi_search.study.study import Study
@@ -264,4 +264,4 @@ def write_history(own: Path, history: Sequence[EpochResult]) -> None:
 
 
 def _checkpoints_of(own: Path, below: str) -> str:
-    return place_of(own, below) if below == IN_THE_FOLDER else f"{below}/{own.name}"
+    return location_of(own, below) if below == IN_THE_FOLDER else f"{below}/{own.name}"

@@ -8,7 +8,7 @@ proposed depends on the ledger alone, not on how often the driver was restarted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -204,6 +204,54 @@ class Proposer:
             for epoch, accuracy in trial.intermediate_values.items():
                 self._memory.set_trial_intermediate_value(copy, epoch, accuracy)
         self._memory.set_trial_state_values(copy, trial.state, trial.values)
+
+
+class ListedProposer:
+    """Proposes each architecture once a seed, the first seed of all of them first.
+
+    So an interrupted confirmation has something to say of every architecture.
+
+    Args:
+        origins: the architectures, each with why it is confirmed.
+        seeds: of each architecture's trainings.
+        cost: returns what an architecture costs.
+    """
+
+    def __init__(
+        self,
+        origins: Mapping[Architecture, str],
+        seeds: Sequence[int],
+        cost: Callable[[Architecture], Cost],
+    ) -> None:
+        self._origins = origins
+        self._cost = cost
+        self._left = dict.fromkeys((a, seed) for seed in seeds for a in origins)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every pair has been proposed."""
+        return not self._left
+
+    def learn(self, trial: FrozenTrial) -> None:
+        """Learn of a trial of the ledger: it is not proposed again."""
+        architecture = Architecture.parse(trial.user_attrs["architecture"])
+        self._left.pop((architecture, trial.user_attrs["seed"]), None)
+
+    def propose(self, number: int) -> Proposal | None:
+        """Return the next pair, whatever number the ledger gives it, or None."""
+        if self.exhausted:
+            return None
+        architecture, seed = next(iter(self._left))
+        del self._left[architecture, seed]
+        return Proposal(
+            architecture,
+            self._cost(architecture),
+            self._origins[architecture],
+            params={},
+            distributions={},
+            system_attrs={},
+            seed=seed,
+        )
 
 
 class _Question:

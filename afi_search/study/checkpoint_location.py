@@ -13,7 +13,7 @@ from afi_search.errors import UserError, did_you_mean
 IN_THE_FOLDER = "checkpoints"
 
 
-class PlaceError(UserError):
+class LocationError(UserError):
     """Checkpoints cannot be stored at this location."""
 
 
@@ -24,7 +24,7 @@ def check_url(url: str | None) -> str:
         The URL; where there is none, the name of the folder inside the study's.
 
     Raises:
-        PlaceError: nothing can be kept there, or the URL holds a password.
+        LocationError: nothing can be kept there, or the URL holds a password.
     """
     if url is None:
         return IN_THE_FOLDER
@@ -32,55 +32,55 @@ def check_url(url: str | None) -> str:
     if not separator:
         return str(Path(url).expanduser().absolute())
     if urlsplit(url).password is not None:
-        raise PlaceError(
+        raise LocationError(
             f"--checkpoints {protocol}://...: leave the password out, it would be written into "
             f"study.yaml; the file system's own settings or environment hold it"
         )
     if protocol == "memory":
-        raise PlaceError(f"--checkpoints {url}: one process's memory is no place for checkpoints")
+        raise LocationError(f"--checkpoints {url}: one process's memory cannot hold checkpoints")
     try:
         fsspec.get_filesystem_class(protocol)
     except ValueError:
         known = fsspec.available_protocols()
-        raise PlaceError(
+        raise LocationError(
             f"--checkpoints {url}: there is no file system {protocol!r}."
             f"{did_you_mean(protocol, known)} Like: file:///shared/folder, s3://bucket/folder"
         ) from None
     except ImportError as error:
-        raise PlaceError(f"--checkpoints {url}: {error}") from None
+        raise LocationError(f"--checkpoints {url}: {error}") from None
     return url.rstrip("/")
 
 
-def place_for(checkpoints: str, study: str) -> str:
-    """Return a new study's own place: no other study, of whatever name, has it below that URL."""
+def new_location(checkpoints: str, study: str) -> str:
+    """Return a location of a new study's own below that URL: no other study ever has it."""
     if checkpoints == IN_THE_FOLDER:
         return checkpoints
     return f"{checkpoints}/{study}-{secrets.token_hex(4)}"
 
 
-def is_below(place: str, checkpoints: str) -> bool:
-    """Whether a study's place is one that `place_for` gives for that URL."""
-    return checkpoints in (place, place.rpartition("/")[0])
+def is_below(location: str, checkpoints: str) -> bool:
+    """Whether a study's location is one that `new_location` gives for that URL."""
+    return checkpoints in (location, location.rpartition("/")[0])
 
 
-def place_of(folder: Path, checkpoints: str) -> str:
+def location_of(folder: Path, checkpoints: str) -> str:
     """Return the folder or URL of all checkpoints of the study that lies in `folder` now."""
     return str((folder / checkpoints).resolve()) if checkpoints == IN_THE_FOLDER else checkpoints
 
 
-def is_elsewhere(folder: Path, place: str) -> bool:
-    """Whether a place of checkpoints lies outside the study's folder."""
-    return not Path(place).is_relative_to(folder.resolve())
+def is_elsewhere(folder: Path, location: str) -> bool:
+    """Whether a location of checkpoints lies outside the study's folder."""
+    return not Path(location).is_relative_to(folder.resolve())
 
 
-def trial_place(place: str, number: int) -> str:
+def trial_location(location: str, number: int) -> str:
     """Return the folder or URL of a trial's checkpoints."""
-    return f"{place}/{number:05d}"
+    return f"{location}/{number:05d}"
 
 
-def size_of(place: str) -> int:
+def size_of(location: str) -> int:
     """Return the bytes of all files below a folder or fsspec URL; 0 where there is none."""
-    filesystem, folder = fsspec.core.url_to_fs(place)
+    filesystem, folder = fsspec.core.url_to_fs(location)
     filesystem.invalidate_cache()
     try:
         return int(filesystem.du(folder))

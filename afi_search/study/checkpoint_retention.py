@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import fsspec
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.space import Architecture
-from afi_search.study.checkpoint_location import is_elsewhere, size_of, trial_place
+from afi_search.study.checkpoint_location import trial_location
 from afi_search.study.ledger import UNFINISHED, curve
 from afi_search.study.pareto import GrowingFront
 
@@ -28,17 +27,17 @@ class CheckpointRetention:
     """Deletes checkpoints that are no longer needed, when it starts and as trials end.
 
     Args:
-        place: folder or fsspec URL of the study's checkpoints.
+        location: folder or fsspec URL of the study's checkpoints.
         objectives: of the study.
         trials: those of the ledger.
     """
 
-    def __init__(self, place: str, objectives: Sequence[str], trials: list[FrozenTrial]) -> None:
-        self._place = place
+    def __init__(self, location: str, objectives: Sequence[str], trials: list[FrozenTrial]) -> None:
+        self._location = location
         self._objectives = objectives
         kept = worth_keeping(trials, objectives)
         self._kept = {trial.number: trial for trial in trials if trial.number in kept}
-        drop_others(place, kept)
+        drop_others(location, kept)
 
     def changed(self, trial: FrozenTrial) -> None:
         """Handle a trial whose state or values have changed."""
@@ -47,7 +46,7 @@ class CheckpointRetention:
             return
         kept = worth_keeping(self._kept.values(), self._objectives)
         for number in self._kept.keys() - kept:
-            drop(self._place, number)
+            drop(self._location, number)
             del self._kept[number]
 
 
@@ -66,9 +65,9 @@ def worth_keeping(trials: Iterable[FrozenTrial], objectives: Sequence[str]) -> s
     )
 
 
-def drop_others(place: str, kept: Collection[int]) -> None:
+def drop_others(location: str, kept: Collection[int]) -> None:
     """Delete the checkpoints of all trials but those."""
-    filesystem, folder = fsspec.core.url_to_fs(place)
+    filesystem, folder = fsspec.core.url_to_fs(location)
     try:
         paths = filesystem.ls(folder, detail=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -76,20 +75,15 @@ def drop_others(place: str, kept: Collection[int]) -> None:
     for path in paths:
         name = path.rstrip("/").rpartition("/")[2]
         if name.isdigit() and int(name) not in kept:
-            drop(place, int(name))
+            drop(location, int(name))
 
 
-def drop(place: str, number: int) -> None:
+def drop(location: str, number: int) -> None:
     """Delete a trial's checkpoints; what cannot be deleted now is left for the next time."""
     from afi_search.train.checkpoint import delete
 
     with suppress(OSError):
-        delete(trial_place(place, number))
-
-
-def disk_use(folder: Path, place: str) -> int:
-    """Return the bytes of a study: its folder, and its checkpoints where they lie elsewhere."""
-    return size_of(str(folder)) + (size_of(place) if is_elsewhere(folder, place) else 0)
+        delete(trial_location(location, number))
 
 
 def checkpoint_size(params: int) -> int:

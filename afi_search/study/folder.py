@@ -31,8 +31,8 @@ from afi_search.space.schema import Pruner
 from afi_search.study.checkpoint_location import (
     IN_THE_FOLDER,
     is_below,
-    place_for,
-    place_of,
+    location_of,
+    new_location,
     size_of,
 )
 from afi_search.study.storage import JOURNAL
@@ -141,23 +141,24 @@ def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
 
     Args:
         folder: of the study.
-        asked: the study as it is asked for; its checkpoints are to be its own place below a URL.
+        asked: the study as it is asked for; below a URL, its checkpoints get a location of their
+            own.
         may_change: further parts of the space file that may be others than at the start.
 
     Returns:
-        The study as it is to be run: as asked, with the facts of its first start and the place of
-        its checkpoints, which may be another as long as there are none.
+        The study as it is to be run: as asked, with the facts of its first start and the location
+        of its checkpoints, which may be another as long as there are none.
 
     Raises:
         StudyError: the folder holds a study with other settings; the message lists them.
     """
     path = folder / STUDY_FILE
-    place = place_for(asked.checkpoints, asked.name)
+    location = new_location(asked.checkpoints, asked.name)
     if path.exists():
         before = StudyFile.read(folder)
         old, new = (_fixed(file, may_change) for file in (before.space, asked.space))
         stays = is_below(before.checkpoints, asked.checkpoints)
-        may_move = not size_of(place_of(folder, before.checkpoints))
+        may_move = not size_of(location_of(folder, before.checkpoints))
         wanted = before.checkpoints if stays or may_move else asked.checkpoints
         changes = list(
             _changes(
@@ -174,9 +175,9 @@ def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
                 f"{listed}\n"
                 f"Take the settings back, or start another study with --name."
             )
-        place = before.checkpoints if stays else place
+        location = before.checkpoints if stays else location
         asked = replace(asked, facts=before.facts)
-    opened = replace(asked, checkpoints=place)
+    opened = replace(asked, checkpoints=location)
     write_whole(path, opened.dump())
     return opened
 

@@ -13,7 +13,7 @@ import fsspec
 import optuna
 import pandas as pd
 
-from afi_search.study.checkpoint_location import is_elsewhere, place_of, size_of, trial_place
+from afi_search.study.checkpoint_location import is_elsewhere, location_of, size_of, trial_location
 from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.folder import (
     CONFIRM,
@@ -105,7 +105,7 @@ class Study:
     @property
     def checkpoints(self) -> str:
         """The folder or fsspec URL of its trials' checkpoints."""
-        return place_of(self.folder, self.file.checkpoints)
+        return location_of(self.folder, self.file.checkpoints)
 
     @property
     def confirmation(self) -> Study | None:
@@ -115,7 +115,7 @@ class Study:
 
     def trial_checkpoints(self, number: int) -> str:
         """Return the folder or fsspec URL of one trial's checkpoints."""
-        return trial_place(self.checkpoints, number)
+        return trial_location(self.checkpoints, number)
 
     def records(self) -> pd.DataFrame:
         """Return one row a trial; `afi_search.study.ledger.COLUMNS` explains the columns."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from afi_search.study import Ledger
-from afi_search.study.checkpoint_location import place_of, trial_place
+from afi_search.study.checkpoint_location import location_of, trial_location
 from afi_search.study.folder import StudyFile
 from afi_search.train import load
 from tests.cli.test_run import Driver
@@ -45,8 +45,8 @@ def folder(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) ->
 
 def history(study: Path, number: int) -> list[dict[str, Any]]:
     """What a trial's newest checkpoint tells of its epochs, with the seconds each took."""
-    place = place_of(study, StudyFile.read(study).checkpoints)
-    state = load(trial_place(place, number))
+    place = location_of(study, StudyFile.read(study).checkpoints)
+    state = load(trial_location(place, number))
     return [] if state is None else list(state["history"])
 
 

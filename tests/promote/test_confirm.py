@@ -21,7 +21,7 @@ from afi_search.promote.confirm_results import (
     write_confirmed,
 )
 from afi_search.search.conductor import Conductor
-from afi_search.search.listed import ListedProposer
+from afi_search.search.proposer import ListedProposer
 from afi_search.search.pruners import make_pruner
 from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Confirm

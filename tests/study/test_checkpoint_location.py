@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from afi_search.study.checkpoint_location import PlaceError, check_url, place_for, place_of
+from afi_search.study.checkpoint_location import LocationError, check_url, location_of, new_location
 from afi_search.study.folder import StudyError, StudyFile, open_study
 from tests.search.studies import space_file
 
@@ -27,13 +27,13 @@ def test_a_folder_is_absolute_and_a_url_stays() -> None:
     ],
 )
 def test_a_place_that_cannot_be_is_told(url: str, said: str) -> None:
-    with pytest.raises(PlaceError, match=said.replace("?", r"\?")) as error:
+    with pytest.raises(LocationError, match=said.replace("?", r"\?")) as error:
         check_url(url)
     assert "secret" not in str(error.value)
 
 
 def test_studies_of_one_name_have_places_of_their_own() -> None:
-    assert place_for("s3://bucket", "one") != place_for("s3://bucket", "one")
+    assert new_location("s3://bucket", "one") != new_location("s3://bucket", "one")
 
 
 def test_the_same_url_leads_a_study_to_its_place_again(tmp_path: Path) -> None:
@@ -63,4 +63,4 @@ def test_checkpoints_move_with_their_study(tmp_path: Path) -> None:
     open_study(here, asked(None))
     there = here.rename(tmp_path / "there")
 
-    assert place_of(there, StudyFile.read(there).checkpoints) == str(there / "checkpoints")
+    assert location_of(there, StudyFile.read(there).checkpoints) == str(there / "checkpoints")

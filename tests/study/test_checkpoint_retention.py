@@ -5,14 +5,14 @@ from pathlib import Path
 import afi_search
 from afi_search.search.conductor import Conductor
 from afi_search.study import Ledger
-from afi_search.study.checkpoint_location import trial_place
+from afi_search.study.checkpoint_location import trial_location
 from afi_search.study.checkpoint_retention import CheckpointRetention, worth_keeping
 from afi_search.train import save
 from tests.search.studies import conductor_for, play, space_file
 
 
 def checkpointed(folder: Path, number: int, epoch: int) -> None:
-    save({"epoch": epoch}, trial_place(str(folder), number))
+    save({"epoch": epoch}, trial_location(str(folder), number))
 
 
 def on_disk(folder: Path) -> set[int]:
