@@ -166,8 +166,8 @@ class Study(stored.Study):
             UserError: the data, the recipe or the checkpoints are not what they should be.
             Interrupted: Ctrl-C.
         """
-        from afi_search.engine.run_study import Interrupted
         from afi_search.promote.promotion import PromotionListener, promote_study
+        from afi_search.study.study import Interrupted
 
         wanted = self.file.space.promote or Promote()
         changes = _given(

@@ -6,11 +6,11 @@ import os
 import platform
 from pathlib import Path
 
-import torch
-
 
 def describe_device() -> str:
     """Return the GPUs' or else the CPU's name and number of this machine."""
+    import torch
+
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{os.cpu_count()} cores, {_cpu_name()}"

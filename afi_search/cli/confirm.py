@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from afi_search.api import Study
-from afi_search.cli.screen import Screen, resumable
-from afi_search.engine.run_study import Interrupted
 from afi_search.errors import exits_on_mistake
 from afi_search.formatting import mega, percent
-from afi_search.promote.confirm import read_confirmed
-from afi_search.promote.confirm_results import CONVENTIONS, FILES
-from afi_search.study.folder import CONFIRM
-from afi_search.study.study import Study as StoredStudy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from afi_search.api import Study
 
 console = Console()
 
@@ -47,6 +44,9 @@ def confirm(
     ] = None,
 ) -> None:
     """Train a study's front again, by the full recipe with several seeds, and test it."""
+    from afi_search.api import Study
+    from afi_search.cli.screen import resumable
+
     with resumable(console):
         confirm_and_show(
             Study.open(study),
@@ -61,6 +61,9 @@ def confirm(
 
 def confirm_and_show(study: Study, **options: Any) -> None:
     """Confirm a study as `Study.confirm` does, and show what is confirmed, interrupted or not."""
+    from afi_search.cli.screen import ConfirmScreen
+    from afi_search.study.study import Interrupted
+
     try:
         study.confirm(listener=ConfirmScreen(console), **options)
     except Interrupted:
@@ -71,6 +74,10 @@ def confirm_and_show(study: Study, **options: Any) -> None:
 
 def show_confirmed(study: Study) -> None:
     """Show what is confirmed so far, and where it is written."""
+    from afi_search.promote.confirm import read_confirmed
+    from afi_search.promote.confirm_results import FILES
+    from afi_search.study.folder import CONFIRM
+
     table = read_confirmed(study)
     if table.empty:
         return
@@ -79,21 +86,10 @@ def show_confirmed(study: Study) -> None:
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
 
 
-class ConfirmScreen(Screen):
-    """Shows a confirmation's trainings as they change."""
-
-    def announcement(self, study: StoredStudy) -> str:
-        """Return what is going to be done."""
-        file = study.file.space
-        seeds = file.confirm.seeds if file.confirm is not None else 1
-        return (
-            f"Confirming [bold]{len(file.architectures)}[/] architectures with {seeds} seeds "
-            f"each, {file.recipe.epochs} epochs a training, in {study.folder}."
-        )
-
-
 def shown(table: pd.DataFrame, name: str) -> Table:
     """Return the rows for the terminal."""
+    from afi_search.promote.confirm_results import CONVENTIONS
+
     screen = Table(
         title=f"Confirmed: {name}",
         title_justify="left",

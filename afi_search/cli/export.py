@@ -9,8 +9,6 @@ import typer
 from rich.console import Console
 
 from afi_search.errors import exits_on_mistake
-from afi_search.model.from_checkpoint import read_checkpoint
-from afi_search.model.onnx import write_exported, write_onnx
 
 console = Console()
 
@@ -34,6 +32,9 @@ def export(
     torch_export: Annotated[bool, typer.Option(help="Write and check torch.export.")] = True,
 ) -> None:
     """Write a model that ships: safetensors, facts and card, ONNX, torch.export."""
+    from afi_search.model.from_checkpoint import read_checkpoint
+    from afi_search.model.onnx import write_exported, write_onnx
+
     model = read_checkpoint(checkpoint)
     if fold:
         model = model.folded()

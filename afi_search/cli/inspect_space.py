@@ -5,24 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from afi_search.cli.screen import Screen
-from afi_search.cost import SpaceCosts
-from afi_search.data import spec_of, trained_images
-from afi_search.device import describe_device
 from afi_search.errors import exits_on_mistake
 from afi_search.formatting import duration, format_cost, mega, size
-from afi_search.search.checks import CHECKS, demand_feasible
-from afi_search.search.estimate import images_per_second
-from afi_search.search.prepare import choose_preset, measure_costs
-from afi_search.space import Architecture, Space
-from afi_search.space.loading import SpaceDocument
-from afi_search.study.checkpoint_retention import checkpoint_size
 
 console = Console()
 
@@ -33,6 +22,15 @@ def inspect_space(
     preset: Annotated[str, typer.Option(help="As for run.")] = "auto",
 ) -> None:
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
+    from afi_search.cli.screen import Screen
+    from afi_search.data import spec_of, trained_images
+    from afi_search.device import describe_device
+    from afi_search.search.checks import CHECKS, demand_feasible
+    from afi_search.search.prepare import choose_preset, measure_costs
+    from afi_search.space import Architecture, Space
+    from afi_search.space.loading import SpaceDocument
+    from afi_search.study.checkpoint_retention import checkpoint_size
+
     document = SpaceDocument.read(space, CHECKS)
     screen = Screen(console)
     searched = Space(document.resolve(choose_preset(document, preset, screen)))
@@ -48,6 +46,10 @@ def inspect_space(
         f"({share:.1%}) keep the constraints ({limits or 'none'})."
     )
     demand_feasible(space, costs)
+
+    import torch
+
+    from afi_search.search.estimate import images_per_second
 
     images = trained_images(source, file.data.validation, file.data.train_subset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,7 +67,9 @@ def inspect_space(
     )
     for heading in headings:
         table.add_column(heading, justify="right")
-    shown = named(searched, costs)
+    cheapest, dearest = costs.extremes()
+    plain = {"plain": Architecture.plain(file.backbone)} if file.backbone is not None else {}
+    shown = {**plain, "cheapest": cheapest, "dearest": dearest}
     for name, architecture in shown.items():
         cost = costs.of(architecture)
         speed = images_per_second(architecture, file.recipe, source, device)
@@ -92,11 +96,3 @@ def inspect_space(
         f"paper's FLOPs in billions, batch 32.",
         style="dim",
     )
-
-
-def named(space: Space, costs: SpaceCosts) -> dict[str, Architecture]:
-    """Return the architectures worth showing, under what they are."""
-    cheapest, dearest = costs.extremes()
-    backbone = space.file.backbone
-    plain = {"plain": Architecture.plain(backbone)} if backbone is not None else {}
-    return {**plain, "cheapest": cheapest, "dearest": dearest}

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from afi_search.errors import exits_on_mistake
-from afi_search.model.model import load
 
 
 @exits_on_mistake
@@ -18,6 +17,8 @@ def predict(
     top: Annotated[int, typer.Option(help="How many guesses for each.", min=1)] = 5,
 ) -> None:
     """Print the likeliest classes of image files with their probabilities."""
+    from afi_search.model import load
+
     opened = load(model)
     for image in images:
         guesses = (f"{g.label} {100 * g.probability:.1f} %" for g in opened.predict(image, top))

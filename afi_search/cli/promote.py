@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from afi_search.engine.promotion_worker import Probe
 from afi_search.errors import exits_on_mistake
-from afi_search.promote.estimate import Needs, describe
-from afi_search.promote.promotion import PromotionListener, promote_study
-from afi_search.space import Architecture
-from afi_search.space.schema import LoaderName, Promote
-from afi_search.study.folder import StudyFile, has_study
-from afi_search.train import EpochResult
 
 console = Console()
 
@@ -50,7 +42,8 @@ def promote(
         str | None, typer.Option(help="Folder or fsspec URL, like s3://bucket/folder.")
     ] = None,
     loader: Annotated[
-        LoaderName | None, typer.Option(help="Of the images; dali decodes on the GPU.")
+        Literal["torchvision", "dali"] | None,
+        typer.Option(help="Of the images; dali decodes on the GPU."),
     ] = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out what the scan finds wrong.")
@@ -59,6 +52,12 @@ def promote(
     address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
 ) -> None:
     """Train a study's winners on ImageNet, or go on with it, and export them."""
+    from afi_search.cli.promotion_screen import PromotionScreen
+    from afi_search.promote.promotion import promote_study
+    from afi_search.space import Architecture
+    from afi_search.space.schema import Promote
+    from afi_search.study.folder import StudyFile, has_study
+
     wanted = (StudyFile.read(study).space.promote if has_study(study) else None) or Promote()
     given = {
         "data": None if data is None else str(data),
@@ -79,50 +78,8 @@ def promote(
         skip_broken=skip_broken,
         name=name,
         address=address,
-        listener=PrintedPromotion(),
+        listener=PromotionScreen(console),
     )
     if not finished:
         console.print("[bold]Interrupted.[/] The same command goes on from the last epoch.")
         sys.exit(130)
-
-
-class PrintedPromotion(PromotionListener):
-    """Prints how a promotion goes."""
-
-    def front_is_unconfirmed(self, folder: Path) -> None:
-        console.print(
-            f"The front is not confirmed: its most accurate by one seed is taken. To be sure "
-            f"first: afi-search confirm {folder}"
-        )
-
-    def image_left_out(self, path: str) -> None:
-        console.print(f"Left out, as asked: {path}", soft_wrap=True, highlight=False)
-
-    def begins(self, architecture: Architecture, recipe: str, folder: Path, dashboard: str) -> None:
-        console.print(
-            f"Promoting [bold]{architecture}[/] by the recipe {recipe}, in {folder}. "
-            f"Ray dashboard: {dashboard}.",
-            soft_wrap=True,
-        )
-
-    def goes_on(self, epoch: int, epochs: int) -> None:
-        console.print(f"Going on after epoch {epoch} of {epochs}.")
-
-    def starts_from(self, weights: str, fitting: str) -> None:
-        console.print(f"Starting from {weights}: {fitting}", highlight=False)
-
-    def measured(self, probe: Probe, needed: Needs, workers: int, epochs: int) -> None:
-        console.print(describe(probe, needed, workers=workers, epochs=epochs), soft_wrap=True)
-
-    def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
-        console.print(
-            f"epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.3f}  "
-            f"top-1 {100 * epoch.accuracy:.2f} %  top-5 {100 * (epoch.top5 or 0):.2f} %  "
-            f"{epoch.images_per_second:,.0f} images/s  {epoch.workers} workers  "
-            f"{epoch.seconds:.0f} s",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-    def written(self, paths: Sequence[Path]) -> None:
-        console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)

@@ -6,26 +6,18 @@ python -m afi_search.run SPACE
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from afi_search.api import run_study
 from afi_search.cli.confirm import confirm_and_show
-from afi_search.cli.promote import PrintedPromotion
-from afi_search.cli.screen import Screen, resumable
-from afi_search.engine.run_study import Interrupted
 from afi_search.errors import exits_on_mistake
 from afi_search.formatting import size
-from afi_search.promote.promotion import promote_study
-from afi_search.report.export import write_report
-from afi_search.report.table import front_table
-from afi_search.search.prepare import AUTO
-from afi_search.space.schema import Promote
-from afi_search.study.checkpoint_location import size_of
-from afi_search.study.storage import JOURNAL
-from afi_search.study.study import Study
+
+if TYPE_CHECKING:
+    from afi_search.space.schema import Promote
+    from afi_search.study.study import Study
 
 console = Console()
 
@@ -39,7 +31,7 @@ def run(
             help="A preset of the space file; 'auto': 'short' where there is a CUDA device, "
             "'smoke' where there is none; 'none': the file as it is."
         ),
-    ] = AUTO,
+    ] = "auto",
     name: Annotated[
         str | None, typer.Option(help="The study's name, instead of backbone-data-preset.")
     ] = None,
@@ -54,7 +46,7 @@ def run(
     storage: Annotated[
         str,
         typer.Option(help="Of the ledger: 'journal', 'sqlite' or postgresql://USER@HOST/DATABASE."),
-    ] = JOURNAL,
+    ] = "journal",
     checkpoints: Annotated[
         str | None,
         typer.Option(
@@ -67,6 +59,10 @@ def run(
 
     With `confirm:` and `promote:` in the space file, go on to confirmed winners on ImageNet.
     """
+    from afi_search.api import run_study
+    from afi_search.cli.screen import Screen, resumable
+    from afi_search.study.study import Interrupted
+
     where = {"data": data, "address": address, "checkpoints": checkpoints}
     with resumable(console):
         try:
@@ -94,6 +90,10 @@ def run(
 
 def show(study: Study) -> None:
     """Write the front and the trials, and show the front."""
+    from afi_search.report.export import write_report
+    from afi_search.report.table import front_table
+    from afi_search.study.checkpoint_location import size_of
+
     records, info = study.records(), study.info
     paths = write_report(records, info, study.folder)
     console.print(front_table(records, info))
@@ -115,8 +115,10 @@ def show(study: Study) -> None:
 def promote_winners(folder: Path, wanted: Promote, address: str | None) -> bool:
     """Train the winners on ImageNet, or without ImageNet print the command for where it is."""
     if wanted.data is not None and Path(wanted.data).is_dir():
-        listener = PrintedPromotion()
-        return promote_study(folder, wanted, address=address, listener=listener)
+        from afi_search.cli.promotion_screen import PromotionScreen
+        from afi_search.promote.promotion import promote_study
+
+        return promote_study(folder, wanted, address=address, listener=PromotionScreen(console))
     where = wanted.data or "the space file names no folder"
     console.print(
         f"ImageNet is not here ({where}). Where it is, this goes on: "

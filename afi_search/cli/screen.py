@@ -151,6 +151,19 @@ class Screen(Listener):
         return ", ".join(parts)
 
 
+class ConfirmScreen(Screen):
+    """Shows a confirmation's trainings as they change."""
+
+    def announcement(self, study: Study) -> str:
+        """Return what is going to be done."""
+        file = study.file.space
+        seeds = file.confirm.seeds if file.confirm is not None else 1
+        return (
+            f"Confirming [bold]{len(file.architectures)}[/] architectures with {seeds} seeds "
+            f"each, {file.recipe.epochs} epochs a training, in {study.folder}."
+        )
+
+
 def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:
     accuracies = curve(trial)
     return (

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from afi_search.api import Study
 from afi_search.errors import exits_on_mistake
 from afi_search.formatting import size
 
@@ -26,6 +25,8 @@ StudyFolder = Annotated[Path, typer.Argument(help="A study's folder.")]
 @exits_on_mistake
 def prune(study: StudyFolder) -> None:
     """Delete all checkpoints but those of the front, the confirmation and unfinished trials."""
+    from afi_search.api import Study
+
     opened = Study.open(study)
     freed = opened.prune()
     console.print(
@@ -42,6 +43,8 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete a study whole: its ledger, its checkpoints wherever they lie, and its folder."""
+    from afi_search.api import Study
+
     opened = Study.open(study)
     with opened.held():
         freed = opened.disk_use()

@@ -16,19 +16,7 @@ from afi_search.search.conductor import Conductor, Proposes
 from afi_search.search.listener import Listener
 from afi_search.search.pruners import make_pruner
 from afi_search.study.checkpoint_retention import CheckpointRetention
-from afi_search.study.study import Study
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM stopped a run: nothing is lost, its trials wait to be resumed.
-
-    Attributes:
-        study: that was stopped.
-    """
-
-    def __init__(self, study: Study) -> None:
-        super().__init__(f"the study {study.name} was interrupted; it can be resumed")
-        self.study = study
+from afi_search.study.study import Interrupted, Study
 
 
 def run_trials(

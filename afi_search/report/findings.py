@@ -11,7 +11,6 @@ import numpy as np
 import optuna
 import pandas as pd
 from optuna.distributions import CategoricalDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 from pandas import DataFrame
 from scipy.stats import t as student
@@ -183,6 +182,11 @@ def importance(records: DataFrame) -> DataFrame:
     if len(full) < FEWEST_TRIALS or table.columns.empty:
         return DataFrame(columns=["front", "accuracy"], dtype=float)
     quantile = max(BEST_SHARE, FEWEST_BEST / len(full))
+    from optuna.importance import (  # takes scikit-learn along
+        PedAnovaImportanceEvaluator,
+        get_param_importances,
+    )
+
     evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
     objectives = {"front": ["accuracy", *costs_of(records)], "accuracy": ["accuracy"]}
     with quiet():

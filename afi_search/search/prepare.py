@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from afi_search.cost import CostTable, SpaceCosts
+from afi_search.cost import CostTable
 from afi_search.data import DataUnavailable, locate, spec_of
 from afi_search.search.listener import Listener
 from afi_search.space import Space, SpaceFile
 from afi_search.space.loading import SpaceDocument
+
+if TYPE_CHECKING:
+    from afi_search.cost import SpaceCosts
 
 AUTO, NONE = "auto", "none"
 
@@ -26,6 +29,8 @@ def choose_preset(document: SpaceDocument, asked: str, listener: Listener) -> st
         return None
     if asked != AUTO:
         return asked
+    import torch
+
     chosen = "short" if torch.cuda.is_available() else "smoke"
     if chosen not in document.presets:
         return None
@@ -57,6 +62,8 @@ def measure_costs(space: Space, listener: Listener, kept: CostTable | None = Non
     Raises:
         LatencyError: latency is asked for and cannot be measured here.
     """
+    from afi_search.cost import SpaceCosts
+
     spec = spec_of(space.file.data)
     costs = SpaceCosts(
         space,

@@ -10,6 +10,7 @@ from typing import Any
 
 from pandas import DataFrame
 
+from afi_search.cost import CostTable
 from afi_search.data import spec_of, trained_images
 from afi_search.space import SpaceFile
 from afi_search.study.folder import StudyFile
@@ -58,6 +59,7 @@ class StudyInfo:
         validation_images: the number of images behind each accuracy, where it is known; the
             sampling error of an accuracy is drawn from it.
         note: what the numbers are good for, in a sentence.
+        costs: what the study has counted; None where it has kept nothing.
         environment: further facts, such as versions, commit and command; names to texts.
     """
 
@@ -73,11 +75,13 @@ class StudyInfo:
     train_images: int | None = None
     validation_images: int | None = None
     note: str = ""
+    costs: CostTable | None = field(default=None, compare=False, repr=False)
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the facts as plain values that JSON can hold."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
+        del values["costs"]
         return values | {"environment": dict(self.environment)}
 
 
@@ -87,11 +91,12 @@ def read_study(folder: str | Path) -> tuple[DataFrame, StudyInfo]:
     Raises:
         UserError: the folder holds no study.
     """
-    return Ledger.open(folder).records(), study_info(StudyFile.read(folder))
+    costs = CostTable.read(Path(folder))
+    return Ledger.open(folder).records(), study_info(StudyFile.read(folder), costs)
 
 
-def study_info(study: StudyFile) -> StudyInfo:
-    """Return the metadata of a study."""
+def study_info(study: StudyFile, costs: CostTable | None = None) -> StudyInfo:
+    """Return the metadata of a study, and what it has counted."""
     file, facts = study.space, dict(study.facts)
     source = spec_of(file.data)
     held_out = file.data.validation or source.validation
@@ -108,6 +113,7 @@ def study_info(study: StudyFile) -> StudyInfo:
         train_images=trained_images(source, file.data.validation, file.data.train_subset),
         validation_images=min(held_out, file.data.validation_subset or held_out),
         note=study.note,
+        costs=costs,
         environment=facts,
     )
 

@@ -1,17 +1,18 @@
 """Networks that are known before any trial: the plain backbone and the paper's own points.
 
-Their costs are measured here and now, with the same convention as those of the trials.
+Their costs are those that the study has kept, or measured with the same convention.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 from pandas import DataFrame
 
-from afi_search.cost import Cost, measure
+from afi_search.cost import Cost
 from afi_search.space.architecture import Architecture
 from afi_search.study.info import StudyInfo
 from afi_search.study.paper import PaperResult, paper_results_for
@@ -87,4 +88,9 @@ def _as_tried(backbone: str, cost: Cost, records: DataFrame) -> Cost:
 
 
 def _cost(architecture: Architecture, info: StudyInfo) -> Cost:
+    if info.costs is not None:
+        with suppress(KeyError):
+            return info.costs.of(architecture).cost
+    from afi_search.cost import measure
+
     return measure(architecture, num_classes=info.num_classes, image_size=info.image_size)

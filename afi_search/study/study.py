@@ -13,6 +13,7 @@ import fsspec
 import optuna
 import pandas as pd
 
+from afi_search.cost import CostTable
 from afi_search.study.checkpoint_location import is_elsewhere, location_of, size_of, trial_location
 from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.folder import (
@@ -100,7 +101,7 @@ class Study:
     @property
     def info(self) -> StudyInfo:
         """The facts that stand above its figures: data, recipe, device, versions, commit."""
-        return study_info(self.file)
+        return study_info(self.file, CostTable.read(self.folder))
 
     @property
     def checkpoints(self) -> str:
@@ -203,3 +204,15 @@ class Study:
             f"<Study {self.name} in {self.folder}: {counts or 'no trials yet'}; "
             f"{len(self.front())} on the front>"
         )
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM stopped a run: nothing is lost, its trials wait to be resumed.
+
+    Attributes:
+        study: that was stopped.
+    """
+
+    def __init__(self, study: Study) -> None:
+        super().__init__(f"the study {study.name} was interrupted; it can be resumed")
+        self.study = study
