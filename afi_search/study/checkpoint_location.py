@@ -37,7 +37,9 @@ def check_url(url: str | None) -> str:
             f"study.yaml; the file system's own settings or environment hold it"
         )
     if protocol == "memory":
-        raise LocationError(f"--checkpoints {url}: one process's memory cannot hold checkpoints")
+        raise LocationError(
+            f"--checkpoints {url}: one process's memory is no place for checkpoints"
+        )
     try:
         fsspec.get_filesystem_class(protocol)
     except ValueError:
