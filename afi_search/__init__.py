@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         register_attention,
         register_backbone,
     )
+    from afi_search.space.objective import Objective, register_objective
     from afi_search.study import Ledger, front
 
 __version__ = "0.1.0"
@@ -42,9 +43,11 @@ _EXPORTS = {
     "Attention": "afi_search.space",
     "Backbone": "afi_search.space",
     "DatasetSpec": "afi_search.data",
+    "Objective": "afi_search.space.objective",
     "register_attention": "afi_search.space",
     "register_backbone": "afi_search.space",
     "register_dataset": "afi_search.data",
+    "register_objective": "afi_search.space.objective",
     "register_pruner": "afi_search.search.pruners",
     "register_sampler": "afi_search.search.samplers",
 }
@@ -57,6 +60,7 @@ __all__ = [
     "KnownCostSampler",
     "Ledger",
     "Listener",
+    "Objective",
     "Space",
     "Study",
     "build",
@@ -66,6 +70,7 @@ __all__ = [
     "register_attention",
     "register_backbone",
     "register_dataset",
+    "register_objective",
     "register_pruner",
     "register_sampler",
     "run_study",

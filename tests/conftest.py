@@ -13,6 +13,7 @@ from afi_search import data
 from afi_search.registry import DATASETS, PRUNERS, SAMPLERS, import_modules
 from afi_search.space.attention import ATTENTIONS
 from afi_search.space.backbone import BACKBONES
+from afi_search.space.objective import OBJECTIVES
 from tests.pictures import bucket, imagenette, pictures  # noqa: F401
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
@@ -50,7 +51,7 @@ def digits() -> data.Dataset:
 @pytest.fixture
 def third_party(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a user's modules; what they register is forgotten after the test."""
-    for registry in (BACKBONES, ATTENTIONS, DATASETS, SAMPLERS, PRUNERS):
+    for registry in (BACKBONES, ATTENTIONS, DATASETS, OBJECTIVES, SAMPLERS, PRUNERS):
         entries = {name: registry.get(name) for name in registry.names}
         monkeypatch.setattr(registry, "_entries", entries)
     for module in ("everything", "toynet"):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from afi_search.errors import exits_on_mistake
-from afi_search.formatting import duration, format_cost, mega, size
+from afi_search.formatting import duration, mega, size
 
 console = Console()
 
@@ -29,6 +29,7 @@ def inspect_space(
     from afi_search.search.prepare import choose_preset, measure_costs
     from afi_search.space import Architecture, Space
     from afi_search.space.loading import SpaceDocument
+    from afi_search.space.objective import goes_up, write_objective
     from afi_search.study.checkpoint_retention import checkpoint_size
 
     document = SpaceDocument.read(space, CHECKS)
@@ -38,11 +39,13 @@ def inspect_space(
     source = spec_of(file.data)
     costs = measure_costs(searched, screen)
     limits = ", ".join(
-        f"{name} <= {format_cost(name, limit)}" for name, limit in file.constraints.limits().items()
+        f"{name} {'>=' if goes_up(name) else '<='} {write_objective(name, limit)}"
+        for name, limit in file.constraints.limits().items()
     )
     share = costs.feasible / searched.size
+    at_most = "at most " if costs.own_limits else ""
     console.print(
-        f"[bold]{searched.size:,}[/] architectures, [bold]{costs.feasible:,}[/] of them "
+        f"[bold]{searched.size:,}[/] architectures, {at_most}[bold]{costs.feasible:,}[/] of them "
         f"({share:.1%}) keep the constraints ({limits or 'none'})."
     )
     demand_feasible(space, costs)
@@ -55,7 +58,7 @@ def inspect_space(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
-    asked = [cost for cost in ("memory", "latency") if file.asks_for(cost)]
+    asked = [*filter(file.asks_for, ("memory", "latency")), *file.own_measures]
     headings = (
         "MACs/image",
         "parameters",
@@ -79,7 +82,7 @@ def inspect_space(
             f"{mega(cost.macs)} M",
             f"{cost.params:,}",
             f"{cost.paper_gflops:.2f}",
-            *(format_cost(name, getattr(cost, name)) for name in asked),
+            *(write_objective(name, cost.figures()[name]) for name in asked),
             f"{3 * cost.macs * seen:.1e}",
             duration(seen / speed),
             size(checkpoint_size(cost.params)),

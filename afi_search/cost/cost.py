@@ -14,7 +14,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 PAPER_BATCH = 32
@@ -31,6 +32,7 @@ class Cost:
         paper_gflops: the paper's FLOPs, in 10^9, for a batch of 32.
         memory: bytes of a training step; None where nobody asked for it.
         latency: milliseconds of a forward pass on the target device; None where nobody asked.
+        own: what a user's functions measure, by the name of the objective.
     """
 
     macs: int
@@ -38,6 +40,16 @@ class Cost:
     paper_gflops: float
     memory: int | None = None
     latency: float | None = None
+    own: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def figures(self) -> dict[str, float]:
+        """Return all that is known, by name.
+
+        >>> Cost(100, 10, 0.1, own={"joules": 0.5}).figures()
+        {'macs': 100, 'params': 10, 'paper_gflops': 0.1, 'joules': 0.5}
+        """
+        known = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "own"}
+        return {name: value for name, value in known.items() if value is not None} | {**self.own}
 
 
 class Count(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import zip_longest
 from typing import Any
@@ -22,6 +22,7 @@ from afi_search.cost.table import (
     measure_each,
 )
 from afi_search.space import Architecture, Space
+from afi_search.space.objective import measure_own, own_measures
 
 Figures = Callable[[Count], tuple[int, ...]]
 
@@ -80,22 +81,45 @@ class SpaceCosts:
             KeyError: latency is asked for, and a part of the architecture was not measured.
         """
         try:
-            return self.table.of(architecture).cost
+            cost = self.table.of(architecture).cost
         except KeyError:
             if self.space.file.asks_for("latency"):
                 raise
-            return self._count(architecture).whole.cost
+            cost = self._count(architecture).whole.cost
+        own = {
+            name: measure_own(name, architecture, cost, self.num_classes, self.image_size)
+            for name in self.space.file.own_measures
+        }
+        return replace(cost, own=own) if own else cost
 
     def allow(self, cost: Cost) -> bool:
         """Whether a cost keeps the constraints of the space file."""
-        return self.space.file.constraints.allow(asdict(cost))
+        return self.space.file.constraints.allow(cost.figures())
+
+    @cached_property
+    def own_limits(self) -> list[str]:
+        """The limits on what a user's functions measure."""
+        return own_measures(self.space.file.constraints.limits())
+
+    @property
+    def any_feasible(self) -> bool:
+        """Whether any architecture keeps the constraints."""
+        if self.feasible and self.own_limits:
+            return any(self.allow(self.of(a)) for a in self.space.architectures())
+        return self.feasible > 0
 
     @cached_property
     def feasible(self) -> int:
-        """The number of architectures that keep the constraints, counted exactly."""
+        """The number of architectures that keep the constraints, counted exactly.
+
+        A limit on what a user's function measures is left out of account, for that need not add up
+        over stages: with one, no more than that many do. A list of architectures is always counted.
+        """
         if self.space.file.architectures:
             return sum(self.allow(self.of(a)) for a in self.space.architectures())
         limits = self.space.file.constraints.limits()
+        for name in self.own_limits:
+            del limits[name]
         if not limits:
             return self.space.size
         figures = _figures(*limits)

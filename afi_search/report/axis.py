@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pandas import DataFrame
 
 from afi_search.formatting import mega, megabytes, milliseconds
+from afi_search.space.objective import OBJECTIVES
 from afi_search.study.pareto import costs_of
 
 
@@ -71,6 +72,18 @@ AXES = {
 }
 
 
+def axis_named(cost: str) -> CostAxis:
+    """Return the axis of a cost; of a user's objective, in the words it is registered with."""
+    if cost in AXES:
+        return AXES[cost]
+    objective = OBJECTIVES.get(cost)
+    title = objective.title or cost
+    heading = f"{title}, {objective.unit}" if objective.unit else title
+    better = "more is better" if objective.direction == "up" else "less is better"
+    noun = f"{objective.unit} {title}".strip()
+    return CostAxis(cost, 1.0, f"{heading}:", better, heading, noun, lambda value: f"{value:,.4g}")
+
+
 def axis_of(records: DataFrame) -> CostAxis:
     """Return the axis that a table's front is drawn over: its first cost."""
-    return AXES[costs_of(records)[0]]
+    return axis_named(costs_of(records)[0])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afi_search.data import dataset_spec, spec_of
 from afi_search.errors import UserError
-from afi_search.formatting import format_cost
 from afi_search.space import SpaceFileError, get_backbone
 from afi_search.space.checks import Check
 from afi_search.space.mistakes import Mistake
+from afi_search.space.objective import goes_up, keeps, own_measures, write_objective
 from afi_search.space.schema import SpaceFile
 
 if TYPE_CHECKING:
@@ -58,12 +57,10 @@ def demand_feasible(path: Path, costs: SpaceCosts) -> None:
     """
     file = costs.space.file
     limits = file.constraints.limits()
-    if costs.feasible == 0:
+    if not costs.any_feasible:
         least = (
-            f"{name} {format_cost(name, limit)} (the least is "
-            f"{format_cost(name, asdict(costs.of(cheapest))[name])}, of {cheapest})"
+            f"{name} {write_objective(name, limit)}{_least(costs, name)}"
             for name, limit in limits.items()
-            for cheapest in [costs.least(name)]
         )
         raise SpaceFileError(
             f"{path}: constraints: none of the {costs.space.size:,} architectures keeps "
@@ -73,13 +70,23 @@ def demand_feasible(path: Path, costs: SpaceCosts) -> None:
         f"{path}: search.first: {architecture} has {', '.join(over)}; take it out, or raise the "
         f"constraints"
         for architecture in file.search.first
-        if (over := list(_over(asdict(costs.of(architecture)), limits)))
+        if (over := list(_over(costs.of(architecture).figures(), limits)))
     ]
     if mistakes:
         raise SpaceFileError("\n".join(mistakes))
 
 
+def _least(costs: SpaceCosts, name: str) -> str:
+    if own_measures([name]):
+        return ""
+    cheapest = costs.least(name)
+    cost = costs.of(cheapest).figures()[name]
+    return f" (the least is {write_objective(name, cost)}, of {cheapest})"
+
+
 def _over(cost: Mapping[str, float], limits: Mapping[str, float]) -> Iterator[str]:
     for name, limit in limits.items():
-        if cost[name] > limit:
-            yield f"{name} {format_cost(name, cost[name])}, over {format_cost(name, limit)}"
+        if not keeps(name, cost[name], limit):
+            where = "under" if goes_up(name) else "over"
+            has, wanted = write_objective(name, cost[name]), write_objective(name, limit)
+            yield f"{name} {has}, {where} {wanted}"

@@ -43,7 +43,7 @@ class Proposer:
         self._copy = optuna.create_study(storage=self._memory, directions=directions_of(objectives))
         self._copied: dict[int, int] = {}
         self._tried: set[Architecture] = set()
-        self._tried_feasible = 0
+        self._first_left = 0
         self._infeasible: dict[Architecture, Cost] = {}
         self._begun: dict[int, FrozenTrial] = {}
         self._known_cost = (
@@ -53,7 +53,7 @@ class Proposer:
     @property
     def exhausted(self) -> bool:
         """Whether every architecture that may be tried has been."""
-        return self._tried_feasible >= self._costs.feasible and not any(self._first())
+        return self._find_left() == len(self._space) and not any(self._first())
 
     def learn(self, trial: FrozenTrial) -> None:
         """Learn of a trial of the ledger that has begun or ended."""
@@ -77,7 +77,7 @@ class Proposer:
         self._infeasible.clear()
         proposal = next(self._first(), None)
         if proposal is None and self._search.sampler == GRID:
-            proposal = self._next_after(0, GRID)
+            proposal = self._next_after(self._find_left(), GRID)
         if proposal is None:
             named = self._suggest(number) if self._known_cost else self._ask(number)
             proposal = named or self._draw(number)
@@ -163,6 +163,14 @@ class Proposer:
     def _is_left(self, architecture: Architecture) -> bool:
         return architecture not in self._tried and self._costs.allow(self._costs.of(architecture))
 
+    def _find_left(self) -> int:
+        """Return the position of the first that is left in the space's order, or else its size."""
+        while self._first_left < len(self._space) and not self._is_left(
+            self._space[self._first_left]
+        ):
+            self._first_left += 1
+        return self._first_left
+
     def _known(self, architecture: Architecture, origin: str) -> Proposal:
         answers = self._space.answers(architecture)
         return Proposal(
@@ -183,8 +191,6 @@ class Proposer:
         system_attrs: dict[str, object],
     ) -> None:
         self._tried.add(architecture)
-        if architecture in self._space and self._costs.allow(self._costs.of(architecture)):
-            self._tried_feasible += 1
         running = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=params,

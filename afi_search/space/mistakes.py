@@ -57,6 +57,13 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def unknown_key(key: object, known: Iterable[str], renamed: str | None = None) -> str:
+    """Return what to say of a key that there is not; `renamed` is what it is called now."""
+    keys = list(known)
+    hint = f" Did you mean {renamed!r}?" if renamed else did_you_mean(str(key), keys)
+    return f"unknown key.{hint} There are: {', '.join(keys)}"
+
+
 def _told(mistake: Mistake) -> str:
     return f"{'.'.join(map(str, mistake.path)) or 'the file'}: {mistake.message}"
 
@@ -67,8 +74,7 @@ def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> st
         case "extra_forbidden":
             keys, key = _keys(model, path[:-1]), str(path[-1])
             renamed = getattr(_model_at(model, path[:-1]), "renamed", {}).get(key)
-            hint = f" Did you mean {renamed!r}?" if renamed else did_you_mean(key, keys)
-            return f"unknown key.{hint} There are: {', '.join(keys)}"
+            return unknown_key(key, keys, renamed)
         case "literal_error":
             options = re.findall(r"'([^']*)'", context["expected"])
             hint = did_you_mean(str(value), options)

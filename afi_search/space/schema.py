@@ -11,23 +11,26 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
+    ValidationError,
     ValidationInfo,
     model_validator,
 )
+from pydantic_core import InitErrorDetails
 
 from afi_search.errors import UserError
 from afi_search.registry import DATASETS, PRUNERS, SAMPLERS, Registry, import_modules
 from afi_search.space.architecture import Architecture, StageChoice, canonical_choice
 from afi_search.space.attention import ATTENTIONS
 from afi_search.space.backbone import BACKBONES, StageShape, get_backbone
-from afi_search.space.fields import Count, Flag, Name, Positive, Seed, Strict, Whole
-from afi_search.space.mistakes import show
+from afi_search.space.fields import Count, Flag, Name, Number, Positive, Seed, Strict, Whole
+from afi_search.space.mistakes import show, unknown_key
+from afi_search.space.objective import ACCURACY, OBJECTIVES, keeps, own_measures
 from afi_search.space.recipe import Recipe
 
-Objective = Literal["accuracy", "macs", "params", "memory", "latency"]
 LoaderName = Literal["torchvision", "dali"]
 
 NONE = "none"
@@ -104,6 +107,7 @@ DatasetName = Annotated[str, _registered(DATASETS)]
 SamplerName = Annotated[str, _registered(SAMPLERS)]
 PrunerName = Annotated[str, _registered(PRUNERS)]
 AttentionName = Annotated[str, AfterValidator(_known_attention)]
+ObjectiveName = Annotated[str, _registered(OBJECTIVES)]
 ArchitectureText = Annotated[
     Architecture, BeforeValidator(_read_architecture), PlainSerializer(str, return_type=str)
 ]
@@ -184,6 +188,8 @@ class Data(Strict):
 class Constraints(Strict):
     """What an architecture may cost at most; infeasible ones never start.
 
+    A registered objective can be a key as well, one that goes up with the least it has to be.
+
     Attributes:
         macs: multiply-accumulates of conv and linear layers and AFI scoring, per image.
         params: learnable parameters.
@@ -191,10 +197,29 @@ class Constraints(Strict):
         latency: milliseconds of a forward pass on the target.
     """
 
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Number]
+
     macs: Count | None = None
     params: Count | None = None
     memory: Count | None = None
     latency: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _registered_keys(cls, value: Any) -> Any:
+        known = [name for name in OBJECTIVES.names if name != ACCURACY]
+        keys = value if isinstance(value, dict) else ()
+        unknown = [
+            InitErrorDetails(
+                type="value_error", loc=(k,), input=k, ctx={"error": unknown_key(k, known)}
+            )
+            for k in keys
+            if k not in known
+        ]
+        if unknown:
+            raise ValidationError.from_exception_data(cls.__name__, unknown)
+        return value
 
     def limits(self) -> dict[str, float]:
         """Return the limits that there are, by name."""
@@ -202,7 +227,7 @@ class Constraints(Strict):
 
     def allow(self, costs: Mapping[str, Any]) -> bool:
         """Whether `costs` (by constraint name) keep every limit."""
-        return all(costs[name] <= limit for name, limit in self.limits().items())
+        return all(keeps(name, costs[name], limit) for name, limit in self.limits().items())
 
 
 class Target(Strict):
@@ -354,7 +379,8 @@ class SpaceFile(Strict):
         backbone: the backbone that is searched.
         stages: what may be chosen, by stage number; `all` for those not listed.
         architectures: instead of backbone and stages, a plain list of architectures to train.
-        objectives: accuracy goes up; macs, params, memory and latency go down.
+        objectives: accuracy goes up; macs, params, memory and latency go down; further ones as they
+            are registered.
         data, constraints, target, recipe, search, confirm, promote: see their classes.
         presets: settings by name, taken with --preset.
     """
@@ -366,7 +392,7 @@ class SpaceFile(Strict):
     stages: dict[StageKey, StageAxes] = {}
     architectures: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
     data: Data = Data()
-    objectives: Annotated[tuple[Objective, ...], AtLeastOne, Distinct] = ("accuracy", "macs")
+    objectives: Annotated[tuple[ObjectiveName, ...], AtLeastOne, Distinct] = ("accuracy", "macs")
     constraints: Constraints = Constraints()
     target: Target = Target()
     recipe: Recipe = Recipe()
@@ -376,9 +402,14 @@ class SpaceFile(Strict):
     presets: dict[Name, Preset] = {}
 
     @property
-    def costs(self) -> tuple[Objective, ...]:
+    def costs(self) -> tuple[str, ...]:
         """The objectives but for the accuracy."""
-        return tuple(name for name in self.objectives if name != "accuracy")
+        return tuple(name for name in self.objectives if name != ACCURACY)
+
+    @property
+    def own_measures(self) -> list[str]:
+        """The objectives and limits that a user's functions measure."""
+        return own_measures(dict.fromkeys((*self.objectives, *self.constraints.limits())))
 
     def asks_for(self, cost: str) -> bool:
         """Whether a cost is an objective or has a limit."""

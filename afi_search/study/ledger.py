@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from afi_search.cost import Cost
 from afi_search.errors import UserError
 from afi_search.space import Architecture
+from afi_search.space.objective import goes_up, own_measures
 from afi_search.study.folder import StudyFile
 from afi_search.study.storage import JOURNAL, open_storage
 
@@ -216,7 +217,7 @@ class Ledger:
                 "architecture": proposal.architecture.text,
                 "seed": seed,
                 "epochs": epochs,
-                **_known(proposal.cost),
+                **proposal.cost.figures(),
                 "origin": proposal.origin,
             },
             system_attrs=proposal.system_attrs,
@@ -232,7 +233,7 @@ class Ledger:
         """Enter, once, an architecture that does not keep the constraints; it is no trial."""
         key = f"{_INFEASIBLE}{architecture.text}"
         if key not in self.study.user_attrs:
-            self.study.set_user_attr(key, _known(cost))
+            self.study.set_user_attr(key, cost.figures())
 
     def rejected(self) -> dict[str, dict[str, float]]:
         """Return what was named and did not keep the constraints: text -> costs by name."""
@@ -296,20 +297,21 @@ class Ledger:
 
 
 def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
-    """Return Optuna's direction of each objective: accuracy up, every cost down."""
+    """Return Optuna's direction of each objective: accuracy up, costs down, or as registered."""
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
-    return [up if name == "accuracy" else down for name in objectives]
-
-
-def _known(cost: Cost) -> dict[str, float]:
-    """Return the figures of a cost that were measured, by name."""
-    return {name: value for name, value in asdict(cost).items() if value is not None}
+    return [up if goes_up(name) else down for name in objectives]
 
 
 def to_frame(trials: Iterable[FrozenTrial]) -> pd.DataFrame:
-    """Return one row a trial, in the order given."""
-    rows = [_row(trial) for trial in trials]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    """Return one row a trial, in the order given.
+
+    What users' functions measured has columns of its own, after the others.
+    """
+    rows = list(trials)
+    own = [name for name in own_measures() if any(name in trial.user_attrs for trial in rows)]
+    columns = COLUMNS | dict.fromkeys(own, "float64")
+    table = pd.DataFrame([_row(trial, own) for trial in rows], columns=list(columns))
+    return table.astype(columns)
 
 
 def curve(trial: FrozenTrial) -> list[float]:
@@ -317,7 +319,7 @@ def curve(trial: FrozenTrial) -> list[float]:
     return [accuracy for _, accuracy in sorted(trial.intermediate_values.items())]
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
+def _row(trial: FrozenTrial, own: Iterable[str]) -> dict[str, Any]:
     facts = trial.user_attrs
     architecture = Architecture.parse(facts["architecture"])
     accuracies = curve(trial)
@@ -342,4 +344,5 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "reason": facts.get("reason", ""),
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,
+        **{name: facts.get(name, float("nan")) for name in own},
     }

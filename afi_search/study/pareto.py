@@ -14,6 +14,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from pandas import DataFrame
 
+from afi_search.space.objective import losses
 from afi_search.study.ledger import OBJECTIVES, curve
 
 
@@ -32,7 +33,9 @@ def costs_of(records: DataFrame) -> tuple[str, ...]:
 
 
 def front(records: DataFrame) -> DataFrame:
-    """Return the non-dominated trials in (accuracy up, costs down), cheapest first.
+    """Return the non-dominated trials in accuracy (up) and costs (down), cheapest first.
+
+    A user's objective that goes up is a cost with its sign turned.
 
     Only trials that reached full fidelity take part: an accuracy after fewer epochs is another
     measure. A trial without a finite accuracy or cost takes no part either.
@@ -66,8 +69,8 @@ def hypervolume(records: DataFrame, reference: tuple[float, ...]) -> float:
 
     Args:
         records: as for `front`.
-        reference: (accuracy, costs) of a point that is worse than any of interest. A trial counts
-            by as much as it is above that accuracy and below that cost. Areas can be compared only
+        reference: (accuracy, losses) of a point that is worse than any of interest. A trial counts
+            by as much as it is above that accuracy and below that loss. Areas can be compared only
             when they have the same reference.
 
     Returns:
@@ -96,9 +99,9 @@ def comparable(records: DataFrame) -> DataFrame:
 
 
 def points(records: DataFrame) -> np.ndarray:
-    """Return n x (1 + costs): the accuracy and the costs that the front is about."""
-    # moocore reads the memory row by row
-    return np.ascontiguousarray(records[["accuracy", *costs_of(records)]].to_numpy(dtype=float))
+    """Return n x (1 + costs): the accuracy and the losses in the costs that the front is about."""
+    columns = losses({name: records[name] for name in costs_of(records)}, costs_of(records))
+    return np.column_stack([records["accuracy"], *columns]).astype(float)
 
 
 class GrowingFront:
@@ -121,7 +124,7 @@ class GrowingFront:
 
     @property
     def points(self) -> np.ndarray:
-        """n x (1 + costs): accuracy and costs."""
+        """n x (1 + costs): accuracy and losses."""
         return np.array(list(self._points.values())).reshape(-1, 1 + len(self._costs))
 
     @property
@@ -137,8 +140,7 @@ class GrowingFront:
         known = self._points.get(architecture)
         if known is not None and known[0] >= accuracy:
             return
-        costs = (float(trial.user_attrs[name]) for name in self._costs)
-        self._points[architecture] = (accuracy, *costs)
+        self._points[architecture] = (accuracy, *losses(trial.user_attrs, self._costs))
         self._numbers[architecture] = trial.number
         best = _non_dominated(self.points)
         self._points = {
@@ -152,10 +154,14 @@ def dominated_share(points: np.ndarray, reference: Sequence[float]) -> float:
     """Return what points dominate as a share of what perfect accuracy at no cost would.
 
     Args:
-        points: n x (1 + costs), accuracy (0 to 1) and costs; there may be none.
+        points: n x (1 + costs), accuracy (0 to 1) and losses; there may be none.
         reference: as for `hypervolume`.
+
+    Returns:
+        The share; NaN where an objective goes up, for there is no best of it.
     """
-    return _dominated(points, reference) / ((1 - reference[0]) * math.prod(reference[1:]))
+    best = (1 - reference[0]) * math.prod(reference[1:])
+    return _dominated(points, reference) / best if best else math.nan
 
 
 def _non_dominated(points: np.ndarray) -> np.ndarray:

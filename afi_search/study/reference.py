@@ -14,6 +14,7 @@ from pandas import DataFrame
 
 from afi_search.cost import Cost
 from afi_search.space.architecture import Architecture
+from afi_search.space.objective import losses, own_measures
 from afi_search.study.info import StudyInfo
 from afi_search.study.paper import PaperResult, paper_results_for
 
@@ -63,14 +64,15 @@ def reference_point(
 ) -> tuple[float, ...]:
     """Return the reference of the hypervolume: (accuracy of guessing, twice the plain costs).
 
-    Of several backbones the dearest counts. The reference depends on nothing but backbones and
-    data set, so that hypervolumes can be compared over time and between studies that share these.
-    Where no plain backbone has that cost, the reference is +inf.
+    Of an objective that goes up it is nothing instead of twice. Of several backbones the dearest
+    counts. The reference depends on nothing but backbones and data set, so that hypervolumes can be
+    compared over time and between studies that share these. Where no plain backbone has that cost,
+    the reference is +inf.
     """
-    known = [[getattr(cost, name) for cost in references.plain.values()] for name in costs]
+    plain = [cost.figures() for cost in references.plain.values()]
+    known = [[loss for of in plain if name in of for loss in losses(of, [name])] for name in costs]
     return 1 / info.num_classes, *(
-        2.0 * max((value for value in values if value is not None), default=np.inf)
-        for values in known
+        max((loss + abs(loss) for loss in values), default=np.inf) for values in known
     )
 
 
@@ -79,12 +81,13 @@ def _as_tried(backbone: str, cost: Cost, records: DataFrame) -> Cost:
     if tried.empty:
         return cost
     row = tried.iloc[0]
-    measured = {
+    known = {
         name: float(row[name])
-        for name in ("memory", "latency")
+        for name in ("memory", "latency", *own_measures())
         if name in row and np.isfinite(row[name])
     }
-    return replace(cost, **measured)  # type: ignore[arg-type]
+    own = {name: known.pop(name) for name in own_measures() if name in known}
+    return replace(cost, own=own, **known)  # type: ignore[arg-type]
 
 
 def _cost(architecture: Architecture, info: StudyInfo) -> Cost:

@@ -15,7 +15,9 @@ from optuna.trial import FrozenTrial
 from torch import Tensor, nn
 
 import afi_search
+from afi_search.cost import Cost
 from afi_search.data import DatasetSpec, ImageSet
+from afi_search.space import Architecture
 
 
 class Gate(nn.Module):
@@ -54,6 +56,18 @@ class OddPruner(BasePruner):
         return trial.number % 2 == 1
 
 
+def joules(architecture: Architecture, *, cost: Cost, **sizes: int) -> float:
+    """Energy of an image, of arithmetic and of weights that are read."""
+    return 1e-6 * cost.macs + 1e-4 * cost.params
+
+
+def gates(architecture: Architecture, *, cost: Cost, **sizes: int) -> float:
+    """Gates of the network, which is built for it."""
+    with torch.device("meta"):
+        network = afi_search.build(architecture, **sizes)
+    return sum(isinstance(module, Gate) for module in network.modules())
+
+
 afi_search.register_attention(afi_search.Attention("gate", Gate))
 afi_search.register_dataset(
     DatasetSpec(
@@ -68,5 +82,9 @@ afi_search.register_dataset(
     ),
     read_shades,
 )
+afi_search.register_objective(
+    afi_search.Objective("joules", joules, title="energy of an image", unit="J")
+)
+afi_search.register_objective(afi_search.Objective("gates", gates, direction="up"))
 afi_search.register_sampler("last", lambda file, seed: LastSampler(seed))
 afi_search.register_pruner("odd", lambda file: OddPruner())

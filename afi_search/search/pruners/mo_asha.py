@@ -17,6 +17,8 @@ from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
+from afi_search.space.objective import goes_up
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -61,6 +63,7 @@ class MultiObjectiveAsha(BasePruner):
         if not costs:
             raise ValueError("costs is empty and must name one at least")
         self._costs = tuple(costs)
+        self._signs = np.array([1, *(-1 if goes_up(name) else 1 for name in costs)])
         self._grace_period = grace_period
         self._reduction_factor = reduction_factor
         self._min_trials = min_trials
@@ -93,11 +96,11 @@ class MultiObjectiveAsha(BasePruner):
     def _peers(self, study: Study, trial: FrozenTrial, epoch: int) -> np.ndarray:
         """Return n x (1 + costs): accuracy after exactly `epoch` epochs, and the costs.
 
-        The trial itself comes first.
+        The trial itself comes first. Of an objective that goes up the negative is the cost.
         """
         trials = study.get_trials(deepcopy=False)
         others = (other for number, other in enumerate(trials) if number != trial.number)
-        return np.array(
+        return self._signs * np.array(
             [
                 (reached[epoch], *map(facts.__getitem__, self._costs))
                 for reached, facts in (
