@@ -34,6 +34,10 @@ class CostAxis:
     noun: str
     write: Callable[[float], str]
 
+    def say(self, value: float) -> str:
+        """Write a value as in a sentence."""
+        return f"{self.write(value)} {self.noun}"
+
 
 AXES = {
     axis.column: axis

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pandas import DataFrame
 
-from afi_search.cost import Cost
 from afi_search.files import plain, write_whole
 from afi_search.report.front_plot import FRONT, facts, front_figure, heading
 from afi_search.report.front_png import front_png
 from afi_search.report.page import front_page
 from afi_search.report.table import front_key
+from afi_search.space.objective import own_measures
 from afi_search.study.info import (
     ACCURACY_CONVENTION,
     LATENCY_CONVENTION,
@@ -81,7 +80,7 @@ def front_picture(records: DataFrame, info: StudyInfo, references: References) -
 
 def front_csv(records: DataFrame) -> str:
     """Return the front as CSV, cheapest first; accuracy 0 to 1, MACs per image."""
-    text: str = front(records)[list(FRONT_COLUMNS)].to_csv(index=False, lineterminator="\n")
+    text: str = front(records)[_front_columns(records)].to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -116,15 +115,17 @@ def front_json(records: DataFrame, info: StudyInfo, references: References) -> s
         "trials": {"total": len(records), **{str(name): int(n) for name, n in states.items()}},
         "hypervolume": hypervolume(records, reference),
         "reference": dict(zip(("accuracy", *costs), reference, strict=True)),
-        "plain": [{"architecture": name, **_cost(cost)} for name, cost in references.plain.items()],
-        "front": front(records)[[*FRONT_COLUMNS, "curve"]].to_dict("records"),
+        "plain": [
+            {"architecture": name, **cost.figures()} for name, cost in references.plain.items()
+        ],
+        "front": front(records)[[*_front_columns(records), "curve"]].to_dict("records"),
         "paper": [
             {
                 "model": result.model,
                 "architecture": result.architecture,
                 "top1": result.top1,
                 "epochs": result.dataset.epochs,
-                **_cost(cost),
+                **cost.figures(),
             }
             for result, cost in references.paper
         ],
@@ -132,5 +133,5 @@ def front_json(records: DataFrame, info: StudyInfo, references: References) -> s
     return json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n"
 
 
-def _cost(cost: Cost) -> dict[str, Any]:
-    return {name: value for name, value in asdict(cost).items() if value is not None}
+def _front_columns(records: DataFrame) -> list[str]:
+    return [*FRONT_COLUMNS, *(name for name in own_measures() if name in records)]

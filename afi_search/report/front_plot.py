@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from html import escape
 from typing import Any
@@ -26,7 +25,8 @@ from scipy.stats import binomtest
 from afi_search.cost import Cost
 from afi_search.formatting import against, count, mega, percent
 from afi_search.report import style
-from afi_search.report.axis import AXES, CostAxis, axis_of
+from afi_search.report.axis import CostAxis, axis_named, axis_of
+from afi_search.space.objective import own_measures
 from afi_search.study.info import StudyInfo
 from afi_search.study.paper import PaperResult
 from afi_search.study.pareto import comparable, front
@@ -112,7 +112,7 @@ def front_figure(records: DataFrame, info: StudyInfo, references: References) ->
     plain = {
         name: cost / axis.unit
         for name, costs in references.plain.items()
-        if (cost := getattr(costs, axis.column)) is not None
+        if (cost := costs.figures().get(axis.column)) is not None
     }
     costs = pd.concat([pd.Series(plain), *(rows["x"] for rows in points.values())]).astype(float)
     x_range = _padded(costs, 0.07, 0.03 * costs.max() if len(costs) else 1.0)
@@ -213,7 +213,7 @@ def _points(records: DataFrame, info: StudyInfo, references: References) -> dict
     paper = [
         (cost / axis.unit, result.top1, hover(_describe_paper(result, costs, references)))
         for result, costs in references.paper
-        if (cost := getattr(costs, axis.column)) is not None
+        if (cost := costs.figures().get(axis.column)) is not None
     ]
     return {
         FRONT: full.loc[best.index],
@@ -334,14 +334,14 @@ def _describe_paper(result: PaperResult, cost: Cost, references: References) -> 
         f"{result.model}, the paper's own result",
         result.architecture,
         f"{result.top1:.2f} % test accuracy after {result.dataset.epochs} epochs",
-        *_describe_costs(asdict(cost), references.plain[result.backbone]),
+        *_describe_costs(cost.figures(), references.plain[result.backbone]),
     ]
 
 
 def _describe_costs(costs: Mapping[Any, Any], plain: Cost) -> list[str]:
     return [
         f"{mega(costs['macs'])} M MACs per image ({against(costs['macs'], plain.macs)} vs plain)",
-        *(f"{AXES[name].write(costs[name])} {AXES[name].noun}" for name in measured(costs)),
+        *(axis_named(name).say(costs[name]) for name in measured(costs)),
         f"{count(costs['params'])} parameters ({against(costs['params'], plain.params)} vs plain)",
         f"{costs['paper_gflops']:.2f} G FLOPs as the paper counts (batch 32)",
     ]
@@ -349,7 +349,7 @@ def _describe_costs(costs: Mapping[Any, Any], plain: Cost) -> list[str]:
 
 def measured(row: Mapping[Any, Any]) -> list[str]:
     """Return which of the costs that only some studies ask for are known."""
-    known = {name: row.get(name) for name in ("memory", "latency")}
+    known = {name: row.get(name) for name in ("memory", "latency", *own_measures())}
     return [name for name, cost in known.items() if cost is not None and math.isfinite(cost)]
 
 

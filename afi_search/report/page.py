@@ -20,7 +20,7 @@ from plotly.io import to_html
 from afi_search.files import write_whole
 from afi_search.formatting import duration, mega, percent, signed
 from afi_search.report import front_plot, study_plots
-from afi_search.report.axis import AXES
+from afi_search.report.axis import axis_named
 from afi_search.report.findings import (
     FEWEST_TRIALS,
     Effort,
@@ -109,13 +109,11 @@ def study_page(
         "MOST_CHOICES": study_plots.MOST_CHOICES,
         "MOST_FAILURES": MOST_FAILURES,
     }
-    costs = [AXES[name] for name in costs_of(records)]
+    costs = [axis_named(name) for name in costs_of(records)]
     reference = reference_point(references, info, [axis.column for axis in costs])
-    if len(full) and np.isfinite(reference).all():
+    if len(full) and np.isfinite(reference).all() and all(reference):
         facts["guessing"] = f"{100 * reference[0]:.3g}"
-        facts["reference"] = [
-            f"{axis.write(end)} {axis.noun}" for axis, end in zip(costs, reference[1:], strict=True)
-        ]
+        facts["reference"] = [axis.say(end) for axis, end in zip(costs, reference[1:], strict=True)]
         for over in ("trials", "hours"):
             figure = study_plots.hypervolume_figure(records, reference, over)
             figures[f"progress-{over}"] = figure

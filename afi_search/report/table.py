@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from afi_search.formatting import against, count, mega, percent
-from afi_search.report.axis import AXES, axis_of
+from afi_search.report.axis import axis_named, axis_of
 from afi_search.report.front_plot import measured
 from afi_search.study.info import StudyInfo
 from afi_search.study.pareto import front
@@ -42,7 +42,10 @@ def front_rows(records: DataFrame, references: References) -> list[dict[str, str
         figures = {
             "MACs, M": mega(row["macs"]),
             "vs plain": against(row["macs"], references.plain[row["backbone"]].macs),
-            **{AXES[name].heading: AXES[name].write(row[name]) for name in measured(row)},
+            **{
+                (further := axis_named(name)).heading: further.write(row[name])
+                for name in measured(row)
+            },
             "parameters": count(row["params"]),
             "paper FLOPs, G": f"{row['paper_gflops']:.2f}",
             "epochs": str(row["epochs"]),

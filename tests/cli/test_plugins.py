@@ -19,6 +19,8 @@ backbone: toynet
 stages:
   all: {width: [off, B], ratio: [4], attention: [none, gate]}
 data: {name: shades}
+objectives: [accuracy, joules, gates, macs]
+constraints: {joules: 5}
 recipe: {epochs: 2, batch_size: 24, lr: 0.05}
 search:
   trials: 2
@@ -57,13 +59,19 @@ def test_one_of_each_kind_is_searched(tmp_path: Path, space: Path, command: str)
     )
 
     assert search.returncode == 0, search.stdout + search.stderr
-    records, info = read_study(tmp_path / "studies" / "toynet-shades")
+    study = tmp_path / "studies" / "toynet-shades"
+    records, info = read_study(study)
     assert (info.backbones, info.dataset, info.image_size) == (("toynet",), "shades", 16)
     assert list(records["architecture"]) == ["toynet", "toynet(B-r4-gate)"]
     assert list(records["origin"]) == ["first", "last"]
     assert list(records["state"]) == ["complete", "pruned"]
     assert list(records["epochs"]) == [2, 1]
     assert list(records["reason"]) == ["", ""]
+    assert list(records["gates"]) == [0, 4]
+    joules = 1e-6 * records["macs"] + 1e-4 * records["params"]
+    assert list(records["joules"]) == pytest.approx(list(joules))
+    assert "energy of an image, J" in (study / "front.html").read_text()
+    assert ",joules,gates" in (study / "front.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +89,9 @@ def test_one_of_each_kind_is_searched(tmp_path: Path, space: Path, command: str)
             "sampler: lst",
             "unknown sampler 'lst'. Did you mean 'last'? There are: known-cost, ",
         ),
+        ("gates, macs", "gattes", "unknown objective 'gattes'. Did you mean 'gates'? There are: "),
+        ("joules: 5", "jouls: 5", "constraints.jouls: unknown key. Did you mean 'joules'?"),
+        ("joules: 5", "joules: .inf", "constraints.joules: inf must be a finite number"),
         ("pruner: odd", "pruner: od", "unknown pruner 'od'. Did you mean 'odd'? There are: none, "),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from afi_search.cost import SpaceCosts
 from afi_search.search.samplers.known_cost import KnownCostSampler
 from afi_search.space import Architecture, Space, StageChoice
+from afi_search.space.objective import losses
 
 
 class Answers:
@@ -24,16 +25,15 @@ def known_cost_sampler(space: Space, costs: SpaceCosts) -> KnownCostSampler:
     """Return the sampler that knows a space's choices, costs and constraints."""
     file = space.file
     limits = file.constraints.limits()
-    names = (*file.costs, *limits)
     groups, architecture_of = _combinations(space)
 
     def cost_of(params: Mapping[str, str]) -> list[float]:
-        cost = costs.of(architecture_of(params))
-        return [float(getattr(cost, name)) for name in names]
+        figures = costs.of(architecture_of(params)).figures()
+        return [*(float(figures[name]) for name in file.costs), *losses(figures, limits)]
 
     return KnownCostSampler(
         cost_of,
-        bounds=[*(None for _ in file.costs), *limits.values()],
+        bounds=[*(None for _ in file.costs), *losses(limits, limits)],
         groups=groups,
         learned=file.objectives.index("accuracy"),
         seed=file.search.seed,
