@@ -283,7 +283,7 @@ def _search(
     space = Space(asked.space)
     costs = measure_costs(space, listener, CostTable.read(folder))
     demand_feasible(source, costs)
-    listener.space_counted(space.size, costs.feasible, not costs.own_limits)
+    listener.space_counted(space.size, costs.feasible)
     with Study.begin(folder, asked) as study:
         costs.table.write(folder)
         run_trials(

@@ -42,11 +42,12 @@ def inspect_space(
         f"{name} {'>=' if goes_up(name) else '<='} {write_objective(name, limit)}"
         for name, limit in file.constraints.limits().items()
     )
-    share = costs.feasible / searched.size
-    at_most = "at most " if costs.own_limits else ""
+    kept = "an unknown number of them"
+    if costs.feasible is not None:
+        kept = f"[bold]{costs.feasible:,}[/] of them ({costs.feasible / searched.size:.1%})"
     console.print(
-        f"[bold]{searched.size:,}[/] architectures, {at_most}[bold]{costs.feasible:,}[/] of them "
-        f"({share:.1%}) keep the constraints ({limits or 'none'})."
+        f"[bold]{searched.size:,}[/] architectures, {kept} keep the constraints "
+        f"({limits or 'none'})."
     )
     demand_feasible(space, costs)
 

@@ -68,9 +68,9 @@ class Screen(Listener):
         if device:
             self._console.print(f"Latency: on {device}.")
 
-    def space_counted(self, size: int, feasible: int, exactly: bool) -> None:
-        most = "" if exactly else "at most "
-        self._space = f", out of {most}{feasible:,} of {size:,} architectures"
+    def space_counted(self, size: int, feasible: int | None) -> None:
+        counted = "" if feasible is None else f"{feasible:,} of "
+        self._space = f", out of {counted}{size:,} architectures"
 
     def study_opened(self, study: Study) -> None:
         trials = study.ledger.trials()

@@ -96,30 +96,25 @@ class SpaceCosts:
         """Whether a cost keeps the constraints of the space file."""
         return self.space.file.constraints.allow(cost.figures())
 
-    @cached_property
-    def own_limits(self) -> list[str]:
-        """The limits on what a user's functions measure."""
-        return own_measures(self.space.file.constraints.limits())
-
     @property
     def any_feasible(self) -> bool:
         """Whether any architecture keeps the constraints."""
-        if self.feasible and self.own_limits:
+        if self.feasible is None:
             return any(self.allow(self.of(a)) for a in self.space.architectures())
         return self.feasible > 0
 
     @cached_property
-    def feasible(self) -> int:
+    def feasible(self) -> int | None:
         """The number of architectures that keep the constraints, counted exactly.
 
-        A limit on what a user's function measures is left out of account, for that need not add up
-        over stages: with one, no more than that many do. A list of architectures is always counted.
+        None where that takes measuring every one of a product of choices: a limit is on what a
+        user's function measures, which need not add up over stages.
         """
         if self.space.file.architectures:
             return sum(self.allow(self.of(a)) for a in self.space.architectures())
         limits = self.space.file.constraints.limits()
-        for name in self.own_limits:
-            del limits[name]
+        if own_measures(limits):
+            return None
         if not limits:
             return self.space.size
         figures = _figures(*limits)

@@ -31,8 +31,8 @@ class Listener:
     def costs_measured(self, device: str) -> None:
         """What the space's architectures cost is known; latencies, if any, are of that device."""
 
-    def space_counted(self, size: int, feasible: int, exactly: bool) -> None:
-        """The space has `size` architectures, of which `feasible`, or fewer, keep the constraints."""
+    def space_counted(self, size: int, feasible: int | None) -> None:
+        """The space has `size` architectures, of which `feasible` (if known) are feasible."""
 
     def study_opened(self, study: Study) -> None:
         """The study was created, or is resumed."""
