@@ -97,7 +97,10 @@ presets:
         ("1: x", "keys should be strings"),
         ("x: \x01", "is not YAML"),
         ("recipe: {lr: .inf}", "recipe.lr: inf"),
-        ("objectives: [accuracy, watts]", "unknown objective 'watts'. There are: accuracy, macs, params, memory"),
+        (
+            "objectives: [accuracy, watts]",
+            "unknown objective 'watts'. There are: accuracy, macs, params, memory",
+        ),
         ("search: {first: [resnet20]}", "search.first.0: resnet20 is not a resnet32"),
         ("search: {first: [resnet32, resnet32(off)]}", "resnet32 more than once"),
         (
