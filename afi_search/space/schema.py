@@ -291,7 +291,7 @@ class Search(Strict):
     """
 
     trials: Annotated[Whole, Field(ge=1)] = 100
-    sampler: SamplerName = "tpe"
+    sampler: SamplerName = "known-cost"
     pruner: Annotated[Pruner, BeforeValidator(_pruner_by_name)] = Pruner()
     seed: Seed = 0
     concurrency: Concurrency = "auto"
