@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from afi_search.data.image_reader import printable
 from afi_search.errors import exits_on_mistake
 
 
@@ -22,4 +23,4 @@ def predict(
     opened = load(model)
     for image in images:
         guesses = (f"{g.label} {100 * g.probability:.1f} %" for g in opened.predict(image, top))
-        print(f"{image}: {', '.join(guesses)}")
+        print(f"{printable(image)}: {', '.join(guesses)}")

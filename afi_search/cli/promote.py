@@ -46,7 +46,7 @@ def promote(
         typer.Option(help="Of the images; dali decodes on the GPU."),
     ] = None,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out what the scan finds wrong.")
+        bool, typer.Option("--skip-broken", help="Leave out what is broken, found now or later.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Of the promotion's folder.")] = None,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,

@@ -30,8 +30,8 @@ class PromotionScreen(PromotionListener):
             f"first: afi-search confirm {folder}"
         )
 
-    def image_left_out(self, path: str) -> None:
-        self._console.print(f"Left out, as asked: {path}", soft_wrap=True, highlight=False)
+    def left_out(self, what: str) -> None:
+        self._console.print(f"Left out: {what}", soft_wrap=True, highlight=False, markup=False)
 
     def begins(self, architecture: Architecture, recipe: str, folder: Path, dashboard: str) -> None:
         self._console.print(

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afi_search.data.image_folder import Images, ImagesError, is_decodable
+from afi_search.data.image_folder import Images, ImagesError
 from afi_search.data.image_loader import derived_seed, epoch_order
+from afi_search.data.image_reader import ImageError, read_image
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.errors import UserError
 from afi_search.space.imagenet_recipe import ImageNetRecipe
@@ -51,6 +52,8 @@ def require_dali() -> None:
 class DaliLoader:
     """Loads with DALI; see `Loader`.
 
+    DALI decodes whole batches, so that an image which turns out broken always stops it.
+
     Args:
         images: as listed.
         recipe: crops, augmentation and seed.
@@ -67,6 +70,7 @@ class DaliLoader:
         threads: int,
         device: torch.device,
     ) -> None:
+        self.left_out: dict[str, str] = {}
         self._images = images
         self._recipe = recipe
         self._sharding = sharding
@@ -155,5 +159,9 @@ def _read(
 
 
 def _reason(error: RuntimeError, paths: Iterable[Path]) -> str:
-    broken = next((path for path in paths if not is_decodable(path)), None)
-    return f"{broken}: cannot be read" if broken else f"DALI cannot go on: {str(error).strip()}"
+    for path in paths:
+        try:
+            read_image(path)
+        except ImageError as broken:
+            return f"{broken}. Move it away, or take --loader torchvision with --skip-broken"
+    return f"DALI cannot go on: {str(error).strip()}"

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.io import ImageReadMode, decode_image
 
+from afi_search.data.image_reader import ImageError, check_image, printable
 from afi_search.errors import UserError
 
 TRAIN, VALIDATION = "train", "val"
 _LISTED = 10
 _THREADS = 32
-_TAIL = 4096
-_JPEG, _JPEG_END, _PNG, _PNG_END = b"\xff\xd8", b"\xff\xd9", b"\x89PNG", b"IEND"
+_SORT_IMAGENET = (
+    "For ImageNet, run https://github.com/soumith/imagenetloader.torch/blob/master/valprep.sh in it"
+)
+_SORT_TINY_IMAGENET = (
+    "For Tiny ImageNet, run in it: while read image class box; do mkdir -p $class; "
+    "mv images/$image $class; done < val_annotations.txt"
+)
 
 
 class ImagesError(UserError):
@@ -32,155 +37,178 @@ class Images:
         folder: with train/ and val/ in it.
         classes: names of the training set's class folders, sorted; a label is a place in it.
         train, validation: (path below `folder`, label) of each image, sorted by path.
+        unmatched: a sentence for each class that is in one of train and val alone.
+        ignored: a sentence for each hidden file and each folder that is no class.
     """
 
     folder: Path
     classes: tuple[str, ...]
     train: tuple[tuple[str, int], ...]
     validation: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a scan has found.
-
-    Attributes:
-        structure: sentences about classes; each names its folder.
-        broken: images that cannot be read, as paths below the folder.
-    """
-
-    structure: list[str]
-    broken: list[str]
+    unmatched: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
     """List a folder's images, in the layout of torchvision's ImageFolder.
 
-    Images of `val` whose class is not in `train` have no label and are left out.
+    A class's images may lie in folders below the class's. Hidden files and folders, links to a
+    folder above, and folders without an image are left out, and so are images of `val` whose class
+    is not in `train`: they have no label.
 
     Args:
         folder: with train/CLASS/IMAGE and val/CLASS/IMAGE.
         skipped: paths below the folder to leave out.
 
     Raises:
-        ImagesError: there is no folder train or val.
+        ImagesError: there is no folder train or val, or one in it may not be read.
     """
     for part in (TRAIN, VALIDATION):
         if not (folder / part).is_dir():
             raise ImagesError(
-                f"{folder}: has no folder {part!r}; wanted are {TRAIN}/CLASS/IMAGE and "
+                f"{printable(folder)}: has no folder {part!r}; wanted are {TRAIN}/CLASS/IMAGE and "
                 f"{VALIDATION}/CLASS/IMAGE, a folder for each class"
             )
-    classes = _class_names(folder / TRAIN)
-    labels = {name: label for label, name in enumerate(classes)}
-    left_out = frozenset(skipped)
-    train, validation = (
-        tuple(
-            (path, labels[name])
-            for name in classes
-            for path in _image_paths(folder, f"{part}/{name}")
-            if path not in left_out
+    left_out, ignored = frozenset(skipped), list[str]()
+    try:
+        train, validation = (
+            _classes(folder, part, left_out, ignored) for part in (TRAIN, VALIDATION)
         )
-        for part in (TRAIN, VALIDATION)
+    except OSError as error:
+        raise ImagesError(f"{printable(error.filename)}: {error.strerror}") from None
+    labels = {name: label for label, name in enumerate(train)}
+    labelled = [
+        tuple((path, labels[name]) for name in labels for path in part.get(name, ()))
+        for part in (train, validation)
+    ]
+    return Images(
+        folder,
+        tuple(map(printable, train)),
+        train=labelled[0],
+        validation=labelled[1],
+        unmatched=tuple(_unmatched(folder, train, validation)),
+        ignored=tuple(f"{printable(folder)}/{line}" for line in ignored),
     )
-    return Images(folder, tuple(classes), train, validation)
 
 
-def scan(images: Images, classes: int) -> Findings:
-    """Look for what would stop a training hours later.
+def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, dict[str, str]]:
+    """List a folder's images and look for what would stop a training hours later.
 
-    Every file's first and last bytes are read; only those that look wrong are decoded, so that a
-    million images take a minute or two on a local disk.
+    JPEGs are checked by header and end alone, see `check_image`, so that a million images take a
+    minute or two on a local disk. One that is damaged in between turns out when it is loaded.
 
     Args:
-        images: as listed.
-        classes: how many class folders there should be.
-    """
-    structure: list[str] = []
-    if len(images.classes) != classes:
-        structure.append(
-            f"{images.folder / TRAIN}: has {len(images.classes)} class folders and {classes} are "
-            f"expected; say --classes {len(images.classes)} if that is right"
-        )
-    validated = set(_class_names(images.folder / VALIDATION))
-    structure += [
-        f"{images.folder / VALIDATION / name}: is missing; {name} is in {TRAIN}"
-        for name in images.classes
-        if name not in validated
-    ]
-    structure += [
-        f"{images.folder / TRAIN / name}: is missing; {name} is in {VALIDATION}"
-        for name in sorted(validated - set(images.classes))
-    ]
-    for part, listed in ((TRAIN, images.train), (VALIDATION, images.validation)):
-        filled = {label for _, label in listed}
-        structure += [
-            f"{images.folder / part / name}: has no image in it"
-            for label, name in enumerate(images.classes)
-            if label not in filled and (images.folder / part / name).is_dir()
-        ]
-    paths = [path for path, _ in (*images.train, *images.validation)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        readable = pool.map(lambda path: is_readable(images.folder / path), paths, chunksize=256)
-        broken = [p for p, whole in zip(paths, readable, strict=True) if not whole]
-    return Findings(structure, broken)
+        folder: with train/ and val/ in it.
+        classes: how many class folders there must be.
+        skip: whether to leave out what is wrong; a wrong number of classes stops all the same.
 
-
-def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, list[str]]:
-    """List and scan a folder; return its images, and the paths that were skipped.
+    Returns:
+        The images, and why each path that was left out cannot be read.
 
     Raises:
         ImagesError: something is wrong and `skip` is not asked for, or no image is left.
     """
     images = list_images(folder)
-    findings = scan(images, classes)
-    wrong = [*findings.structure, *(f"{folder / path}: cannot be read" for path in findings.broken)]
-    if wrong and not skip:
-        raise ImagesError(
-            "\n".join(_some(wrong)) + "\nMend that, or leave it all out with --skip-broken."
+    broken = dict(_broken(images))
+    if skip:
+        images = list_images(folder, broken)
+    wrong = [] if skip else [*images.unmatched, *broken.values()]
+    if len(images.classes) != classes:
+        wrong.insert(
+            0,
+            f"{printable(folder / TRAIN)}: has {len(images.classes)} class folders and {classes} "
+            f"are expected; say --classes {len(images.classes)} if that is right",
         )
-    images = list_images(folder, findings.broken)
+    if wrong:
+        way_out = "" if skip else "\nMend that, or leave it all out with --skip-broken."
+        raise ImagesError("\n".join([*_some(wrong), *_some(images.ignored)]) + way_out)
     if not images.train or not images.validation:
-        raise ImagesError(f"{folder}: {TRAIN} or {VALIDATION} holds no image that can be read")
-    return images, findings.broken
+        empty = f"{printable(folder)}: {TRAIN} or {VALIDATION} holds no image that can be read"
+        raise ImagesError("\n".join([empty, *_some(images.unmatched)]))
+    return images, broken
 
 
-def is_readable(path: Path) -> bool:
-    """Return whether a file is a whole image, decoding it only where its ends look wrong."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4)
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-            tail = file.read()
-    except OSError:
-        return False
-    if head[:2] == _JPEG and tail.endswith(_JPEG_END):
-        return True
-    if head == _PNG and _PNG_END in tail[-16:]:
-        return True
-    return is_decodable(path)
+def _classes(
+    root: Path, part: str, skipped: frozenset[str], ignored: list[str]
+) -> dict[str, list[str]]:
+    """Return the images of each class folder of a part, both sorted."""
+    above = frozenset(map(_identity, (root / part / "_").resolve().parents))
+    found = {}
+    for path, is_folder in _entries(root, part, ignored):
+        if is_folder:
+            images = sorted(set(_images_below(root, path, above, ignored)) - skipped)
+            if images:
+                found[path.removeprefix(f"{part}/")] = images
+            else:
+                ignored.append(f"{printable(path)}: has no image in it")
+    return found
 
 
-def is_decodable(path: Path) -> bool:
-    """Return whether a file can be decoded as an image."""
-    try:
-        decode_image(str(path), mode=ImageReadMode.RGB)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _class_names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-
-
-def _image_paths(folder: Path, below: str) -> Iterator[str]:
-    if not (folder / below).is_dir():
+def _images_below(
+    root: Path, below: str, above: frozenset[tuple[int, int]], ignored: list[str]
+) -> Iterator[str]:
+    here = _identity(root / below)
+    if here in above:
+        ignored.append(f"{printable(below)}: is a link to a folder above it")
         return
-    names = (entry.name for entry in os.scandir(folder / below))
-    yield from sorted(f"{below}/{n}" for n in names if n.lower().endswith(IMG_EXTENSIONS))
+    for path, is_folder in _entries(root, below, ignored):
+        if is_folder:
+            yield from _images_below(root, path, above | {here}, ignored)
+        elif path.lower().endswith(IMG_EXTENSIONS):
+            yield path
 
 
-def _some(lines: list[str]) -> list[str]:
+def _entries(root: Path, below: str, ignored: list[str]) -> Iterator[tuple[str, bool]]:
+    """Yield what is in a folder, sorted, and whether it is a folder; without what is hidden."""
+    for entry in sorted(os.scandir(root / below), key=lambda entry: entry.name):
+        path = f"{below}/{entry.name}"
+        is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+        if not entry.name.startswith("."):
+            yield path, is_folder
+        elif is_folder or path.lower().endswith(IMG_EXTENSIONS):
+            ignored.append(f"{printable(path)}: is hidden")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _unmatched(folder: Path, train: Iterable[str], validation: Iterable[str]) -> list[str]:
+    ours, theirs = set(train), set(validation)
+    if ours and not ours & theirs:
+        tiny = (folder / VALIDATION / "val_annotations.txt").is_file()
+        return [
+            f"{printable(folder / VALIDATION)}: its images are not sorted into folders of the "
+            f"classes of {TRAIN}. {_SORT_TINY_IMAGENET if tiny else _SORT_IMAGENET}"
+        ]
+    return [
+        f"{printable(folder / part / name)}: is missing; {printable(name)} is in {other}"
+        for part, other, names in (
+            (VALIDATION, TRAIN, ours - theirs),
+            (TRAIN, VALIDATION, theirs - ours),
+        )
+        for name in sorted(names)
+    ]
+
+
+def _broken(images: Images) -> Iterator[tuple[str, str]]:
+    """Yield the paths of images that cannot be read, and why."""
+
+    def complaint(path: str) -> str | None:
+        try:
+            check_image(images.folder / path)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    paths = [path for path, _ in (*images.train, *images.validation)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for path, wrong in zip(paths, pool.map(complaint, paths), strict=True):
+            if wrong is not None:
+                yield path, wrong
+
+
+def _some(lines: Sequence[str]) -> list[str]:
     more = len(lines) - _LISTED
-    return [*lines[:_LISTED], f"... and {more} more"] if more > 0 else lines
+    return [*lines[:_LISTED], f"... and {more} more"] if more > 0 else [*lines]

@@ -7,16 +7,16 @@ on what was loaded before. So a training that goes on after a crash sees what it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.io import ImageReadMode, decode_image
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision.transforms import v2
 
 from afi_search.data.image_folder import Images, ImagesError
+from afi_search.data.image_reader import ImageError, printable, read_image
 from afi_search.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.space.imagenet_recipe import ImageNetRecipe, RecipeError
@@ -25,7 +25,13 @@ Mix = Callable[[Tensor, Tensor], Batch]
 
 
 class Loader(Protocol):
-    """What an `ImageSource` asks of a loader; its images are B x 3 x H x W uint8."""
+    """What an `ImageSource` asks of a loader; its images are B x 3 x H x W uint8.
+
+    Attributes:
+        left_out: why each image that turned out broken was left out, by its path.
+    """
+
+    left_out: dict[str, str]
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield an epoch's batches for this process, `accumulation_steps` a step."""
@@ -132,20 +138,31 @@ class ImageSource:
 class TorchvisionLoader:
     """The default loader.
 
+    Where an image to train on is left out, the next one in the list takes its place.
+
     Args:
         images: as listed.
         recipe: crops, augmentation and seed.
         sharding: how batches are shared out.
         processes: that decode and augment; 0 does it in this one.
+        skip_broken: whether images that cannot be read are left out; otherwise they stop it.
     """
 
     def __init__(
-        self, images: Images, recipe: ImageNetRecipe, sharding: BatchSharding, processes: int
+        self,
+        images: Images,
+        recipe: ImageNetRecipe,
+        sharding: BatchSharding,
+        processes: int,
+        *,
+        skip_broken: bool = False,
     ) -> None:
+        self.left_out: dict[str, str] = {}
         self._order = _EpochOrder(len(images.train), sharding, recipe.seed)
         self._train = DataLoader(
-            _AugmentedImages(images, recipe),
+            _AugmentedImages(images, recipe, skip_broken),
             batch_sampler=self._order,
+            collate_fn=_collate,
             num_workers=processes,
             persistent_workers=processes > 0,
             pin_memory=torch.cuda.is_available(),
@@ -153,8 +170,9 @@ class TorchvisionLoader:
         )
         own = images.validation[sharding.rank :: sharding.world]
         self._validation = DataLoader(
-            _PlainImages(images, own, evaluation(recipe)),
+            _PlainImages(images, own, evaluation(recipe), skip_broken),
             batch_size=sharding.per_device_batch,
+            collate_fn=_collate,
             num_workers=processes,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
@@ -163,11 +181,17 @@ class TorchvisionLoader:
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches; see `Loader`."""
         self._order.epoch = epoch
-        yield from self._train
+        yield from self._noted(self._train)
 
     def validation(self) -> Iterator[Batch]:
         """Yield the validation images; see `Loader`."""
-        yield from self._validation
+        yield from self._noted(self._validation)
+
+    def _noted(self, batches: Iterable[tuple[Batch | None, dict[str, str]]]) -> Iterator[Batch]:
+        for batch, left_out in batches:
+            self.left_out.update(left_out)
+            if batch is not None:
+                yield batch
 
 
 def evaluation(recipe: ImageNetRecipe) -> Preprocessing:
@@ -216,41 +240,71 @@ class _EpochOrder(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, image) for image in batch]
 
 
-class _AugmentedImages(Dataset[Batch]):
-    def __init__(self, images: Images, recipe: ImageNetRecipe) -> None:
+Item = tuple[Batch | None, dict[str, str]]
+"""An image and its label, None where it is left out; and why each path was left out."""
+
+
+class _AugmentedImages(Dataset[Item]):
+    def __init__(self, images: Images, recipe: ImageNetRecipe, skip_broken: bool) -> None:
         self._images = images
         self._augment = augmentation(recipe)
         self._seed = recipe.seed
+        self._skip_broken = skip_broken
 
-    def __getitem__(self, item: tuple[int, int]) -> Batch:
+    def __getitem__(self, item: tuple[int, int]) -> Item:
         epoch, index = item
-        path, label = self._images.train[index]
-        pixels = _read(self._images, path)
+        left_out: dict[str, str] = {}
+        pixels, listed = None, self._images.train
+        for step in range(len(listed)):
+            path, label = listed[(index + step) % len(listed)]
+            pixels = _read(self._images, path, left_out if self._skip_broken else None)
+            if pixels is not None:
+                break
+        if pixels is None:
+            raise ImagesError(f"{printable(self._images.folder)}: no image can be read any more")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(self._seed, epoch, index))
-            return self._augment(pixels), torch.tensor(label)
+            return (self._augment(pixels), torch.tensor(label)), left_out
 
 
-class _PlainImages(Dataset[Batch]):
+class _PlainImages(Dataset[Item]):
     def __init__(
-        self, images: Images, own: Sequence[tuple[str, int]], preprocessing: Preprocessing
+        self,
+        images: Images,
+        own: Sequence[tuple[str, int]],
+        preprocessing: Preprocessing,
+        skip_broken: bool,
     ) -> None:
         self._images = images
         self._own = own
         self._preprocessing = preprocessing
+        self._skip_broken = skip_broken
 
     def __len__(self) -> int:
         return len(self._own)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Item:
         path, label = self._own[index]
-        return self._preprocessing.cropped(_read(self._images, path)), torch.tensor(label)
+        left_out: dict[str, str] = {}
+        pixels = _read(self._images, path, left_out if self._skip_broken else None)
+        if pixels is None:
+            return None, left_out
+        return (self._preprocessing.cropped(pixels), torch.tensor(label)), left_out
 
 
-def _read(images: Images, path: str) -> Tensor:
+def _read(images: Images, path: str, left_out: dict[str, str] | None) -> Tensor | None:
+    """Read an image; where it cannot be, note why and return None, or stop without a note."""
     try:
-        pixels: Tensor = decode_image(str(images.folder / path), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise ImagesError(f"{images.folder / path}: cannot be read: {reason}") from None
-    return pixels
+        return read_image(images.folder / path)
+    except ImageError as error:
+        if left_out is None:
+            raise ImagesError(f"{error}. To leave out what is broken: --skip-broken") from None
+        left_out[path] = str(error)
+        return None
+
+
+def _collate(items: Sequence[Item]) -> Item:
+    """Return the batch of what could be read, None where nothing could, and what was left out."""
+    kept = [batch for batch, _ in items if batch is not None]
+    left_out = {path: reason for _, noted in items for path, reason in noted.items()}
+    return (default_collate(kept) if kept else None), left_out

@@ -50,6 +50,7 @@ class PromotionConfig:
         recipe: how.
         folder: with train/ and val/, at the same place on every node.
         skipped: images to leave out, as paths below the folder.
+        skip_broken: whether what turns out broken later is left out as well.
         classes: the class folders.
         train_images, validation_images: how many there are, as the driver sees them.
         checkpoints: folder or fsspec URL that every node reaches.
@@ -71,6 +72,7 @@ class PromotionConfig:
     pretrained: str | None
     threads: int
     loader: LoaderName = "torchvision"
+    skip_broken: bool = False
     study: str = ""
     imports: tuple[str, ...] = ()
     imports_from: str | None = None
@@ -119,7 +121,8 @@ def train_worker(given: dict[str, Any]) -> None:
     """Train from the last checkpoint to the recipe's end; tell the driver of every epoch.
 
     Args:
-        given: `config`, and `news`: a queue to the driver for histories and for why it failed.
+        given: `config`, and `news`: a queue to the driver for histories, for images that were
+            left out and for why it failed.
     """
     config: PromotionConfig = given["config"]
     news: Queue = given["news"]
@@ -144,6 +147,8 @@ def train_worker(given: dict[str, Any]) -> None:
         if rank == 0:
             save({**trainer.state_dict(), "origin": config.origin}, config.checkpoints)
             news.put(trainer.history)
+        if loader.left_out:
+            news.put(dict(loader.left_out))
         ray_train.report({"epoch": epoch.epoch, "top1": epoch.accuracy, "loss": epoch.loss})
 
 
@@ -186,7 +191,9 @@ def make_loader(
     loading = config.threads if device.type == "cuda" else min(1, config.threads - 1)
     if config.loader == "dali":
         return DaliLoader(images, config.recipe, sharding, max(1, loading), device)
-    return TorchvisionLoader(images, config.recipe, sharding, loading)
+    return TorchvisionLoader(
+        images, config.recipe, sharding, loading, skip_broken=config.skip_broken
+    )
 
 
 def make_trainer(

@@ -49,6 +49,7 @@ def train_to_the_end(
     capacity: Capacity,
     folder: Path,
     on_epoch: Callable[[list[EpochResult]], None],
+    on_left_out: Callable[[dict[str, str]], None],
 ) -> bool:
     """Train from the last checkpoint to the recipe's end; False when a person interrupts it.
 
@@ -57,6 +58,7 @@ def train_to_the_end(
         capacity: the workers.
         folder: of the promotion.
         on_epoch: called in a thread of its own with all epochs so far as each of them ends.
+        on_left_out: likewise with why each image that a worker left out so far cannot be read.
 
     Raises:
         PromotionError: the training diverged, or its workers failed again and again.
@@ -80,7 +82,7 @@ def train_to_the_end(
             ),
         )
         try:
-            with _listening(news, on_epoch, failures):
+            with _listening(news, on_epoch, on_left_out, failures):
                 trainer.fit()
         except (KeyboardInterrupt, SystemExit, ray.exceptions.RayActorError):
             return False  # Ray's own handler of Ctrl-C ends in one of these, or in none
@@ -96,9 +98,12 @@ def train_to_the_end(
 
 @contextmanager
 def _listening(
-    news: Queue, on_epoch: Callable[[list[EpochResult]], None], failures: list[str]
+    news: Queue,
+    on_epoch: Callable[[list[EpochResult]], None],
+    on_left_out: Callable[[dict[str, str]], None],
+    failures: list[str],
 ) -> Iterator[None]:
-    """Pass each epoch on as it ends, and note what failed, while the training runs."""
+    """Pass on each epoch and what is left out, and note what failed, while the training runs."""
     over = Event()
 
     def listen() -> None:
@@ -114,6 +119,8 @@ def _listening(
                 return  # the session is over, and the queue with it
             if isinstance(item, str):
                 failures.append(item)
+            elif isinstance(item, dict):
+                on_left_out(item)
             else:
                 on_epoch(item)
 

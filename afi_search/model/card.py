@@ -50,8 +50,9 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     )
     yield "## Input"
     yield (
-        f"RGB; {resized}centre crop {prepared['crop']} x {prepared['crop']}; scaled to 0..1; minus "
-        f"{prepared['mean']}, divided by {prepared['std']}. Batch norms: {facts['batch_norms']}."
+        f"RGB, upright as EXIF says; {resized}centre crop {prepared['crop']} x "
+        f"{prepared['crop']}; scaled to 0..1; minus {prepared['mean']}, divided by "
+        f"{prepared['std']}. Batch norms: {facts['batch_norms']}."
     )
     yield ""
     yield f"Classes: {_some(facts['classes'])}."

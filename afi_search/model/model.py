@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
-from torchvision.io import ImageReadMode, decode_image
 
 from afi_search.cost import measure
+from afi_search.data.image_reader import read_image
 from afi_search.data.preprocessing import Preprocessing
 from afi_search.errors import UserError
 from afi_search.files import write_whole
@@ -36,7 +36,7 @@ WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
 
 
 class ModelError(UserError):
-    """A folder that holds no model, or an image that cannot be read."""
+    """A folder that holds no model."""
 
 
 class Facts(Strict):
@@ -182,7 +182,7 @@ class Model:
         """Return the likeliest classes of an image file, the likeliest first.
 
         Raises:
-            ModelError: the file is not there, or is no image.
+            ImageError: the file is not there, or is no whole image.
         """
         probabilities = self(self.preprocess(read_image(path)))[0].softmax(dim=0)
         best = probabilities.topk(min(top, self.facts.num_classes))
@@ -246,23 +246,6 @@ def load(folder: str | Path) -> Model:
             f"{folder / WEIGHTS}: are not the weights of {facts.architecture}: {error}"
         ) from None
     return Model(module, facts)
-
-
-def read_image(path: str | Path) -> Tensor:
-    """Read an image file as 3 x H x W uint8, RGB.
-
-    Raises:
-        ModelError: it is not there, or cannot be decoded.
-    """
-    try:
-        pixels: Tensor = decode_image(str(path), mode=ImageReadMode.RGB)
-    except RuntimeError:
-        if not Path(path).is_file():
-            raise ModelError(f"{path}: there is no such image file") from None
-        raise ModelError(
-            f"{path}: is no whole image; JPEG, PNG, WebP and GIF can be read"
-        ) from None
-    return pixels
 
 
 def _read_facts(path: Path) -> Facts:

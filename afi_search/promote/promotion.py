@@ -55,8 +55,8 @@ class PromotionListener:
     def front_is_unconfirmed(self, folder: Path) -> None:
         """Winners are chosen from a study without a confirmation."""
 
-    def image_left_out(self, path: str) -> None:
-        """An image is wrong and left out, as asked."""
+    def left_out(self, what: str) -> None:
+        """An image, or a folder that is no class, is left out; `what` names it and says why."""
 
     def begins(self, architecture: Architecture, recipe: str, folder: Path, dashboard: str) -> None:
         """An architecture is next; `dashboard` says where Ray's is."""
@@ -98,7 +98,7 @@ def promote_study(
         wanted: where the images are, the recipe and the rest.
         named: architectures to promote instead of the winners.
         workers: processes; None: all GPUs, or one CPU process.
-        skip_broken: leave out images that are wrong.
+        skip_broken: leave out images that are wrong, also those that turn out so in training.
         name: of the promotion's folder, for one architecture.
         address: of a running Ray cluster to join.
         listener: is told how it goes.
@@ -126,8 +126,8 @@ def promote_study(
             f"it out, or take --top 1"
         )
     images, skipped = check(Path(wanted.data), wanted.classes, skip=skip_broken)
-    for path in skipped:
-        listener.image_left_out(path)
+    for what in (*images.ignored, *skipped.values()):
+        listener.left_out(what)
     study = StudyFile.read(folder) if has_study(folder) else None
     with ray_session(address) as dashboard:
         capacity = plan_promotion(workers, cluster_nodes())
@@ -146,6 +146,7 @@ def promote_study(
                 pretrained=wanted.pretrained,
                 threads=capacity.threads,
                 loader=wanted.loader,
+                skip_broken=skip_broken,
                 study=study.name if study else "",
                 imports=study.space.imports if study else (),
                 imports_from=study.space.imports_from if study else None,
@@ -185,7 +186,14 @@ def promote_one(
             write_history(own, history)
             listener.epoch_ended(history[-1], epochs)
 
-        if not train_to_the_end(config, capacity, own, on_epoch):
+        told: set[str] = set()
+
+        def on_left_out(reasons: dict[str, str]) -> None:
+            for path in sorted(reasons.keys() - told):
+                listener.left_out(reasons[path])
+            told.update(reasons)
+
+        if not train_to_the_end(config, capacity, own, on_epoch, on_left_out):
             return False
     state = load(config.checkpoints)
     if state is None or state["epoch"] < epochs:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from torchvision.io import write_png
+from PIL import Image
+from torchvision.datasets import ImageFolder
 
-from afi_search.data.image_folder import ImagesError, check, is_readable, list_images
+from afi_search.data.image_folder import ImagesError, check, list_images
+from afi_search.data.image_reader import read_image
 from tests.pictures import CLASSES, TRAIN_IMAGES, VALIDATION_IMAGES
 
 
@@ -19,7 +21,8 @@ def test_images_are_listed_with_the_labels_of_their_folders(pictures: Path) -> N
     assert len(images.validation) == 3 * VALIDATION_IMAGES
     assert images.train[0] == ("train/n01/0.JPEG", 0)
     assert images.validation[-1] == ("val/n03/2.JPEG", 2)
-    assert skipped == []
+    assert skipped == {}
+    assert images.ignored == ()
 
 
 def test_all_that_is_wrong_is_told_at_once(pictures: Path) -> None:
@@ -45,7 +48,7 @@ def test_what_is_broken_is_left_out_only_if_asked(pictures: Path) -> None:
     (pictures / "train" / "n02" / "3.JPEG").write_bytes(b"\xff\xd8 no image")
     images, skipped = check(pictures, 3, skip=True)
 
-    assert skipped == ["train/n02/3.JPEG"]
+    assert list(skipped) == ["train/n02/3.JPEG"]
     assert len(images.train) == 3 * TRAIN_IMAGES - 1
     assert list_images(pictures, skipped) == images
 
@@ -70,20 +73,92 @@ def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
         list_images(tmp_path)
 
 
-def test_only_whole_images_are_readable(pictures: Path, tmp_path: Path) -> None:
-    jpeg = pictures / "train" / "n01" / "0.JPEG"
-    padded = tmp_path / "padded.jpg"
-    padded.write_bytes(jpeg.read_bytes() + b"\0" * 10_000)
-    png = tmp_path / "really.JPEG"
-    write_png(torch.zeros(3, 8, 8, dtype=torch.uint8), str(png))
-    cut = tmp_path / "cut.JPEG"
-    cut.write_bytes(png.read_bytes()[:-20])
+@pytest.mark.parametrize(
+    "no_class", [".ipynb_checkpoints", ".git/objects", "empty", "notes/of/mine", "__MACOSX"]
+)
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_folder_that_is_no_class_is_left_out_and_told(
+    pictures: Path, no_class: str, skip: bool
+) -> None:
+    before = list_images(pictures)
+    folder = pictures / "train" / no_class
+    folder.mkdir(parents=True)
+    if no_class.startswith("."):
+        shutil.copy(pictures / "train/n01/0.JPEG", folder)
+    if no_class == "__MACOSX":
+        shutil.copy(pictures / "train/n01/0.JPEG", folder / "._0.JPEG")
+    images, _ = check(pictures, 3, skip=skip)
 
-    assert all(map(is_readable, (jpeg, padded, png)))
-    assert not is_readable(cut)
-    assert not is_readable(tmp_path / "missing.jpg")
+    assert (images.classes, images.train) == (before.classes, before.train)
+    assert f"{pictures}/train/{no_class.split('/')[0]}: " in "".join(images.ignored)
+
+
+@pytest.mark.parametrize("link", ["train/n00", "train/n01/n00", "val/n01/a", "train/n01/.a"])
+@pytest.mark.parametrize("target", ["..", ".", "/", "itself"])
+def test_links_that_lead_in_a_circle_end(pictures: Path, link: str, target: str) -> None:
+    before = list_images(pictures)
+    place = pictures / link
+    place.symlink_to(place if target == "itself" else target)
+    images, _ = check(pictures, 3, skip=False)
+
+    assert (images.train, images.validation) == (before.train, before.validation)
+    assert target == "itself" or f"{pictures}/{link}: " in "".join(images.ignored)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_wrong_number_of_classes_always_stops(pictures: Path, skip: bool) -> None:
+    for image in (pictures / "train" / "n02").iterdir():
+        image.write_bytes(b"") if skip else image.unlink()
+    with pytest.raises(ImagesError, match=r"has [23] class folders|n02/0\.JPEG") as caught:
+        check(pictures, 3, skip=skip)
+    assert "train/n02: has no image in it" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "A.JPG", "a.Png", "a.tif", "a.TIFF", "a.bmp", "a.webp"])
+@pytest.mark.parametrize("below", ["", "images", "a/b/c"])
+def test_what_torchvisions_imagefolder_reads_is_listed(
+    pictures: Path, name: str, below: str
+) -> None:
+    folder = pictures / "train" / "n02" / below
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 40)).save(folder / name)
+    (folder / "boxes.txt").touch()
+    images, _ = check(pictures, 3, skip=False)
+    theirs = ImageFolder(pictures / "train").samples
+
+    assert {(str(pictures / path), label) for path, label in images.train} == set(theirs)
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+@pytest.mark.parametrize("skip", [False, True])
+def test_images_of_val_that_are_not_sorted_get_a_hint(
+    pictures: Path, tiny: bool, skip: bool
+) -> None:
+    loose = pictures / "val" / "images" if tiny else pictures / "val"
+    loose.mkdir(exist_ok=True)
+    for number, image in enumerate(sorted((pictures / "val").glob("*/*.JPEG"))):
+        image.rename(loose / f"val_{number}.JPEG")
+    if tiny:
+        (pictures / "val" / "val_annotations.txt").touch()
+    with pytest.raises(ImagesError, match="val: its images are not sorted into folders") as caught:
+        check(pictures, 3, skip=skip)
+    assert ("while read image class" if tiny else "valprep.sh") in str(caught.value)
+
+
+def test_names_need_not_be_utf_8(pictures: Path) -> None:
+    os.rename(pictures / "train" / "n02", os.fsencode(pictures) + b"/train/n\xe9")
+    os.rename(pictures / "val" / "n02", os.fsencode(pictures) + b"/val/n\xe9")
+    broken = os.fsencode(pictures) + b"/val/n\xe9/\xff.JPEG"
+    Path(os.fsdecode(broken)).touch()
+    images, skipped = check(pictures, 3, skip=True)
+
+    assert images.classes == ("n01", "n03", r"n\xe9")
+    assert [reason.encode().count(rb"val/n\xe9/\xff.JPEG") for reason in skipped.values()] == [1]
+    assert len(images.train) == 3 * TRAIN_IMAGES
+    for path, _ in images.train:
+        read_image(images.folder / path)
 
 
 def test_real_images_are_whole(imagenette: Path) -> None:
     images, skipped = check(imagenette, 10, skip=False)
-    assert (len(images.train), len(images.validation), skipped) == (1000, 200, [])
+    assert (len(images.train), len(images.validation), skipped) == (1000, 200, {})

@@ -104,6 +104,35 @@ def test_an_image_that_breaks_later_is_named(pictures: Path) -> None:
         list(TorchvisionLoader(images, RECIPE, share_out(8, 8, 0, 1), 0).train(0))
 
 
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_turns_out_broken_is_left_out_if_asked_and_told(
+    pictures: Path, processes: int
+) -> None:
+    images = list_images(pictures)
+    middle = pictures / "train" / "n01" / "0.JPEG"
+    whole = middle.read_bytes()
+    expected = list(TorchvisionLoader(images, RECIPE, share_out(8, 8, 0, 1), 0).train(0))
+    for broken in ("train/n01/0.JPEG", "val/n02/1.JPEG", "val/n02/2.JPEG"):
+        (pictures / broken).write_bytes(b"\xff\xd8" + whole[200:])
+    loader = TorchvisionLoader(images, RECIPE, share_out(2, 2, 0, 1), processes, skip_broken=True)
+    tested = [label for _, labels in loader.validation() for label in labels.tolist()]
+    trained = [label for _, labels in loader.train(0) for label in labels.tolist()]
+
+    assert sorted(tested) == [0, 0, 0, 1, 2, 2, 2]
+    assert len(trained) == sum(len(labels) for _, labels in expected)
+    assert set(loader.left_out) == {"train/n01/0.JPEG", "val/n02/1.JPEG", "val/n02/2.JPEG"}
+    assert all("cannot be read: " in reason for reason in loader.left_out.values())
+
+
+def test_images_that_are_all_broken_end_in_words(pictures: Path) -> None:
+    images = list_images(pictures)
+    for path, _ in images.train:
+        (pictures / path).write_bytes(b"gone")
+    loader = TorchvisionLoader(images, RECIPE, share_out(8, 8, 0, 1), 0, skip_broken=True)
+    with pytest.raises(ImagesError, match="no image can be read any more"):
+        next(loader.train(0))
+
+
 def test_preprocessing_is_resize_crop_and_normalise() -> None:
     preprocessing = evaluation(RECIPE)
     image = torch.full((3, 40, 60), 255, dtype=torch.uint8)

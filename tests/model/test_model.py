@@ -9,7 +9,8 @@ from torchvision.io import write_jpeg, write_png
 
 import afi_search
 from afi_search.cost import measure
-from afi_search.model.model import ModelError, load, read_image
+from afi_search.data.image_reader import read_image
+from afi_search.model.model import ModelError, load
 from afi_search.space import Architecture
 from tests.pictures import noise, trained
 
@@ -117,14 +118,6 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match=r"are not the weights of resnet20"):
         load(tmp_path)
-
-
-def test_what_is_no_image_is_told(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_text("no image")
-    with pytest.raises(ModelError, match=r"a\.jpg: is no whole image"):
-        read_image(tmp_path / "a.jpg")
-    with pytest.raises(ModelError, match=r"b\.jpg: there is no such image"):
-        read_image(tmp_path / "b.jpg")
 
 
 def test_it_says_what_it_is() -> None:

@@ -1,0 +1,136 @@
+"""Reads image files that people have as RGB; no file, however damaged, ends the process."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from afi_search.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+MOST_PIXELS = 100_000_000
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF's orientation: what turns an image upright."""
+_ORIENTATION = 0x0112
+_TAIL = 4096
+_JPEG_END = b"\xff\xd9"
+
+# What Pillow warns of, damaged EXIF or a size that `MOST_PIXELS` bounds, is decided here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class ImageError(UserError):
+    """A file that cannot be read as an image; the message names file and reason."""
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read an image file as 3 x H x W uint8, RGB, upright.
+
+    16-bit channels are scaled to 8 bits, of more than one frame the first is taken, EXIF's
+    orientation is applied and transparency is dropped, as torchvision's ImageFolder does.
+
+    >>> read_image("photo.jpg").shape  # doctest: +SKIP
+    torch.Size([3, 375, 500])
+
+    Args:
+        path: a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM file of at most 100 million pixels.
+
+    Raises:
+        ImageError: it is not there, is cut short, damaged, too large or of another format.
+    """
+    try:
+        with _opened(path) as image:
+            image.load()
+            rgb = _upright(_rgb(image), _orientation(image))
+            return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+    except Exception as error:  # decoders raise anything at a damaged file
+        raise _explained(path, error) from None
+
+
+def check_image(path: str | Path) -> None:
+    """Check a file as fast as a million files need it.
+
+    A JPEG passes by its header and its last bytes, as decoding them all would take hours; every
+    other file is decoded. So a JPEG that is damaged in the middle turns out where it is loaded.
+
+    Raises:
+        ImageError: as of `read_image`.
+    """
+    try:
+        with _opened(path) as image:
+            if image.format in ("JPEG", "MPO") and _ends_well(path):
+                return
+    except Exception as error:  # decoders raise anything at a damaged file
+        raise _explained(path, error) from None
+    read_image(path)
+
+
+def printable(path: str | Path) -> str:
+    r"""Return a path as text, with bytes that are no UTF-8 as \xNN.
+
+    >>> printable("caf\udce9")
+    'caf\\xe9'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _opened(path: str | Path) -> Image.Image:
+    if not Path(path).is_file():
+        raise FileNotFoundError("there is no such image file")
+    image = Image.open(path, formats=FORMATS)
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS:,}")
+    return image
+
+
+def _ends_well(path: str | Path) -> bool:
+    with Path(path).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        return file.read().rstrip(b"\0").endswith(_JPEG_END)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return a decoded image with 8 bits for each of red, green and blue."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits, and what is white is unknown; store 8 or 16")
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF says nothing, and viewers show the image all the same
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _explained(path: str | Path, error: Exception) -> ImageError:
+    if isinstance(error, Image.UnidentifiedImageError):
+        reason = "it is no JPEG, PNG, WebP, GIF, BMP, TIFF or PPM image"
+    elif isinstance(error, Image.DecompressionBombError):
+        reason = f"it has more than {MOST_PIXELS:,} pixels"
+    else:
+        reason = str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return ImageError(f"{printable(path)}: cannot be read: {reason}")
