@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 UNFINISHED = ".unfinished"
 """How the name of a file ends that is being written; a killed process leaves it."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
@@ -45,6 +47,26 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
     return path
 
 
+def open_url(url: str | os.PathLike[str]) -> tuple[Any, str]:
+    """Return the file system and the path of a folder or file, local or a URL.
+
+    A URL begins with `scheme://`; all else is a local path, whatever is in it: fsspec itself takes
+    `::` in a path for a chain of URLs.
+
+    >>> open_url("/studies/exp::2")[1]
+    '/studies/exp::2'
+    """
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    text = os.fspath(url)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return LocalFileSystem(), str(Path(text).absolute())
+    kind = fsspec.get_filesystem_class(scheme[1])
+    return kind(**kind._get_kwargs_from_urls(text)), str(kind._strip_protocol(text))
+
+
 def write_once(url: str, make: Callable[[], str]) -> str:
     """Return the one line in the file `url`; where there is none, write what `make` returns.
 
@@ -55,9 +77,7 @@ def write_once(url: str, make: Callable[[], str]) -> str:
         url: a local path or any fsspec URL; missing folders are made.
         make: makes the line.
     """
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(os.fspath(url))
+    filesystem, path = open_url(url)
     filesystem.invalidate_cache()
     if not filesystem.exists(path):
         filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)

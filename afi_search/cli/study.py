@@ -42,18 +42,31 @@ def rm(
     study: StudyFolder,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a study whole: its ledger, its checkpoints wherever they lie, and its folder."""
+    """Delete a study: its ledger, its checkpoints wherever they lie, and its folder.
+
+    What the study has not written stays, and is named.
+    """
     from afi_search.api import Study
+    from afi_search.study.checkpoint_location import size_of
+    from afi_search.study.folder import written_in
 
     opened = Study.open(study)
     with opened.held():
-        freed = opened.disk_use()
+        elsewhere = opened.elsewhere()
+        names = [*(f"{study}/{name}" for name in written_in(study))]
+        names += [each.what for each in elsewhere if not each.foreign]
+        before = opened.disk_use()
         if not yes:
-            typer.confirm(f"Delete {study} with its ledger and {size(freed)}?", abort=True)
+            console.print("To be deleted:", *names, sep="\n  ", soft_wrap=True, markup=False)
+            typer.confirm(f"Delete the study {opened.name}?", abort=True)
         opened.remove()
-    console.print(f"{study} is deleted; {size(freed)} are free.", soft_wrap=True)
+    freed = before - size_of(str(study)) - sum(each.size for each in elsewhere if each.foreign)
+    console.print(f"{study} is deleted; {size(freed)} are free.", soft_wrap=True, markup=False)
+    stays = [f"{each.what}, which {each.foreign}" for each in elsewhere if each.foreign]
+    if study.is_dir():
+        stays += [f"{path}, which no study writes" for path in sorted(study.iterdir())]
     promote = opened.file.space.promote
     if promote is not None and promote.checkpoints is not None:
-        console.print(
-            f"Checkpoints of promotions in {promote.checkpoints} are not touched.", soft_wrap=True
-        )
+        stays.append(f"checkpoints of promotions in {promote.checkpoints}")
+    if stays:
+        console.print("What stays:", *stays, sep="\n  ", soft_wrap=True, markup=False)

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import ray
 from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from afi_search.engine.limits import EMPTY_WORKER
 from afi_search.errors import UserError
+from afi_search.files import open_url
 from afi_search.space.schema import Search
 
 _OF_ITS_OWN = "local"
@@ -209,7 +209,7 @@ def require_shared(place: str) -> None:
 
 @ray.remote(num_cpus=0)
 def _sees(url: str) -> bool:
-    filesystem, path = fsspec.core.url_to_fs(url)
+    filesystem, path = open_url(url)
     return bool(filesystem.exists(path))
 
 
@@ -218,7 +218,7 @@ def _written_probe(place: str) -> Iterator[str]:
     """Write a file into the place; yield its URL, and delete it at the end."""
     probe = f"{place}/.probe-{secrets.token_hex(8)}"
     try:
-        filesystem, path = fsspec.core.url_to_fs(probe)
+        filesystem, path = open_url(probe)
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
         filesystem.pipe_file(path, b"afi_search")
     except Exception as error:

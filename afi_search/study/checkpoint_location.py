@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from afi_search.errors import UserError, did_you_mean
+from afi_search.files import open_url
 
 IN_THE_FOLDER = "checkpoints"
 
@@ -65,9 +67,15 @@ def is_below(location: str, checkpoints: str) -> bool:
     return checkpoints in (location, location.rpartition("/")[0])
 
 
+def is_named_for(location: str, study: str) -> bool:
+    """Whether a location has a name that `new_location` gives to studies of that name."""
+    name = location.rpartition("/")[2]
+    return re.fullmatch(rf"{re.escape(study)}-[0-9a-f]{{8}}", name) is not None
+
+
 def location_of(folder: Path, checkpoints: str) -> str:
     """Return the folder or URL of all checkpoints of the study that lies in `folder` now."""
-    return str((folder / checkpoints).resolve()) if checkpoints == IN_THE_FOLDER else checkpoints
+    return checkpoints if "://" in checkpoints else str((folder / checkpoints).resolve())
 
 
 def is_elsewhere(folder: Path, location: str) -> bool:
@@ -82,7 +90,7 @@ def trial_location(location: str, number: int) -> str:
 
 def size_of(location: str) -> int:
     """Return the bytes of all files below a folder or fsspec URL; 0 where there is none."""
-    filesystem, folder = fsspec.core.url_to_fs(location)
+    filesystem, folder = open_url(location)
     filesystem.invalidate_cache()
     try:
         return int(filesystem.du(folder))

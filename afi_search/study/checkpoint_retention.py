@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
-import fsspec
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.space import Architecture
 from afi_search.study.checkpoint_location import trial_location
 from afi_search.study.ledger import UNFINISHED, curve
+from afi_search.study.ownership import trials_in
 from afi_search.study.pareto import GrowingFront
 
 _COPIES = 2  # weights and momentum
@@ -67,15 +67,8 @@ def worth_keeping(trials: Iterable[FrozenTrial], objectives: Sequence[str]) -> s
 
 def drop_others(location: str, kept: Collection[int]) -> None:
     """Delete the checkpoints of all trials but those."""
-    filesystem, folder = fsspec.core.url_to_fs(location)
-    try:
-        paths = filesystem.ls(folder, detail=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for path in paths:
-        name = path.rstrip("/").rpartition("/")[2]
-        if name.isdigit() and int(name) not in kept:
-            drop(location, int(name))
+    for number in set(trials_in(location)).difference(kept):
+        drop(location, number)
 
 
 def drop(location: str, number: int) -> None:

@@ -10,10 +10,12 @@ promote/        a folder for each network that is trained on ImageNet
 from __future__ import annotations
 
 import platform
+import secrets
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
@@ -24,21 +26,30 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from afi_search.errors import UserError
-from afi_search.files import write_whole
+from afi_search.files import UNFINISHED, write_whole
 from afi_search.space import SpaceFile
 from afi_search.space.fields import check_name
 from afi_search.space.schema import Pruner
 from afi_search.study.checkpoint_location import (
     IN_THE_FOLDER,
     is_below,
+    is_elsewhere,
+    is_named_for,
     location_of,
     new_location,
-    size_of,
 )
+from afi_search.study.ownership import Mark, delete_checkpoints, put_mark, trials_in, why_not_owned
 from afi_search.study.storage import JOURNAL
 
 STUDY_FILE = "study.yaml"
 CONFIRM, PROMOTE = "confirm", "promote"
+_WRITTEN = (
+    *("ledger.log", "ledger.log.*", "ledger.db", "ledger.db-*", "costs.json", "latency.json"),
+    *("front.csv", "front.json", "front.html", "front.png", "trials.csv", "report.html"),
+    *("confirmed.csv", "confirmed.json", "analysis/gradcam.png", "analysis/selectivity.*"),
+    *("analysis/weights*.png", "analysis/weights.csv", "analysis/memory.csv", ".lock"),
+    f".*{UNFINISHED}",
+)
 _LOCK_FILE = ".lock"
 _MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
 _PACKAGES = ("afi-search", "torch", "torchvision", "timm", "ray", "optuna", "moocore")
@@ -60,6 +71,8 @@ class StudyFile:
         facts: command, start, commit, versions, device: names to texts.
         storage: of the ledger: `journal`, `sqlite` or a database's URL, without its password.
         checkpoints: where they lie: `checkpoints`, in the study's folder, or an fsspec URL.
+        id: random, written into study.yaml when the study is created; no part of what was asked
+            for. Empty until then, and in studies of before it was.
 
     Raises:
         StudyError: the name is none, by the rule of `afi_search.space.fields.check_name`.
@@ -72,6 +85,7 @@ class StudyFile:
     facts: Mapping[str, str]
     storage: str = JOURNAL
     checkpoints: str = IN_THE_FOLDER
+    id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         try:
@@ -87,6 +101,7 @@ class StudyFile:
         yaml.dump(
             {
                 "name": self.name,
+                "id": self.id,
                 "preset": self.preset,
                 "note": self.note,
                 "storage": self.storage,
@@ -116,6 +131,7 @@ class StudyFile:
                 raw["facts"],
                 raw.get("storage", JOURNAL),
                 raw.get("checkpoints", IN_THE_FOLDER),
+                raw.get("id", ""),
             )
         except FileNotFoundError:
             raise StudyError(
@@ -150,7 +166,9 @@ def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
         of its checkpoints, which may be another as long as there are none.
 
     Raises:
-        StudyError: the folder holds a study with other settings; the message lists them.
+        StudyError: the folder holds a study with other settings; the message lists them. Or its
+            checkpoints would lie where another study's do.
+        OwnershipError: its checkpoints' location cannot be reached.
     """
     path = folder / STUDY_FILE
     location = new_location(asked.checkpoints, asked.name)
@@ -158,7 +176,7 @@ def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
         before = StudyFile.read(folder)
         old, new = (_fixed(file, may_change) for file in (before.space, asked.space))
         stays = is_below(before.checkpoints, asked.checkpoints)
-        may_move = not size_of(location_of(folder, before.checkpoints))
+        may_move = not trials_in(location_of(folder, before.checkpoints))
         wanted = before.checkpoints if stays or may_move else asked.checkpoints
         changes = list(
             _changes(
@@ -176,10 +194,61 @@ def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()
                 f"Take the settings back, or start another study with --name."
             )
         location = before.checkpoints if stays else location
-        asked = replace(asked, facts=before.facts)
-    opened = replace(asked, checkpoints=location)
-    write_whole(path, opened.dump())
+        asked = replace(asked, facts=before.facts, id=before.id)
+    opened = replace(asked, checkpoints=location, id=asked.id or secrets.token_hex(8))
+    with _claimed(folder, opened):
+        write_whole(path, opened.dump())
     return opened
+
+
+def mark_of(folder: Path, study: StudyFile) -> Mark:
+    """Return the mark that all bears which the study in a folder owns elsewhere."""
+    return Mark(study.id, study.name, str(folder.resolve() / STUDY_FILE))
+
+
+@contextmanager
+def _claimed(folder: Path, study: StudyFile) -> Iterator[None]:
+    """Refuse checkpoints elsewhere that are not the study's; mark them once study.yaml says so."""
+    location, mark = location_of(folder, study.checkpoints), mark_of(folder, study)
+    if not is_elsewhere(folder, location):
+        yield
+        return
+    adopts = is_named_for(location, study.name)  # as those of studies that had no mark yet
+    if reason := why_not_owned(location, mark, adopts=adopts):
+        raise StudyError(
+            f"{folder}: its checkpoints would lie in {location}, which {reason}. Resume the study "
+            f"there, or start another one with --name; afi-search study rm {folder} deletes this "
+            f"one and leaves those checkpoints"
+        )
+    yield
+    put_mark(location, mark)
+
+
+def written_in(folder: Path) -> list[str]:
+    """Return the names of what a study has written into its folder."""
+    names = {
+        path.relative_to(folder).parts[0]
+        for pattern in (STUDY_FILE, IN_THE_FOLDER, CONFIRM, PROMOTE, *_WRITTEN)
+        for path in folder.glob(pattern)
+    }
+    return sorted(names)
+
+
+def delete_written(folder: Path) -> None:
+    """Delete what a study has written into its folder, study.yaml last; all else stays."""
+    checkpoints = folder / IN_THE_FOLDER
+    if checkpoints.is_symlink():
+        checkpoints.unlink()
+    elif checkpoints.is_dir():
+        delete_checkpoints(str(checkpoints))
+    if (folder / PROMOTE).is_dir() and not (folder / PROMOTE).is_symlink():
+        shutil.rmtree(folder / PROMOTE)
+    for pattern in (*_WRITTEN, STUDY_FILE):
+        for path in folder.glob(pattern):
+            path.unlink()
+    for emptied in (folder / "analysis", folder):
+        with suppress(OSError):  # what the study has not written is in it
+            emptied.rmdir()
 
 
 @contextmanager

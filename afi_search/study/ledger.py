@@ -26,12 +26,14 @@ from afi_search.errors import UserError
 from afi_search.space import Architecture
 from afi_search.space.objective import goes_up, own_measures
 from afi_search.study.folder import StudyFile
+from afi_search.study.ownership import Mark
 from afi_search.study.storage import JOURNAL, open_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _INFEASIBLE = "too dear: "  # in ledgers since 0.1.0, before an architecture's text
+_OWNER = "owner"
 _TESTED = "test_accuracy/"  # before a trial's number
 
 OBJECTIVES = "objectives"
@@ -175,6 +177,16 @@ class Ledger:
             raise LedgerError(
                 f"{folder}: its storage ({study.storage}) has no study {study.name}"
             ) from None
+
+    def owner(self) -> Mark | None:
+        """Return whose ledger it is; None where no driver has marked it yet."""
+        mark = self.study.user_attrs.get(_OWNER)
+        return None if mark is None else Mark(**mark)
+
+    def claim(self, study: Mark) -> None:
+        """Mark it as that study's, for its driver."""
+        if self.owner() != study:
+            self.study.set_user_attr(_OWNER, asdict(study))
 
     def trials(self, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         """Return the trials in order of their number, to be read only."""

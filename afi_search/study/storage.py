@@ -8,6 +8,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from afi_search.errors import UserError
 
@@ -70,13 +72,16 @@ def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False)
             if not must_exist:
                 journal.drop_unfinished_line()
             return JournalStorage(journal)
+        connect = partial(
+            sqlite3.connect,
+            path,
+            timeout=_SECONDS_UNTIL_LOCKED,
+            check_same_thread=False,
+            factory=_Connection,
+        )
+        # A path in a URL would be read for what it has in it: ?, %, {SCHEMA_VERSION}.
         return get_storage(
-            RDBStorage(
-                f"sqlite:///{path.resolve()}",
-                engine_kwargs={
-                    "connect_args": {"timeout": _SECONDS_UNTIL_LOCKED, "factory": _Connection}
-                },
-            )
+            RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
         )
     except ImportError:
         raise StorageError(_NO_DRIVER) from None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
 
-import fsspec
 import optuna
 import pandas as pd
 
@@ -19,17 +18,37 @@ from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.folder import (
     CONFIRM,
     PROMOTE,
-    STUDY_FILE,
+    StudyError,
     StudyFile,
+    delete_written,
     has_study,
+    mark_of,
     only_driver,
     open_study,
 )
 from afi_search.study.info import StudyInfo, study_info
-from afi_search.study.ledger import Ledger
+from afi_search.study.ledger import Ledger, LedgerError
+from afi_search.study.ownership import delete_checkpoints, why_not_owned
 from afi_search.study.pareto import costs_of, front
 from afi_search.study.reference import measure_references, reference_point
 from afi_search.study.storage import in_database, only_client, open_storage
+
+
+@dataclass(frozen=True)
+class Belonging:
+    """Something that a study names outside its folder.
+
+    Attributes:
+        what: it is, in words.
+        foreign: why it is not the study's and stays; empty where it is.
+        size: in bytes, as far as it is known.
+        delete: deletes it.
+    """
+
+    what: str
+    foreign: str
+    size: int
+    delete: Callable[[], None]
 
 
 class Study:
@@ -77,6 +96,7 @@ class Study:
             study.ledger = Ledger.create(
                 folder, study.name, study.objectives, search.seed, study.file.storage
             )
+            study._claim_ledger()
             yield study
 
     @cached_property
@@ -161,36 +181,80 @@ class Study:
             stack.callback(setattr, self, "_is_held", False)
             yield
 
+    def elsewhere(self) -> list[Belonging]:
+        """Return what of it and its confirmation lies outside its folder, owned or not.
+
+        Raises:
+            OwnershipError, StorageError: that cannot be reached.
+        """
+        return [belonging for part in self._parts() for belonging in part._elsewhere()]
+
+    def demand_owned(self) -> None:
+        """Make sure that all checkpoints and ledgers elsewhere are its own.
+
+        Raises:
+            StudyError: they are another study's.
+        """
+        for belonging in self.elsewhere():
+            if belonging.foreign:
+                raise StudyError(
+                    f"{self.folder}: {belonging.what} {belonging.foreign}, and nothing there is "
+                    f"deleted"
+                )
+
     def remove(self) -> None:
         """Delete the study and its confirmation: checkpoints, ledgers, then the folder.
 
+        What the study has not written stays: other files in its folder, checkpoints and ledgers
+        elsewhere that do not bear its mark, promotions' checkpoints elsewhere.
+
         Killed in between, what is left is a study whose trials begin again; study.yaml goes last,
-        so that the same call finishes the work. Promotions' checkpoints elsewhere stay.
+        so that the same call finishes the work.
 
         Raises:
             StudyError, StorageError: a driver is at work on a part of it.
+            OwnershipError: what lies elsewhere cannot be reached.
         """
         with self.held():
             for part in self._parts():
-                part._remove_what_lies_elsewhere()
-            last = self.folder / STUDY_FILE
-            for entry in self.folder.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                elif entry != last:
-                    entry.unlink()
-            last.unlink()
-            with suppress(OSError):  # another study has been begun there in this moment
-                self.folder.rmdir()
+                for belonging in part._elsewhere():
+                    if not belonging.foreign:
+                        belonging.delete()
+            delete_written(self.folder / CONFIRM)
+            delete_written(self.folder)
 
-    def _remove_what_lies_elsewhere(self) -> None:
-        filesystem, path = fsspec.core.url_to_fs(self.checkpoints)
-        with suppress(FileNotFoundError):
-            filesystem.rm(path, recursive=True)
+    def _elsewhere(self) -> list[Belonging]:
+        mark, found = mark_of(self.folder, self.file), []
+        if is_elsewhere(self.folder, self.checkpoints):
+            what = f"the checkpoints in {self.checkpoints}"
+            foreign = why_not_owned(self.checkpoints, mark)
+            taken, delete = (
+                size_of(self.checkpoints),
+                partial(delete_checkpoints, self.checkpoints),
+            )
+            found.append(Belonging(what, foreign, taken, delete))
         if in_database(self.file.storage):
-            storage = open_storage(self.folder, self.file.storage)
-            with suppress(KeyError):
-                optuna.delete_study(study_name=self.name, storage=storage)
+            with suppress(LedgerError):  # it has been deleted
+                owner = Ledger.open(self.folder).owner()
+                foreign = owner.why_not_of(mark) if owner else "bears no mark of this study"
+                what = f"the ledger {self.name} in {self.file.storage}"
+                found.append(Belonging(what, foreign, 0, self._delete_ledger))
+        return found
+
+    def _delete_ledger(self) -> None:
+        storage = open_storage(self.folder, self.file.storage)
+        optuna.delete_study(study_name=self.name, storage=storage)
+
+    def _claim_ledger(self) -> None:
+        mark, owner = mark_of(self.folder, self.file), self.ledger.owner()
+        foreign = owner.why_not_of(mark) if owner is not None else ""
+        is_shared = in_database(self.file.storage)
+        if owner is not None and foreign and (is_shared or owner.id != mark.id):
+            raise StudyError(
+                f"{self.folder}: its ledger {foreign}; resume the study there, or start another "
+                f"one with --name"
+            )
+        self.ledger.claim(mark)
 
     def _parts(self) -> list[Study]:
         """Return the studies in its folder that have a ledger: the confirmation, then itself."""

@@ -8,7 +8,6 @@ newest file be unreadable all the same, the one before it is taken, and one epoc
 from __future__ import annotations
 
 import io
-import os
 import re
 import warnings
 import zipfile
@@ -16,12 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from afi_search.errors import UserError
-from afi_search.files import UNFINISHED, write_whole
+from afi_search.files import UNFINISHED, open_url, write_whole
 
 KEPT = 2
 FORMAT = "afi_search checkpoint 1"
@@ -91,7 +89,7 @@ def load_file(url: str) -> dict[str, Any]:
     Raises:
         CorruptCheckpoint: it is missing, cut short, damaged, or not one of ours.
     """
-    filesystem, path = fsspec.core.url_to_fs(os.fspath(url))
+    filesystem, path = open_url(url)
     return _read(filesystem, path)
 
 
@@ -106,7 +104,7 @@ def delete(url: str) -> None:
 
 
 def _open_folder(url: str) -> tuple[Any, str]:
-    filesystem, folder = fsspec.core.url_to_fs(os.fspath(url))
+    filesystem, folder = open_url(url)
     filesystem.invalidate_cache()
     return filesystem, folder.rstrip("/")
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ import afi_search
 from afi_search.api import Study
 from afi_search.cli.study import app
 from afi_search.study import Ledger
-from afi_search.study.folder import StudyFile, only_driver, open_study
+from afi_search.study.folder import StudyError, StudyFile, only_driver
+from afi_search.study.ownership import Mark, put_mark
 from afi_search.train import save
 from tests.search.studies import conductor_for, play, space_file
 from tests.study.test_storage import database  # noqa: F401
@@ -24,7 +27,8 @@ def searched(folder: Path, storage: str = "sqlite", checkpoints: str = "checkpoi
     """A finished study with a checkpoint of every trial; the numbers of its front."""
     file = space_file(search={"trials": 12, "pruner": {"name": "none"}})
     folder.mkdir(parents=True, exist_ok=True)
-    open_study(folder, StudyFile("study", "", "", file, {}, storage, checkpoints))
+    with Study.begin(folder, StudyFile("study", "", "", file, {}, storage, checkpoints)):
+        pass
     ledger, conductor = conductor_for(file, folder, storage)
     play(conductor)
     for number in range(12):
@@ -37,7 +41,8 @@ def call(*arguments: object) -> Result:
 
 
 def kept(folder: Path) -> set[int]:
-    return {int(path.name) for path in Path(Study.open(folder).checkpoints).iterdir()}
+    location = Path(Study.open(folder).checkpoints)
+    return {int(path.name) for path in location.iterdir() if path.name.isdigit()}
 
 
 def test_prune_keeps_the_front_and_says_what_is_free(tmp_path: Path) -> None:
@@ -63,6 +68,123 @@ def test_rm_deletes_a_study_and_nothing_of_another(tmp_path: Path) -> None:
     assert kept(other) == set(range(12))
     assert len(Ledger.open(other).records()) == 12
     assert len(list(Path(shared).iterdir())) == 1
+
+
+@pytest.mark.parametrize("is_url", [False, True])
+def test_a_copy_does_not_touch_what_the_original_owns(tmp_path: Path, is_url: bool) -> None:
+    shared = tmp_path / "shared"
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    searched(original, checkpoints=shared.as_uri() if is_url else str(shared))
+    shutil.copytree(original, copy)
+    (location,) = shared.iterdir()
+    before = sorted(location.rglob("*"))
+
+    result = call("prune", copy)
+    assert result.exit_code == 2
+    file = StudyFile.read(copy)
+    with pytest.raises(StudyError, match="of which this study is a copy"), Study.begin(copy, file):
+        pass
+    result = call("rm", copy, "--yes")
+
+    assert result.exit_code == 0, result.output
+    assert f"belongs to {original}, of which this study is a copy" in result.output
+    assert not copy.exists()
+    assert sorted(location.rglob("*")) == before
+    assert call("rm", original, "--yes").exit_code == 0
+    assert not original.exists()
+    assert not location.exists()
+
+
+def test_a_moved_study_still_owns_its_checkpoints(tmp_path: Path) -> None:
+    searched(tmp_path / "here", checkpoints=str(tmp_path / "shared"))
+    there = (tmp_path / "here").rename(tmp_path / "there")
+    with Study.begin(there, StudyFile.read(there)):
+        pass
+    assert call("prune", there).exit_code == 0
+    assert call("rm", there, "--yes").exit_code == 0
+
+    assert not there.exists()
+    assert not list((tmp_path / "shared").iterdir())
+
+
+@pytest.mark.parametrize("marked", ["no", "by another", "garbage"])
+def test_a_study_yaml_may_name_any_folder_and_nothing_there_is_deleted(
+    tmp_path: Path, marked: str
+) -> None:
+    searched(tmp_path / "study")
+    theirs = tmp_path / "theirs"
+    save({"epoch": 1}, str(theirs / "00000"))
+    (theirs / "thesis.tex").write_text("years of work")
+    if marked == "garbage":
+        (theirs / ".afi_search-study").write_text("garbage")
+    if marked == "by another":
+        put_mark(str(theirs), Mark("another", "another", "/elsewhere/study.yaml"))
+    path = tmp_path / "study" / "study.yaml"
+    received = path.read_text().replace("checkpoints: checkpoints", f"checkpoints: {theirs}")
+    path.write_text(received)
+    before = sorted(theirs.rglob("*"))
+
+    assert call("prune", tmp_path / "study").exit_code == 2
+    with (
+        pytest.raises(StudyError, match=f"would lie in {theirs}, which be"),
+        Study.begin(tmp_path / "study", StudyFile.read(tmp_path / "study")),
+    ):
+        pass
+    assert call("rm", tmp_path / "study", "--yes").exit_code == 0
+    assert sorted(theirs.rglob("*")) == before
+
+
+def test_of_marked_checkpoints_only_what_a_study_writes_is_deleted(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    searched(study, checkpoints=str(tmp_path / "shared"))
+    (location,) = (tmp_path / "shared").iterdir()
+    foreign = [location / "notes.txt", location / "00003" / "mine.pt", location / "7" / "x"]
+    foreign += [study / "thesis.tex", study / "checkpoints" / "mine", study / "front.xlsx"]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("years of work")
+    result = call("rm", study, "--yes")
+
+    assert result.exit_code == 0, result.output
+    assert all(path.exists() for path in foreign)
+    assert {path for path in location.rglob("*") if path.is_file()} == set(foreign[:3])
+    assert {path for path in study.rglob("*") if path.is_file()} == set(foreign[3:])
+    assert f"{study / 'thesis.tex'}, which no study writes" in result.output
+
+
+def test_a_study_of_before_there_were_marks_gets_one(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    searched(study, checkpoints=str(tmp_path / "shared"))
+    (location,) = (tmp_path / "shared").iterdir()
+    (location / ".afi_search-study").unlink()
+    file = StudyFile.read(study)
+    (study / "study.yaml").write_text(replace(file, id="").dump())
+    assert call("prune", study).exit_code == 2
+
+    with Study.begin(study, StudyFile.read(study)) as opened:
+        assert opened.file.id
+    assert call("prune", study).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["exp::2", "memory:x", "a?b#c%20{SCHEMA_VERSION}", "local::y"])
+def test_a_local_path_is_no_url(tmp_path: Path, name: str) -> None:
+    for study in ("exp", name):
+        searched(tmp_path / study)
+    before = sorted((tmp_path / "exp").rglob("*"))
+    assert kept(tmp_path / name) == set(range(12))
+    assert call("rm", tmp_path / name, "--yes").exit_code == 0
+
+    assert [path.name for path in tmp_path.iterdir()] == ["exp"]
+    assert sorted((tmp_path / "exp").rglob("*")) == before
+
+
+def test_rm_names_what_it_deletes(tmp_path: Path) -> None:
+    searched(tmp_path / "study", checkpoints=str(tmp_path / "shared"))
+    (location,) = (tmp_path / "shared").iterdir()
+    result = CliRunner().invoke(app, ["rm", str(tmp_path / "study")], input="n\n")
+
+    for named in ("study.yaml", "ledger.db", f"the checkpoints in {location}"):
+        assert named in result.output
 
 
 def test_rm_asks_first(tmp_path: Path) -> None:
@@ -136,3 +258,21 @@ def test_rm_deletes_the_ledger_in_a_database(
 
     searched(tmp_path / "study", database)
     assert len(Ledger.open(tmp_path / "study").records()) == 12
+
+
+def test_a_copy_does_not_touch_the_ledger_in_a_database(
+    tmp_path: Path,
+    database: str,  # noqa: F811
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    searched(original, database)
+    shutil.copytree(original, copy)
+    with (
+        pytest.raises(StudyError, match="its ledger belongs to"),
+        Study.begin(copy, StudyFile.read(copy)),
+    ):
+        pass
+    assert call("rm", copy, "--yes").exit_code == 0
+
+    assert not copy.exists()
+    assert len(Ledger.open(original).records()) == 12
