@@ -190,16 +190,19 @@ class Study:
         return [belonging for part in self._parts() for belonging in part._elsewhere()]
 
     def demand_owned(self) -> None:
-        """Make sure that all checkpoints and ledgers elsewhere are its own.
+        """Make sure that all its checkpoints elsewhere are its own, before any are deleted.
 
         Raises:
             StudyError: they are another study's.
         """
-        for belonging in self.elsewhere():
-            if belonging.foreign:
+        for part in self._parts():
+            location, mark = part.checkpoints, mark_of(part.folder, part.file)
+            if not is_elsewhere(part.folder, location):
+                continue
+            if foreign := why_not_owned(location, mark):
                 raise StudyError(
-                    f"{self.folder}: {belonging.what} {belonging.foreign}, and nothing there is "
-                    f"deleted"
+                    f"{part.folder}: the checkpoints in {location} are not touched: the folder "
+                    f"{foreign}"
                 )
 
     def remove(self) -> None:
