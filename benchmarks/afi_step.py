@@ -1,12 +1,12 @@
-"""The training step of AFI over that of the plain ResNet, and what each accelerator buys of it.
+"""The training step of AFI over that of the plain ResNet, and what the operators buy of it.
 
     python -m benchmarks.afi_step                       a GPU, eager and as a CUDA graph; or the CPU
     python -m benchmarks.afi_step --threads 1 --threads 2 --rounds 10
 
 Forward and backward pass and fused SGD on one batch that lies on the device, channels last. All
 networks of a depth train in one process, a step of each after the other; `ratio` is the median
-over the rounds of a network's time over the plain one's in the same round. `without` names the
-accelerator of `afi_search.nn.ops` that is switched off.
+over the rounds of a network's time over the plain one's in the same round. `without` is without the
+operators of `afi_search.nn.ops`, in plain torch.
 """
 
 from __future__ import annotations
@@ -35,13 +35,8 @@ NETWORKS = {
     "block scorer": "{backbone}({width})",
     "stage scorer": "{backbone}({width}-shared)",
 }
-NOTHING = ""
-WITHOUT = {
-    "plain": (NOTHING, "batch_norm"),
-    "literal": (NOTHING,),
-    "block scorer": (NOTHING, "batch_norm", "gathered"),
-    "stage scorer": (NOTHING, "batch_norm", "gathered"),
-}
+WITHOUT = {"plain": (False,), "literal": (False,), "block scorer": (False, True)}
+WITHOUT["stage scorer"] = WITHOUT["block scorer"]
 WAYS = {"cpu": ["eager"], "cuda": ["eager", "graph"]}
 
 
@@ -75,11 +70,11 @@ def stepper(
     return partial(captured(step, (images, labels), changed), images, labels)
 
 
-def stripped(step: Callable[[], object], without: str) -> Callable[[], object]:
-    """Return the step without an accelerator."""
+def stripped(step: Callable[[], object], without: bool) -> Callable[[], object]:
+    """Return the step, or the step without the operators."""
 
     def run() -> None:
-        with plain(without):
+        with plain():
             step()
 
     return run if without else step
@@ -128,7 +123,7 @@ def main(
                             "width": width,
                             "way": way,
                             "precision": numbers,
-                            **against(seconds[f"{name} {without}"], seconds["plain "]),
+                            **against(seconds[f"{name} {without}"], seconds["plain False"]),
                             "batch": batch,
                             "rounds": rounds,
                             **facts(device),

@@ -150,7 +150,7 @@ class Stage(nn.Module):
 
     def _integrating(self, x: Tensor, afi: AFI[Any]) -> Tensor:
         transition, *readers = self
-        sums = GatheredSums() if accelerates("gathered", x) else Sums()
+        sums = GatheredSums() if accelerates(x) else Sums()
         carried = StageState(afi, self.channels, sums)
         x = transition(x, partial(carried.hold, transition), partial(carried.choose, transition))
         for reader, block in enumerate(readers):

@@ -7,12 +7,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from afi_search.nn import build
-from afi_search.nn.ops import cpu
 from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential
 from afi_search.space import Architecture
 
@@ -56,7 +53,7 @@ def inputs(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("channels", [3, 8, 29, 48])
-def test_training_is_that_of_torchs_own(channels, layout, dtype, follows, way):
+def test_training_is_that_of_torchs_own(channels, layout, dtype, follows):
     ours, exact = pair(channels, dtype)
     x, skip = inputs(channels, dtype, layout)
     options = FOLLOWED_BY[follows]
@@ -80,7 +77,7 @@ def test_training_is_that_of_torchs_own(channels, layout, dtype, follows, way):
 
 
 @pytest.mark.parametrize("follows", FOLLOWED_BY)
-def test_gradients_are_those_of_finite_differences(follows, way):
+def test_gradients_are_those_of_finite_differences(follows):
     options = FOLLOWED_BY[follows]
     norm, _ = pair(5, torch.float64)
     x, skip = inputs(5, torch.float64, torch.channels_last)
@@ -92,22 +89,7 @@ def test_gradients_are_those_of_finite_differences(follows, way):
     assert torch.autograd.gradcheck(run, given_, fast_mode=True)
 
 
-@settings(deadline=None, max_examples=30)
-@given(away=st.sampled_from([0, 1, 100, 3000]), spread=st.floats(0.1, 10))
-def test_variance_is_right_far_from_zero(away, spread):
-    torch.manual_seed(0)
-    x = away * spread + spread * torch.randn(4, 6, 12, 10)
-    x = x.to(memory_format=torch.channels_last)
-    ours, exact = BatchNorm2d(6), nn.BatchNorm2d(6).double()
-
-    ours(x)
-    exact(x.double())
-
-    torch.testing.assert_close(ours.running_var.double(), exact.running_var, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(ours.running_mean.double(), exact.running_mean, rtol=1e-5, atol=1e-5)
-
-
-def test_a_constant_channel_and_a_channel_that_is_not_a_number(way):
+def test_a_constant_channel_and_a_channel_that_is_not_a_number():
     x = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
     x[:, 0] = 3.0
     x[0, 1, 0, 0] = math.nan
@@ -123,7 +105,7 @@ def test_a_constant_channel_and_a_channel_that_is_not_a_number(way):
 @pytest.mark.parametrize(
     "options", [{"affine": False}, {"momentum": None}, {"track_running_stats": False}]
 )
-def test_what_torchs_own_can_do_besides(options, way):
+def test_what_torchs_own_can_do_besides(options):
     ours, theirs = BatchNorm2d(4, **options), nn.BatchNorm2d(4, **options)
     x = torch.randn(2, 4, 3, 3).to(memory_format=torch.channels_last)
 
@@ -132,12 +114,12 @@ def test_what_torchs_own_can_do_besides(options, way):
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
 
 
-def test_one_number_a_channel_is_refused_as_by_torchs_own(way):
+def test_one_number_a_channel_is_refused_as_by_torchs_own():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         BatchNorm2d(4)(torch.randn(1, 4, 1, 1))
 
 
-def test_what_does_not_fit_is_refused_as_by_torchs_own(way):
+def test_what_does_not_fit_is_refused_as_by_torchs_own():
     x = torch.randn(2, 6, 4, 4).to(memory_format=torch.channels_last)
     with pytest.raises(RuntimeError, match="running_mean should contain 6 elements not 4"):
         BatchNorm2d(4)(x)
@@ -146,7 +128,7 @@ def test_what_does_not_fit_is_refused_as_by_torchs_own(way):
     torch.testing.assert_close(BatchNorm2d(6)(x, None, x[:1]), nn.BatchNorm2d(6)(x) + x[:1])
 
 
-def test_evaluation_uses_the_running_statistics(way):
+def test_evaluation_uses_the_running_statistics():
     ours, exact = pair(7, torch.float32)
     x, skip = inputs(7, torch.float32, torch.channels_last)
     before = copy.deepcopy(ours.state_dict())
@@ -168,27 +150,8 @@ def test_networks_run_with_other_norms_in_their_place():
     torch.testing.assert_close(synchronised(images), model(images))
 
 
-def test_the_same_numbers_for_any_number_of_threads():
-    if cpu.library() is None:
-        pytest.skip("needs a C++ compiler")
-    x, _ = inputs(12, torch.float32, torch.channels_last)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            torch.manual_seed(0)
-            norm, _ = pair(12, torch.float32)
-            y = norm(x)
-            results.append((y, *torch.autograd.grad(y.square().sum(), [x, norm.weight])))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(*two) for two in zip(result, results[0], strict=True))
-
-
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.SiLU])
-def test_a_fused_sequence_computes_what_the_plain_one_does(activation, way):
+def test_a_fused_sequence_computes_what_the_plain_one_does(activation):
     def layers(norm: type[nn.Module]) -> list[nn.Module]:
         convolution = nn.Conv2d(3, 8, 1, bias=False)
         return [norm(3), convolution, norm(8), activation(inplace=True), norm(8), norm(8)]

@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 
 from afi_search.nn import build
 from afi_search.nn.afi import Joined, Sums
-from afi_search.nn.ops.batch_norm import batch_norm  # noqa: F401  registers the operator
 from afi_search.nn.ops.contractions import channel_dots, weighted_sum
 from afi_search.nn.ops.gathered import NARROW, GatheredSums
 from afi_search.space import Architecture
@@ -226,8 +225,6 @@ def test_operators_name_what_does_not_match():
         operators.weighted_sum([x, x], weights.double(), [], [])
     with pytest.raises(ValueError, match=r"integrated has shape .*3, 5\); it must be .*4, 5\)"):
         operators.join(x, x[:, :, :3], 6.0, True, 0, 0)
-    with pytest.raises(ValueError, match=r"weight has shape \(4,\); it must be \(8,\)"):
-        operators.batch_norm(x, None, torch.ones(4), torch.ones(4), 1e-5, 0.0)
 
 
 def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,11 @@
-"""The one seam to accelerated code: what `stage`, `afi` and batch norm compute, in fewer passes.
+"""The one seam to accelerated code: what AFI computes on features, in fewer passes over memory.
 
-Four operators of torch.library, each with a rule for autograd and one for fake tensors:
-`afi::pool`, `afi::weighted_sum` and `afi::join` (`gathered`) and `afi::batch_norm` (`batch_norm`).
-Under autocast they compute in the dtypes that they are given. A CPU runs C++ (`cpu`), a GPU Triton
-(`cuda`), and where neither can be had the operators' own torch code stands in.
+Three operators of torch.library, `afi::pool`, `afi::weighted_sum` and `afi::join`, each with a rule
+for autograd and one for fake tensors. Under autocast they compute in the dtypes that they get. A
+CPU runs C++ (`cpu`), a GPU Triton (`cuda`), and where neither can be had the operators' own torch
+code stands in.
+
+What they buy of a training step in torch's own operations (benchmarks/afi_step.py, ResNet-32 and
+110, base-r4, batch 128, one CPU thread): up to 7 % in fp32 and 15 to 21 % in bf16; and half a
+feature of memory in every block. A batch of 12 loses by them: they cost half a millisecond a block.
 """

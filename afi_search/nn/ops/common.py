@@ -8,36 +8,33 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-ACCELERATORS = frozenset({"gathered", "batch_norm"})
-"""`gathered`: AFI's weighted sums and their gradients; `batch_norm`: with what follows it."""
-
-_switched_off: frozenset[str] = frozenset()
+_switched_off = False
 
 
 @contextmanager
-def plain(*accelerators: str) -> Iterator[None]:
-    """Within it, networks run in plain torch: without those accelerators, or without any.
+def plain() -> Iterator[None]:
+    """Within it, networks run in plain torch, without the operators.
 
     For torch.func's vmap and grad, which know no rule of the operators; for a compiler that is to
-    see all operations; and to measure what an accelerator buys.
+    see all operations; and to measure what the operators buy.
 
     >>> with plain():
     ...     logits = torch.vmap(model)(batches)
     """
     global _switched_off
-    before, _switched_off = _switched_off, frozenset(accelerators) or ACCELERATORS
+    before, _switched_off = _switched_off, True
     try:
         yield
     finally:
         _switched_off = before
 
 
-def accelerates(accelerator: str, *tensors: Tensor) -> bool:
-    """Return whether the accelerator is to be used for these.
+def accelerates(x: Tensor) -> bool:
+    """Return whether the operators are to be used for it.
 
     Not for subclasses of tensors, such as torch.export's: they see torch's own operations.
     """
-    return accelerator not in _switched_off and all(type(tensor) is Tensor for tensor in tensors)
+    return not _switched_off and type(x) is Tensor
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

@@ -8,12 +8,9 @@
 // Compiled and called by cpu.py, which says what the functions compute.
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-#include <utility>
-#include <vector>
 
 namespace {
 
@@ -293,187 +290,6 @@ template <class T, class A> void join(Row row, double ceiling) {
   });
 }
 
-// Two sums for every channel. Those of each image are kept apart and added up in order, so that they
-// are the same for any number of threads.
-class Sums {
-public:
-  // Calls add(begin, end, first, second) for every tile, to add the tile's own to either sum.
-  template <class A, class Add> void of_images(const Shape &shape, int64_t channels, const Add &add) {
-    images_ = shape.images, channels_ = channels;
-    of_.assign(2 * images_ * channels_, 0);
-    for_images(shape, [&](int64_t image) {
-      std::vector<A> tile(2 * channels);
-      double *own = &of_[2 * image * channels];
-      for_tiles(shape, [&](int64_t begin, int64_t end) {
-        std::fill(tile.begin(), tile.end(), A(0));
-        add(image, begin, end, &tile[0], &tile[channels]);
-        for (int64_t i = 0; i < 2 * channels; ++i) own[i] += tile[i];
-      });
-    });
-  }
-
-  std::pair<double, double> total(int64_t c) const {
-    double first = 0, second = 0;
-    for (int64_t image = 0; image < images_; ++image) {
-      first += of_[2 * image * channels_ + c];
-      second += of_[(2 * image + 1) * channels_ + c];
-    }
-    return {first, second};
-  }
-
-private:
-  int64_t images_ = 0, channels_ = 0;
-  std::vector<double> of_;
-};
-
-template <class T, class A> void normalise(Row row, double epsilon, double ceiling) {
-  const Shape shape = row.shape();
-  const Feature x = row.feature(), skip = row.feature(), out = row.feature();
-  const int64_t channels = x.channels;
-  const A *weight = row.address<const A>(), *bias = row.address<const A>();
-  A *mean = row.address<A>(), *variance = row.address<A>();
-
-  // Deviations from any pixel of the channel: what is far from zero loses no figures to its squares.
-  std::vector<A> shift(channels), scale(channels);
-  for_lanes(channels, [&](int64_t c, auto n) {
-    Vector<A, decltype(n)> first;
-    load(at<T>(x, 0, 0, c), first, n);
-    store(first, &shift[c], n);
-  });
-  Sums sums;
-  sums.of_images<A>(shape, channels, [&](int64_t image, int64_t begin, int64_t end, A *sum,
-                                         A *squares) {
-    for_groups(begin, end, [&](int64_t pixel, auto size) {
-      for_lanes(channels, [&](int64_t c, auto n) {
-        using V = Vector<A, decltype(n)>;
-        V from, value[decltype(size)::value], square[decltype(size)::value];
-        load(&shift[c], from, n);
-        for (int i = 0; i < size; ++i) {
-          load(at<T>(x, image, pixel + i, c), value[i], n);
-          value[i] -= from;
-          square[i] = value[i] * value[i];
-        }
-        add_to(sum + c, total(value), n);
-        add_to(squares + c, total(square), n);
-      });
-    });
-  });
-  const double count = double(shape.images) * shape.pixels;
-  for (int64_t c = 0; c < channels; ++c) {
-    const auto [sum, squares] = sums.total(c);
-    const double away = sum / count, spread = std::max(squares / count - away * away, 0.0);
-    mean[c] = shift[c] + away;
-    variance[c] = spread;
-    scale[c] = weight[c] / std::sqrt(spread + epsilon);
-  }
-  for_images(shape, [&](int64_t image) {
-    for_groups(0, shape.pixels, [&](int64_t pixel, auto size) {
-      for_lanes(channels, [&](int64_t c, auto n) {
-        using V = Vector<A, decltype(n)>;
-        const V zero = {}, most = zero + A(ceiling);
-        V center, factor, added, value, more;
-        load(&mean[c], center, n);
-        load(&scale[c], factor, n);
-        load(&bias[c], added, n);
-        for (int i = 0; i < size; ++i) {
-          load(at<T>(x, image, pixel + i, c), value, n);
-          value = (value - center) * factor + added;
-          if (skip.data) {
-            load(at<T>(skip, image, pixel + i, c), more, n);
-            value += more;
-          }
-          if (ceiling > 0) {
-            value = value < zero ? zero : value;
-            value = value > most ? most : value;
-          }
-          store(value, at<T>(out, image, pixel + i, c), n);
-        }
-      });
-    });
-  });
-}
-
-template <class T, class A> void denormalise(Row row, double epsilon, double ceiling) {
-  const Shape shape = row.shape();
-  const Feature given = row.feature(), x = row.feature(), out = row.feature();
-  const Feature d_skip = row.feature(), d_x = row.feature();
-  const int64_t channels = x.channels;
-  const A *weight = row.address<const A>(), *bias = row.address<const A>();
-  const A *mean = row.address<const A>(), *variance = row.address<const A>();
-  A *d_weight = row.address<A>(), *d_bias = row.address<A>();
-  std::vector<A> inverse(channels), scale(channels), constant(channels), slope(channels);
-  for (int64_t c = 0; c < channels; ++c) {
-    inverse[c] = 1 / std::sqrt(double(variance[c]) + epsilon);
-    scale[c] = weight[c] * inverse[c];
-  }
-
-  // Loads x's deviation and the gradient of what the activation was given. Where the activation ends
-  // is seen from its output, or, if nothing was added before it, from x, which is read anyway.
-  const auto take = [&](int64_t image, int64_t pixel, int64_t c, auto n, auto &g, auto &value) {
-    Vector<A, decltype(n)> center, y, added;
-    load(at<T>(given, image, pixel, c), g, n);
-    load(at<T>(x, image, pixel, c), value, n);
-    load(&mean[c], center, n);
-    value -= center;
-    if (ceiling <= 0) return;
-    if (out.data) {
-      load(at<T>(out, image, pixel, c), y, n);
-    } else {
-      load(&scale[c], y, n);
-      load(&bias[c], added, n);
-      y = value * y + added;
-    }
-    g = ((y > A(0)) & (y < A(ceiling))) ? g : Vector<A, decltype(n)>{};
-  };
-  Sums sums;
-  sums.of_images<A>(shape, channels, [&](int64_t image, int64_t begin, int64_t end, A *sum,
-                                         A *products) {
-    for_groups(begin, end, [&](int64_t pixel, auto size) {
-      for_lanes(channels, [&](int64_t c, auto n) {
-        using V = Vector<A, decltype(n)>;
-        V g[decltype(size)::value], product[decltype(size)::value];
-        for (int i = 0; i < size; ++i) {
-          take(image, pixel + i, c, n, g[i], product[i]);
-          if (d_skip.data) store(g[i], at<T>(d_skip, image, pixel + i, c), n);
-          product[i] *= g[i];
-        }
-        add_to(sum + c, total(g), n);
-        add_to(products + c, total(product), n);
-      });
-    });
-  });
-  const double count = double(shape.images) * shape.pixels;
-  for (int64_t c = 0; c < channels; ++c) {
-    const auto [sum, products] = sums.total(c);
-    d_bias[c] = sum;
-    d_weight[c] = products * inverse[c];
-    constant[c] = scale[c] * sum / count;
-    slope[c] = scale[c] * products / count * inverse[c] * inverse[c];
-  }
-  for_images(shape, [&](int64_t image) {
-    for_groups(0, shape.pixels, [&](int64_t pixel, auto size) {
-      for_lanes(channels, [&](int64_t c, auto n) {
-        using V = Vector<A, decltype(n)>;
-        V center, factor, less, slant, g, value;
-        load(&mean[c], center, n);
-        load(&scale[c], factor, n);
-        load(&constant[c], less, n);
-        load(&slope[c], slant, n);
-        for (int i = 0; i < size; ++i) {
-          if (d_skip.data) {
-            load(at<T>(d_skip, image, pixel + i, c), g, n);
-            load(at<T>(x, image, pixel + i, c), value, n);
-            value -= center;
-          } else {
-            take(image, pixel + i, c, n, g, value);
-          }
-          store(factor * g - less - slant * value, at<T>(d_x, image, pixel + i, c), n);
-        }
-      });
-    });
-  });
-}
-
 }  // namespace
 
 #define EXPORT(name, T, A)                                                                         \
@@ -483,12 +299,6 @@ template <class T, class A> void denormalise(Row row, double epsilon, double cei
   extern "C" void channel_dots_##name(const int64_t *row) { channel_dots<T, A>(Row(row)); }        \
   extern "C" void join_##name(const int64_t *row, double ceiling) {                                \
     join<T, A>(Row(row), ceiling);                                                                 \
-  }                                                                                                \
-  extern "C" void normalise_##name(const int64_t *row, double epsilon, double ceiling) {           \
-    normalise<T, A>(Row(row), epsilon, ceiling);                                                   \
-  }                                                                                                \
-  extern "C" void denormalise_##name(const int64_t *row, double epsilon, double ceiling) {         \
-    denormalise<T, A>(Row(row), epsilon, ceiling);                                                 \
   }
 
 EXPORT(float32, float, float)

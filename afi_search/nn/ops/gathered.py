@@ -78,7 +78,7 @@ class GatheredSums(Sums):
         pairs = _paired(stubs)
         of_x, of_r = pairs[: readers * training], pairs[readers * training :]
         x = feature if apart else both[:, :channels]
-        r = integrated if integrated.shape[1] < NARROW or not training else both[:, channels:]
+        r = both[:, channels:] if training else integrated
         return Joined(both, pooled, Source(x.detach(), of_x), Source(r.detach(), of_r))
 
 
