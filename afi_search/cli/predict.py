@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from afi_search.data.image_reader import printable
 from afi_search.errors import exits_on_mistake
 
 
@@ -18,6 +17,7 @@ def predict(
     top: Annotated[int, typer.Option(help="How many guesses for each.", min=1)] = 5,
 ) -> None:
     """Print the likeliest classes of image files with their probabilities."""
+    from afi_search.data.image_reader import printable
     from afi_search.model import load
 
     opened = load(model)
