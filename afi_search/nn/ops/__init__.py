@@ -5,7 +5,7 @@ for autograd and one for fake tensors. Under autocast they compute in the dtypes
 CPU runs C++ (`cpu`), a GPU Triton (`cuda`), and where neither can be had the operators' own torch
 code stands in.
 
-What they buy of a training step in torch's own operations (benchmarks/afi_step.py, ResNet-32 and
-110, base-r4, batch 128, one CPU thread): up to 7 % in fp32 and 15 to 21 % in bf16; and half a
-feature of memory in every block. A batch of 12 loses by them: they cost half a millisecond a block.
+What they buy of a training step in torch's own operations (benchmarks/afi_step.py, base-r4, batch
+128, one thread of a loaded CPU): up to 7 % in fp32 (ResNet-32 and 110), 18 to 21 % in bf16
+(ResNet-32), and half a feature of memory in every block. With batches of 12 they cost 11 %.
 """
