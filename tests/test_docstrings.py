@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import doctest
+import inspect
+import re
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from optuna.samplers import QMCSampler
+
+import afi_search
+from afi_search.cost import SpaceCosts
+from afi_search.nn import build
+from afi_search.search.pruners import make_pruner
+from afi_search.search.samplers import make_sampler
+from afi_search.space import Space
 
 ROOT = Path(__file__).parents[1]
 WITH_EXAMPLES = [
@@ -21,3 +33,32 @@ def test_examples_give_what_they_show(module: str) -> None:
     result = doctest.testmod(import_module(module))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize(
+    "kind", ["attention", "backbone", "dataset", "objective", "pruner", "sampler"]
+)
+def test_a_module_that_registers_works_as_it_is_shown(
+    kind: str, third_party: Path, tmp_path: Path
+) -> None:
+    """The example of a register function is a module, with the keys that its space file has."""
+    text = inspect.getdoc(getattr(afi_search, f"register_{kind}")) or ""
+    example = re.search(r"In `(\w+\.py)` (.*?)```python\n(.*?)```", text, re.DOTALL)
+    assert example is not None
+    name, intro, module = example.groups()
+    (tmp_path / name).write_text(textwrap.dedent(module))
+    keys = dict(re.findall(r"`(\w+): ([^`]+)`", intro))
+    axes = {"width": "[off, B]", "ratio": "[4]", "attention": keys.pop("attention", "[none]")}
+    keys = {"backbone": "resnet20", **keys, "stages": f"{{all: {axes}}}".replace("'", "")}
+    path = tmp_path / "space.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in sorted(keys.items())))
+
+    space = Space.load(path)
+
+    network = build(space[space.size - 1], num_classes=3, image_size=32)
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+    costs = SpaceCosts(space, num_classes=3, image_size=32).of(space[0])
+    assert set(costs.own) == set(space.file.own_measures)
+    assert make_pruner(space.file) is not None
+    if kind == "sampler":
+        assert isinstance(make_sampler(space.file, 0), QMCSampler)

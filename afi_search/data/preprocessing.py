@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import v2
 
-from afi_search.space.fields import Positive, Strict
+from afi_search.space.fields import Number, Positive, Strict, Whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-Pixels = Annotated[int, Field(ge=1, le=4096)]
+Pixels = Annotated[Whole, Field(ge=1, le=4096)]
 
 
 class Preprocessing(Strict):
@@ -29,7 +29,7 @@ class Preprocessing(Strict):
 
     resize: Pixels | None
     crop: Pixels
-    mean: tuple[float, float, float]
+    mean: tuple[Number, Number, Number]
     std: tuple[Positive, Positive, Positive]
 
     def cropped(self, image: Tensor) -> Tensor:

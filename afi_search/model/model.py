@@ -29,7 +29,7 @@ from afi_search.model.fold import fold_batch_norms
 from afi_search.nn import build
 from afi_search.nn.stage import searched_stages
 from afi_search.space import Architecture
-from afi_search.space.fields import Strict
+from afi_search.space.fields import Fraction, Strict, Whole
 from afi_search.space.mistakes import describe, explain
 
 WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
@@ -57,12 +57,12 @@ class Facts(Strict):
 
     format: Literal["afi_search model 1"] = "afi_search model 1"
     architecture: str
-    num_classes: Annotated[int, Field(ge=1)]
-    stem: Annotated[int, Field(ge=1)]
+    num_classes: Annotated[Whole, Field(ge=1)]
+    stem: Annotated[Whole, Field(ge=1)]
     batch_norms: Literal["kept", "folded"] = "kept"
     preprocessing: Preprocessing
     classes: tuple[str, ...]
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Fraction] = {}
     costs: dict[str, float] = {}
     training: dict[str, Any] = {}
 

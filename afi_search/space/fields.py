@@ -67,7 +67,7 @@ Name = Annotated[str, AfterValidator(check_name)]
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True, le=10**9)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-Number = Annotated[float, Field(strict=True, le=1e9, allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True, ge=-1e9, le=1e9, allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Fraction = Annotated[Number, Field(ge=0, le=1), BeforeValidator(_read_quotient)]
 """A number from 0 to 1, which can be written like `30/90`."""

@@ -25,11 +25,11 @@ class Mistake:
     message: str
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[Mistake]:
-    """Yield what pydantic found in the input of `model`, in a person's words."""
+def explain(error: ValidationError, model: type[BaseModel], *below: str) -> Iterator[Mistake]:
+    """Yield what pydantic found in the input of `model`, which stands under the keys `below`."""
     for details in error.errors():
         path = tuple(part for part in details["loc"] if part != "[key]")
-        yield Mistake(path, _message(details, path, model))
+        yield Mistake((*below, *path), _message(details, path, model))
 
 
 def describe(source: Document | str, mistakes: Iterable[Mistake]) -> str:

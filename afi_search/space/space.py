@@ -40,8 +40,8 @@ class Space:
     def load(cls, path: str | Path, preset: str | None = None) -> Space:
         """Read a space file, by path or by the name of one that comes with the package.
 
-        >>> Space.load("resnet").file.backbone
-        'resnet32'
+        >>> Space.load("resnet")
+        <Space of resnet32: 465,831 architectures>
 
         Raises:
             SpaceFileError: every mistake of the file.
@@ -71,6 +71,10 @@ class Space:
     def size(self) -> int:
         """The number of architectures, by formula."""
         return len(self.file.architectures) or prod(map(len, self.stage_choices))
+
+    def __repr__(self) -> str:
+        what = self.file.backbone or "a list"
+        return f"<Space of {what}: {self.size:,} architectures>"
 
     def __len__(self) -> int:
         return self.size

@@ -23,12 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from afi_search.errors import UserError
 from afi_search.files import UNFINISHED, write_whole
 from afi_search.space import SpaceFile
+from afi_search.space.document import Document
 from afi_search.space.fields import check_name
+from afi_search.space.mistakes import describe, explain
 from afi_search.space.schema import Pruner
 from afi_search.study.checkpoint_location import (
     IN_THE_FOLDER,
@@ -121,8 +124,11 @@ class StudyFile:
             StudyError: there is none, or it is not one of ours.
         """
         path = Path(folder) / STUDY_FILE
+        if not path.exists():
+            raise StudyError(f"{folder}: is not a study's folder; there is no {STUDY_FILE} in it")
+        document = Document.read(path, StudyError)
+        raw = document.data
         try:
-            raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
             return cls(
                 raw["name"],
                 raw["preset"],
@@ -133,11 +139,9 @@ class StudyFile:
                 raw.get("checkpoints", IN_THE_FOLDER),
                 raw.get("id", ""),
             )
-        except FileNotFoundError:
-            raise StudyError(
-                f"{folder}: is not a study's folder; there is no {STUDY_FILE} in it"
-            ) from None
-        except Exception as error:
+        except ValidationError as error:
+            raise StudyError(describe(document, explain(error, SpaceFile, "space"))) from None
+        except (KeyError, TypeError, AttributeError) as error:
             raise StudyError(f"{path}: is not a study.yaml that can be read: {error}") from None
 
 

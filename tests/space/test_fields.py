@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from afi_search.model.model import Facts
 from afi_search.space.fields import check_name
 from afi_search.space.imagenet_recipe import ImageNetRecipe
 from afi_search.space.schema import SpaceFile
@@ -24,7 +25,9 @@ def models(annotation: object) -> set[type[BaseModel]]:
     return set().union(*map(models, get_args(annotation)))
 
 
-WRITTEN = sorted(models(SpaceFile) | {ImageNetRecipe}, key=lambda model: model.__name__)
+WRITTEN = sorted(
+    models(SpaceFile) | {ImageNetRecipe} | models(Facts), key=lambda model: model.__name__
+)
 FIELDS = [(model, name) for model in WRITTEN for name in model.model_fields]
 
 

@@ -88,6 +88,19 @@ def test_a_broken_study_yaml_is_named(tmp_path: Path, content: str) -> None:
         StudyFile.read(tmp_path)
 
 
+def test_a_mistake_in_study_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+    open_study(tmp_path, study())
+    path = tmp_path / "study.yaml"
+    path.write_text(path.read_text().replace("epochs: 9", "epochs: true"))
+    line = path.read_text().splitlines().index("    epochs: true") + 1
+
+    with pytest.raises(StudyError) as error:
+        StudyFile.read(tmp_path)
+
+    said = f"{path}:{line}: space.recipe.epochs: true must be a whole number"
+    assert said in str(error.value)
+
+
 def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="is not a study's folder"):
         StudyFile.read(tmp_path)
