@@ -91,8 +91,8 @@ def read_study(folder: str | Path) -> tuple[DataFrame, StudyInfo]:
     Raises:
         UserError: the folder holds no study.
     """
-    costs = CostTable.read(Path(folder))
-    return Ledger.open(folder).records(), study_info(StudyFile.read(folder), costs)
+    study = StudyFile.read(folder)
+    return Ledger.open(folder).records(), study_info(study, CostTable.read(Path(folder)))
 
 
 def study_info(study: StudyFile, costs: CostTable | None = None) -> StudyInfo:
