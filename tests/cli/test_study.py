@@ -14,7 +14,7 @@ import afi_search
 from afi_search.api import Study
 from afi_search.cli.study import app
 from afi_search.study import Ledger
-from afi_search.study.folder import StudyError, StudyFile, only_driver
+from afi_search.study.folder import StudyError, StudyFile, only_driver, open_study
 from afi_search.study.ownership import Mark, put_mark
 from afi_search.train import save
 from tests.search.studies import conductor_for, play, space_file
@@ -153,11 +153,12 @@ def test_of_marked_checkpoints_only_what_a_study_writes_is_deleted(tmp_path: Pat
 
 
 def test_a_study_of_before_there_were_marks_gets_one(tmp_path: Path) -> None:
-    study = tmp_path / "study"
-    searched(study, checkpoints=str(tmp_path / "shared"))
-    (location,) = (tmp_path / "shared").iterdir()
-    (location / ".afi_search-study").unlink()
-    file = StudyFile.read(study)
+    study, space = tmp_path / "study", space_file(search={"trials": 3})
+    study.mkdir()
+    file = open_study(study, StudyFile("study", "", "", space, {}, checkpoints=str(tmp_path / "x")))
+    play(conductor_for(space, study)[1])
+    save({"epoch": 1}, Study.open(study).trial_checkpoints(0))
+    (Path(file.checkpoints) / ".afi_search-study").unlink()
     (study / "study.yaml").write_text(replace(file, id="").dump())
     assert call("prune", study).exit_code == 2
 
@@ -258,6 +259,7 @@ def test_rm_deletes_the_ledger_in_a_database(
 
     searched(tmp_path / "study", database)
     assert len(Ledger.open(tmp_path / "study").records()) == 12
+    assert call("rm", tmp_path / "study", "--yes").exit_code == 0
 
 
 def test_a_copy_does_not_touch_the_ledger_in_a_database(
