@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from afi_search.errors import UserError
 
 
 class PretrainedError(UserError):
     """A file that holds no weights for the network."""
+
+
+_INSIDE = (
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+)
+"""Where a training's checkpoint has its weights; the average of many steps is the better."""
+_WRAPPED = re.compile(r"^(?:(?:module|_orig_mod|model)\.)+|(?<=\.)_orig_mod\.")
+_BLOCK = re.compile(r"(.*?)\.(\d+)\.")
+_NAMED = 5
+
+
+class _Inert(dict[Any, Any]):
+    """Stands for whatever a file holds beside its weights, so that nothing of it is executed."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
 
 
 @dataclass(frozen=True)
@@ -49,46 +85,101 @@ def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
 
     Args:
         model: the network; its tensors are overwritten in place.
-        path: a file written by torch.save: a state dict, or a dict with one under "model" or
-            "state_dict".
+        path: a file of safetensors or of torch.save: a state dict, also of a wrapped network
+            ("module.", "_orig_mod.", "model." before its names), or a training's checkpoint with
+            one in it, its moving average first. Nothing in the file is executed.
 
     Raises:
-        PretrainedError: the file is not there, is no such file, or nothing in it fits.
+        PretrainedError: the file is not there, is no such file, nothing in it fits, it is of a
+            network of another depth, or weights are not finite.
     """
     weights = _read(Path(path))
-    own_name = getattr(model, "own_name", str)
+    translate = getattr(model, "own_name", str)
     own = model.state_dict()
-    fitting = {}
-    unused = []
-    for name, tensor in weights.items():
-        target = own.get(own_name(name))
-        if target is not None and target.shape == tensor.shape:
-            fitting[own_name(name)] = tensor
-        else:
-            unused.append(name)
+    targets = {name: translate(_WRAPPED.sub("", name)) for name in weights}
+    fits = {
+        name: target in own and own[target].shape == weights[name].shape
+        for name, target in targets.items()
+    }
+    fitting = {targets[name]: weights[name] for name in weights if fits[name]}
+    unused = [name for name in weights if not fits[name]]
     if not fitting:
         raise PretrainedError(
             f"{path}: none of its {len(weights)} tensors fits {type(model).__name__}; "
             f"it must be torchvision's state dict of the same backbone"
+        )
+    deeper = _blocks(targets.values()), _blocks(own)
+    for stage in sorted(deeper[0].keys() & deeper[1].keys()):
+        theirs, ours = (blocks[stage] for blocks in deeper)
+        if theirs != ours:
+            example = f"{stage}.{min(theirs ^ ours)}"
+            raise PretrainedError(
+                f"{path}: is of a network of another depth: its {stage} has {len(theirs)} blocks, "
+                f"and {type(model).__name__}'s {len(ours)}; {example} is in one of them alone"
+            )
+    bad = [name for name in weights if fits[name] and not weights[name].isfinite().all()]
+    if bad:
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        raise PretrainedError(
+            f"{path}: holds NaN or infinity in {', '.join(bad[:_NAMED])}{more}; the training that "
+            f"wrote it has failed"
         )
     model.load_state_dict(fitting, strict=False)
     fresh = tuple(name for name in own if name not in fitting)
     return WarmStart(tuple(fitting), fresh, tuple(unused))
 
 
+def _blocks(names: Iterable[str]) -> dict[str, set[int]]:
+    """Return the numbers of each stage's blocks, of what AFI has not added."""
+    blocks = defaultdict(set)
+    for name in names:
+        found = _BLOCK.match(name)
+        if found and "afi" not in name:
+            blocks[found[1]].add(int(found[2]))
+    return dict(blocks)
+
+
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content = _load(path)
     except FileNotFoundError:
         raise PretrainedError(f"{path}: there is no such file of pretrained weights") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        told = str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
+        reason = told[0] if told else type(error).__name__
         raise PretrainedError(f"{path}: is no file of weights, or is cut short: {reason}") from None
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(tensor, Tensor) for tensor in content.values()
-    ):
+    except SafetensorError as error:
+        raise PretrainedError(f"{path}: is cut short or damaged: {error}") from None
+    if isinstance(content, _Inert):
+        raise PretrainedError(
+            f"{path}: holds a whole network, which is code, and not its weights; write them with "
+            f"torch.save(network.state_dict(), FILE)"
+        )
+    while isinstance(content, Mapping) and (inside := _inside(content)) is not None:
+        content = content[inside]
+    tensors = content if isinstance(content, Mapping) else {}
+    weights = {name: t for name, t in tensors.items() if isinstance(t, Tensor)}
+    if not weights or not all(isinstance(name, str) for name in weights):
         raise PretrainedError(f"{path}: holds no state dict (names to tensors)")
-    return content
+    return weights
+
+
+def _inside(content: Mapping[Any, Any]) -> str | None:
+    """Return the key of the weights in a checkpoint, None where they are not further inside."""
+    for key in _INSIDE:
+        value = content.get(key)
+        if isinstance(value, Mapping) and value and not isinstance(value, _Inert):
+            return key
+    return None
+
+
+def _load(path: Path) -> Any:
+    with path.open("rb") as file:
+        head = file.read(9)
+    if path.suffix == ".safetensors" or head[8:] == b"{":
+        return load_file(path)
+    foreign = get_unsafe_globals_in_checkpoint(path) if head.startswith(b"PK") else []
+    inert: dict[str, Any] = {name: type("_Inert", (_Inert,), {}) for name in foreign}
+    inert |= {"argparse.Namespace": _Inert, "collections.defaultdict": lambda *_: {}}
+    with safe_globals([(stand_in, name) for name, stand_in in inert.items()]):
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import re
+from collections import defaultdict
+from datetime import datetime
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 
 from afi_search.errors import UserError
 from afi_search.nn import build, warm_start
@@ -102,12 +109,108 @@ def test_what_a_warm_start_loads_is_of_the_same_place(backbone, image_size, save
         assert torch.equal(loaded[name], tensor)
 
 
-@pytest.mark.parametrize("key", ["model", "state_dict"])
-def test_a_training_checkpoint_with_the_weights_inside_will_do(key, saved):
+class Anything:
+    """What a training may have put beside its weights."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code of a file was executed",)
+
+
+BESIDE = {
+    "nothing": {},
+    "args": {"args": argparse.Namespace(lr=0.1, out=Path("runs"), nested=argparse.Namespace(a=1))},
+    "numpy": {"best": np.float64(0.7), "curve": np.arange(3)},
+    "code": {"callback": Anything(), "counts": defaultdict(list, a=[1]), "when": datetime.now()},
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize("keys", ["model", "state_dict", "model_ema", "ema", "ema.module"])
+def test_a_training_checkpoint_with_the_weights_inside_will_do(keys, beside, saved):
     twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
-    path = saved({key: twin.state_dict(), "epoch": 3})
+    content = twin.state_dict()
+    for key in reversed(keys.split(".")):
+        content = {key: content, "epoch": 3}
+    path = saved({**content, **BESIDE[beside]})
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
     assert warm_start(model, path).fresh == ()
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_arguments_beside_the_weights_are_no_hindrance_in_older_files(zipped, tmp_path):
+    twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
+    content = {"model": twin.state_dict(), "args": argparse.Namespace(lr=0.1)}
+    path = tmp_path / "weights.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
+    assert warm_start(model, path).fresh == ()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module."]
+)
+@pytest.mark.parametrize("backbone", ["shufflenetv2", "mobilenetv2"])
+def test_names_of_wrapped_networks_are_understood(prefix, backbone, saved):
+    twin = make_twin(backbone)
+    path = saved({prefix + name: tensor for name, tensor in twin.state_dict().items()})
+    model = build(Architecture.plain(backbone), num_classes=1000, image_size=64)
+    report = warm_start(model, path)
+    assert (report.fresh, report.unused) == ((), ())
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.bin"])
+def test_safetensors_are_read(name, tmp_path):
+    twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
+    save_file(twin.state_dict(), tmp_path / name)
+    model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
+    assert warm_start(model, tmp_path / name).fresh == ()
+    cut = (tmp_path / name).read_bytes()[:-1000]
+    (tmp_path / name).write_bytes(cut)
+    with pytest.raises(UserError, match="cut short or damaged"):
+        warm_start(model, tmp_path / name)
+
+
+def test_the_moving_average_is_taken_where_there_is_one(saved):
+    plain, average = (torchvision.models.shufflenet_v2_x1_0(weights=None) for _ in range(2))
+    averaged = {f"module.{name}": tensor for name, tensor in average.state_dict().items()}
+    path = saved(
+        {"model": plain.state_dict(), "model_ema": {"n_averaged": torch.tensor(3), **averaged}}
+    )
+    model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
+    assert warm_start(model, path).unused == ("n_averaged",)
+    assert torch.equal(model.state_dict()["fc.weight"], average.fc.weight)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "theirs"),
+    [("resnet50", "resnet101"), ("resnet101", "resnet50"), ("resnet152", "resnet101")],
+)
+@pytest.mark.parametrize("afi", ["", "(base-r4)"])
+def test_weights_of_another_depth_are_refused(backbone, theirs, afi, saved):
+    path = saved(TWINS[theirs](weights=None).state_dict())
+    model = build(Architecture.parse(backbone + afi), num_classes=10, image_size=64)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"another depth: its layer[23] has \d+ blocks"):
+        warm_start(model, path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("tensor", ["conv1.0.weight", "stage2.0.branch1.1.running_mean"])
+def test_weights_that_are_not_finite_are_refused(tensor, value, saved):
+    twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
+    with torch.no_grad():
+        twin.state_dict()[tensor].view(-1)[3] = value
+    model = build(Architecture.plain("shufflenetv2"), num_classes=10, image_size=64)
+    with pytest.raises(UserError, match=f"NaN or infinity in {re.escape(tensor)};"):
+        warm_start(model, saved(twin.state_dict()))
+
+
+def test_a_whole_network_is_told_from_its_weights(saved):
+    path = saved(torchvision.models.shufflenet_v2_x1_0(weights=None))
+    model = build(Architecture.plain("shufflenetv2"), num_classes=10, image_size=64)
+    with pytest.raises(UserError, match="holds a whole network"):
+        warm_start(model, path)
 
 
 def test_build_takes_pretrained_weights_and_logs_what_it_took(saved, caplog):
