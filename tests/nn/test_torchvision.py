@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import subprocess
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
@@ -113,7 +114,7 @@ class Anything:
     """What a training may have put beside its weights."""
 
     def __reduce__(self):
-        return pytest.fail, ("code of a file was executed",)
+        return subprocess.check_call, (["false"],)
 
 
 BESIDE = {
