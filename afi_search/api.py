@@ -18,7 +18,7 @@ from afi_search.search.prepare import AUTO
 from afi_search.space import Architecture
 from afi_search.space.schema import Confirm, Promote
 from afi_search.study import study as stored
-from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, study_name
+from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, has_study, study_name
 from afi_search.study.storage import JOURNAL, check_storage
 
 if TYPE_CHECKING:
@@ -274,26 +274,31 @@ def _search(
 ) -> Study:
     """Create or resume a study and run its trials; `source` is the file that messages name."""
     from afi_search.cost import CostTable
-    from afi_search.engine.run_study import run_trials
+    from afi_search.engine.cluster import ray_session
     from afi_search.search.checks import demand_feasible
     from afi_search.search.prepare import measure_costs
     from afi_search.search.proposer import Proposer
     from afi_search.space import Space
 
     space = Space(asked.space)
-    costs = measure_costs(space, listener, CostTable.read(folder))
-    demand_feasible(source, costs)
-    listener.space_counted(space.size, costs.feasible)
-    with Study.begin(folder, asked) as study:
-        costs.table.write(folder)
-        run_trials(
-            study,
-            Proposer(space, costs, study.objectives),
-            retention=study.retention(),
-            data=data,
-            address=address,
-            listener=listener,
-        )
+    with ray_session(address) as session:
+        if not has_study(folder):  # there is something to train: Ray starts while costs are counted
+            session.begin()
+        costs = measure_costs(space, listener, CostTable.read(folder))
+        demand_feasible(source, costs)
+        listener.space_counted(space.size, costs.feasible)
+        with Study.begin(folder, asked) as study:
+            from afi_search.engine.run_study import run_trials
+
+            costs.table.write(folder)
+            run_trials(
+                study,
+                Proposer(space, costs, study.objectives),
+                session,
+                retention=study.retention(),
+                data=data,
+                listener=listener,
+            )
     return study
 
 

@@ -158,7 +158,8 @@ CONTENDERS = {
 
 def measure(name: str, trials: int) -> dict[str, Any]:
     """Run one contender in this process; return its row."""
-    with tempfile.TemporaryDirectory() as folder, ray_session():
+    with tempfile.TemporaryDirectory() as folder, ray_session() as session:
+        session.wait()
         capacity = plan_trials(SpaceFile.model_validate(SPACE).search, cluster_nodes())
         run = CONTENDERS[name](trials, Path(folder), capacity)
         before, began, cpu = peak_mib(), time.perf_counter(), time.process_time()

@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,17 +139,62 @@ def _with_most_threads(
     return Capacity(concurrency, threads, gpus, memory)
 
 
-@contextmanager
-def ray_session(address: str | None = None) -> Iterator[str]:
-    """Start Ray on this machine, or join a cluster; yield where its dashboard is, in words.
+class RaySession:
+    """Ray on this machine, or a cluster to join: started in the background, as that takes seconds.
 
-    Raises:
-        EngineError: there is no cluster at the address, or it does not let us in; or this process
-            has a session already.
+    Args:
+        address: of a running cluster, `auto` finds it; None: Ray is started here.
     """
-    if ray.is_initialized():
-        raise EngineError("Ray is at work in this process already; call ray.shutdown() first")
-    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address
+        self._thread = ThreadPoolExecutor(1, "ray.init")
+        self._dashboard: Future[str] | None = None
+
+    def begin(self) -> None:
+        """Begin to start Ray, if that has not begun.
+
+        Raises:
+            EngineError: this process has a session already.
+        """
+        if self._dashboard is None:
+            if ray.is_initialized():
+                raise EngineError(
+                    "Ray is at work in this process already; call ray.shutdown() first"
+                )
+            os.environ.update({k: os.environ.get(k, value) for k, value in _ENVIRONMENT.items()})
+            self._dashboard = self._thread.submit(_start, self._address)
+
+    def wait(self) -> str:
+        """Wait until Ray is there; return where its dashboard is, in words.
+
+        Raises:
+            EngineError: there is no cluster at the address, or it does not let us in; or this
+                process has a session already.
+        """
+        self.begin()
+        assert self._dashboard is not None
+        return self._dashboard.result()
+
+    def close(self) -> None:
+        """Stop Ray, or leave the cluster, if that has begun."""
+        if self._dashboard is not None:
+            wait([self._dashboard])
+            ray.shutdown()
+        self._thread.shutdown()  # not before: Linux kills Ray's processes when their thread ends
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Iterator[RaySession]:
+    """Yield a session that has not begun, and close it at the end."""
+    session = RaySession(address)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def _start(address: str | None) -> str:
     try:
         context = ray.init(
             address=address or _OF_ITS_OWN,
@@ -163,11 +209,8 @@ def ray_session(address: str | None = None) -> Iterator[str]:
             f"`ray start` protects wants RAY_AUTH_MODE=token here and on every node, with the "
             f"token of its head in RAY_AUTH_TOKEN or ~/.ray/auth_token"
         ) from None
-    try:
-        url = context.dashboard_url
-        yield f"http://{url} (its token: ray get-auth-token)" if url else "none in this cluster"
-    finally:
-        ray.shutdown()
+    url = context.dashboard_url
+    return f"http://{url} (its token: ray get-auth-token)" if url else "none in this cluster"
 
 
 def cluster_nodes() -> list[Node]:

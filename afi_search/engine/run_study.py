@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 from ray import tune
 
 from afi_search.data import read_data, split_of
-from afi_search.engine.cluster import cluster_nodes, plan_trials, ray_session, require_shared
+from afi_search.engine.cluster import RaySession, cluster_nodes, plan_trials, require_shared
 from afi_search.engine.metrics import StudyMetrics, exported
 from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
 from afi_search.engine.tune import run_workers
@@ -22,10 +22,10 @@ from afi_search.study.study import Interrupted, Study
 def run_trials(
     study: Study,
     proposer: Proposes,
+    session: RaySession,
     *,
     retention: CheckpointRetention | None = None,
     data: str | None = None,
-    address: str | None = None,
     listener: Listener | None = None,
 ) -> None:
     """Run a study's trials, those that wait first, until there is nothing left to try.
@@ -33,9 +33,9 @@ def run_trials(
     Args:
         study: held by this process.
         proposer: says what is tried.
+        session: Ray, which begins now unless it has begun.
         retention: deletes checkpoints as trials end; None: all are kept.
         data: the folder of the data sets, before the study's own.
-        address: of a Ray cluster to join; 'auto' finds it. Ray is started otherwise.
         listener: hears of the progress.
 
     Raises:
@@ -59,10 +59,12 @@ def run_trials(
         if not conductor.has_next:
             listener.nothing_left()
             return
+        session.begin()
         metrics = StudyMetrics(ledger.trials(), study.objectives, study.reference_point())
         hearers.append(metrics.changed)
         images = SharedSplit(split_of(file.data, read_data(file.data, data)), file.recipe.pad)
-        with ray_session(address) as dashboard, exported(study.name, metrics.samples):
+        dashboard = session.wait()
+        with exported(study.name, metrics.samples):
             require_shared(study.checkpoints)
             capacity = plan_trials(file.search, cluster_nodes())
             listener.engine_started(

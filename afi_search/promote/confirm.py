@@ -17,6 +17,7 @@ from afi_search.cost import Cost, measure
 from afi_search.data import locate, read_data, spec_of
 from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import describe_device
+from afi_search.engine.cluster import ray_session
 from afi_search.engine.run_study import run_trials
 from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import trial_model, trial_state
@@ -83,7 +84,8 @@ def confirm_study(
         seeds = fresh_seeds(asked.space.search.seed, wanted.seeds)
         proposer = ListedProposer(origins, seeds, cost)
         try:
-            run_trials(confirmation, proposer, data=data, address=address, listener=listener)
+            with ray_session(address) as session:
+                run_trials(confirmation, proposer, session, data=data, listener=listener)
             _test(confirmation, data)
         finally:
             table = read_confirmed(study)

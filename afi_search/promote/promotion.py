@@ -129,7 +129,8 @@ def promote_study(
     for what in (*images.ignored, *skipped.values()):
         listener.left_out(what)
     study = StudyFile.read(folder) if has_study(folder) else None
-    with ray_session(address) as dashboard:
+    with ray_session(address) as session:
+        dashboard = session.wait()
         capacity = plan_promotion(workers, cluster_nodes())
         for architecture in chosen:
             stem = Path(wanted.recipe).stem
