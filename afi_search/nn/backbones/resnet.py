@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch.nn.functional as F
-from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 
 from afi_search.nn.backbones.common import initialise, stem
@@ -91,7 +90,7 @@ class Bottleneck(Block):
         self.bn2 = BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
         self.bn3 = BatchNorm2d(outputs)
-        self.se = SqueezeExcite(outputs, rd_ratio=1 / 16, bias=False) if squeeze else nn.Identity()
+        self.se = squeeze_excite(outputs) if squeeze else nn.Identity()
         self.downsample = shortcut(inputs, outputs, stride)
 
     def first(self, x: Tensor) -> Tensor:
@@ -107,6 +106,13 @@ class Bottleneck(Block):
         if isinstance(self.se, nn.Identity):
             return normalised(self.bn3, y, math.inf, skip=x)
         return F.relu(self.se(self.bn3(y)) + x, inplace=True)
+
+
+def squeeze_excite(channels: int) -> nn.Module:
+    """Squeeze-and-excitation with a ratio of 16 and no bias."""
+    from timm.layers.squeeze_excite import SqueezeExcite
+
+    return SqueezeExcite(channels, rd_ratio=1 / 16, bias=False)
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
