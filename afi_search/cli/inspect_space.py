@@ -18,7 +18,9 @@ console = Console()
 
 @exits_on_mistake
 def inspect_space(
-    space: Annotated[Path, typer.Argument(help="The space file.")],
+    space: Annotated[
+        Path, typer.Argument(help="A space file, or one that `spaces` lists, by name.")
+    ],
     preset: Annotated[str, typer.Option(help="As for run.")] = "auto",
 ) -> None:
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""

@@ -24,7 +24,9 @@ console = Console()
 
 @exits_on_mistake
 def run(
-    space: Annotated[Path, typer.Argument(help="The space file, like spaces/resnet.yaml.")],
+    space: Annotated[
+        Path, typer.Argument(help="A space file, or one that `spaces` lists, by name.")
+    ],
     preset: Annotated[
         str,
         typer.Option(
