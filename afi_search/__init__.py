@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from afi_search.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from afi_search.api import Study, run_study
@@ -76,9 +77,5 @@ __all__ = [
     "run_study",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: training needs neither Ray nor Optuna."""
-    if name in _EXPORTS:
-        return getattr(import_module(_EXPORTS[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # each when it is first asked for: training needs neither Ray nor Optuna
+    __getattr__ = lazy_exports(__name__, _EXPORTS)
