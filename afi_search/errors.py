@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import wraps
-from typing import ParamSpec
-
-P = ParamSpec("P")
 
 
 class UserError(Exception):
@@ -28,17 +23,3 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     close = get_close_matches(word.lower(), list(by_lower_case), n=1, cutoff=0.6)
     close = close or [option for option in by_lower_case if word.lower().startswith(f"{option}_")]
     return f" Did you mean {by_lower_case[close[0]]!r}?" if close else ""
-
-
-def exits_on_mistake(command: Callable[P, None]) -> Callable[P, None]:
-    """Make a command print a UserError on stderr and exit with 2, without a traceback."""
-
-    @wraps(command)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-
-    return guarded

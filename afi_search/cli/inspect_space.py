@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from afi_search.errors import exits_on_mistake
+from afi_search.cli import exits_on_mistake
 from afi_search.formatting import duration, mega, size
 
 console = Console()

@@ -13,6 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from afi_search import __version__
+from afi_search.cli import exits_on_mistake
 from afi_search.cli.analyse import analyse
 from afi_search.cli.confirm import confirm
 from afi_search.cli.export import export
@@ -22,7 +23,6 @@ from afi_search.cli.promote import promote
 from afi_search.cli.run import run
 from afi_search.cli.spaces import spaces
 from afi_search.cli.study import app as study_app
-from afi_search.errors import exits_on_mistake
 
 app = typer.Typer(
     name="afi-search",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from afi_search.errors import exits_on_mistake
+from afi_search.cli import exits_on_mistake
 
 
 @exits_on_mistake

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from afi_search.errors import exits_on_mistake
+from afi_search.cli import exits_on_mistake
 
 console = Console()
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from afi_search.cli import exits_on_mistake
 from afi_search.cli.confirm import confirm_and_show
-from afi_search.errors import exits_on_mistake
 from afi_search.formatting import size
 
 if TYPE_CHECKING:

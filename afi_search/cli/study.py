@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from afi_search.errors import exits_on_mistake
+from afi_search.cli import exits_on_mistake
 from afi_search.formatting import size
 
 app = typer.Typer(
