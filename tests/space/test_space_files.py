@@ -16,7 +16,8 @@ from afi_search.study.paper import paper_results
 
 SPACES = Path(__file__).parents[2] / "spaces"
 BENCHMARK = "afi-bench-16.yaml"
-FILES = sorted(path.name for path in SPACES.glob("*.yaml") if path.name != BENCHMARK)
+EXAMPLES = {"digits.yaml", "resnet20.yaml"}  # small enough for a laptop as they are
+FILES = sorted({path.name for path in SPACES.glob("*.yaml")} - {BENCHMARK} - EXAMPLES)
 
 
 def costs_of(name: str) -> SpaceCosts:
@@ -42,6 +43,13 @@ def test_every_preset_is_right_and_says_what_it_is_good_for(name):
     document = SpaceDocument.read(SPACES / name, CHECKS)
     assert {"smoke", "short", "paper"} <= set(document.presets)
     assert all(document.notes.values())
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_an_example_is_whole_without_a_preset(name):
+    document = SpaceDocument.read(SPACES / name, CHECKS)
+    assert not document.presets
+    assert document.resolve().search.trials <= 24
 
 
 @pytest.mark.slow
