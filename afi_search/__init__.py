@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from afi_search.cost import measure
     from afi_search.data import DatasetSpec, register_dataset
     from afi_search.model import load
-    from afi_search.nn import build
+    from afi_search.nn import Supernet, build
     from afi_search.search.listener import Listener
     from afi_search.search.pruners import register_pruner
     from afi_search.search.samplers import register_sampler
@@ -32,6 +32,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Architecture": "afi_search.space",
     "Space": "afi_search.space",
+    "Supernet": "afi_search.nn",
     "build": "afi_search.nn",
     "measure": "afi_search.cost",
     "KnownCostSampler": "afi_search.search.samplers.known_cost",
@@ -64,6 +65,7 @@ __all__ = [
     "Objective",
     "Space",
     "Study",
+    "Supernet",
     "build",
     "front",
     "load",

@@ -4,12 +4,15 @@ from afi_search.nn.attention import AttentionTooNarrow, make_attention
 from afi_search.nn.build import build
 from afi_search.nn.pretrained import PretrainedError, WarmStart, warm_start
 from afi_search.nn.stage import Block, Stage, afi_weights, searched_stages
+from afi_search.nn.supernet import Supernet, SupernetError
 
 __all__ = [
     "AttentionTooNarrow",
     "Block",
     "PretrainedError",
     "Stage",
+    "Supernet",
+    "SupernetError",
     "WarmStart",
     "afi_weights",
     "build",
