@@ -20,7 +20,7 @@ from afi_search.data.tensor_source import TensorSource
 from afi_search.errors import UserError
 from afi_search.space.recipe import BaseRecipe, Recipe
 from afi_search.train.capture import Step, captured
-from afi_search.train.evaluation import Evaluator
+from afi_search.train.evaluation import Evaluation, Evaluator
 from afi_search.train.optimiser import build_optimiser, learning_rate, momenta
 from afi_search.train.precision import autocast_dtype
 
@@ -174,7 +174,7 @@ class Trainer:
         if self._sharding.world > 1:
             for buffer in self.averaged.buffers():  # The first one's, as the checkpoint has them.
                 dist.broadcast(buffer, src=0)
-        evaluation = self._evaluate(self._source.validation())
+        evaluation = self._validate()
         if self._validation_can_diverge:
             self._require_finite(evaluation.loss)
         samples = self.steps_per_epoch * self._sharding.batch_size
@@ -262,15 +262,26 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         for number, parts in enumerate(rounds, 1):
             with self._gradients_stay_here(number < len(rounds)):
-                images, labels = self._source.batch(*parts)
-                with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
-                    logits = self._replica(images)
-                loss = nn.functional.cross_entropy(
-                    logits.float(), labels, label_smoothing=self.recipe.label_smoothing
-                )
-                torch.autograd.backward(loss / len(rounds) if len(rounds) > 1 else loss)
-            self._loss_sum += loss.detach()
+                self._loss_sum += self._learn(*self._source.batch(*parts), len(rounds))
         self._optimiser.step()
+
+    def _learn(self, images: Tensor, labels: Tensor, rounds: int) -> Tensor:
+        """Add the gradients of one of a step's batches to the others'; return its loss."""
+        loss = self._loss(self._logits(images), labels)
+        torch.autograd.backward(loss / rounds if rounds > 1 else loss)
+        return loss.detach()
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
+            logits: Tensor = self._replica(images)
+        return logits.float()
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+    def _validate(self) -> Evaluation:
+        return self._evaluate(self._source.validation())
 
     def _gradients_stay_here(self, stay: bool) -> Any:
         """Return a context in which DDP does not average gradients: more of the step is to come."""

@@ -1,0 +1,257 @@
+"""Training a supernet: in each step a few of its architectures, on the one trainer.
+
+The gradients of a step's architectures are added up. What a step trains is a function of seed and
+step alone, so that any process, after any kill, does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afi_search.cost import SpaceCosts
+from afi_search.data import ImageSet, Split
+from afi_search.data.tensor_source import Normalise, TensorSource, normalised_batches
+from afi_search.nn import Supernet
+from afi_search.space import Architecture, Recipe, StageChoice
+from afi_search.space.architecture import choice_text
+from afi_search.train.evaluation import Evaluation, Evaluator
+from afi_search.train.precision import autocast_dtype
+from afi_search.train.trainer import Trainer
+
+FAIR, SINGLE_PATH, SANDWICH = "fair", "single-path", "sandwich"
+CALIBRATION_IMAGES, CALIBRATION_BATCH = 1280, 128
+_RETRIES, _DRAWS = 20, 1000
+
+
+class Schedule:
+    """Which architectures each step trains.
+
+    - `fair` (FairNAS, Chu et al. 2021): every stage has each of its widths once; ratios, attentions
+      and scorers come from shuffled decks, so that all are trained equally often. Of a plain list,
+      one architecture from a shuffled deck.
+    - `single-path` (SPOS, Guo et al. 2020): one architecture, each with the same chance.
+    - `sandwich` (Yu et al. 2020): the one with the most MACs, which teaches the others instead of
+      the labels, that with the fewest, and two others.
+
+    What does not keep the constraints of the space is not trained: the widths are combined in
+    another way, and where no way keeps them, another architecture is drawn.
+
+    Args:
+        costs: of the space's architectures.
+        strategy: one of these.
+        seed: of the training.
+
+    >>> from afi_search.space import Space
+    >>> costs = SpaceCosts(Space.load("afi-bench-16"), num_classes=100, image_size=16)
+    >>> for architecture in Schedule(costs, "fair", seed=0)(7):
+    ...     print(architecture)
+    resnet20(B-r16-eca, off, off)
+    resnet20(off, B-r16-eca, B-r16)
+    resnet20(base-r4-eca, base-r4, base-r4)
+    """
+
+    def __init__(self, costs: SpaceCosts, strategy: str, seed: int) -> None:
+        self._costs = costs
+        self._space = costs.space
+        self._strategy = strategy
+        self._seed = seed
+        self._widths = [
+            [list(of) for _, of in groupby(sorted(choices, key=_width), key=_width)]
+            for choices in self._space.stage_choices
+        ]
+        self._ends: list[Architecture] | None = None
+
+    @property
+    def per_step(self) -> int:
+        """How many architectures a step trains."""
+        return len(self(0))
+
+    @property
+    def distils(self) -> bool:
+        """Whether the first architecture of a step teaches the others, instead of the labels."""
+        return self._strategy == SANDWICH
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes another training of another schedule."""
+        constraints = self._space.file.constraints.limits()
+        choices = [[choice_text(choice) for choice in of] for of in self._space.stage_choices]
+        listed = [str(architecture) for architecture in self._space.file.architectures]
+        return {"strategy": self._strategy, "choices": choices or listed, **constraints}
+
+    def __call__(self, step: int) -> list[Architecture]:
+        """Return the architectures of a step, counted from 0."""
+        if self._strategy == SANDWICH:
+            return [*self._extremes(), self._any(step, 0), self._any(step, 1)]
+        if self._strategy == SINGLE_PATH:
+            return [self._any(step)]
+        drawn = self._fair(step) if self._widths else self._next_of_the_list(step)
+        return [one if self._allows(one) else self._any(step, n) for n, one in enumerate(drawn)]
+
+    def _fair(self, step: int) -> list[Architecture]:
+        count = max(map(len, self._widths))
+        backbone = str(self._space.file.backbone)
+        drawn: list[Architecture] = []
+        for attempt in range(_RETRIES):
+            stages = [self._each_width(s, step, count, attempt) for s in range(len(self._widths))]
+            drawn = [Architecture(backbone, chosen) for chosen in zip(*stages, strict=True)]
+            if all(map(self._allows, drawn)):
+                break
+        return drawn
+
+    def _next_of_the_list(self, step: int) -> list[Architecture]:
+        return [self._space[self._dealt(len(self._space), step)]]
+
+    def _each_width(
+        self, stage: int, step: int, count: int, attempt: int
+    ) -> list[StageChoice | None]:
+        """Return so many choices of a stage, of each width as often, in random order."""
+        widths = self._widths[stage]
+        order = self._random(stage, step, attempt).permutation(len(widths))
+        rounds = -(-count // len(widths))
+        return [
+            widths[width][self._dealt(len(widths[width]), step * rounds + turn, stage, width)]
+            for turn in range(rounds)
+            for width in map(int, order)
+        ][:count]
+
+    def _dealt(self, cards: int, use: int, *deck: int) -> int:
+        """Return the card of the n-th use of a deck, which is shuffled anew each time it ends."""
+        time, position = divmod(use, cards)
+        return int(self._random(*deck, time, cards).permutation(cards)[position])
+
+    def _any(self, step: int, number: int = 0) -> Architecture:
+        """Draw one that keeps the constraints, where that is rare the next in the space's order."""
+        size = len(self._space)
+        for index in self._random(step, number).integers(size, size=_DRAWS):
+            if self._allows(drawn := self._space[int(index)]):
+                return drawn
+        order = (self._space[(int(index) + n) % size] for n in range(size))
+        return next(filter(self._allows, order))
+
+    def _extremes(self) -> list[Architecture]:
+        """Return the architectures with the most and the fewest MACs, of some where limits bind."""
+        if self._ends is None:
+            fewest, most = self._costs.extremes()
+            some = [most, fewest, *(self._any(0, number) for number in range(2, 100))]
+            kept = sorted(filter(self._allows, some), key=lambda one: self._costs.of(one).macs)
+            self._ends = [kept[-1], kept[0]]
+        return self._ends
+
+    def _allows(self, architecture: Architecture) -> bool:
+        return self._costs.allow(self._costs.of(architecture))
+
+    def _random(self, *what: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, len(what), *what))
+
+
+def _width(choice: StageChoice | None) -> str:
+    return "" if choice is None else choice.width
+
+
+class InheritedAccuracy:
+    """What architectures of a supernet reach with the weights they inherit.
+
+    Each gets batch norm statistics of its own first, of images that it was trained on.
+
+    Args:
+        net: on `device`.
+        data: training images to calibrate on, and validation images.
+        precision: to compute in.
+        device: where everything lives.
+    """
+
+    def __init__(self, net: Supernet, data: Split, *, precision: Any, device: torch.device) -> None:
+        self._net = net
+        self._device = device
+        self._dtype = autocast_dtype(precision, device)
+        self._normalise = Normalise(data.spec.mean, data.spec.std, device)
+        self._validation = data.validation.to(device)
+        self._calibration = calibration_images(data).to(device)
+        self._evaluate = Evaluator(net, device=device, precision=precision)
+
+    def __call__(self, architecture: Architecture) -> Evaluation:
+        """Activate, calibrate and evaluate an architecture."""
+        self._net.set_active(architecture)
+        batches = normalised_batches(self._calibration, self._normalise, CALIBRATION_BATCH)
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+            self._net.recalibrate(images for images, _ in batches)
+        return self._evaluate(normalised_batches(self._validation, self._normalise))
+
+
+class SupernetTrainer(Trainer):
+    """Trains a supernet; after an epoch one of its architectures is calibrated and validated.
+
+    Args:
+        net: of the space whose architectures the schedule draws.
+        schedule: the architectures of each step.
+        data: training and validation images.
+        seed: of order and augmentation; the weights' is the caller's, see `seed_everything`.
+        shown: the architecture that is validated.
+        recipe, device: as for `Trainer`.
+    """
+
+    def __init__(
+        self,
+        net: Supernet,
+        schedule: Schedule,
+        recipe: Recipe,
+        data: Split,
+        *,
+        seed: int,
+        shown: Architecture,
+        device: torch.device,
+    ) -> None:
+        identity = {
+            "recipe": recipe.model_dump(mode="json"),
+            "seed": seed,
+            "train_images": len(data.train),
+            "num_classes": data.spec.num_classes,
+            "supernet": schedule.identity,
+        }
+        source = TensorSource(data, recipe, seed=seed, device=device)
+        super().__init__(net, recipe, source, identity=identity, device=device)
+        self._captures = False  # each step runs other kernels
+        self._net = net
+        self._schedule = schedule
+        self._shown = shown
+        self._inherited = InheritedAccuracy(net, data, precision=recipe.precision, device=device)
+        self._drawn: Sequence[Architecture] = ()
+
+    def step(self, number: int, rounds: Sequence[Sequence[Tensor]]) -> None:
+        """Make one step of all, counted from 0, with the architectures of its number."""
+        self._drawn = self._schedule(number)
+        super().step(number, rounds)
+
+    def _validate(self) -> Evaluation:
+        return self._inherited(self._shown)
+
+    def _learn(self, images: Tensor, labels: Tensor, rounds: int) -> Tensor:
+        """Add up the gradients of the step's architectures; return the mean of their losses."""
+        losses, target = [], labels
+        for architecture in self._drawn:
+            self._net.set_active(architecture)
+            logits = self._logits(images)
+            loss = self._loss(logits, target)
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
+            if self._schedule.distils and target is labels:
+                target = logits.detach().softmax(dim=1)
+        return torch.stack(losses).mean()
+
+
+def calibration_images(data: Split) -> ImageSet:
+    """Return training images spread over all of them, without the padding around them."""
+    count = len(data.train)
+    chosen = torch.linspace(0, count - 1, min(count, CALIBRATION_IMAGES)).long()
+    some, pad = data.train.select(chosen), data.padding
+    if not pad:
+        return some
+    return replace(some, images=some.images[:, pad:-pad, pad:-pad])
