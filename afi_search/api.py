@@ -238,8 +238,8 @@ def run_study(
     from afi_search.device import describe_device
     from afi_search.search.checks import CHECKS
     from afi_search.search.prepare import choose_preset, settle_data
-    from afi_search.space.imagenet_recipe import read_recipe
     from afi_search.space.loading import SpaceDocument
+    from afi_search.space.recipe import read_recipe
     from afi_search.study.checkpoint_location import check_url
 
     listener = listener or Listener()

@@ -20,7 +20,11 @@ from afi_search.errors import UserError, did_you_mean
 T = TypeVar("T")
 
 
-class UnknownName(UserError):
+class ImportsError(UserError, ValueError):
+    """A module that registers something cannot be imported."""
+
+
+class UnknownName(UserError, ValueError):
     """Nothing of that kind is registered under the name."""
 
 
@@ -99,7 +103,7 @@ def import_modules(names: Iterable[str], folder: str | Path | None = None) -> No
         folder: to look for them first, and for what they import; on Python's path meanwhile.
 
     Raises:
-        UserError: one cannot be imported, or another module of its name has been.
+        ImportsError: one cannot be imported, or another module of its name has been.
     """
     with _on_the_path(folder):
         for name in names:
@@ -107,7 +111,7 @@ def import_modules(names: Iterable[str], folder: str | Path | None = None) -> No
                 module = import_module(name)
             except Exception as error:
                 where = f"in {folder}" if folder else "in a folder of PYTHONPATH"
-                raise UserError(
+                raise ImportsError(
                     f"{name!r} cannot be imported ({type(error).__name__}: {error}); it must lie "
                     f"{where}, or be installed, on every machine that trains"
                 ) from error
@@ -134,7 +138,7 @@ def _demand_from(folder: str | Path | None, module: ModuleType) -> None:
     wanted = Path(folder, *module.__name__.split("."))
     files = [f for f in (wanted.with_suffix(".py"), wanted / "__init__.py") if f.is_file()]
     if files and not any(file.samefile(module.__file__) for file in files):
-        raise UserError(
+        raise ImportsError(
             f"{module.__name__!r} is to be imported from {folder}, and another module of that name "
             f"has been, from {module.__file__}; rename one of them"
         )

@@ -36,7 +36,7 @@ from afi_search.device import describe_device
 from afi_search.nn import build
 from afi_search.space import Architecture
 from afi_search.space.fields import PrecisionSetting
-from afi_search.space.imagenet_recipe import ImageNetRecipe
+from afi_search.space.recipe import ImageNetRecipe
 from afi_search.train import Trainer
 from benchmarks.rounds import RESULTS, console
 

@@ -24,7 +24,7 @@ from afi_search.data.image_loader import derived_seed, epoch_order
 from afi_search.data.image_reader import ImageError, read_image
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.errors import UserError
-from afi_search.space.imagenet_recipe import ImageNetRecipe
+from afi_search.space.recipe import ImageNetRecipe
 
 Listed = Sequence[tuple[str, int]]
 """A batch's images: paths below the folder, and labels."""

@@ -19,7 +19,7 @@ from afi_search.data.image_folder import Images, ImagesError
 from afi_search.data.image_reader import ImageError, printable, read_image
 from afi_search.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from afi_search.data.source import Batch, BatchSharding
-from afi_search.space.imagenet_recipe import ImageNetRecipe, RecipeError
+from afi_search.space.recipe import ImageNetRecipe, RecipeError
 
 Mix = Callable[[Tensor, Tensor], Batch]
 

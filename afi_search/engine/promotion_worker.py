@@ -23,8 +23,8 @@ from afi_search.model.from_checkpoint import with_shared_names
 from afi_search.nn import build, warm_start
 from afi_search.registry import import_modules
 from afi_search.space import Architecture
-from afi_search.space.checks import IMAGENET_SIZE
-from afi_search.space.imagenet_recipe import ImageNetRecipe
+from afi_search.space.backbone import IMAGENET_SIZE
+from afi_search.space.recipe import ImageNetRecipe
 from afi_search.space.schema import LoaderName
 from afi_search.train import (
     DivergedError,

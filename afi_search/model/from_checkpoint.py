@@ -16,8 +16,8 @@ from afi_search.model.model import FACTS, Facts, Model, ModelError
 from afi_search.model.model import load as load_model
 from afi_search.nn import build
 from afi_search.space import Architecture
-from afi_search.space.checks import IMAGENET_SIZE
-from afi_search.space.imagenet_recipe import ImageNetRecipe
+from afi_search.space.backbone import IMAGENET_SIZE
+from afi_search.space.recipe import ImageNetRecipe
 from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import IN_THE_FOLDER, location_of, trial_location
 from afi_search.study.folder import STUDY_FILE, StudyFile

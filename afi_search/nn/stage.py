@@ -20,7 +20,8 @@ from afi_search.nn.afi import AFI, BlockAFI, StageAFI, Sums, rectify_
 from afi_search.nn.attention import make_attention
 from afi_search.nn.ops.common import accelerates
 from afi_search.nn.ops.gathered import GatheredSums
-from afi_search.space import StageChoice, StageShape, afi_channels, hidden_units
+from afi_search.space import StageChoice, StageShape
+from afi_search.space.architecture import afi_channels, hidden_units
 
 Step = Callable[[Tensor], Tensor]
 

@@ -32,8 +32,8 @@ from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
 from afi_search.promote.estimate import Needs, needs
 from afi_search.space import Architecture, get_backbone
-from afi_search.space.checks import IMAGENET_SIZE
-from afi_search.space.imagenet_recipe import read_recipe
+from afi_search.space.backbone import IMAGENET_SIZE
+from afi_search.space.recipe import read_recipe
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import IN_THE_FOLDER, check_url, location_of

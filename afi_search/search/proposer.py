@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from afi_search.cost import Cost, SpaceCosts
 from afi_search.search.samplers import GRID, KNOWN_COST, make_sampler
 from afi_search.search.samplers.known_cost import PREDICTION
-from afi_search.search.samplers.placements import Answers, known_cost_sampler
+from afi_search.search.samplers.placements import known_cost_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
 from afi_search.study.ledger import Proposal, directions_of
@@ -103,7 +103,7 @@ class Proposer:
         )
         if suggestion is None:
             return None
-        proposal = self._known(self._space.sample(Answers(suggestion.params)), KNOWN_COST)
+        proposal = self._known(self._space.answered(suggestion.params), KNOWN_COST)
         if suggestion.prediction is None:
             return proposal
         return replace(proposal, system_attrs={PREDICTION: list(suggestion.prediction)})

@@ -21,7 +21,7 @@ OFF = "off"
 _SHARED = "shared"
 
 
-class ArchitectureError(UserError):
+class ArchitectureError(UserError, ValueError):
     """A text or a choice that names no architecture."""
 
 
@@ -46,20 +46,21 @@ class StageChoice:
     scorer: str = "block"
 
     def __post_init__(self) -> None:
-        _check("width", self.width, WIDTHS)
-        _check("scorer", self.scorer, SCORERS)
-        if self.attention is not None and self.attention not in ATTENTIONS:
-            _check("attention", self.attention, tuple(ATTENTIONS.names))
+        for key, value, options in (
+            ("width", self.width, WIDTHS),
+            ("scorer", self.scorer, SCORERS),
+            ("attention", self.attention, (None, *ATTENTIONS.names)),
+        ):
+            if value not in options:
+                names = [option for option in options if option is not None]
+                hint = did_you_mean(str(value), names)
+                raise ArchitectureError(f"{key} {value!r} must be one of {', '.join(names)}.{hint}")
         if self.ratio < 1:
             raise ArchitectureError(f"ratio {self.ratio} must be a whole number from 1")
 
     def __str__(self) -> str:
-        parts = [self.width, f"r{self.ratio}"]
-        if self.attention is not None:
-            parts.append(self.attention)
-        if self.scorer == "stage":
-            parts.append(_SHARED)
-        return "-".join(parts)
+        shared = _SHARED if self.scorer == "stage" else None
+        return "-".join(filter(None, (self.width, f"r{self.ratio}", self.attention, shared)))
 
     @classmethod
     def parse(cls, text: str) -> StageChoice | None:
@@ -72,43 +73,32 @@ class StageChoice:
             return None
         width, *rest = text.split("-")
         if width not in WIDTHS:
-            options = [OFF, *WIDTHS]
             raise ArchitectureError(
-                f"{text!r}: {width!r} is not a width.{did_you_mean(width, options)} "
-                f"A stage is 'off' or WIDTH-rR[-ATTENTION][-shared], WIDTH one of "
-                f"{', '.join(WIDTHS)}"
+                f"{text!r}: {width!r} is not a width.{did_you_mean(width, (OFF, *WIDTHS))} A stage "
+                f"is 'off' or WIDTH-rR[-ATTENTION][-shared], WIDTH one of {', '.join(WIDTHS)}"
             )
         if not rest or not re.fullmatch(r"r[1-9][0-9]*", rest[0]):
             found = repr(rest[0]) if rest else "nothing"
             raise ArchitectureError(
                 f"{text!r}: {found} stands where the ratio is wanted, like '{width}-r4'"
             )
-        ratio, rest = int(rest[0][1:]), rest[1:]
-        scorer = "block"
-        if rest and rest[-1] == _SHARED:
-            scorer, rest = "stage", rest[:-1]
-        attention = rest.pop(0) if rest else None
-        if rest:
-            raise ArchitectureError(f"{text!r}: {'-'.join(rest)!r} is too much")
+        shared = len(rest) > 1 and rest[-1] == _SHARED
+        named = rest[1 : len(rest) - shared]
+        if len(named) > 1:
+            raise ArchitectureError(f"{text!r}: {'-'.join(named[1:])!r} is too much")
+        attention = named[0] if named else None
         if attention is not None and attention not in ATTENTIONS:
             options = [*ATTENTIONS.names, _SHARED]
             raise ArchitectureError(
                 f"{text!r}: {attention!r} is no add-on attention."
                 f"{did_you_mean(attention, options)} There are: {', '.join(options)}"
             )
-        return cls(width, ratio, attention, scorer)
+        return cls(width, int(rest[0][1:]), attention, "stage" if shared else "block")
 
 
 def choice_text(choice: StageChoice | None) -> str:
     """Return the text of a choice, None's being `off`."""
     return OFF if choice is None else str(choice)
-
-
-def _check(key: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        raise ArchitectureError(
-            f"{key} {value!r} must be one of {', '.join(options)}.{did_you_mean(value, options)}"
-        )
 
 
 def afi_channels(shape: StageShape, width: str) -> int:

@@ -1,7 +1,7 @@
-"""The backbones that can be searched, by name.
+"""The backbones that can be searched, by name: those of the package, and where others register.
 
-This layer needs to know how many stages there are and how wide and deep each of them is; how a
-backbone is built as a torch module, `build` says.
+Only their stages' shapes are known here, so that a space is read, counted and shown without torch;
+the module that builds a backbone is imported when the first one is built.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 from afi_search.errors import UserError
-from afi_search.registry import Registry
+from afi_search.registry import Registry, UnknownName
+
+CIFAR_SIZES = (16, 24, 32)
+IMAGE_SIZES = (*CIFAR_SIZES, 64, 96, 128, 160, 192, 224, 256, 288)
+IMAGENET_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Backbone:
             )
 
 
-class UnknownBackbone(UserError):
+class UnknownBackbone(UnknownName):
     """No backbone of that name is registered."""
 
 
@@ -138,6 +142,40 @@ def get_backbone(name: str) -> Backbone:
     return BACKBONES.get(name)
 
 
-def backbone_names() -> list[str]:
-    """Return the names of all registered backbones, in order of registration."""
-    return BACKBONES.names
+_CIFAR_RESNET = "resnet:build_cifar_resnet"
+_SHAPES: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str]] = {
+    **{
+        f"resnet{6 * n + 2}": ((16, 32, 64), (n, n, n), CIFAR_SIZES, _CIFAR_RESNET)
+        for n in (3, 5, 7, 9, 18)
+    },
+    **{
+        f"{prefix}resnet{sum(blocks) * 3 + 2}": ((64, 128, 256, 512), blocks, IMAGE_SIZES, build)
+        for prefix, build in (
+            ("", "resnet:build_imagenet_resnet"),
+            ("se", "resnet:build_seresnet"),
+        )
+        for blocks in ((3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3))
+    },
+    "mobilenetv2": (
+        (144, 192, 384, 576, 960),
+        (2, 3, 4, 3, 3),
+        IMAGE_SIZES,
+        "mobilenetv2:build_mobilenetv2",
+    ),
+    "shufflenetv2": ((58, 116, 232), (4, 8, 4), IMAGE_SIZES, "shufflenetv2:build_shufflenetv2"),
+    "resnext29": ((128, 256, 512), (3, 3, 3), CIFAR_SIZES, "resnext:build_resnext29"),
+    "resnext50": ((128, 256, 512, 1024), (3, 4, 6, 3), IMAGE_SIZES, "resnext:build_resnext50"),
+}
+"""Channels and blocks of each stage, image sizes, and where the family is built."""
+_OTHER_RATIOS = {"mobilenetv2": {"base": 16, "B": 16}, "resnext29": {"base": 4, "B": 8}}
+
+for _name, (_channels, _blocks, _sizes, _build) in _SHAPES.items():
+    register_backbone(
+        Backbone(
+            _name,
+            tuple(map(StageShape, _channels, _blocks)),
+            _sizes,
+            f"afi_search.nn.backbones.{_build}",
+            MappingProxyType(_OTHER_RATIOS.get(_name, {"base": 4, "B": 16})),
+        )
+    )

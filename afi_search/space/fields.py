@@ -42,25 +42,21 @@ def check_name(text: str) -> str:
 
 
 def _read_quotient(value: Any) -> Any:
-    match = (
-        re.fullmatch(r"([0-9]{1,9})\s*/\s*([1-9][0-9]{0,8})", value) if _is_text(value) else None
-    )
-    return int(match[1]) / int(match[2]) if match else value
+    found = re.fullmatch(r"([0-9]{1,9})\s*/\s*([1-9][0-9]{0,8})", _text(value))
+    return int(found[1]) / int(found[2]) if found else value
 
 
 def _read_count(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if not _is_text(value):
-        return value
-    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kKmMgG]?)", value)
-    if match is None:
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kKmMgG]?)", _text(value))
+    if found is None and isinstance(value, str):
         raise ValueError(f"{show(value)} must be a whole number, like 80M or 470k")
-    return round(float(match[1]) * _UNITS[match[2].lower()])
+    return round(float(found[1]) * _UNITS[found[2].lower()]) if found else value
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 Name = Annotated[str, AfterValidator(check_name)]

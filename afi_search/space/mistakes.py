@@ -16,6 +16,18 @@ from pydantic_core import ErrorDetails
 from afi_search.errors import did_you_mean
 from afi_search.space.document import Document, KeyPath
 
+_MUST_BE = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "a text; quote it",
+}
+"""By the kind of pydantic's error."""
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -23,6 +35,9 @@ class Mistake:
 
     path: KeyPath
     message: str
+
+    def __str__(self) -> str:
+        return f"{'.'.join(map(str, self.path)) or 'the file'}: {self.message}"
 
 
 def explain(error: ValidationError, model: type[BaseModel], *below: str) -> Iterator[Mistake]:
@@ -38,22 +53,21 @@ def describe(source: Document | str, mistakes: Iterable[Mistake]) -> str:
     Args:
         source: the document, or the name of a file whose lines are not known.
         mistakes: each is told once.
+
+    >>> describe("card.json", [Mistake(("facts", "seed"), "is missing")])
+    'card.json: facts.seed: is missing'
     """
     if isinstance(source, str):
-        return "\n".join(dict.fromkeys(f"{source}: {_told(one)}" for one in mistakes))
-    ordered = sorted(mistakes, key=lambda mistake: source.line(mistake.path))
-    return "\n".join(
-        dict.fromkeys(f"{source.name}:{source.line(one.path)}: {_told(one)}" for one in ordered)
-    )
+        return "\n".join(dict.fromkeys(f"{source}: {mistake}" for mistake in mistakes))
+    lines = sorted(((source.line(each.path), each) for each in mistakes), key=lambda pair: pair[0])
+    return "\n".join(dict.fromkeys(f"{source.name}:{line}: {each}" for line, each in lines))
 
 
 def show(value: Any) -> str:
     """Return a value as it stands in a message, shortened."""
     if value is None:
         return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = repr(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -64,41 +78,30 @@ def unknown_key(key: object, known: Iterable[str], renamed: str | None = None) -
     return f"unknown key.{hint} There are: {', '.join(keys)}"
 
 
-def _told(mistake: Mistake) -> str:
-    return f"{'.'.join(map(str, mistake.path)) or 'the file'}: {mistake.message}"
-
-
 def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> str:
-    value, context = details["input"], details.get("ctx", {})
-    match details["type"]:
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    match kind:
         case "extra_forbidden":
-            keys, key = _keys(model, path[:-1]), str(path[-1])
-            renamed = getattr(_model_at(model, path[:-1]), "renamed", {}).get(key)
-            return unknown_key(key, keys, renamed)
-        case "literal_error":
-            options = re.findall(r"'([^']*)'", context["expected"])
-            hint = did_you_mean(str(value), options)
-            return f"{show(value)} must be one of {', '.join(options)}.{hint}"
+            renamed = getattr(_model_at(model, path[:-1]), "renamed", {}).get(path[-1])
+            return unknown_key(path[-1], _keys(model, path[:-1]), renamed)
         case "missing":
             return "is missing"
         case "value_error":
             return str(context["error"])
+        case "literal_error":
+            options = re.findall(r"'([^']*)'", context["expected"])
+            rule = f"must be one of {', '.join(options)}.{did_you_mean(str(value), options)}"
         case "model_type" | "dict_type" | "model_attributes_type":
             keys = _keys(model, path)
-            return f"{show(value)} must be a mapping{' of ' if keys else ''}{', '.join(keys)}"
-        case "int_parsing" | "int_type" | "int_from_float":
-            return f"{show(value)} must be a whole number"
-        case "float_parsing" | "float_type":
-            return f"{show(value)} must be a number"
-        case "bool_parsing" | "bool_type":
-            return f"{show(value)} must be true or false"
-        case "string_type":
-            return f"{show(value)} must be a text; quote it"
+            rule = f"must be a mapping{' of ' if keys else ''}{', '.join(keys)}"
         case "tuple_type":
-            return f"{show(value)} must be a list, like [{value}]"
+            rule = f"must be a list, like [{value}]"
+        case _ if kind in _MUST_BE:
+            rule = f"must be {_MUST_BE[kind]}"
         case _:
-            rule = details["msg"].replace("Input should be", "must be")
-            return f"{show(value)} {rule[0].lower()}{rule[1:]}"
+            told = details["msg"].replace("Input should be", "must be")
+            rule = f"{told[0].lower()}{told[1:]}"
+    return f"{show(value)} {rule}"
 
 
 def _keys(model: type[BaseModel], path: KeyPath) -> list[str]:

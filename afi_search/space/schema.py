@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,17 +13,14 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import InitErrorDetails
 
-from afi_search.errors import UserError
-from afi_search.registry import DATASETS, PRUNERS, SAMPLERS, Registry, import_modules
-from afi_search.space.architecture import Architecture, StageChoice, canonical_choice
+from afi_search.registry import DATASETS, PRUNERS, SAMPLERS, import_modules
+from afi_search.space.architecture import Architecture, StageChoice
 from afi_search.space.attention import ATTENTIONS
-from afi_search.space.backbone import BACKBONES, StageShape, get_backbone
+from afi_search.space.backbone import BACKBONES, get_backbone
 from afi_search.space.fields import Count, Flag, Name, Number, Positive, Seed, Strict, Whole
 from afi_search.space.mistakes import show, unknown_key
 from afi_search.space.objective import ACCURACY, OBJECTIVES, keeps, own_measures
@@ -36,60 +31,42 @@ LoaderName = Literal["torchvision", "dali"]
 NONE = "none"
 ALL = "all"
 AUTO = "auto"
+_STAGE_KEYS = {str(number) for number in range(1, 1001)}
+"""As study.yaml has the numbers of stages."""
 
 
-def _mistake(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Let pydantic collect what a function says is a person's mistake."""
-
-    @wraps(function)
-    def told(value: Any) -> Any:
-        try:
-            return function(value)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-
-    return told
-
-
-def _registered(registry: Registry[Any]) -> AfterValidator:
-    return AfterValidator(_mistake(registry.check))
-
-
-def _importable(name: str, validated: ValidationInfo) -> str:
-    try:
-        import_modules([name], validated.data.get("imports_from"))
-    except UserError as error:
-        raise ValueError(str(error)) from None
+def _imported(name: str, validated: ValidationInfo) -> str:
+    import_modules([name], validated.data.get("imports_from"))
     return name
 
 
-@_mistake
-def _read_architecture(value: Any) -> Any:
+def _read_architecture(value: Any) -> Architecture:
     return value if isinstance(value, Architecture) else Architecture.parse(str(value))
 
 
-@_mistake
 def _known_choice(text: str) -> str:
     StageChoice.parse(text)
     return text
 
 
-@_mistake
 def _known_attention(name: str) -> str:
     return name if name == NONE else ATTENTIONS.check(name)
 
 
-def _read_stage(value: Any) -> Any:
-    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,3}", value) else value
-    if value != ALL and not (type(number) is int and 1 <= number <= 1000):
-        raise ValueError(f"{show(value)} must be the number of a stage, or '{ALL}'")
-    return number
+def _known_limit(name: str) -> str:
+    known = [each for each in OBJECTIVES.names if each != ACCURACY]
+    if name not in known:
+        raise ValueError(unknown_key(name, known))
+    return name
 
 
-def _read_concurrency(value: Any) -> Any:
-    if value != AUTO and not (type(value) is int and 1 <= value <= 10_000):
-        raise ValueError(f"{show(value)} must be a whole number from 1 to 10000, or '{AUTO}'")
-    return value
+def _whole_number_or(word: str, most: int, what: str) -> PlainValidator:
+    def read(value: Any) -> Any:
+        if value != word and not (type(value) is int and 1 <= value <= most):
+            raise ValueError(f"{show(value)} must be {what}, or '{word}'")
+        return value
+
+    return PlainValidator(read)
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -100,20 +77,28 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 ModuleName = Annotated[
-    str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"), AfterValidator(_importable)
+    str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"), AfterValidator(_imported)
 ]
-BackboneName = Annotated[str, _registered(BACKBONES)]
-DatasetName = Annotated[str, _registered(DATASETS)]
-SamplerName = Annotated[str, _registered(SAMPLERS)]
-PrunerName = Annotated[str, _registered(PRUNERS)]
-AttentionName = Annotated[str, AfterValidator(_known_attention)]
-ObjectiveName = Annotated[str, _registered(OBJECTIVES)]
+BackboneName = Annotated[str, AfterValidator(BACKBONES.check)]
+DatasetName = Annotated[str, AfterValidator(DATASETS.check)]
+SamplerName = Annotated[str, AfterValidator(SAMPLERS.check)]
+PrunerName = Annotated[str, AfterValidator(PRUNERS.check)]
+AttentionName = Annotated[
+    str, AfterValidator(lambda name: name if name == NONE else ATTENTIONS.check(name))
+]
+ObjectiveName = Annotated[str, AfterValidator(OBJECTIVES.check)]
 ArchitectureText = Annotated[
     Architecture, BeforeValidator(_read_architecture), PlainSerializer(str, return_type=str)
 ]
 ChoiceText = Annotated[str, AfterValidator(_known_choice)]
-StageKey = Annotated[int | str, PlainValidator(_read_stage)]
-Concurrency = Annotated[int | Literal["auto"], PlainValidator(_read_concurrency)]
+StageKey = Annotated[
+    int | str,
+    _whole_number_or(ALL, 1000, "the number of a stage"),
+    BeforeValidator(lambda key: int(key) if key in _STAGE_KEYS else key),
+]
+Concurrency = Annotated[
+    int | Literal["auto"], _whole_number_or(AUTO, 10_000, "a whole number from 1 to 10000")
+]
 Distinct = AfterValidator(_distinct)
 AtLeastOne = Field(min_length=1)
 
@@ -145,19 +130,18 @@ class StageAxes(Strict):
             raise ValueError("name the widths, like 'width: [off, base]', or list each 'choice'")
         return self
 
-    def spellings(self) -> Iterator[StageChoice | None]:
-        """Yield all choices, in the order of the file."""
-        yield from map(StageChoice.parse, self.choice or ())
+    def spellings(self) -> Iterator[tuple[StageChoice | None, dict[str, str]]]:
+        """Yield all choices in the order of the file, each with its value on the axes."""
+        for text in self.choice or ():
+            yield StageChoice.parse(text), {"choice": text}
         for width in self.width or ():
             if width == "off":
-                yield None
+                yield None, {"width": width}
                 continue
             for ratio, attention, scorer in product(self.ratio, self.attention, self.scorer):
-                yield StageChoice(width, ratio, None if attention == NONE else attention, scorer)
-
-    def choices(self, shape: StageShape) -> tuple[StageChoice | None, ...]:
-        """Return the distinct choices for a stage of that shape, in the order of the file."""
-        return tuple(dict.fromkeys(canonical_choice(c, shape) for c in self.spellings()))
+                choice = StageChoice(width, ratio, None if attention == NONE else attention, scorer)
+                axes = {"width": width, "ratio": str(ratio), "attention": attention}
+                yield choice, {**axes, "scorer": scorer}
 
 
 class Data(Strict):
@@ -198,28 +182,12 @@ class Constraints(Strict):
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Number]
+    __pydantic_extra__: dict[Annotated[str, AfterValidator(_known_limit)], Number]
 
     macs: Count | None = None
     params: Count | None = None
     memory: Count | None = None
     latency: Positive | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _registered_keys(cls, value: Any) -> Any:
-        known = [name for name in OBJECTIVES.names if name != ACCURACY]
-        keys = value if isinstance(value, dict) else ()
-        unknown = [
-            InitErrorDetails(
-                type="value_error", loc=(k,), input=k, ctx={"error": unknown_key(k, known)}
-            )
-            for k in keys
-            if k not in known
-        ]
-        if unknown:
-            raise ValidationError.from_exception_data(cls.__name__, unknown)
-        return value
 
     def limits(self) -> dict[str, float]:
         """Return the limits that there are, by name."""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from afi_search.space.architecture import (
-    OFF,
-    Architecture,
-    StageChoice,
-    canonical_choice,
-    choice_text,
-)
+from afi_search.space.architecture import OFF, Architecture, StageChoice, canonical_choice
 from afi_search.space.backbone import get_backbone
 from afi_search.space.loading import SpaceDocument
-from afi_search.space.schema import NONE, SpaceFile, StageAxes
+from afi_search.space.schema import SpaceFile
 
 
 class Suggests(Protocol):
@@ -31,6 +25,12 @@ class Space:
     """All architectures of a space file, each once.
 
     A space is either the product of what may be chosen in each stage, or a plain list.
+
+    >>> space = Space.load("resnet")
+    >>> space
+    <Space of resnet32: 465,831 architectures>
+    >>> print(space[1])
+    resnet32(off, off, base-r2)
     """
 
     def __init__(self, file: SpaceFile) -> None:
@@ -40,31 +40,47 @@ class Space:
     def load(cls, path: str | Path, preset: str | None = None) -> Space:
         """Read a space file, by path or by the name of one that comes with the package.
 
-        >>> Space.load("resnet")
-        <Space of resnet32: 465,831 architectures>
-
         Raises:
             SpaceFileError: every mistake of the file.
         """
         return cls(SpaceDocument.read(path).resolve(preset))
 
     @cached_property
-    def stage_choices(self) -> tuple[tuple[StageChoice | None, ...], ...]:
-        """The distinct choices of each stage; empty for a plain list."""
-        if self.file.backbone is None:
-            return ()
-        shapes = get_backbone(self.file.backbone).stages
-        return tuple(
-            axes.choices(shape) for axes, shape in zip(self.file.axes(), shapes, strict=True)
-        )
+    def questions(self) -> dict[str, list[str]]:
+        """What `sample` may ask a trial, and the options; an axis with one is not asked for."""
+        if self.file.architectures:
+            return {"architecture": list(map(str, self.file.architectures))}
+        options: dict[str, dict[str, None]] = {}
+        for answers, _ in chain.from_iterable(self._spellings):
+            for name, answer in answers.items():
+                options.setdefault(name, {})[answer] = None
+        return {name: list(answers) for name, answers in options.items() if len(answers) > 1}
+
+    @cached_property
+    def stage_choices(self) -> tuple[dict[StageChoice | None, dict[str, str]], ...]:
+        """The distinct choices of each stage, in the file's order; empty for a plain list.
+
+        Each has the answers to `questions` that give it, in its first spelling.
+        """
+        stages: list[dict[StageChoice | None, dict[str, str]]] = [{} for _ in self._spellings]
+        for choices, spellings in zip(stages, self._spellings, strict=True):
+            for answers, choice in spellings:
+                asked = {name: each for name, each in answers.items() if name in self.questions}
+                choices.setdefault(choice, asked)
+        return tuple(stages)
+
+    @property
+    def groups(self) -> list[list[dict[str, str]]]:
+        """What can be chosen independently, a stage or one of the list, as answers."""
+        if self.file.architectures:
+            return [[{"architecture": text} for text in self._by_text]]
+        return [list(choices.values()) for choices in self.stage_choices]
 
     @cached_property
     def first_to_try(self) -> tuple[Architecture, ...]:
         """What is tried before a sampler is asked, each once: baselines, then the file's own."""
-        search = self.file.search
-        baselines: tuple[Architecture, ...] = ()
-        if search.baselines and self.file.backbone is not None:
-            baselines = Architecture.baselines(self.file.backbone)
+        search, backbone = self.file.search, self.file.backbone
+        baselines = Architecture.baselines(backbone) if search.baselines and backbone else ()
         return tuple(dict.fromkeys((*baselines, *search.first)))
 
     @property
@@ -92,7 +108,7 @@ class Space:
         picked: list[StageChoice | None] = []
         for choices in reversed(self.stage_choices):
             index, position = divmod(index, len(choices))
-            picked.append(choices[position])
+            picked.append(list(choices)[position])
         return self._architecture(tuple(reversed(picked)))
 
     def architectures(self) -> Iterator[Architecture]:
@@ -104,11 +120,11 @@ class Space:
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield the architectures that differ from one in one stage; of a plain list, none."""
+        stages = architecture.stages
         for stage, choices in enumerate(self.stage_choices):
             for choice in choices:
-                if choice != architecture.stages[stage]:
-                    before, after = architecture.stages[:stage], architecture.stages[stage + 1 :]
-                    yield self._architecture((*before, choice, *after))
+                if choice != stages[stage]:
+                    yield self._architecture((*stages[:stage], choice, *stages[stage + 1 :]))
 
     def __contains__(self, architecture: Architecture) -> bool:
         if self.file.architectures:
@@ -119,18 +135,27 @@ class Space:
         )
 
     def sample(self, trial: Suggests) -> Architecture:
-        """Ask a trial for every choice and return the architecture.
+        """Ask an Optuna trial for every choice and return the architecture.
 
         A stage that is off is asked nothing more. An axis with one value is not asked for.
         """
+        answers: dict[str, str] = {}
+        for name, options in self.questions.items():
+            if answers.get(f"{name.partition('.')[0]}.width") != OFF:
+                answers[name] = trial.suggest_categorical(name, options)
+        return self.answered(answers)
+
+    def answered(self, answers: Mapping[str, str]) -> Architecture:
+        """Return the architecture that the answers to `questions` give.
+
+        Raises:
+            KeyError: they give none.
+        """
         if self.file.architectures:
-            by_text = {str(a): a for a in self.file.architectures}
-            return by_text[trial.suggest_categorical("architecture", list(by_text))]
-        stages = (
-            _sample_stage(trial, f"stage{number}", axes)
-            for number, axes in enumerate(self.file.axes(), start=1)
+            return self._by_text[answers["architecture"]]
+        return self._architecture(
+            tuple(found[tuple(map(answers.get, names))] for names, found in self._by_answers)
         )
-        return self._architecture(tuple(stages))
 
     def answers(self, architecture: Architecture) -> dict[str, tuple[str, list[str]]]:
         """Return what `sample` would ask for to get that architecture: name -> (answer, options).
@@ -139,52 +164,41 @@ class Space:
         """
         if architecture not in self:
             return {}
-        if self.file.architectures:
-            return {"architecture": (str(architecture), list(map(str, self.file.architectures)))}
-        assert self.file.backbone is not None
-        shapes = get_backbone(self.file.backbone).stages
-        result: dict[str, tuple[str, list[str]]] = {}
-        stages = zip(self.file.axes(), shapes, architecture.stages, strict=True)
-        for number, (axes, shape, choice) in enumerate(stages, start=1):
-            spelled = next(s for s in axes.spellings() if canonical_choice(s, shape) == choice)
-            answers = {"choice": choice_text(spelled)} if axes.choice else _answers(spelled)
-            for axis, answer in answers.items():
-                options = _options(axes, axis)
-                if len(options) > 1:
-                    result[f"stage{number}.{axis}"] = (answer, options)
-        return result
+        answers = {"architecture": str(architecture)} if self.file.architectures else {}
+        for choice, choices in zip(architecture.stages, self.stage_choices, strict=False):
+            answers |= choices[choice]
+        return {name: (answer, self.questions[name]) for name, answer in answers.items()}
 
     def _architecture(self, stages: tuple[StageChoice | None, ...]) -> Architecture:
         assert self.file.backbone is not None
         return Architecture(self.file.backbone, stages)
 
+    @cached_property
+    def _spellings(self) -> list[list[tuple[dict[str, str], StageChoice | None]]]:
+        """For each stage, all answers that may be given, and the choices they stand for."""
+        if self.file.backbone is None:
+            return []
+        shapes = get_backbone(self.file.backbone).stages
+        return [
+            [
+                (
+                    {f"stage{number}.{axis}": value for axis, value in values.items()},
+                    canonical_choice(choice, shape),
+                )
+                for choice, values in axes.spellings()
+            ]
+            for number, (axes, shape) in enumerate(zip(self.file.axes(), shapes, strict=True), 1)
+        ]
 
-def _sample_stage(trial: Suggests, stage: str, axes: StageAxes) -> StageChoice | None:
-    def ask(axis: str) -> str:
-        options = _options(axes, axis)
-        if len(options) == 1:
-            return options[0]
-        return trial.suggest_categorical(f"{stage}.{axis}", options)
+    @cached_property
+    def _by_answers(self) -> list[tuple[list[str], dict[tuple[str | None, ...], Any]]]:
+        """For each stage, its questions, and the choices by the answers to them."""
+        tables = []
+        for number, spellings in enumerate(self._spellings, start=1):
+            names = [name for name in self.questions if name.startswith(f"stage{number}.")]
+            tables.append((names, {tuple(map(a.get, names)): choice for a, choice in spellings}))
+        return tables
 
-    if axes.choice:
-        return StageChoice.parse(ask("choice"))
-    width = ask("width")
-    if width == OFF:
-        return None
-    ratio, attention, scorer = int(ask("ratio")), ask("attention"), ask("scorer")
-    return StageChoice(width, ratio, None if attention == NONE else attention, scorer)
-
-
-def _options(axes: StageAxes, axis: str) -> list[str]:
-    return [str(option) for option in getattr(axes, axis)]
-
-
-def _answers(choice: StageChoice | None) -> dict[str, str]:
-    if choice is None:
-        return {"width": OFF}
-    return {
-        "width": choice.width,
-        "ratio": str(choice.ratio),
-        "attention": choice.attention or NONE,
-        "scorer": choice.scorer,
-    }
+    @cached_property
+    def _by_text(self) -> dict[str, Architecture]:
+        return {str(architecture): architecture for architecture in self.file.architectures}

@@ -14,14 +14,8 @@ from afi_search.cost import Cost, count, measure
 from afi_search.cost.table import count_choices
 from afi_search.errors import UserError
 from afi_search.nn import build
-from afi_search.space import (
-    ATTENTIONS,
-    SCORERS,
-    WIDTHS,
-    Architecture,
-    StageChoice,
-    get_backbone,
-)
+from afi_search.space import ATTENTIONS, Architecture, StageChoice, get_backbone
+from afi_search.space.architecture import SCORERS, WIDTHS
 
 # The paper's Tables 4 and 5: parameters exact, FLOPs (batch of 32) as printed. Where the printed
 # parameters are those of another ratio than the paper names, the row has that ratio, too.

@@ -11,7 +11,7 @@ from afi_search.data import dali
 from afi_search.data.dali import DaliLoader, DaliMissing, require_dali
 from afi_search.data.image_folder import ImagesError, list_images
 from afi_search.data.image_loader import Loader, TorchvisionLoader, share_out
-from afi_search.space.imagenet_recipe import ImageNetRecipe
+from afi_search.space.recipe import ImageNetRecipe
 from tests.pictures import VALIDATION_IMAGES
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from afi_search.data.image_loader import (
     share_out,
 )
 from afi_search.data.source import BatchSharding
-from afi_search.space.imagenet_recipe import ImageNetRecipe, RecipeError
+from afi_search.space.recipe import ImageNetRecipe, RecipeError
 from tests.pictures import VALIDATION_IMAGES
 
 RECIPE = ImageNetRecipe(batch_size=8, train_crop=16, eval_resize=18, eval_crop=16, seed=3)

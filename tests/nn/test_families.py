@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 
 from afi_search.nn import Stage, afi_weights, build
 from afi_search.nn.afi import Scorer
-from afi_search.space import (
-    ATTENTIONS,
-    SCORERS,
-    WIDTHS,
-    Architecture,
-    Space,
-    StageChoice,
-    backbone_names,
-    get_backbone,
-)
+from afi_search.space import ATTENTIONS, BACKBONES, Architecture, Space, StageChoice, get_backbone
+from afi_search.space.architecture import SCORERS, WIDTHS
 
 SPACES = sorted(Path(__file__).parents[2].glob("spaces/*.yaml"))
 
@@ -100,7 +92,7 @@ def test_random_architectures_train(backbone, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", backbone_names())
+@pytest.mark.parametrize("backbone", BACKBONES.names)
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_many_random_architectures_train(backbone, data):
@@ -199,7 +191,7 @@ def test_blocks_read_all_features_before_them(backbone, width):
 
 
 def test_searched_stages_are_as_wide_and_deep_as_the_backbone_says():
-    for backbone in backbone_names():
+    for backbone in BACKBONES.names:
         with torch.device("meta"):
             model = build(Architecture.plain(backbone), num_classes=10, image_size=32)
         stages = [module for module in model.modules() if isinstance(module, Stage)]

@@ -30,7 +30,7 @@ from afi_search.promote.promotion import (
     winners,
 )
 from afi_search.space import Architecture
-from afi_search.space.imagenet_recipe import ImageNetRecipe
+from afi_search.space.recipe import ImageNetRecipe
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
 from afi_search.study.folder import CONFIRM

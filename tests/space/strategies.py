@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from afi_search.space import (
-    ATTENTIONS,
-    SCORERS,
-    WIDTHS,
-    Architecture,
-    StageChoice,
-    backbone_names,
-    get_backbone,
-)
+from afi_search.space import ATTENTIONS, BACKBONES, Architecture, StageChoice, get_backbone
+from afi_search.space.architecture import SCORERS, WIDTHS
 from afi_search.space.schema import StageAxes
 
 choices = st.none() | st.builds(
@@ -27,7 +20,7 @@ choices = st.none() | st.builds(
 @st.composite
 def architectures(draw: st.DrawFn) -> Architecture:
     """Any architecture of any registered backbone."""
-    backbone = draw(st.sampled_from(backbone_names()))
+    backbone = draw(st.sampled_from(BACKBONES.names))
     count = len(get_backbone(backbone).stages)
     return Architecture(backbone, tuple(draw(choices) for _ in range(count)))
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from afi_search.model.model import Facts
 from afi_search.space.fields import check_name
-from afi_search.space.imagenet_recipe import ImageNetRecipe
+from afi_search.space.recipe import ImageNetRecipe
 from afi_search.space.schema import SpaceFile
 
 HUGE = 18446744073709551616

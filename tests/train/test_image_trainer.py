@@ -16,7 +16,7 @@ from afi_search.data.source import Batch, BatchSharding
 from afi_search.model.from_checkpoint import promoted_model, with_shared_names
 from afi_search.nn import build
 from afi_search.space import Architecture
-from afi_search.space.imagenet_recipe import ImageNetRecipe
+from afi_search.space.recipe import ImageNetRecipe
 from afi_search.train import (
     CheckpointMismatch,
     DivergedError,

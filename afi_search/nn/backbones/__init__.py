@@ -1,1 +1,1 @@
-"""The families of backbones, a file each; `afi_search.space.families` has their shapes."""
+"""The families of backbones, a file each; `afi_search.space.backbone` has their shapes."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from afi_search.space.imagenet_recipe import ImageNetRecipe, RecipeError, read_recipe, recipe_names
+from afi_search.space.recipe import ImageNetRecipe, RecipeError, read_recipe, recipe_names
 from afi_search.train import learning_rate
 
 
