@@ -57,24 +57,16 @@ class Space:
         return {name: list(answers) for name, answers in options.items() if len(answers) > 1}
 
     @cached_property
-    def stage_choices(self) -> tuple[dict[StageChoice | None, dict[str, str]], ...]:
-        """The distinct choices of each stage, in the file's order; empty for a plain list.
-
-        Each has the answers to `questions` that give it, in its first spelling.
-        """
-        stages: list[dict[StageChoice | None, dict[str, str]]] = [{} for _ in self._spellings]
-        for choices, spellings in zip(stages, self._spellings, strict=True):
-            for answers, choice in spellings:
-                asked = {name: each for name, each in answers.items() if name in self.questions}
-                choices.setdefault(choice, asked)
-        return tuple(stages)
+    def stage_choices(self) -> tuple[tuple[StageChoice | None, ...], ...]:
+        """The distinct choices of each stage, in the file's order; empty for a plain list."""
+        return tuple(map(tuple, self._answers))
 
     @property
     def groups(self) -> list[list[dict[str, str]]]:
         """What can be chosen independently, a stage or one of the list, as answers."""
         if self.file.architectures:
             return [[{"architecture": text} for text in self._by_text]]
-        return [list(choices.values()) for choices in self.stage_choices]
+        return [list(choices.values()) for choices in self._answers]
 
     @cached_property
     def first_to_try(self) -> tuple[Architecture, ...]:
@@ -108,7 +100,7 @@ class Space:
         picked: list[StageChoice | None] = []
         for choices in reversed(self.stage_choices):
             index, position = divmod(index, len(choices))
-            picked.append(list(choices)[position])
+            picked.append(choices[position])
         return self._architecture(tuple(reversed(picked)))
 
     def architectures(self) -> Iterator[Architecture]:
@@ -165,7 +157,7 @@ class Space:
         if architecture not in self:
             return {}
         answers = {"architecture": str(architecture)} if self.file.architectures else {}
-        for choice, choices in zip(architecture.stages, self.stage_choices, strict=False):
+        for choice, choices in zip(architecture.stages, self._answers, strict=False):
             answers |= choices[choice]
         return {name: (answer, self.questions[name]) for name, answer in answers.items()}
 
@@ -189,6 +181,17 @@ class Space:
             ]
             for number, (axes, shape) in enumerate(zip(self.file.axes(), shapes, strict=True), 1)
         ]
+
+    @cached_property
+    def _answers(self) -> list[dict[StageChoice | None, dict[str, str]]]:
+        """For each stage, its distinct choices, and the answers that give the first spelling."""
+        stages: list[dict[StageChoice | None, dict[str, str]]] = []
+        for spellings in self._spellings:
+            stages.append({})
+            for answers, choice in spellings:
+                asked = {name: each for name, each in answers.items() if name in self.questions}
+                stages[-1].setdefault(choice, asked)
+        return stages
 
     @cached_property
     def _by_answers(self) -> list[tuple[list[str], dict[tuple[str | None, ...], Any]]]:
