@@ -293,7 +293,7 @@ def _search(
             costs.table.write(folder)
             run_trials(
                 study,
-                Proposer(space, costs, study.objectives),
+                Proposer(space, costs, study.objectives, study.name),
                 session,
                 retention=study.retention(),
                 data=data,

@@ -45,7 +45,7 @@ class Proposes(Protocol):
         """Whether there is nothing left to propose."""
 
     def learn(self, trial: FrozenTrial) -> None:
-        """Learn of a trial of the ledger that has begun or ended."""
+        """Learn of a trial of the ledger that has begun, got further or ended."""
 
     def propose(self, number: int) -> Proposal | None:
         """Return what the ledger's trial of that number is to try; None if nothing is left."""
@@ -112,7 +112,8 @@ class Conductor:
             seed = self._file.search.seed if proposal.seed is None else proposal.seed
             trial = self._ledger.add(proposal, seed, self._file.recipe.epochs)
             self._count += 1
-        self._entered[trial.number] = len(curve(trial))
+            self._proposer.learn(trial)
+        self._entered[trial.number] = _judged(trial)
         self._on_change(self._ledger.trial(trial.number))
         return Assignment(
             trial.number,
@@ -132,6 +133,7 @@ class Conductor:
         first = min(self._entered[number] + 1, len(accuracies))
         for epoch in range(first, len(accuracies) + 1):
             trial = self._ledger.report(number, epoch, accuracies[epoch - 1])
+            self._proposer.learn(trial)
             self._entered[number] = epoch
             if epoch >= trial.user_attrs["epochs"]:
                 self._ledger.note(number, seconds=seconds)
@@ -139,12 +141,14 @@ class Conductor:
                 return True
             verdict = judge(self._pruner, self._ledger.study, trial)
             if verdict is not None:
-                self._ledger.note(number, **{f"{RUNG}{epoch}": verdict.why})
+                ending = {"seconds": seconds} if verdict.stop else {}
+                self._ledger.note(number, **ending, **{f"{RUNG}{epoch}": verdict.why})
             if verdict is not None and verdict.stop:
-                self._ledger.note(number, seconds=seconds)
-                self._finish(number, TrialState.PRUNED)
+                # as Optuna does, where there is one objective
+                values = [accuracies[epoch - 1]] if len(self._file.objectives) == 1 else None
+                self._finish(number, TrialState.PRUNED, values)
                 return True
-        self._on_change(trial)
+        self._on_change(self._ledger.trial(number))
         return False
 
     def fail(self, number: int, reason: str, details: str = "") -> None:
@@ -177,3 +181,14 @@ class Conductor:
     def _values(self, trial: FrozenTrial) -> list[float]:
         facts = {**trial.user_attrs, "accuracy": curve(trial)[-1]}
         return [float(facts[objective]) for objective in self._file.objectives]
+
+
+def _judged(trial: FrozenTrial) -> int:
+    """Return how many epochs of a trial are entered and judged.
+
+    Of the last one, a driver that was killed may not have entered the verdict, or have entered that
+    it ends the trial (its time in training comes first then) and not have ended it.
+    """
+    epochs, facts = len(curve(trial)), trial.user_attrs
+    is_judged = f"{RUNG}{epochs}" in facts and "seconds" not in facts
+    return epochs if is_judged else max(0, epochs - 1)

@@ -2,7 +2,9 @@
 
 The sampler works on a copy of the study in memory, so that what it proposes in vain never reaches
 the ledger, and it draws from a seed made of the study's seed and the new trial's number: what is
-proposed depends on the ledger alone, not on how often the driver was restarted.
+proposed depends on the ledger alone, not on how often the driver was restarted. The copy has the
+ledger's trials under their numbers, with all that Optuna would have shown the sampler: what it and
+the pruner keep in the trials and in the study among it.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import numpy as np
 import optuna
 from optuna import Study
 from optuna.distributions import CategoricalDistribution
+from optuna.pruners import HyperbandPruner, _filter_study
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import Cost, SpaceCosts
+from afi_search.search.pruners import make_pruner
 from afi_search.search.samplers import GRID, KNOWN_COST, make_sampler
 from afi_search.search.samplers.known_cost import PREDICTION
 from afi_search.search.samplers.placements import known_cost_sampler
@@ -30,18 +34,44 @@ from afi_search.study.ledger import Proposal, directions_of
 
 _ASKS = 3
 _DRAWS = 2000
+_STUDY_ATTRS = "sampler's study attributes"  # what a sampler has kept in the study, by its trial
 
 
 class Proposer:
-    """Proposes architectures of a space that keep its constraints, each once."""
+    """Proposes architectures of a space that keep its constraints, each once.
 
-    def __init__(self, space: Space, costs: SpaceCosts, objectives: Sequence[str]) -> None:
+    Args:
+        space: to search.
+        costs: of its architectures.
+        objectives: of the study.
+        study_name: of the study, by which Optuna's hyperband divides its trials.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        costs: SpaceCosts,
+        objectives: Sequence[str],
+        study_name: str | None = None,
+    ) -> None:
         self._space = space
         self._costs = costs
         self._search: Search = space.file.search
         self._memory = InMemoryStorage()
-        self._copy = optuna.create_study(storage=self._memory, directions=directions_of(objectives))
+        self._copy = optuna.create_study(
+            storage=self._memory,
+            pruner=make_pruner(space.file),
+            study_name=study_name,
+            directions=directions_of(objectives),
+        )
+        self._copy._thread_local.in_optimize_loop = True  # some samplers stop it at their end
+        if isinstance(self._copy.pruner, HyperbandPruner):  # it has its brackets once it is asked
+            self._copy.pruner.prune(self._copy, create_trial(state=TrialState.RUNNING))
+        self._samples = self._search.sampler not in (GRID, KNOWN_COST)
+        if self._samples:
+            self._copy.sampler = make_sampler(space.file, self._search.seed)
         self._copied: dict[int, int] = {}
+        self._study_attrs: dict[str, Any] = {}
         self._tried: set[Architecture] = set()
         self._first_left = 0
         self._infeasible: dict[Architecture, Cost] = {}
@@ -56,14 +86,16 @@ class Proposer:
         return self._find_left() == len(self._space) and not any(self._first())
 
     def learn(self, trial: FrozenTrial) -> None:
-        """Learn of a trial of the ledger that has begun or ended."""
+        """Learn of a trial of the ledger that has begun, got further or ended."""
         if trial.number not in self._begun:
             architecture = Architecture.parse(trial.user_attrs["architecture"])
-            self._begin(
-                trial.number, architecture, trial.params, _categorical(trial), trial.system_attrs
-            )
+            self._begin(trial.number, architecture, trial)
+        elif self._samples:
+            self._update_copy(trial)
         if trial.state.is_finished():
-            self._end(trial)
+            self._begun[trial.number] = trial
+            if self._samples:
+                self._tell(trial)
 
     def propose(self, number: int) -> Proposal | None:
         """Return what the ledger's trial of that number should try, or None if nothing is left.
@@ -81,13 +113,9 @@ class Proposer:
         if proposal is None:
             named = self._suggest(number) if self._known_cost else self._ask(number)
             proposal = named or self._draw(number)
-        self._begin(
-            number,
-            proposal.architecture,
-            proposal.params,
-            proposal.distributions,
-            proposal.system_attrs,
-        )
+        if number in self._copied:
+            proposal = replace(proposal, system_attrs=self._kept(number))
+        self._begin(number, proposal.architecture, _running(proposal))
         return replace(proposal, infeasible=dict(self._infeasible))
 
     def _first(self) -> Iterator[Proposal]:
@@ -114,26 +142,24 @@ class Proposer:
         TPE repeats itself on categories: asked again, it names the same architecture.
         """
         random = np.random.default_rng(_seed(self._search, number))
-        sampler = make_sampler(self._space.file, _seed(self._search, number))
-        self._copy.sampler = sampler
-        trial_id = self._copy.ask()._trial_id
+        self._study_attrs = dict(self._memory.get_study_system_attrs(self._copy._study_id))
+        self._copy.sampler = make_sampler(self._space.file, _seed(self._search, number))
+        self._copied[number] = trial_id = self._copy.ask()._trial_id
         named: dict[Architecture, None] = {}
-        try:
-            for _ in range(_ASKS):
-                question = _Question(sampler, self._copy, self._memory.get_trial(trial_id))
-                architecture = self._space.sample(question)
-                if self._is_candidate(architecture):
-                    return Proposal(
-                        architecture,
-                        self._costs.of(architecture),
-                        self._search.sampler,
-                        question.params,
-                        question.distributions,
-                        dict(self._memory.get_trial(trial_id).system_attrs),
-                    )
-                named[architecture] = None
-        finally:
-            self._memory.set_trial_state_values(trial_id, TrialState.FAIL)
+        for _ in range(_ASKS):
+            trial = self._memory.get_trial(trial_id)
+            question = _Question(self._copy.sampler, _filter_study(self._copy, trial), trial)
+            architecture = self._space.sample(question)
+            if self._is_candidate(architecture):
+                return Proposal(
+                    architecture,
+                    self._costs.of(architecture),
+                    self._search.sampler,
+                    question.params,
+                    question.distributions,
+                    {},
+                )
+            named[architecture] = None
         near = dict.fromkeys(other for one in named for other in self._space.neighbours(one))
         left = list(filter(self._is_left, near))
         return self._known(left[int(random.integers(len(left)))], "neighbour") if left else None
@@ -182,34 +208,61 @@ class Proposer:
             {},
         )
 
-    def _begin(
-        self,
-        number: int,
-        architecture: Architecture,
-        params: dict[str, object],
-        distributions: dict[str, CategoricalDistribution],
-        system_attrs: dict[str, object],
-    ) -> None:
+    def _begin(self, number: int, architecture: Architecture, trial: FrozenTrial) -> None:
         self._tried.add(architecture)
-        running = optuna.trial.create_trial(
+        self._begun[number] = create_trial(
             state=TrialState.RUNNING,
-            params=params,
-            distributions=dict(distributions),
-            system_attrs=system_attrs,
+            params=trial.params,
+            distributions=trial.distributions,
+            system_attrs=trial.system_attrs,
         )
-        self._begun[number] = running
-        if self._known_cost is None:
-            self._copied[number] = self._memory.create_new_trial(self._copy._study_id, running)
-
-    def _end(self, trial: FrozenTrial) -> None:
-        self._begun[trial.number] = trial
-        if self._known_cost is not None:
+        if not self._samples:
             return
-        copy = self._copied[trial.number]
-        if len(self._copy.directions) == 1:
-            for epoch, accuracy in trial.intermediate_values.items():
-                self._memory.set_trial_intermediate_value(copy, epoch, accuracy)
-        self._memory.set_trial_state_values(copy, trial.state, trial.values)
+        if number in self._copied:  # the sampler has been asked about it
+            for name, distribution in trial.distributions.items():
+                answer = distribution.to_internal_repr(trial.params[name])
+                self._memory.set_trial_param(self._copied[number], name, answer, distribution)
+            return
+        system_attrs = dict(trial.system_attrs)
+        for key, value in system_attrs.pop(_STUDY_ATTRS, {}).items():
+            self._memory.set_study_system_attr(self._copy._study_id, key, value)
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs=trial.user_attrs,
+            system_attrs=system_attrs,
+            intermediate_values=self._shown(trial),
+        )
+        self._copied[number] = self._memory.create_new_trial(self._copy._study_id, template)
+
+    def _kept(self, number: int) -> dict[str, Any]:
+        """Return what the sampler has just kept in the copy: in that trial, and in the study."""
+        attrs = self._memory.get_study_system_attrs(self._copy._study_id)
+        new = _changes(self._study_attrs, attrs)
+        kept = self._memory.get_trial(self._copied[number]).system_attrs
+        return {**kept, _STUDY_ATTRS: new} if new else kept
+
+    def _update_copy(self, trial: FrozenTrial) -> None:
+        copy = self._memory.get_trial(self._copied[trial.number])
+        for epoch, accuracy in self._shown(trial).items():
+            if epoch not in copy.intermediate_values:
+                self._memory.set_trial_intermediate_value(copy._trial_id, epoch, accuracy)
+        for key, value in _changes(copy.user_attrs, trial.user_attrs).items():
+            self._memory.set_trial_user_attr(copy._trial_id, key, value)
+        kept = {key: value for key, value in trial.system_attrs.items() if key != _STUDY_ATTRS}
+        for key, value in _changes(copy.system_attrs, kept).items():
+            self._memory.set_trial_system_attr(copy._trial_id, key, value)
+
+    def _shown(self, trial: FrozenTrial) -> dict[int, float]:
+        """Return the epochs that a sampler is shown: with several objectives none, as in Optuna."""
+        return trial.intermediate_values if len(self._copy.directions) == 1 else {}
+
+    def _tell(self, trial: FrozenTrial) -> None:
+        copy = self._memory.get_trial(self._copied[trial.number])
+        study = _filter_study(self._copy, copy)
+        self._copy.sampler.after_trial(study, copy, trial.state, trial.values)
+        self._memory.set_trial_state_values(copy._trial_id, trial.state, trial.values)
 
 
 class ListedProposer:
@@ -288,9 +341,15 @@ def _seed(search: Search, number: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def _categorical(trial: FrozenTrial) -> dict[str, CategoricalDistribution]:
-    return {
-        name: distribution
-        for name, distribution in trial.distributions.items()
-        if isinstance(distribution, CategoricalDistribution)
-    }
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    missing = object()
+    return {key: value for key, value in after.items() if before.get(key, missing) != value}
+
+
+def _running(proposal: Proposal) -> FrozenTrial:
+    return create_trial(
+        state=TrialState.RUNNING,
+        params=proposal.params,
+        distributions=dict(proposal.distributions),
+        system_attrs=proposal.system_attrs,
+    )

@@ -106,15 +106,14 @@ class Proposal:
 class Ledger:
     """All trials of one study, in Optuna's storage.
 
-    Only the driver writes to it. Each method is one short transaction, so that a driver killed at
-    any moment leaves a ledger that the next one resumes. As there is no other writer, a
-    running trial is read from the storage once, and what is written to it is noted here as well.
+    Only the driver writes to it, through its own methods and what a pruner keeps in the storage.
+    Each method is one short transaction, so that a driver killed at any moment leaves a ledger that
+    the next one resumes.
     """
 
     def __init__(self, study: optuna.Study, storage: BaseStorage) -> None:
         self.study = study
         self._storage = storage
-        self._written: dict[int, FrozenTrial] = {}
 
     @classmethod
     def create(
@@ -142,9 +141,10 @@ class Ledger:
         storage = open_storage(folder, storage_name)
         directions = directions_of(objectives)
         try:
-            study = optuna.create_study(
-                study_name=name, storage=storage, directions=directions, load_if_exists=True
-            )
+            try:
+                study = optuna.load_study(study_name=name, storage=storage)
+            except KeyError:
+                study = optuna.create_study(study_name=name, storage=storage, directions=directions)
             if study.metric_names is None:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ExperimentalWarning)
@@ -235,11 +235,9 @@ class Ledger:
             system_attrs=proposal.system_attrs,
         )
         template.datetime_start = datetime.now()
-        trial = self._storage.get_trial(
+        return self._storage.get_trial(
             self._storage.create_new_trial(self.study._study_id, template)
         )
-        self._written[trial.number] = trial
-        return trial
 
     def reject(self, architecture: Architecture, cost: Cost) -> None:
         """Enter, once, an architecture that does not keep the constraints; it is no trial."""
@@ -258,36 +256,34 @@ class Ledger:
     def resume(self, number: int) -> None:
         """Mark a waiting trial as RUNNING."""
         self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
-        self._written.pop(number, None)
 
     def suspend(self, number: int) -> None:
         """Mark a running trial as WAITING to be resumed."""
         self._storage.set_trial_state_values(self._id(number), TrialState.WAITING)
-        self._written.pop(number, None)
 
     def report(self, number: int, epoch: int, accuracy: float) -> FrozenTrial:
         """Enter the accuracy of an epoch, counted from 1, and return the trial with it.
 
         Entering it again changes nothing.
         """
-        trial = self._to_write(number)
+        trial = self.trial(number)
+        if trial.intermediate_values.get(epoch) == accuracy:
+            return trial
         self._storage.set_trial_intermediate_value(trial._trial_id, epoch, accuracy)
-        trial.intermediate_values[epoch] = accuracy
-        return trial
+        return self.trial(number)
 
     def note(self, number: int, **facts: Any) -> None:
-        """Enter facts about a trial under their names."""
-        trial = self._to_write(number)
+        """Enter facts about a trial under their names, in that order, unless they are entered."""
+        trial = self.trial(number)
         for key, value in facts.items():
-            self._storage.set_trial_user_attr(trial._trial_id, key, value)
-            trial.set_user_attr(key, value)
+            if trial.user_attrs.get(key) != value:
+                self._storage.set_trial_user_attr(trial._trial_id, key, value)
 
     def finish(
         self, number: int, state: TrialState, values: Sequence[float] | None = None
     ) -> FrozenTrial:
         """End a trial as COMPLETE with its objectives' values, PRUNED or FAIL; return it."""
         self._storage.set_trial_state_values(self._id(number), state, values)
-        self._written.pop(number, None)
         return self.trial(number)
 
     def records(self) -> pd.DataFrame:
@@ -298,11 +294,6 @@ class Ledger:
         table = to_frame(self.trials())
         table.attrs[OBJECTIVES] = list(self.study.metric_names or ())
         return table
-
-    def _to_write(self, number: int) -> FrozenTrial:
-        if number not in self._written:
-            self._written[number] = self.trial(number)
-        return self._written[number]
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)

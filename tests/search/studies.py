@@ -55,7 +55,11 @@ def conductor_for(
     space, costs = Space(file), conductor_costs(file)
     pruner = make_pruner(file)
     return ledger, Conductor(
-        ledger, file, Proposer(space, costs, file.objectives), pruner, **others
+        ledger,
+        file,
+        Proposer(space, costs, file.objectives, ledger.study.study_name),
+        pruner,
+        **others,
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from afi_search.study.storage import Journal
 from tests.search.studies import Killed, conductor_for, play, space_file
 
 WHAT_COUNTS = ["number", "state", "architecture", "seed", "epochs", "full", "accuracy", "macs"]
@@ -110,6 +111,46 @@ def test_killed_at_any_moment_a_study_ends_as_if_it_never_was(
     assert deaths > 5
     assert trained == sum(needed.values())
     expected, got = whole.records()[WHAT_COUNTS], ledger.records()[WHAT_COUNTS]
+    assert got.to_dict("records") == expected.to_dict("records")
+
+
+@pytest.mark.parametrize(
+    ("objectives", "pruner"), [(["accuracy", "macs"], "mo-asha"), (["accuracy"], "median")]
+)
+def test_killed_between_any_two_writes_a_study_ends_as_if_it_never_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objectives: list[str], pruner: str
+) -> None:
+    """Every driver enters one line in the ledger and dies before the next."""
+    search = {"sampler": "tpe", "pruner": {"name": pruner, "min_trials": 2}, "trials": 12}
+    file = space_file(objectives=objectives, search=search)
+    whole, conductor = conductor_for(file, tmp_path / "whole")
+    play(conductor)
+    conductor_for(file, tmp_path / "broken")
+
+    append, written = Journal.append_logs, 0
+
+    def die_at_the_second(journal: Journal, lines: list[dict[str, object]]) -> None:
+        nonlocal written
+        if written:
+            raise Killed
+        append(journal, lines)
+        written += 1
+
+    monkeypatch.setattr(Journal, "append_logs", die_at_the_second)
+    checkpoints: dict[int, int] = {}
+    deaths = 0
+    while True:
+        written = 0
+        try:
+            ledger, conductor = conductor_for(file, tmp_path / "broken")
+            play(conductor, checkpoints=checkpoints)
+            break
+        except Killed:
+            deaths += 1
+
+    assert deaths > 50
+    expected, got = whole.records()[WHAT_COUNTS], ledger.records()[WHAT_COUNTS]
+    assert set(got["state"]) == {"complete", "pruned"}
     assert got.to_dict("records") == expected.to_dict("records")
 
 
