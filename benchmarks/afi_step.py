@@ -20,11 +20,11 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 
+from afi_search.capture import captured
 from afi_search.nn import build
 from afi_search.nn.ops.common import plain
 from afi_search.space import Architecture
 from afi_search.train import keep_freed_memory
-from afi_search.train.capture import captured
 from benchmarks.literal import Literal
 from benchmarks.rounds import against, best_device, facts, in_turn, publish, write
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated
 
 import torch
@@ -41,11 +42,18 @@ class Preprocessing(Strict):
 
     def normalised(self, images: Tensor) -> Tensor:
         """Turn B x 3 x H x W uint8 into floats with the strides of channels_last."""
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        mean, std = _as_tensors(self.mean, self.std, images.device)
         floats = images.contiguous(memory_format=torch.channels_last).float()
         return floats.sub_(255 * mean).div_(255 * std)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Turn one image, 3 x H x W uint8, into a batch of one."""
         return self.normalised(self.cropped(image)[None])
+
+
+@cache
+def _as_tensors(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return them on a device, once: to bring them there waits for the device."""
+    return tuple(torch.tensor(of, device=device)[:, None, None] for of in (mean, std))  # type: ignore[return-value]

@@ -43,8 +43,8 @@ class DataSource(Protocol):
     Attributes:
         sharding: how a step's batch is shared out.
         steps_per_epoch: steps of an epoch, all of them full.
-        capturable: whether `batch` works on tensors of the device alone, of one shape, and steps
-            are short enough that a CUDA graph pays.
+        capturable: whether `batch` works on tensors of the device alone and draws nothing, so that
+            a CUDA graph can repeat it.
     """
 
     sharding: BatchSharding

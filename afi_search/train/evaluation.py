@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from afi_search.capture import Step, captured
 from afi_search.data.source import Batch
 from afi_search.space.fields import PrecisionSetting
-from afi_search.train.capture import Step, captured
 from afi_search.train.precision import autocast_dtype
 
 TOP = 5

@@ -13,9 +13,9 @@ import torch
 from platformdirs import user_cache_path
 from torch import nn
 
+from afi_search.capture import Step, captured
 from afi_search.files import write_once
 from afi_search.space.fields import PrecisionSetting
-from afi_search.train.capture import Step, captured
 
 # x86 instructions that multiply bf16; without them bf16 is emulated, slower than fp32.
 CPU_BF16 = ("avx512_bf16", "amx_bf16")

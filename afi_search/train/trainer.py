@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -14,12 +14,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from afi_search.capture import Step, captured
 from afi_search.data.dataset import Split
 from afi_search.data.source import DataSource
 from afi_search.data.tensor_source import TensorSource
 from afi_search.errors import UserError
 from afi_search.space.recipe import BaseRecipe, Recipe
-from afi_search.train.capture import Step, captured
 from afi_search.train.evaluation import Evaluation, Evaluator
 from afi_search.train.optimiser import build_optimiser, learning_rate, momenta
 from afi_search.train.precision import autocast_dtype
@@ -68,8 +68,8 @@ class Trainer:
       that are loaded.
     - Where its sharding names several processes, gradients are averaged by DDP, and a batch that a
       device cannot take at once is accumulated.
-    - On CUDA, steps on a source that is `capturable` are one CUDA graph, captured when the first
-      one is made.
+    - On CUDA, a process that trains alone runs its steps as one CUDA graph, captured when the first
+      one is made; what the source makes a batch of is in it where the source is `capturable`.
     - SGD, learning rate, label smoothing and precision are the recipe's.
     - A training that goes on from a checkpoint ends in the same bits as one that was not cut off.
 
@@ -134,13 +134,13 @@ class Trainer:
                 device_ids=[device] if device.type == "cuda" else None,
                 gradient_as_bucket_view=True,
             )
-        self._captures = source.capturable and device.type == "cuda"
+        self._captures = device.type == "cuda" and self._sharding.world == 1
         self._replay: Step | None = None
         self._evaluate = Evaluator(
             self.averaged,
             device=device,
             precision=recipe.precision,
-            capture=self._captures,
+            capture=device.type == "cuda",
             world=self._sharding.world,
         )
 
@@ -194,15 +194,14 @@ class Trainer:
         """Make one step of all, counted from 0, on what the source yields for it."""
         total = self.recipe.epochs * self.steps_per_epoch
         self._rate.fill_(learning_rate(self.recipe, number, total))
+        batch = self._source.batch
         if not self._captures:
-            self._step(*rounds)
+            self._step(batch(*parts) for parts in rounds)
         else:
-            (parts,) = rounds
-            if self._replay is None:
-                optimised = [*self.model.parameters(), *momenta(self._optimiser)]
-                changed = [*optimised, *self.model.buffers(), self._loss_sum]
-                self._replay = captured(lambda *parts: self._step(parts), parts, changed)
-            self._replay(*parts)
+            given = rounds if self._source.capturable else [batch(*parts) for parts in rounds]
+            inputs = [tensor for parts in given for tensor in parts]
+            self._replay = self._replay or self._captured(inputs)
+            self._replay(*inputs)
         if self._average is not None:
             self._average.update(self.model, step=number)
 
@@ -257,12 +256,25 @@ class Trainer:
                 self._require_finite(mean)
         return mean
 
-    def _step(self, *rounds: Sequence[Tensor]) -> None:
+    def _captured(self, inputs: Sequence[Tensor]) -> Step:
+        """Return a step on tensors like `inputs`, what the source yields or else its batches."""
+        rounds, batch = self._sharding.accumulation_steps, self._source.batch
+        parts = len(inputs) // rounds
+
+        def step(*tensors: Tensor) -> None:
+            given = (tensors[at : at + parts] for at in range(0, len(tensors), parts))
+            self._step(batch(*each) if self._source.capturable else each for each in given)
+
+        changed = [*self.model.parameters(), *momenta(self._optimiser), *self.model.buffers()]
+        return captured(step, inputs, [*changed, self._loss_sum])
+
+    def _step(self, batches: Iterable[Sequence[Tensor]]) -> None:
         """Make one step. Reads and writes tensors only, so that a device can run ahead of it."""
+        rounds = self._sharding.accumulation_steps
         self._optimiser.zero_grad(set_to_none=True)
-        for number, parts in enumerate(rounds, 1):
-            with self._gradients_stay_here(number < len(rounds)):
-                self._loss_sum += self._learn(*self._source.batch(*parts), len(rounds))
+        for number, (images, labels) in enumerate(batches, 1):
+            with self._gradients_stay_here(number < rounds):
+                self._loss_sum += self._learn(images, labels, rounds)
         self._optimiser.step()
 
     def _learn(self, images: Tensor, labels: Tensor, rounds: int) -> Tensor:

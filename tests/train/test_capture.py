@@ -7,13 +7,13 @@ import warnings
 import pytest
 import torch
 
+from afi_search.capture import CaptureWarning, captured
 from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.nn import build
 from afi_search.space import Architecture
 from afi_search.train import Evaluation, Evaluator, Trainer, seed_everything, trial_trainer
 from afi_search.train import evaluation as evaluation_module
 from afi_search.train import trainer as trainer_module
-from afi_search.train.capture import CaptureWarning, captured
 from tests.train.networks import RECIPE, digits_split, trainer
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -47,7 +47,7 @@ def test_what_a_failed_capture_changed_is_put_back(monkeypatch):
         step(*inputs)
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    monkeypatch.setattr("afi_search.train.capture._capture", fail)
+    monkeypatch.setattr("afi_search.capture._capture", fail)
     with pytest.warns(CaptureWarning, match="capturing$"):
         captured(total.add_, [torch.ones(2)], [total])
 

@@ -158,13 +158,13 @@ def test_one_epoch_is_the_textbooks_loop(data):
 
 def test_every_image_is_seen_in_every_epoch_in_full_batches(data, monkeypatch):
     seen = []
-    original = Trainer._step
+    original = Trainer.step
 
-    def spy(self, views):
-        seen.append(views[0])
-        original(self, views)
+    def spy(self, number, rounds):
+        seen.append(rounds[0][0])
+        original(self, number, rounds)
 
-    monkeypatch.setattr(Trainer, "_step", spy)
+    monkeypatch.setattr(Trainer, "step", spy)
     training = trainer(data)
     training.run_epoch()
     training.run_epoch()
@@ -180,7 +180,7 @@ def test_every_image_is_seen_in_every_epoch_in_full_batches(data, monkeypatch):
 @pytest.mark.parametrize("safe", [True, False])
 def test_images_are_mirrored_where_recipe_and_data_allow_it(data, monkeypatch, flip, safe):
     mirrored = []
-    monkeypatch.setattr(Trainer, "_step", lambda self, views: mirrored.append(views[3]))
+    monkeypatch.setattr(Trainer, "step", lambda self, _, rounds: mirrored.append(rounds[0][3]))
     recipe = RECIPE.model_copy(update={"flip": flip})
 
     spec = replace(data.spec, mirror_safe=safe)
@@ -199,13 +199,13 @@ def test_a_batch_larger_than_the_set_is_the_set(data):
 
 def test_the_rate_of_each_step_is_the_schedules_also_after_continuing(data, tmp_path, monkeypatch):
     used = []
-    original = Trainer._step
+    original = Trainer.step
 
-    def spy(self, views):
+    def spy(self, number, rounds):
+        original(self, number, rounds)
         used.append([group["lr"].item() for group in self._optimiser.param_groups])
-        original(self, views)
 
-    monkeypatch.setattr(Trainer, "_step", spy)
+    monkeypatch.setattr(Trainer, "step", spy)
     training = trainer(data)
     training.run_epoch()
     training.run_epoch()

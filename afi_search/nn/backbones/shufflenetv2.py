@@ -58,11 +58,18 @@ class ShuffleBlock(Block):
 
     def last(self, y: Tensor, x: Tensor) -> Tensor:
         passing = self.branch1(x.chunk(2, dim=1)[0] if self.halves else x)
-        both = torch.cat((passing, self._run(slice(5, 8), y)), dim=1)
-        return F.channel_shuffle(both, 2)
+        return shuffled(passing, self._run(slice(5, 8), y))
 
     def _run(self, part: slice, x: Tensor) -> Tensor:
         return in_order(list(self.branch2)[part], x)
+
+
+def shuffled(one: Tensor, other: Tensor) -> Tensor:
+    """Return the channels of both in turn; on a GPU, torch's own shuffle forgets channels_last."""
+    if not one.is_cuda:
+        return F.channel_shuffle(torch.cat((one, other), dim=1), 2)
+    pairs = torch.stack([x.permute(0, 2, 3, 1) for x in (one, other)], dim=-1)
+    return pairs.flatten(-2).permute(0, 3, 1, 2)
 
 
 def shrinking_branch(inputs: int, outputs: int) -> FusedSequential:

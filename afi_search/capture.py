@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,21 +28,26 @@ class CaptureWarning(UserWarning):
 def captured(step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) -> Step:
     """Return a function that does what `step` does, by a CUDA graph, or `step` where that fails.
 
-    A failure gives one CaptureWarning. In either case no tensor has changed on return.
+    A failure, whatever it is, gives one CaptureWarning. In either case no tensor has changed on
+    return, and the process is on the stream it was on. Graphs keep no tensor of autograd's alive.
 
     Args:
         step: to capture.
         inputs: example arguments, for their shapes; they are copied.
         changed: every tensor that it changes; those that are made in the first step must exist.
+
+    >>> total = torch.zeros(2, device="cuda")                                    # doctest: +SKIP
+    >>> add = captured(total.add_, [torch.ones(2, device="cuda")], [total])      # doctest: +SKIP
     """
-    static = [tensor.clone() for tensor in inputs]
-    before = [tensor.clone() for tensor in changed]
+    static = [tensor.detach().clone() for tensor in inputs]
+    before = [tensor.detach().clone() for tensor in changed]
     device = inputs[0].device
     random = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     try:
         graph = _capture(step, static)
-    except RuntimeError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:
+        cause = error.__context__ or error  # what ended the capture, not that it had to end
+        reason = (str(cause).splitlines() or [""])[0] or type(cause).__name__
         warnings.warn(
             f"the step could not be captured as a CUDA graph and runs eagerly: {reason}",
             CaptureWarning,
@@ -65,12 +71,29 @@ def captured(step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) ->
 
 def _capture(step: Step, inputs: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
     graph = torch.cuda.CUDAGraph()
-    aside = torch.cuda.Stream()
+    aside = _aside(torch.cuda.current_device())
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UP):
-            step(*inputs)
+    try:
+        # The outer context is left also where a failed capture does not leave the inner one.
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                step(*inputs)
+            _clear_workspaces()
+            # Other threads, such as one that pins memory, may go on meanwhile.
+            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+                step(*inputs)
+    finally:
+        _clear_workspaces()
     torch.cuda.current_stream().wait_stream(aside)
-    with torch.cuda.graph(graph):
-        step(*inputs)
     return graph
+
+
+@cache
+def _aside(device: int) -> torch.cuda.Stream:
+    """Return the stream of all captures: cuBLAS keeps a workspace for every stream it has seen."""
+    return torch.cuda.Stream(device)
+
+
+def _clear_workspaces() -> None:
+    """Let go of cuBLAS's workspaces, so that a graph has one of its own, which goes with it."""
+    torch._C._cuda_clearCublasWorkspaces()
