@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import partialmethod
 
 import torch
+from afi_search.space.imagenet_recipe import read_recipe
 from torch.utils import _pytree as pytree
 from triton.runtime.jit import JITFunction
 
@@ -29,7 +30,6 @@ from afi_search.data.image_loader import ImageSource
 from afi_search.data.source import BatchSharding
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
-from afi_search.space.imagenet_recipe import read_recipe
 from afi_search.train import Trainer, seed_everything, trial_trainer
 
 MOCK = ctypes.CDLL(None)
