@@ -52,9 +52,10 @@ class Study(stored.Study):
         """Write the front, the trials and a page of both into the folder; return the paths."""
         from afi_search.report.export import write_report
         from afi_search.report.page import write_page
+        from afi_search.report.view import StudyView
 
-        records, info = self.records(), self.info
-        return [*write_report(records, info, self.folder), write_page(records, info, self.folder)]
+        view = StudyView.of(self)
+        return [*write_report(view, self.folder), write_page(view, self.folder)]
 
     def model(self, number: int) -> Model:
         """Return the network that a trial has trained, as far as its checkpoint goes.

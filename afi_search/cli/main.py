@@ -41,12 +41,13 @@ def front(
 ) -> None:
     """Write a study's front (csv, json, html, png) and all its trials (csv)."""
     from afi_search.report.export import write_report
-    from afi_search.report.table import front_table
-    from afi_search.study.info import read_study
+    from afi_search.report.table import FrontTable
+    from afi_search.report.view import StudyView
+    from afi_search.study.study import Study
 
-    records, info = read_study(study)
-    paths = write_report(records, info, study)
-    console.print(front_table(records, info))
+    view = StudyView.of(Study.open(study))
+    paths = write_report(view, study)
+    console.print(FrontTable(view))
     console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
 
 
@@ -56,10 +57,11 @@ def report(
 ) -> None:
     """Write a study's report: one page with front, curves, choices, costs and environment."""
     from afi_search.report.page import write_page
-    from afi_search.study.info import read_study
+    from afi_search.report.view import StudyView
+    from afi_search.study.study import Study
 
-    records, info = read_study(study)
-    console.print(f"Written: {write_page(records, info, study)}", soft_wrap=True)
+    view = StudyView.of(Study.open(study))
+    console.print(f"Written: {write_page(view, study)}", soft_wrap=True)
 
 
 @exits_on_mistake

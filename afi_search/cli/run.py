@@ -93,18 +93,19 @@ def run(
 def show(study: Study) -> None:
     """Write the front and the trials, and show the front."""
     from afi_search.report.export import write_report
-    from afi_search.report.table import front_table
+    from afi_search.report.table import FrontTable
+    from afi_search.report.view import StudyView
     from afi_search.study.checkpoint_location import size_of
 
-    records, info = study.records(), study.info
-    paths = write_report(records, info, study.folder)
-    console.print(front_table(records, info))
-    if info.note:
-        console.print(f"What these numbers are good for: {info.note}")
-    counts = records["state"].value_counts()
+    view = StudyView.of(study)
+    paths = write_report(view, study.folder)
+    console.print(FrontTable(view))
+    if view.info.note:
+        console.print(f"What these numbers are good for: {view.info.note}")
+    counts = view.records["state"].value_counts()
     rejected = len(study.ledger.rejected())
     console.print(
-        f"{len(records)} trials: "
+        f"{len(view.records)} trials: "
         + ", ".join(f"{n} {state}" for state, n in counts.items())
         + (f"; {rejected} infeasible architectures were left out" if rejected else "")
     )

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pandas import DataFrame
-
 from afi_search.files import plain, write_whole
-from afi_search.report.front_plot import FRONT, facts, front_figure, heading
+from afi_search.report.front_plot import front_figure
 from afi_search.report.front_png import front_png
 from afi_search.report.page import front_page
-from afi_search.report.table import front_key
+from afi_search.report.view import StudyView
 from afi_search.space.objective import own_measures
 from afi_search.study.info import (
     ACCURACY_CONVENTION,
@@ -21,81 +19,67 @@ from afi_search.study.info import (
     PAPER_ACCURACY_CONVENTION,
     PAPER_FLOPS_CONVENTION,
     PARAMS_CONVENTION,
-    StudyInfo,
 )
-from afi_search.study.pareto import costs_of, front, hypervolume
-from afi_search.study.reference import References, measure_references, reference_point
+from afi_search.study.pareto import costs_of, hypervolume
+from afi_search.study.reference import reference_point
 
 SCHEMA_VERSION = 1
 FRONT_COLUMNS = (
-    "number",
-    "architecture",
-    "id",
-    "accuracy",
-    "macs",
-    "params",
-    "paper_gflops",
-    "memory",
-    "latency",
-    "epochs",
-    "seed",
-    "seconds",
+    *("number", "architecture", "id", "accuracy", "macs", "params", "paper_gflops", "memory"),
+    *("latency", "epochs", "seed", "seconds"),
 )
 
 
-def write_report(records: DataFrame, info: StudyInfo, folder: Path) -> list[Path]:
+def write_report(view: StudyView, folder: Path) -> list[Path]:
     """Write front.csv, front.json, front.html, front.png and trials.csv; return their paths.
 
     Each file is replaced as a whole or not at all. Where no trial has reached full fidelity yet,
     the files are written all the same, with an empty front, and the pictures say so.
 
     Args:
-        records: the ledger's trials.
-        info: the study's facts.
+        view: of the study.
         folder: where to write; made where it is missing.
 
     Raises:
-        ValueError: a column of `records` is missing.
+        ValueError: a column of the records is missing.
         UnknownBackbone: the study's backbone is not registered.
+        OSError: a file cannot be written.
+
+    Example::
+
+        study = Study.open("studies/resnet32-cifar100-smoke")
+        write_report(StudyView.of(study), study.folder)
     """
-    references = measure_references(info, records)
+    figure = front_figure(view)
     contents: dict[str, str | bytes] = {
-        "front.csv": front_csv(records),
-        "front.json": front_json(records, info, references),
-        "front.html": front_page(records, info, references),
-        "front.png": front_picture(records, info, references),
-        "trials.csv": trials_csv(records),
+        "front.csv": front_csv(view),
+        "front.json": front_json(view),
+        "front.html": front_page(view, figure),
+        "front.png": front_png(view, figure),
+        "trials.csv": trials_csv(view),
     }
     return [write_whole(folder / name, content) for name, content in contents.items()]
 
 
-def front_picture(records: DataFrame, info: StudyInfo, references: References) -> bytes:
-    """Return the picture of the front as a PNG, with a key of its architectures below."""
-    figure = front_figure(records, info, references)
-    labels = [label for trace in figure.select_traces({"name": FRONT}) for label in trace.text]
-    remarks = [" \N{MIDDLE DOT} ".join(facts(records, info)), info.note]
-    return front_png(figure, heading(info), remarks, front_key(records, references, labels))
-
-
-def front_csv(records: DataFrame) -> str:
+def front_csv(view: StudyView) -> str:
     """Return the front as CSV, cheapest first; accuracy 0 to 1, MACs per image."""
-    text: str = front(records)[_front_columns(records)].to_csv(index=False, lineterminator="\n")
+    text: str = view.front[_front_columns(view)].to_csv(index=False, lineterminator="\n")
     return text
 
 
-def trials_csv(records: DataFrame) -> str:
+def trials_csv(view: StudyView) -> str:
     """Return all trials as CSV, in the order of their numbers; the curve is JSON in its cell."""
-    ordered = records.sort_values("number", kind="stable")
+    ordered = view.records.sort_values("number", kind="stable")
     written = ordered.assign(curve=[json.dumps(plain(curve)) for curve in ordered["curve"]])
     text: str = written.to_csv(index=False, lineterminator="\n")
     return text
 
 
-def front_json(records: DataFrame, info: StudyInfo, references: References) -> str:
+def front_json(view: StudyView) -> str:
     """Return the front with its conventions, the study's facts and the references as JSON."""
-    costs = costs_of(records)
-    reference = reference_point(references, info, costs)
-    states = records["state"].value_counts()
+    costs = costs_of(view.records)
+    reference = reference_point(view.references, view.info, costs)
+    states = view.records["state"].value_counts()
     document = {
         "schema_version": SCHEMA_VERSION,
         "conventions": {
@@ -110,14 +94,14 @@ def front_json(records: DataFrame, info: StudyInfo, references: References) -> s
             "reference point: the accuracy of guessing, and twice what the (dearest) plain "
             "backbone costs; null where that is not known",
         },
-        "study": info.as_dict(),
-        "trials": {"total": len(records), **{str(name): int(n) for name, n in states.items()}},
-        "hypervolume": hypervolume(records, reference),
+        "study": view.info.as_dict(),
+        "trials": {"total": len(view.records), **states.to_dict()},
+        "hypervolume": hypervolume(view.records, reference),
         "reference": dict(zip(("accuracy", *costs), reference, strict=True)),
         "plain": [
-            {"architecture": name, **cost.figures()} for name, cost in references.plain.items()
+            {"architecture": name, **cost.figures()} for name, cost in view.references.plain.items()
         ],
-        "front": front(records)[[*_front_columns(records), "curve"]].to_dict("records"),
+        "front": view.front[[*_front_columns(view), "curve"]].to_dict("records"),
         "paper": [
             {
                 "model": result.model,
@@ -126,11 +110,11 @@ def front_json(records: DataFrame, info: StudyInfo, references: References) -> s
                 "epochs": result.dataset.epochs,
                 **cost.figures(),
             }
-            for result, cost in references.paper
+            for result, cost in view.references.paper
         ],
     }
     return json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n"
 
 
-def _front_columns(records: DataFrame) -> list[str]:
-    return [*FRONT_COLUMNS, *(name for name in own_measures() if name in records)]
+def _front_columns(view: StudyView) -> list[str]:
+    return [*FRONT_COLUMNS, *(name for name in own_measures() if name in view.records)]

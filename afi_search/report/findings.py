@@ -9,23 +9,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import optuna
-import pandas as pd
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.study import StudyDirection
 from optuna.trial import create_trial
 from pandas import DataFrame
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
+from afi_search.report.view import FRONT, KINDS, OTHERS, StudyView
 from afi_search.space.architecture import OFF, Architecture
-from afi_search.study.ledger import STATE_WORDS
-from afi_search.study.pareto import comparable, costs_of
+from afi_search.study.pareto import points
 
 FEWEST_SPARE = 5
 FEWEST_TRIALS = 10
 BEST_SHARE = 0.1
 FEWEST_BEST = 5
 NO_ATTENTION = "none"
-STATES = {word: state for state, word in STATE_WORDS.items()}
-KINDS = ("full fidelity", "pruned", "failed", "not finished")
+FULL = "full fidelity"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class StageEffect:
     macs: float
 
 
-def stage_effects(records: DataFrame) -> list[StageEffect]:
+def stage_effects(view: StudyView) -> list[StageEffect]:
     """Estimate the effect of AFI by stage and width from the trials of full fidelity.
 
     A linear model, accuracy = plain + one effect a stage and width, is fitted by least squares, so
@@ -57,16 +56,13 @@ def stage_effects(records: DataFrame) -> list[StageEffect]:
     count as noise. Its interval rests on normal errors of equal size.
 
     Args:
-        records: the ledger's trials, all of one backbone.
+        view: of a study of one backbone.
 
     Returns:
         The effects by stage and width; empty where there are too few trials, or too like ones, to
         tell them apart. A stage that never was off in a trial has none.
-
-    Raises:
-        ValueError: a column is missing.
     """
-    full = comparable(records)
+    full = view.full
     if full.empty:
         return []
     widths = np.array([_widths(text) for text in full["architecture"]])
@@ -80,23 +76,15 @@ def stage_effects(records: DataFrame) -> list[StageEffect]:
     spare = design.shape[0] - design.shape[1]
     if not terms or spare < FEWEST_SPARE or np.linalg.matrix_rank(design) < design.shape[1]:
         return []
-    accuracy = full["accuracy"].to_numpy(dtype=float)
+    measured = full[["accuracy", "macs"]].to_numpy(dtype=float)
     inverse = np.linalg.inv(design.T @ design)
-    effects = inverse @ design.T @ accuracy
-    macs = inverse @ design.T @ full["macs"].to_numpy(dtype=float)
-    variance = float(((accuracy - design @ effects) ** 2).sum()) / spare
-    errors = student.ppf(0.975, spare) * np.sqrt(variance * np.diag(inverse))
+    effects = inverse @ design.T @ measured
+    variance = float(((measured - design @ effects)[:, 0] ** 2).sum()) / spare
+    errors = stdtrit(spare, 0.975) * np.sqrt(variance * np.diag(inverse))
     return [
-        StageEffect(
-            stage=stage + 1,
-            width=width,
-            trials=int(column.sum()),
-            accuracy=float(effects[position]),
-            error=float(errors[position]),
-            macs=float(macs[position]),
-        )
-        for position, ((stage, width), column) in enumerate(
-            zip(terms, columns, strict=True), start=1
+        StageEffect(stage + 1, width, int(column.sum()), float(gain), float(error), float(macs))
+        for (stage, width), column, (gain, macs), error in zip(
+            terms, columns, effects[1:], errors[1:], strict=True
         )
         if OFF in widths[:, stage]
     ]
@@ -117,17 +105,18 @@ def choices_of(architecture: Architecture) -> dict[str, str]:
     """Return what was chosen, by names like `stage 2 ratio`.
 
     A stage without AFI has a width, `off`, and nothing else.
+
+    >>> choices_of(Architecture.parse("resnet20(off, off, B-r16)"))["stage 3 ratio"]
+    '16'
     """
     chosen: dict[str, str] = {}
     for number, choice in enumerate(architecture.stages, start=1):
         stage = f"stage {number}"
-        if choice is None:
-            chosen[f"{stage} width"] = OFF
-            continue
-        chosen[f"{stage} width"] = choice.width
-        chosen[f"{stage} ratio"] = str(choice.ratio)
-        chosen[f"{stage} attention"] = choice.attention or NO_ATTENTION
-        chosen[f"{stage} scorer"] = choice.scorer
+        chosen[f"{stage} width"] = OFF if choice is None else choice.width
+        if choice is not None:
+            chosen[f"{stage} ratio"] = str(choice.ratio)
+            chosen[f"{stage} attention"] = choice.attention or NO_ATTENTION
+            chosen[f"{stage} scorer"] = choice.scorer
     return chosen
 
 
@@ -159,7 +148,7 @@ def _level_order(level: str) -> tuple[bool, int, str]:
     return level not in (OFF, NO_ATTENTION), int(level) if level.isdigit() else 0, level
 
 
-def importance(records: DataFrame) -> DataFrame:
+def importance(study: optuna.Study) -> DataFrame:
     """Return how much each choice matters for being among the best trials of full fidelity.
 
     Source: S. Watanabe et al., PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
@@ -167,70 +156,55 @@ def importance(records: DataFrame) -> DataFrame:
     others. The best are a tenth of them, or five where a tenth is fewer. Each column sums to 1.
 
     Args:
-        records: the ledger's trials, all of one backbone.
+        study: the trials of one backbone, as `as_optuna` returns them.
 
     Returns:
         A row a choice (`stage 2 ratio`), the columns `front` (being near the front) and `accuracy`
         (being accurate, whatever the cost), the most important for the front first. Empty where
-        there are fewer than FEWEST_TRIALS trials of full fidelity or nothing to choose.
-
-    Raises:
-        ValueError: a column is missing.
+        there are fewer than FEWEST_TRIALS trials or nothing to choose.
     """
-    full = comparable(records)
-    table = choice_table(full)
-    if len(full) < FEWEST_TRIALS or table.columns.empty:
+    trials = study.get_trials(deepcopy=False)
+    if len(trials) < FEWEST_TRIALS or not any(trial.params for trial in trials):
         return DataFrame(columns=["front", "accuracy"], dtype=float)
-    quantile = max(BEST_SHARE, FEWEST_BEST / len(full))
     from optuna.importance import (  # takes scikit-learn along
         PedAnovaImportanceEvaluator,
         get_param_importances,
     )
 
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
-    objectives = {"front": ["accuracy", *costs_of(records)], "accuracy": ["accuracy"]}
     with quiet():
-        result = DataFrame(
-            {
-                name: get_param_importances(as_optuna(full, columns, table), evaluator=evaluator)
-                for name, columns in objectives.items()
-            }
+        best = max(BEST_SHARE, FEWEST_BEST / len(trials))
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=best)
+        near = get_param_importances(study, evaluator=evaluator)
+        accurate = get_param_importances(
+            study, evaluator=evaluator, target=lambda trial: -trial.values[0]
         )
+    result = DataFrame({"front": near, "accuracy": accurate})
     return result.sort_values("front", ascending=False, kind="stable")
 
 
-def as_optuna(
-    records: DataFrame, objectives: Sequence[str], choices: DataFrame | None = None
-) -> optuna.Study:
-    """Return trials as an Optuna study in memory, for what Optuna draws and computes.
+def as_optuna(view: StudyView) -> optuna.Study:
+    """Return the trials of full fidelity, in the order of their ends, for what Optuna computes.
 
-    Args:
-        records: the ledger's trials, in the order that the study's trials are to have.
-        objectives: columns of `records`; complete trials have them as their values.
-        choices: the trials' parameters, one column each; missing ones are not set.
+    Their values are the accuracy and the losses in the costs that the front is about, and their
+    parameters the choices in which they differ.
     """
-    table = DataFrame(index=records.index) if choices is None else choices
-    distributions = {
+    full = in_order_of_ends(view.full)
+    table, values = choice_table(full), points(full)
+    levels: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(levels_of(table, name)) for name in map(str, table)
     }
-    study = optuna.create_study(
-        directions=["maximize" if name == "accuracy" else "minimize" for name in objectives]
-    )
-    for row, chosen in zip(records.to_dict("records"), table.to_dict("records"), strict=True):
+    costs = [StudyDirection.MINIMIZE] * (values.shape[1] - 1)
+    study = optuna.create_study(directions=[StudyDirection.MAXIMIZE, *costs])
+    for row, chosen in zip(values.tolist(), table.to_dict("records"), strict=True):
         params = {str(name): level for name, level in chosen.items() if isinstance(level, str)}
-        trial = create_trial(
-            state=STATES[row["state"]],
-            values=[row[name] for name in objectives] if row["state"] == "complete" else None,
-            params=params,
-            distributions={name: distributions[name] for name in params},
-            intermediate_values={epoch: 100 * y for epoch, y in enumerate(row["curve"], start=1)},
-        )
-        if not pd.isna(row["started"]):
-            trial.datetime_start = row["started"].to_pydatetime()
-        if not pd.isna(row["finished"]):
-            trial.datetime_complete = row["finished"].to_pydatetime()
-        study.add_trial(trial)
+        distributions = {name: levels[name] for name in params}
+        study.add_trial(create_trial(values=row, params=params, distributions=distributions))
     return study
+
+
+def in_order_of_ends(records: DataFrame) -> DataFrame:
+    """Return trials that have ended in the order in which they did."""
+    return records.sort_values(["finished", "number"], kind="stable")
 
 
 @contextmanager
@@ -251,7 +225,7 @@ class Effort:
     """The training that went into a study.
 
     Attributes:
-        epochs: trained epochs by what became of their trial; see KINDS.
+        epochs: trained epochs by what became of their trial: of full fidelity, pruned, ...
         seconds: time in training, likewise.
         epochs_saved: the epochs that pruned trials were not trained for.
         seconds_saved: the time these would have taken at each trial's own pace.
@@ -269,21 +243,14 @@ class Effort:
         return self.epochs_saved / without if without else 0.0
 
 
-def effort(records: DataFrame, full_epochs: int) -> Effort:
-    """Add up the training of all trials.
-
-    Args:
-        records: the ledger's trials.
-        full_epochs: the epochs of full fidelity.
-    """
-    kinds = [
-        "full fidelity" if full else state if state in KINDS else "not finished"
-        for full, state in zip(records["full"], records["state"], strict=True)
-    ]
-    by_kind = records.assign(kind=kinds).groupby("kind")[["epochs", "seconds"]].sum()
+def effort(view: StudyView) -> Effort:
+    """Add up the training of all trials of a study."""
+    records = view.records
+    kinds = view.kinds.replace({FRONT: FULL, OTHERS: FULL})
+    by_kind = records.groupby(kinds)[["epochs", "seconds"]].sum()
     pruned = records[(records["state"] == "pruned") & (records["epochs"] > 0)]
-    left = (full_epochs - pruned["epochs"]).clip(lower=0)
-    present = [kind for kind in KINDS if by_kind["epochs"].get(kind, 0) > 0]
+    left = (view.info.epochs - pruned["epochs"]).clip(lower=0)
+    present = [kind for kind in (FULL, *KINDS) if by_kind["epochs"].get(kind, 0) > 0]
     return Effort(
         epochs={kind: int(by_kind["epochs"][kind]) for kind in present},
         seconds={kind: float(by_kind["seconds"][kind]) for kind in present},

@@ -17,31 +17,32 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from afi_search.report import style
+from afi_search.report.style import DPI, SMALL
+from afi_search.report.table import front_key
+from afi_search.report.view import FRONT, StudyView
 
 WIDTH_PIXELS = 1600
-DPI = 200
 MAIN_INCHES = 4.0
 LINE_INCHES = 0.165
 LINE_LETTERS = 150
-SMALL = 7
 POINTS = 0.6
 """One pixel of the page, in points here: the picture is shown smaller than it is drawn."""
 SHAPES = {None: "o", "star": "*", "diamond-open": "D", "line-ns-open": "|"}
 
 
-def front_png(
-    figure: go.Figure, title: str, remarks: Sequence[str], key: Sequence[Sequence[str]]
-) -> bytes:
-    """Draw what `front_figure` describes.
+def front_png(view: StudyView, figure: go.Figure) -> bytes:
+    """Draw a study's front 1,600 pixels wide, with a key of its architectures below the picture.
 
     Args:
-        figure: scatter traces over panels that stand on one another, vertical lines, annotations.
-        title: to write above it.
-        remarks: to write below the title; long ones are folded.
-        key: the lines of a table to write below the picture; see `key_text`.
+        view: of the study.
+        figure: as `front_figure` describes it: scatter traces over panels that stand on one
+            another, vertical lines, annotations.
     """
+    labels = [label for trace in figure.select_traces({"name": FRONT}) for label in trace.text]
+    key = front_key(view, labels)
     panels = list(figure.select_yaxes())
     shares = [panel.domain[1] - panel.domain[0] for panel in panels]
+    remarks = [" \N{MIDDLE DOT} ".join(view.facts), view.info.note]
     head = [line for remark in remarks for line in textwrap.wrap(remark, LINE_LETTERS)]
     above, below = 0.6 + LINE_INCHES * len(head), LINE_INCHES * (len(key) + 1)
     height = above + MAIN_INCHES / max(shares) + 0.5 + below
@@ -50,12 +51,10 @@ def front_png(
     rect = (0, below / height, 1, 1 - (above + below) / height)
     picture.set_layout_engine("constrained", rect=rect, h_pad=0.05, w_pad=0.05)
     rows = picture.subplots(len(panels), sharex=True, squeeze=False, height_ratios=shares)[:, 0]
-    places = {
-        panel.plotly_name.replace("axis", ""): axes
-        for panel, axes in zip(panels, rows, strict=True)
-    }
+    places = {}
     for panel, axes in zip(panels, rows, strict=True):
-        _apply_theme(axes, panel)
+        places[panel.plotly_name.replace("axis", "")] = axes
+        _set_up(axes, panel)
     for layer, trace in enumerate(figure.data, start=2):
         _draw(places[trace.yaxis], trace, layer)
     for shape in figure.layout.shapes:
@@ -69,7 +68,7 @@ def front_png(
     picture.align_ylabels()
 
     left = 0.012
-    picture.text(left, 1 - 0.1 / height, title, fontsize=10, va="top", weight="bold")
+    picture.text(left, 1 - 0.1 / height, view.heading, fontsize=10, va="top", weight="bold")
     looks: dict[str, Any] = {"fontsize": SMALL, "va": "top", "linespacing": 1.5}
     picture.text(left, 1 - 0.35 / height, "\n".join(head), color=style.SOFT, **looks)
     key_top = (below - LINE_INCHES / 2) / height
@@ -95,6 +94,16 @@ def front_png(
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", dpi=DPI, facecolor="white")
     return buffer.getvalue()
+
+
+def _set_up(axes: Axes, panel: go.layout.YAxis) -> None:
+    style.dress(axes)
+    axes.set_ylim(*panel.range)
+    axes.set_ylabel(_plain(panel.title.text), fontsize=SMALL, color=style.INK)
+    if panel.tickvals is not None:
+        axes.set_yticks(panel.tickvals)
+    elif panel.nticks:
+        axes.yaxis.set_major_locator(MaxNLocator(panel.nticks - 1))
 
 
 def _draw(axes: Axes, trace: go.Scatter, layer: int) -> None:
@@ -130,15 +139,8 @@ def _draw(axes: Axes, trace: go.Scatter, layer: int) -> None:
             zorder=layer - 1.5,  # below the line that joins the points
         )
     for x, y, text in zip(trace.x, trace.y, trace.text or (), strict=False):
-        axes.annotate(
-            text,
-            (x, y),
-            xytext=(-4, 4),
-            textcoords="offset points",
-            ha="right",
-            fontsize=SMALL,
-            color=trace.textfont.color,
-        )
+        looks = {"ha": "right", "fontsize": SMALL, "color": trace.textfont.color}
+        axes.annotate(text, (x, y), xytext=(-4, 4), textcoords="offset points", **looks)
 
 
 def _annotate(axes: Axes, note: go.layout.Annotation) -> None:
@@ -155,20 +157,6 @@ def _annotate(axes: Axes, note: go.layout.Annotation) -> None:
         color=style.INK,
         bbox={"facecolor": note.bgcolor or "none", "edgecolor": "none"},
     )
-
-
-def _apply_theme(axes: Axes, panel: go.layout.YAxis) -> None:
-    axes.set_ylim(*panel.range)
-    axes.set_ylabel(_plain(panel.title.text), fontsize=SMALL, color=style.INK)
-    if panel.tickvals is not None:
-        axes.set_yticks(panel.tickvals)
-    elif panel.nticks:
-        axes.yaxis.set_major_locator(MaxNLocator(panel.nticks - 1))
-    axes.grid(color=style.GRID, lw=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=SMALL, color=style.FAINT, labelcolor=style.INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(style.FAINT)
 
 
 def key_text(key: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -15,12 +14,13 @@ from rich.text import Text
 
 from afi_search.cost import Cost, measure
 from afi_search.formatting import mega, signed
-from afi_search.space.architecture import Architecture
+from afi_search.report.table import terminal_table
 from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, PARAMS_CONVENTION
 from afi_search.study.paper import PaperResult, paper_data, paper_results
 
 SCHEMA_VERSION = 1
 TITLES = {4: "Table 4: CIFAR-100", 5: "Table 5: ImageNet"}
+COLUMNS = ("params\npaper", "\nours", "\ndiff %", "FLOPs\npaper", "G\nours", "\ndiff %")
 _UNITS = {"K": 1e3, "M": 1e6}
 
 
@@ -70,18 +70,19 @@ class Comparison:
 
 
 def compare() -> tuple[Comparison, ...]:
-    """Measure every row of the paper's Tables 4 and 5."""
+    """Measure every row of the paper's Tables 4 and 5.
+
+    >>> plain = compare()[0]
+    >>> plain.paper.model, plain.paper.printed_params, plain.our_params
+    ('ResNet-32', '472.76K', '472.76K')
+    """
+    rows = [(row, row.dataset) for row in paper_results() if row.table is not None]
     return tuple(
         Comparison(
             row,
-            measure(
-                Architecture.parse(row.architecture),
-                num_classes=row.dataset.num_classes,
-                image_size=row.dataset.image_size,
-            ),
+            measure(row.architecture, num_classes=data.num_classes, image_size=data.image_size),
         )
-        for row in paper_results()
-        if row.table is not None
+        for row, data in rows
     )
 
 
@@ -97,6 +98,36 @@ def paper_tables(rows: Sequence[Comparison]) -> RenderableType:
         "=: the printed digits; * another network than the paper counted, see the note",
     ]
     return Group(*tables, Text("\n".join([*remarks, "", *conventions])))
+
+
+def _table(number: int, rows: Iterable[Comparison], notes: list[str]) -> Table:
+    table = terminal_table(TITLES[number])
+    table.add_column("model\n", overflow="fold", min_width=16)
+    for heading in (*COLUMNS, "MACs M\nours", "top-1\npaper"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        paper = row.paper
+        if paper.table != number:
+            continue
+        remark = f" [{notes.index(paper.note) + 1}]" if paper.note else ""
+        star = "" if paper.same_network else " *"
+        table.add_row(
+            escape(f"{paper.model}{star}{remark}"),
+            paper.printed_params,
+            row.our_params,
+            _shown(row.params_change),
+            f"{paper.flops_g:.2f}",
+            f"{row.cost.paper_gflops:.2f}",
+            _shown(row.flops_change),
+            mega(row.cost.macs),
+            f"{paper.top1:.2f}",
+            style=None if paper.same_network else "dim",
+        )
+    return table
+
+
+def _shown(change: float) -> str:
+    return signed(100 * change, 2) if change else "="
 
 
 def paper_tables_json(rows: Iterable[Comparison]) -> str:
@@ -138,47 +169,3 @@ def paper_tables_json(rows: Iterable[Comparison]) -> str:
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-def _table(number: int, rows: Iterable[Comparison], notes: list[str]) -> Table:
-    table = Table(
-        title=TITLES[number],
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("model\n", overflow="fold", min_width=16)
-    for heading in (
-        "params\npaper",
-        "\nours",
-        "\ndiff %",
-        "FLOPs\npaper",
-        "G\nours",
-        "\ndiff %",
-        "MACs M\nours",
-        "top-1\npaper",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        paper = row.paper
-        if paper.table != number:
-            continue
-        remark = f" [{notes.index(paper.note) + 1}]" if paper.note else ""
-        star = "" if paper.same_network else " *"
-        table.add_row(
-            escape(f"{paper.model}{star}{remark}"),
-            paper.printed_params,
-            row.our_params,
-            _shown(row.params_change),
-            f"{paper.flops_g:.2f}",
-            f"{row.cost.paper_gflops:.2f}",
-            _shown(row.flops_change),
-            mega(row.cost.macs),
-            f"{paper.top1:.2f}",
-            style=None if paper.same_network else "dim",
-        )
-    return table
-
-
-def _shown(change: float) -> str:
-    return signed(100 * change, 2) if change else "="

@@ -1,144 +1,166 @@
-"""The figures of a study's page besides the front; Optuna's own where there are such."""
+"""The figures of a study's page besides the front."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
+import optuna
+import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
-from optuna.visualization import (
-    plot_hypervolume_history,
-    plot_intermediate_values,
-    plot_timeline,
-)
-from pandas import DataFrame
+from optuna.visualization import plot_hypervolume_history
+from pandas import DataFrame, Series
 
 from afi_search.formatting import signed
 from afi_search.report import style
-from afi_search.report.axis import axis_of
-from afi_search.report.findings import StageEffect, as_optuna, choice_table, levels_of, quiet
-from afi_search.report.front_plot import describe, hover, plural
-from afi_search.study.info import StudyInfo
-from afi_search.study.pareto import comparable, costs_of, front
-from afi_search.study.reference import References
+from afi_search.report.findings import (
+    StageEffect,
+    choice_table,
+    in_order_of_ends,
+    levels_of,
+    quiet,
+)
+from afi_search.report.view import FAILED, FRONT, OTHERS, PRUNED, UNFINISHED, StudyView, plural
 
 ENDS = {
-    "front": (style.FRONT, 1.0, "circle"),
-    "other trials of full fidelity": (style.OTHERS, 0.7, "circle"),
-    "pruned": (style.SOFT, 0.6, "x-thin-open"),
-    "failed": (style.FAILED, 0.9, "x"),
-    "not finished": (style.INK, 0.6, "circle-open"),
+    FRONT: (style.FRONT, 1.0, 2, "circle"),
+    OTHERS: (style.OTHERS, 0.7, 1, "circle"),
+    PRUNED: (style.SOFT, 0.6, 1, "x-thin-open"),
+    FAILED: (style.FAILED, 0.9, 1, "x"),
+    UNFINISHED: (style.INK, 0.6, 1, "circle-open"),
 }
-"""What became of a trial -> the colour, the opacity and the mark of its curve."""
-STATES = {
-    "COMPLETE": ("full fidelity", style.FRONT),
-    "PRUNED": ("pruned", style.OTHERS),
-    "FAIL": ("failed", style.FAILED),
-    "RUNNING": ("not finished", style.INK),
-    "WAITING": ("waiting", style.GRID),
-}
+"""What became of a trial -> colour, opacity and width of its curve, and the mark at its end."""
 SHADES = {
     "accuracy: lowest quarter": "#d5dbe1",
     "accuracy: third quarter": "#a9b5c1",
     "accuracy: second quarter": "#7b8794",
     "accuracy: highest quarter": "#3e4c59",
+    FRONT: style.FRONT,
+}
+BARS = {
+    "full fidelity": style.FRONT,
+    FAILED: style.FAILED,
+    PRUNED: style.OTHERS,
+    UNFINISHED: style.INK,
+    "waiting": style.GRID,
 }
 NOT_APPLICABLE = "\N{EN DASH}"
 ENDED = ("complete", "pruned", "failed")
 MOST_CHOICES = 16
 MOST_TICKS = 12
+SMALLEST_BAR = pd.Timedelta(seconds=1)
 
 
-@quiet()
-def hypervolume_figure(records: DataFrame, reference: Sequence[float], over: str) -> go.Figure:
+def hypervolume_figures(
+    view: StudyView, study: optuna.Study, reference: Sequence[float]
+) -> dict[str, go.Figure]:
     """Draw the front's hypervolume after each trial of full fidelity, in the order of their ends.
 
     Args:
-        records: the ledger's trials, with one of full fidelity at least.
+        view: of a study with a trial of full fidelity at least.
+        study: the same trials, as `as_optuna` returns them.
         reference: (accuracy, costs), as for `hypervolume`; 100 % is what a perfect accuracy at no
             cost would give.
-        over: `trials` that ended so far, or `hours` of training, summed over these.
+
+    Returns:
+        Over `trials` that ended so far, and over `hours` of training, summed over these.
     """
-    ended = records[records["state"].isin(ENDED)].sort_values(["finished", "number"], kind="stable")
-    figure = plot_hypervolume_history(as_optuna(ended, ["accuracy", *costs_of(records)]), reference)
-    (history,) = figure.data
-    whole = (1 - reference[0]) * np.prod(reference[1:])
-    shares = 100 * np.array(history.y) / whole
+    ended = in_order_of_ends(view.records[view.records["state"].isin(ENDED)])
+    reached = np.flatnonzero(ended.index.isin(view.full.index))
+    with quiet():
+        (history,) = plot_hypervolume_history(study, reference).data
+    shares = 100 * np.array(history.y) / ((1 - reference[0]) * np.prod(reference[1:]))
+    trials = np.arange(1, len(ended) + 1)
     hours = ended["seconds"].to_numpy(dtype=float).cumsum() / 3600
-    reached = np.array(history.x)
-    x = reached + 1 if over == "trials" else hours[reached]
-    end = len(ended) if over == "trials" else hours[-1]
-    history.update(
-        x=[0, *x, end],
-        y=[0, *shares, shares[-1]],
-        mode="lines",
-        line={"shape": "hv", "color": style.FRONT, "width": 2},
-        fill="tozeroy",
-        fillcolor="rgba(0, 114, 178, 0.08)",
-        hovertemplate=f"%{{y:.2f}} % after %{{x:.4~g}} {over}<extra></extra>",
-    )
-    style.apply_theme(figure, showlegend=False)
-    title = {"trials": "trials ended", "hours": "hours of training, summed over trials"}[over]
-    whole_ticks = over == "trials" and len(ended) <= MOST_TICKS
-    figure.update_xaxes(title_text=title, rangemode="tozero", dtick=1 if whole_ticks else None)
-    figure.update_yaxes(title_text="hypervolume, % of the box")
-    above = shares[shares > 0]
-    if len(above):
-        room = max(0.15 * (above[-1] - above[0]), 0.02 * above[-1])
-        figure.update_yaxes(range=[above[0] - room, above[-1] + room])
-    return figure
-
-
-@quiet()
-def curves_figure(records: DataFrame, info: StudyInfo, references: References) -> go.Figure:
-    """Draw the accuracy of every trial after each epoch, with a mark where it ended."""
-    drawn = records[records["curve"].map(bool)]
-    # later traces lie above earlier ones
-    drawn = drawn.iloc[np.argsort(drawn.index.isin(front(records).index), kind="stable")]
-    # Optuna leaves out the trials that failed
-    figure = plot_intermediate_values(as_optuna(drawn.assign(state="pruned"), ["accuracy"]))
-    kinds = np.select(
-        [
-            drawn.index.isin(front(records).index),
-            drawn["full"],
-            drawn["state"] == "pruned",
-            drawn["state"] == "failed",
-        ],
-        list(ENDS)[:4],
-        "not finished",
-    )
-    for curve, kind, row in zip(figure.data, kinds, drawn.to_dict("records"), strict=True):
-        colour, opacity, symbol = ENDS[kind]
-        curve.update(
-            opacity=opacity,
-            line={"color": colour, "width": 2 if kind == "front" else 1},
-            marker={
-                "symbol": symbol,
-                "size": [0] * (len(curve.x) - 1) + [7],  # a mark at the last epoch alone
-                "maxdisplayed": 0,
-                "line": {"width": 0 if "x" not in symbol else 1},
-            },
-            hovertext=hover(describe(row, info, references)),
-            hoverinfo="text",
+    figures = {}
+    for over, title, place in (
+        ("trials", "trials ended", trials),
+        ("hours", "hours of training, summed over trials", hours),
+    ):
+        steps = go.Scatter(
+            x=[0, *place[reached], place[-1]],
+            y=[0, *shares, shares[-1]],
+            mode="lines",
+            line={"shape": "hv", "color": style.FRONT, "width": 2},
+            fill="tozeroy",
+            fillcolor="rgba(0, 114, 178, 0.08)",
+            hovertemplate=f"%{{y:.2f}} % after %{{x:.4~g}} {over}<extra></extra>",
         )
-    _group(figure, list(kinds), list(ENDS))
+        figures[over] = figure = style.apply_theme(go.Figure(steps), showlegend=False)
+        whole_ticks = over == "trials" and len(ended) <= MOST_TICKS
+        figure.update_xaxes(title_text=title, rangemode="tozero", dtick=1 if whole_ticks else None)
+        figure.update_yaxes(title_text="hypervolume, % of the box")
+        above = shares[shares > 0]
+        if len(above):
+            room = max(0.15 * (above[-1] - above[0]), 0.02 * above[-1])
+            figure.update_yaxes(range=[above[0] - room, above[-1] + room])
+    return figures
+
+
+def curves_figure(view: StudyView) -> go.Figure:
+    """Draw the accuracy of every trial after each epoch, with a mark where it ended.
+
+    A kind of trial is one trace of curves and one of marks, however many trials there are.
+    """
+    trained = view.records["curve"].map(bool)
+    figure = go.Figure()
+    for rank, (kind, (colour, opacity, width, symbol)) in reversed(list(enumerate(ENDS.items()))):
+        rows = view.records[trained & (view.kinds == kind)]  # later traces lie above earlier ones
+        if rows.empty:
+            continue
+        curves = [100 * np.array(curve) for curve in rows["curve"]]
+        epochs = [np.arange(1, 1 + len(curve)) for curve in curves]
+        ends = [of[-1:] for of in epochs], [of[-1:] for of in curves]
+        edge = {"width": 1 if "x" in symbol else 0}
+        for (xs, ys), mode in (((epochs, curves), "lines"), (ends, "lines+markers")):
+            figure.add_scatter(
+                **_lines(rows["number"], xs, ys, kind),
+                mode=mode,
+                line={"color": colour, "width": width},
+                marker={"symbol": symbol, "size": 7, "line": edge},
+                opacity=opacity,
+                legendrank=rank,
+                showlegend=ys is not curves,
+            )
     style.apply_theme(figure, showlegend=True)
+    last = view.info.epochs
     figure.update_xaxes(
         title_text="epoch",
-        range=[1 - 0.04 * info.epochs, 1.04 * info.epochs],
-        dtick=1 if info.epochs <= MOST_TICKS else None,
+        range=[1 - 0.04 * last, 1.04 * last],
+        dtick=1 if last <= MOST_TICKS else None,
     )
     figure.update_yaxes(title_text="validation accuracy, %")
     return figure
 
 
-def parallel_figure(records: DataFrame, info: StudyInfo, references: References) -> go.Figure:
+def _lines(
+    numbers: Series, xs: Sequence[np.ndarray], ys: Sequence[np.ndarray], kind: str
+) -> dict[str, Any]:
+    """Return what makes one trace of many lines, a trial each, with a gap after each.
+
+    `meta` has each trial and the number of its points; the page says at each what it knows of the
+    trial, which takes much less room than a text a point.
+    """
+    gap = np.array([np.nan])
+    return {
+        "x": np.concatenate([part for x in xs for part in (x, gap)]),
+        "y": np.concatenate([part for y in ys for part in (y, gap)]),
+        "meta": {"trials": numbers.tolist(), "points": [len(y) + 1 for y in ys]},
+        "hoverinfo": "text",
+        "name": kind,
+        "legendgroup": kind,
+    }
+
+
+def parallel_figure(view: StudyView) -> go.Figure:
     """Draw each trial of full fidelity as a line through its choices, its cost and its accuracy.
 
     Unlike Optuna's picture, levels have their order, and lines of one level lie side by side.
     """
-    axis, full = axis_of(records), comparable(records).sort_values("accuracy", kind="stable")
+    axis, full = view.axis, view.full.sort_values("accuracy", kind="stable")
     table = choice_table(full)
     spread = np.linspace(-0.32, 0.32, len(full))
     heights: dict[str, np.ndarray] = {}
@@ -154,27 +176,20 @@ def parallel_figure(records: DataFrame, info: StudyInfo, references: References)
         shares = (values - low) / (high - low) if high > low else 0.5 + 0 * values
         labels += [(len(heights), 0, f"{low:.1f}"), (len(heights), 1, f"{high:.1f}")]
         heights[name] = shares.to_numpy(dtype=float)
-    kinds = np.where(
-        full.index.isin(front(records).index),
-        "front",
-        np.array(list(SHADES))[np.arange(len(full)) * len(SHADES) // len(full)],
-    )
-    lines = list(zip(np.column_stack(list(heights.values())), kinds, full.index, strict=True))
-    lines.sort(key=lambda line: line[1] == "front")  # later traces lie above earlier ones
-    figure = go.Figure(
-        [
-            go.Scatter(
-                x=list(range(len(heights))),
-                y=list(line),
+    lines = np.column_stack(list(heights.values()))
+    quarters = np.array(list(SHADES))[np.arange(len(full)) * 4 // len(full)]
+    kinds = np.where(full.index.isin(view.front.index), FRONT, quarters)
+    figure = go.Figure()
+    for rank, (kind, colour) in enumerate(SHADES.items()):  # later traces lie above earlier ones
+        if (of_kind := kinds == kind).any():
+            xs = [np.arange(len(heights))] * of_kind.sum()
+            figure.add_scatter(
+                **_lines(full["number"][of_kind], xs, list(lines[of_kind]), kind),
                 mode="lines",
-                line={"color": SHADES.get(kind, style.FRONT), "width": 2 if kind == "front" else 1},
-                hovertext=hover(describe(full.loc[trial], info, references)),
-                hoverinfo="text",
+                line={"color": colour, "width": 2 if kind == FRONT else 1},
+                legendrank=rank,
+                showlegend=True,
             )
-            for line, kind, trial in lines
-        ]
-    )
-    _group(figure, [kind for _, kind, _ in lines], [*SHADES, "front"])
     for x, y, text in labels:
         on_choice = x < len(table.columns)
         figure.add_annotation(
@@ -204,27 +219,16 @@ def parallel_figure(records: DataFrame, info: StudyInfo, references: References)
 
 def importance_figure(table: DataFrame) -> go.Figure:
     """Draw how much each choice matters, the most important at the top."""
-    shown = table.head(MOST_CHOICES).iloc[::-1]
-    figure = go.Figure(
-        [
-            go.Bar(
-                x=100 * shown[column],
-                y=list(shown.index),
-                name=name,
-                orientation="h",
-                marker={"color": colour},
-                hovertemplate="%{y}: %{x:.1f} %<extra></extra>",
-            )
-            for column, name, colour in (
-                ("accuracy", "for accuracy, whatever the cost", style.OTHERS),
-                ("front", "for being near the front", style.FRONT),
-            )
-        ]
-    )
-    style.apply_theme(figure, barmode="group", bargap=0.25, legend_traceorder="reversed")
-    figure.update_layout(margin={"l": 118, "r": 16, "t": 24, "b": 44})
+    names = {"accuracy": "for accuracy, whatever the cost", "front": "for being near the front"}
+    shown = 100 * table.head(MOST_CHOICES).iloc[::-1][list(names)].rename(columns=names)
+    colours = [style.OTHERS, style.FRONT]
+    figure = px.bar(shown, orientation="h", barmode="group", color_discrete_sequence=colours)
+    figure.update_traces(hovertemplate="%{y}: %{x:.1f} %<extra></extra>")
+    margin = {"l": 118, "r": 16, "t": 24, "b": 44}
+    style.apply_theme(figure, margin=margin, bargap=0.25, legend_traceorder="reversed")
+    figure.update_layout(legend_title=None)
     figure.update_xaxes(title_text="importance, %", rangemode="tozero")
-    figure.update_yaxes(showgrid=False)
+    figure.update_yaxes(title_text=None, showgrid=False)
     return figure
 
 
@@ -270,34 +274,36 @@ def stage_figure(effects: Sequence[StageEffect], plain_macs: float) -> go.Figure
     return figure
 
 
-@quiet()
-def timeline_figure(records: DataFrame) -> go.Figure:
-    """Draw when each trial ran, and how it ended."""
-    started = records[records["started"].notna()].sort_values("number")
-    figure = plot_timeline(as_optuna(started, ["accuracy"]))
-    for bars in figure.data:
-        name, colour = STATES[bars.name]
-        rows = started.iloc[list(bars.y)]
-        told = zip(rows["number"], rows["architecture"], rows["epochs"], strict=True)
-        bars.update(
-            name=name,
-            y=list(rows["number"]),
-            marker={"color": colour},
-            text=[
-                f"#{number} {escape(architecture)}<br>{plural(epochs, 'epoch')}"
-                for number, architecture, epochs in told
-            ],
+def timeline_figure(view: StudyView) -> go.Figure:
+    """Draw when each trial ran, and how it ended; one that goes on, up to the last that is known.
+
+    Optuna's picture does the same, and takes a second for 10,000 trials.
+    """
+    started = view.records[view.records["started"].notna()].sort_values("number")
+    last = started[["started", "finished"]].max().max()
+    still = started["started"].mask(started["state"] == "running", last) + SMALLEST_BAR
+    state = started["state"].replace({"complete": "full fidelity", "running": UNFINISHED})
+    told = [
+        f"#{number} {escape(architecture)}<br>{plural(epochs, 'epoch')}"
+        for number, architecture, epochs in zip(
+            started["number"], started["architecture"], started["epochs"], strict=True
         )
-    style.apply_theme(figure, bargap=0.1, margin={"l": 62, "r": 16, "t": 24, "b": 56})
+    ]
+    figure = px.timeline(
+        started.assign(state=state, end=started["finished"].fillna(still), told=told),
+        x_start="started",
+        x_end="end",
+        y="number",
+        color="state",
+        custom_data="told",
+        color_discrete_map=BARS,
+        category_orders={"state": list(BARS)},
+    )
+    for bars in figure.data:
+        bars.hovertemplate = f"%{{customdata[0]}}<extra>{bars.name}</extra>"
+    margin = {"l": 62, "r": 16, "t": 24, "b": 56}
+    style.apply_theme(figure, showlegend=True, bargap=0.1, margin=margin)
+    figure.update_layout(legend_title=None)
     figure.update_xaxes(title_text="time", type="date")
     figure.update_yaxes(title_text="trial")
     return figure
-
-
-def _group(figure: go.Figure, kinds: Sequence[str], order: Sequence[str]) -> None:
-    """Make one entry of the legend, which shows and hides them, of all traces of a kind."""
-    for kind, trace in zip(kinds, figure.data, strict=True):
-        trace.update(name=str(kind), legendgroup=str(kind), showlegend=False)
-        trace.legendrank = order.index(kind)
-    for kind in set(kinds):
-        next(trace for trace in figure.data if trace.name == kind).showlegend = True

@@ -1,14 +1,18 @@
-"""Colours, names and fonts that all pictures have in common.
+"""Colours, fonts and frames that all pictures have in common, plotly's and matplotlib's.
 
 The colours are told apart with any common kind of colour vision (Okabe and Ito's palette).
 """
 
 from __future__ import annotations
 
+import io
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = "#1f2933"
 SOFT = "#52606d"
@@ -21,6 +25,12 @@ PAPER = "#d55e00"
 PLAIN = "#1f2933"
 PRUNED = "#7b8794"
 FAILED = "#cc79a7"
+NETWORKS = (FAINT, FRONT, PAPER, "#009e73")
+"""One a network that is compared, the plain one first."""
+
+DPI = 200
+TITLE, TEXT, SMALL = 10, 8, 7  # points
+SMALL_PER_INCH, LEAST_CAPTION = 21, 5.4  # characters of SMALL text; inches
 
 
 def apply_theme(figure: go.Figure, **layout: Any) -> go.Figure:
@@ -45,3 +55,45 @@ def apply_theme(figure: go.Figure, **layout: Any) -> go.Figure:
     figure.update_xaxes(**axis, title={"standoff": 8, "font": {"size": 12}})
     figure.update_yaxes(**axis, title={"standoff": 8, "font": {"size": 12}})
     return figure
+
+
+def titled_figure(title: str, caption: str, width: float, height: float) -> Figure:
+    """Return an empty matplotlib figure with a title above and a caption below it.
+
+    Args:
+        title, caption: long captions are folded.
+        width, height: in inches.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure.suptitle(title, x=0, ha="left", fontsize=TITLE, weight="bold", color=INK)
+    wrapped = "\n".join(textwrap.wrap(caption, round(max(width, LEAST_CAPTION) * SMALL_PER_INCH)))
+    figure.supxlabel(wrapped, x=0, ha="left", fontsize=SMALL, color=SOFT)
+    return figure
+
+
+def dress(axes: Axes, grid: str = "both") -> None:
+    """Give axes the common grid, ticks and frame."""
+    axes.grid(axis=grid, color=GRID, lw=0.6)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+
+
+def bare(axes: Axes, ticks: str = "") -> None:
+    """Take frame and ticks from axes, but for the ticks of "x" and "y" that are named."""
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=SMALL, labelcolor=INK)
+    if "x" not in ticks:
+        axes.set_xticks([])
+    if "y" not in ticks:
+        axes.set_yticks([])
+
+
+def png(figure: Figure) -> bytes:
+    """Return the picture, grown to the right where a line of text is wider than the figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white", bbox_inches="tight", pad_inches=0.15)
+    return buffer.getvalue()

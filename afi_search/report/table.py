@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
-from pandas import DataFrame
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from afi_search.formatting import against, count, mega, percent
-from afi_search.report.axis import axis_named, axis_of
-from afi_search.report.front_plot import measured
-from afi_search.study.info import StudyInfo
-from afi_search.study.pareto import front
-from afi_search.study.reference import References, measure_references
+from afi_search.report.view import StudyView, measured
 
 CAPTION = (
     "accuracy: held-out validation images; "
@@ -30,22 +26,28 @@ NAME_LETTERS = 16
 """The column of architectures is at least so wide."""
 
 
-def front_rows(records: DataFrame, references: References) -> list[dict[str, str]]:
+def terminal_table(title: str, **looks: Any) -> Table:
+    """Return an empty table as all commands print them."""
+    frame: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
+    return Table(title=title, title_justify="left", **(frame | looks))
+
+
+def front_rows(view: StudyView) -> list[dict[str, str]]:
     """Write out a study's front, cheapest first: the name of each figure -> the figure.
 
     The cost that the front is drawn over stands first after the accuracy.
+
+    Raises:
+        ValueError: a column of the records is missing.
+        UnknownBackbone: the study's backbone is not registered.
     """
-    axis = axis_of(records)
-    lead = "parameters" if axis.column == "params" else axis.heading
+    lead = "parameters" if view.axis.column == "params" else view.axis.heading
     rows = []
-    for row in front(records).to_dict("records"):
+    for row in view.front.to_dict("records"):
         figures = {
             "MACs, M": mega(row["macs"]),
-            "vs plain": against(row["macs"], references.plain[row["backbone"]].macs),
-            **{
-                (further := axis_named(name)).heading: further.write(row[name])
-                for name in measured(row)
-            },
+            "vs plain": against(row["macs"], view.references.plain[row["backbone"]].macs),
+            **{cost.heading: cost.write(row[cost.column]) for cost in measured(row)},
             "parameters": count(row["params"]),
             "paper FLOPs, G": f"{row['paper_gflops']:.2f}",
             "epochs": str(row["epochs"]),
@@ -60,14 +62,12 @@ def front_rows(records: DataFrame, references: References) -> list[dict[str, str
     return rows
 
 
-def front_key(
-    records: DataFrame, references: References, labels: Collection[str]
-) -> list[list[str]]:
+def front_key(view: StudyView, labels: Collection[str]) -> list[list[str]]:
     """Return what stands below the picture: trial, architecture, accuracy, cost; cheapest first.
 
     Of a long front it names trials that are labelled in the picture, and says how many are left.
     """
-    rows = shown = front_rows(records, references)
+    rows = shown = front_rows(view)
     if not rows:
         return []
     if len(rows) > KEY_LINES:
@@ -79,87 +79,71 @@ def front_key(
     return lines
 
 
-def front_table(records: DataFrame, info: StudyInfo) -> FrontTable:
-    """Return the front for the terminal, cheapest first, with the plain backbones below it.
-
-    Raises:
-        ValueError: a column of `records` is missing.
-        UnknownBackbone: the study's backbone is not registered.
-    """
-    references = measure_references(info, records)
-    rows = front_rows(records, references)
-    plain = [
-        {
-            "architecture": f"{name} (plain)",
-            "MACs, M": mega(cost.macs),
-            "parameters": count(cost.params),
-            "paper FLOPs, G": f"{cost.paper_gflops:.2f}",
-        }
-        for name, cost in references.plain.items()
-    ]
-    if not rows:
-        nothing = f"none yet: no trial has reached full fidelity ({info.epochs} epochs)"
-        return FrontTable(info.name, [{"architecture": nothing}], plain, list(plain[0]))
-    shown = [name for name in rows[0] if name not in ("trial", "seed")]
-    return FrontTable(info.name, rows, plain, [*shown, "trial"])
-
-
 @dataclass(frozen=True)
 class FrontTable:
-    """A table that leaves out the last columns where the terminal is too narrow for them.
+    """The front for the terminal, cheapest first, with the plain backbones below it.
 
-    Attributes:
-        name: of the study.
-        rows: the front; the name of a figure -> the figure.
-        plain: the plain backbones, likewise.
-        columns: the names of the figures, the architecture first; the trial, where there is one,
-            stands last and is the first to stay after accuracy and cost.
+    The last columns are left out where the terminal is too narrow for them.
+
+    Example::
+
+        rich.print(FrontTable(StudyView.of(study)))
     """
 
-    name: str
-    rows: Sequence[dict[str, str]]
-    plain: Sequence[dict[str, str]]
-    columns: Sequence[str]
+    view: StudyView
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = self._fitting(options.max_width)
-        left_out = [_heading(name).split("\n")[0] for name in self.columns if name not in shown]
-        table = Table(
-            title=f"Front of {self.name}",
-            title_justify="left",
-            caption="; ".join(
-                [CAPTION, *([f"a wider terminal adds {', '.join(left_out)}"] if left_out else [])]
-            ),
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
+        info = self.view.info
+        plain = [
+            {
+                "architecture": f"{name} (plain)",
+                "MACs, M": mega(cost.macs),
+                "parameters": count(cost.params),
+                "paper FLOPs, G": f"{cost.paper_gflops:.2f}",
+            }
+            for name, cost in self.view.references.plain.items()
+        ]
+        if rows := front_rows(self.view):
+            columns = [*(name for name in rows[0] if name not in ("trial", "seed")), "trial"]
+        else:
+            columns = list(plain[0])
+            nothing = f"none yet: no trial has reached full fidelity ({info.epochs} epochs)"
+            rows = [{"architecture": nothing}]
+        shown = _fitting(columns, [*rows, *plain], options.max_width)
+        left_out = [_heading(name).split("\n")[0] for name in columns if name not in shown]
+        wider = [f"a wider terminal adds {', '.join(left_out)}"] if left_out else []
+        table = terminal_table(
+            f"Front of {info.name}", caption="; ".join([CAPTION, *wider]), caption_justify="left"
         )
         for name in shown:
             if name == "architecture":
                 table.add_column(name, overflow="fold", min_width=NAME_LETTERS)
             else:
                 table.add_column(_heading(name), justify="right", no_wrap=True)
-        for row in self.rows:
+        for row in rows:
             table.add_row(*(row.get(name, "") for name in shown))
         table.add_section()
-        for row in self.plain:
+        for row in plain:
             table.add_row(*(row.get(name, "") for name in shown), style="dim")
         yield table
 
-    def _fitting(self, width: int) -> list[str]:
-        """Return the columns for which there is room; architecture, accuracy and cost always."""
-        lasting = self.columns[:3]
-        by_rank = [*lasting, *self.columns[:2:-1][:1], *self.columns[3:-1]]
-        room = width - NAME_LETTERS - 3
-        fitting = []
-        for name in by_rank:
-            cells = [row.get(name, "") for row in (*self.rows, *self.plain)]
-            taken = 2 + max(cell_len(text) for text in (*cells, *_heading(name).split("\n")))
-            room -= 0 if name == "architecture" else taken
-            if name not in lasting and room < 0:
-                break
-            fitting.append(name)
-        return [name for name in self.columns if name in fitting]
+
+def _fitting(columns: list[str], rows: list[dict[str, str]], width: int) -> list[str]:
+    """Return the columns for which there is room; architecture, accuracy and cost always.
+
+    The trial stands last, and is the first to stay after these.
+    """
+    lasting = columns[:3]
+    room = width - NAME_LETTERS - 3
+    fitting = []
+    for name in [*lasting, *columns[:2:-1][:1], *columns[3:-1]]:
+        cells = [row.get(name, "") for row in rows]
+        taken = 2 + max(cell_len(text) for text in (*cells, *_heading(name).split("\n")))
+        room -= 0 if name == "architecture" else taken
+        if name not in lasting and room < 0:
+            break
+        fitting.append(name)
+    return [name for name in columns if name in fitting]
 
 
 def _heading(name: str) -> str:

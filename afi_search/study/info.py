@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-from pandas import DataFrame
 
 from afi_search.cost import CostTable
 from afi_search.data import spec_of, trained_images
 from afi_search.space import SpaceFile
 from afi_search.study.folder import StudyFile
-from afi_search.study.ledger import Ledger
 
 MACS_CONVENTION = (
     "multiply-accumulates of conv and linear layers and AFI scoring, per image; "
@@ -83,16 +79,6 @@ class StudyInfo:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         del values["costs"]
         return values | {"environment": dict(self.environment)}
-
-
-def read_study(folder: str | Path) -> tuple[DataFrame, StudyInfo]:
-    """Return the records and the facts of the study in that folder.
-
-    Raises:
-        UserError: the folder holds no study.
-    """
-    study = StudyFile.read(folder)
-    return Ledger.open(folder).records(), study_info(study, CostTable.read(Path(folder)))
 
 
 def study_info(study: StudyFile, costs: CostTable | None = None) -> StudyInfo:

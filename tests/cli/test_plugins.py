@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from afi_search.space import Space, SpaceFileError
-from afi_search.study.info import read_study
+from afi_search.study.study import Study
 
 SPACE = """
 imports: [everything]
@@ -60,7 +60,7 @@ def test_one_of_each_kind_is_searched(tmp_path: Path, space: Path, command: str)
 
     assert search.returncode == 0, search.stdout + search.stderr
     study = tmp_path / "studies" / "toynet-shades"
-    records, info = read_study(study)
+    records, info = Study.open(study).records(), Study.open(study).info
     assert (info.backbones, info.dataset, info.image_size) == (("toynet",), "shades", 16)
     assert list(records["architecture"]) == ["toynet", "toynet(B-r4-gate)"]
     assert list(records["origin"]) == ["first", "last"]

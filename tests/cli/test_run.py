@@ -18,7 +18,7 @@ from afi_search.search.prepare import choose_preset, settle_data
 from afi_search.space import Architecture, Space
 from afi_search.space.loading import SpaceDocument
 from afi_search.study import Ledger
-from afi_search.study.info import read_study
+from afi_search.study.study import Study
 from afi_search.train import load
 from tests.driver import SPACE, Driver
 
@@ -113,7 +113,7 @@ def test_a_study_at_16_pixels_has_16_pixels_everywhere(folder: Path) -> None:
     records = ledger.records()
     for text, macs in zip(records["architecture"], records["macs"], strict=True):
         assert macs == measure(Architecture.parse(text), num_classes=10, image_size=16).macs
-    assert read_study(study)[1].image_size == 16
+    assert Study.open(study).info.image_size == 16
     for place, number in ((study, 0), (study / "confirm", 1)):
         ledger = Ledger.open(place)
         facts = trial_model(place, ledger, number, trial_state(place, number)).facts

@@ -12,6 +12,7 @@ from pandas import DataFrame
 
 from afi_search.files import write_whole
 from afi_search.report.export import plain, write_report
+from afi_search.report.view import StudyView
 from afi_search.study.pareto import front
 from tests.report.synthetic_records import empty, record, searched, study_info
 
@@ -27,7 +28,7 @@ def records() -> DataFrame:
 @pytest.fixture(scope="module")
 def folder(records: DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("study") / "made"
-    paths = write_report(records, INFO, target)
+    paths = write_report(StudyView(records, INFO), target)
     assert [path.relative_to(target).name for path in paths] == NAMES
     return target
 
@@ -84,13 +85,13 @@ def test_front_json_states_conventions_facts_and_references(
 def test_the_same_trials_in_another_order_give_the_same_files(
     folder: Path, records: DataFrame, tmp_path: Path
 ) -> None:
-    write_report(records.iloc[::-1], INFO, tmp_path)
+    write_report(StudyView(records.iloc[::-1], INFO), tmp_path)
     for name in ("front.csv", "front.json", "trials.csv"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_before_any_trial_the_files_are_there_and_empty(tmp_path: Path) -> None:
-    write_report(empty(), INFO, tmp_path)
+    write_report(StudyView(empty(), INFO), tmp_path)
     document = json.loads((tmp_path / "front.json").read_text(encoding="utf-8"))
     assert document["front"] == [] and document["hypervolume"] == 0
     assert pd.read_csv(tmp_path / "front.csv").empty
@@ -103,7 +104,7 @@ def test_what_did_not_get_as_far_as_an_accuracy_is_written_as_missing(tmp_path: 
         0, math.nan, 7e7, state="failed", full=False, epochs=0, curve=[], finished=pd.NaT,
         reason='lost, "as they say"\nin two lines',
     )  # fmt: skip
-    write_report(DataFrame([failed]), INFO, tmp_path)
+    write_report(StudyView(DataFrame([failed]), INFO), tmp_path)
     read = pd.read_csv(tmp_path / "trials.csv", keep_default_na=True)
     assert read.loc[0, "reason"] == failed["reason"]
     assert read.loc[0, "curve"] == "[]"

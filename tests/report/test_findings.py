@@ -9,6 +9,8 @@ from pandas import DataFrame
 
 from afi_search.report.findings import (
     FEWEST_TRIALS,
+    StageEffect,
+    as_optuna,
     choice_table,
     choices_of,
     effort,
@@ -16,6 +18,7 @@ from afi_search.report.findings import (
     levels_of,
     stage_effects,
 )
+from afi_search.report.view import StudyView
 from afi_search.space.architecture import Architecture
 from tests.report.synthetic_records import empty, record, searched, study_info
 
@@ -51,8 +54,12 @@ def trials(noise: float = 0.0, widths: tuple[str, ...] = WIDTHS) -> list[dict[st
     return rows
 
 
+def effects_of(records: DataFrame) -> list[StageEffect]:
+    return stage_effects(StudyView(records, study_info()))
+
+
 def test_effects_that_add_up_are_found_exactly() -> None:
-    found = stage_effects(DataFrame(trials()))
+    found = effects_of(DataFrame(trials()))
     assert [(effect.stage, effect.width) for effect in found] == list(TRUE)
     for effect in found:
         accuracy, macs = TRUE[effect.stage, effect.width]
@@ -66,12 +73,12 @@ def test_they_are_found_where_stages_are_mixed_unevenly() -> None:
     """A mean over the trials with AFI in a stage would be misled by what the other stages have."""
     rows = trials()
     uneven = [row for n, row in enumerate(rows) if n % 3 != 0 or n < 9]
-    for effect in stage_effects(DataFrame(uneven)):
+    for effect in effects_of(DataFrame(uneven)):
         assert effect.accuracy == pytest.approx(TRUE[effect.stage, effect.width][0], abs=1e-9)
 
 
 def test_noise_stays_within_the_interval_it_widens() -> None:
-    found = stage_effects(DataFrame(trials(noise=0.01)))
+    found = effects_of(DataFrame(trials(noise=0.01)))
     assert all(0.004 < effect.error < 0.02 for effect in found)
     misses = [
         abs(effect.accuracy - TRUE[effect.stage, effect.width][0]) > effect.error
@@ -83,12 +90,12 @@ def test_noise_stays_within_the_interval_it_widens() -> None:
 def test_pruned_trials_have_no_say() -> None:
     lower = [row | {"accuracy": 0.0, "state": "pruned", "full": False} for row in trials()]
     both = DataFrame([*trials(), *lower])
-    assert stage_effects(both) == stage_effects(DataFrame(trials()))
+    assert effects_of(both) == effects_of(DataFrame(trials()))
 
 
 def test_a_stage_that_was_never_off_is_left_out() -> None:
     rows = [row for row in trials() if not str(row["architecture"]).startswith("resnet32(off,")]
-    found = stage_effects(DataFrame(rows))
+    found = effects_of(DataFrame(rows))
     assert {effect.stage for effect in found} == {2, 3}
     for effect in found:
         assert effect.accuracy == pytest.approx(TRUE[effect.stage, effect.width][0], abs=1e-9)
@@ -111,7 +118,7 @@ def test_a_stage_that_was_never_off_is_left_out() -> None:
     ],
 )
 def test_where_stages_cannot_be_told_apart_nothing_is_said(records: DataFrame) -> None:
-    assert stage_effects(records) == []
+    assert effects_of(records) == []
 
 
 def table_of(*architectures: str) -> DataFrame:
@@ -186,13 +193,13 @@ def ruled_by_stage_3(trials: int) -> DataFrame:
 
 
 def test_the_choice_that_decides_is_the_most_important() -> None:
-    table = importance(ruled_by_stage_3(60))
+    table = importance(as_optuna(StudyView(ruled_by_stage_3(60), study_info())))
     assert table["accuracy"].idxmax() == "stage 3 attention"
     assert table.loc["stage 3 attention", "accuracy"] > 0.8
 
 
 def test_each_kind_sums_to_one_and_the_front_comes_first() -> None:
-    table = importance(searched(60, info=study_info()))
+    table = importance(as_optuna(StudyView(searched(60, info=study_info()), study_info())))
     assert len(table) == 12
     assert table.sum().to_dict() == pytest.approx({"front": 1, "accuracy": 1})
     assert table["front"].is_monotonic_decreasing
@@ -209,7 +216,7 @@ def test_each_kind_sums_to_one_and_the_front_comes_first() -> None:
     ],
 )
 def test_with_nothing_to_tell_the_table_is_empty(records: DataFrame) -> None:
-    table = importance(records)
+    table = importance(as_optuna(StudyView(records, study_info())))
     assert table.empty
     assert list(table.columns) == ["front", "accuracy"]
 
@@ -218,7 +225,7 @@ def test_optuna_keeps_its_voice_and_says_nothing(
     capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     before = optuna.logging.get_verbosity()
-    importance(ruled_by_stage_3(12))
+    importance(as_optuna(StudyView(ruled_by_stage_3(12), study_info())))
     assert optuna.logging.get_verbosity() == before
     assert capsys.readouterr().err == ""
     assert list(recwarn) == []
@@ -236,7 +243,7 @@ def test_epochs_and_time_are_added_up_by_what_became_of_the_trials() -> None:
             record(6, 0.1, 1, state="waiting", full=False, epochs=0, seconds=0.0),
         ]
     )
-    spent = effort(records, full_epochs=9)
+    spent = effort(StudyView(records, study_info()))
     assert spent.epochs == {"full fidelity": 18, "pruned": 4, "failed": 2, "not finished": 4}
     assert spent.seconds == {
         "full fidelity": 135.0,
@@ -250,6 +257,6 @@ def test_epochs_and_time_are_added_up_by_what_became_of_the_trials() -> None:
 
 
 def test_before_any_trial_nothing_was_spent_or_saved() -> None:
-    spent = effort(empty(), full_epochs=9)
+    spent = effort(StudyView(empty(), study_info()))
     assert spent.epochs == spent.seconds == {}
     assert (spent.epochs_saved, spent.seconds_saved, spent.share_saved) == (0, 0.0, 0.0)

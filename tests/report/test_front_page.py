@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from pandas import DataFrame
 
+from afi_search.report.front_plot import front_figure
 from afi_search.report.page import front_page
+from afi_search.report.view import StudyView
 from afi_search.study.info import StudyInfo
 from afi_search.study.reference import measure_references
 from tests.report.browser import open_page
@@ -30,15 +32,20 @@ class Links(HTMLParser):
         ]
 
 
+def page_of(records: DataFrame, info: StudyInfo) -> str:
+    view = StudyView(records, info)
+    return front_page(view, front_figure(view))
+
+
 def written(records: DataFrame, info: StudyInfo, folder: Path) -> Path:
     page = folder / "front.html"
-    page.write_text(front_page(records, info, measure_references(info)), encoding="utf-8")
+    page.write_text(page_of(records, info), encoding="utf-8")
     return page
 
 
 def test_the_page_fetches_nothing() -> None:
     links = Links()
-    links.feed(front_page(searched(5, info=INFO), INFO, measure_references(INFO)))
+    links.feed(page_of(searched(5, info=INFO), INFO))
     assert links.found == []
 
 

@@ -8,27 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import DataFrame
 
-from afi_search.report.front_plot import (
-    FRONT,
-    OTHERS,
-    PAPER,
-    PLAIN,
-    PRUNED,
-    facts,
-    front_figure,
-    interval,
-)
+from afi_search.report.front_plot import PAPER, PLAIN, PRUNED_EARLY, front_figure
+from afi_search.report.view import FRONT, OTHERS, StudyView, interval
 from afi_search.study.pareto import front
 from afi_search.study.reference import measure_references
 from tests.report.synthetic_records import empty, record, searched, study_info
 
 INFO = study_info()
-REFERENCES = measure_references(INFO)
 Z_95 = 1.959963984540054
 
 
 def figure_of(*rows: dict[str, object]) -> go.Figure:
-    return front_figure(DataFrame(list(rows)), INFO, REFERENCES)
+    return front_figure(StudyView(DataFrame(list(rows)), INFO))
 
 
 def points(figure: go.Figure, kind: str) -> go.Scatter | None:
@@ -59,19 +50,19 @@ def stairs(figure: go.Figure) -> go.Scatter | None:
 
 def test_every_trial_is_in_one_place_by_how_it_ended() -> None:
     records = searched(40, info=INFO)
-    figure = front_figure(records, INFO, REFERENCES)
+    figure = front_figure(StudyView(records, INFO))
     best = set(front(records)["architecture"])
     full = set(records.loc[records["full"], "architecture"])
     pruned = set(records.loc[records["state"] == "pruned", "architecture"])
     assert architectures(figure, FRONT) == best
     assert architectures(figure, PLAIN) == {"resnet32"}
     assert architectures(figure, OTHERS) == full - best - {"resnet32"}
-    assert architectures(figure, PRUNED) == pruned
+    assert architectures(figure, PRUNED_EARLY) == pruned
 
 
 def test_pruned_trials_are_placed_by_epoch_and_not_by_accuracy() -> None:
     figure = figure_of(record(0, 0.4, 70e6, state="pruned", full=False, epochs=3))
-    trace = points(figure, PRUNED)
+    trace = points(figure, PRUNED_EARLY)
     assert trace is not None
     assert (list(trace.x), list(trace.y)) == ([70], [3])
     assert "40.0 % validation accuracy after 3 of 9 epochs" in trace.hovertext[0]
@@ -110,10 +101,10 @@ def test_hover_tells_all_that_is_known_of_a_trial() -> None:
 
 def test_without_the_number_of_images_there_is_no_interval() -> None:
     info = study_info(validation_images=None)
-    figure = front_figure(DataFrame([record(0, 0.65, 70e6)]), info, measure_references(info))
+    figure = front_figure(StudyView(DataFrame([record(0, 0.65, 70e6)]), info))
     trace = points(figure, FRONT)
     assert trace is not None and not trace.error_y.visible
-    assert interval(0.65, info) == (0.65, 0.65)
+    assert interval(0.65, None) == (0.65, 0.65)
 
 
 @given(st.integers(1, 20_000), st.data())
@@ -121,7 +112,7 @@ def test_without_the_number_of_images_there_is_no_interval() -> None:
 def test_ends_of_an_interval_solve_the_score_equation(images: int, data: st.DataObject) -> None:
     """The interval's ends are the shares from which the observed one lies z deviations away."""
     accuracy = data.draw(st.integers(0, images)) / images
-    low, high = interval(accuracy, study_info(validation_images=images))
+    low, high = interval(accuracy, images)
     for end in (low, high):
         distance = (accuracy - end) ** 2
         assert distance == pytest.approx(Z_95**2 * end * (1 - end) / images, abs=1e-9)
@@ -143,7 +134,7 @@ def test_the_papers_points_have_a_panel_of_their_own_where_they_lie_far_off(
 
 
 def test_everything_drawn_lies_within_the_axes() -> None:
-    figure = front_figure(searched(60, info=INFO), INFO, REFERENCES)
+    figure = front_figure(StudyView(searched(60, info=INFO), INFO))
     shown = [trace for trace in figure.data if trace.name]
     assert len(shown) == 5
     left, right = figure.layout.xaxis.range
@@ -173,7 +164,7 @@ def test_the_plain_backbone_is_a_line_and_where_it_was_trained_a_point() -> None
         record(1, 0.7, 60e6),
     )
     assert [note.text for note in figure.layout.annotations] == ["plain resnet32"]
-    assert figure.layout.shapes[0].x0 == REFERENCES.plain["resnet32"].macs / 1e6
+    assert figure.layout.shapes[0].x0 == measure_references(INFO).plain["resnet32"].macs / 1e6
     trained = points(figure, PLAIN)
     assert trained is not None
     assert ["trial #0" in text for text in trained.hovertext] == [True]
@@ -190,7 +181,7 @@ def test_the_plain_backbone_is_a_line_and_where_it_was_trained_a_point() -> None
     ],
 )
 def test_without_a_full_trial_the_picture_says_so(records: DataFrame, message: str) -> None:
-    figure = front_figure(records, INFO, REFERENCES)
+    figure = front_figure(StudyView(records, INFO))
     assert message in [note.text for note in figure.layout.annotations]
     assert points(figure, FRONT) is stairs(figure) is None
     paper = points(figure, PAPER)
@@ -201,6 +192,6 @@ def test_without_a_full_trial_the_picture_says_so(records: DataFrame, message: s
 def test_facts_count_the_trials_by_how_they_ended() -> None:
     rows = [record(n, 0.5, 7e7) for n in range(3)]
     rows += [record(9, 0.1, 7e7, state=state, full=False) for state in ("pruned", "failed")]
-    told = facts(DataFrame(rows), INFO)
+    told = StudyView(DataFrame(rows), INFO).facts
     assert told[0] == "5 trials: 3 of full fidelity (9 epochs), 1 pruned, 1 failed"
     assert "45,000 training and 5,000 validation images" in told

@@ -7,20 +7,20 @@ import matplotlib.pyplot
 import numpy as np
 from pandas import DataFrame
 
-from afi_search.report.export import front_picture
-from afi_search.report.front_png import WIDTH_PIXELS
-from afi_search.study.reference import measure_references
+from afi_search.report.front_plot import front_figure
+from afi_search.report.front_png import WIDTH_PIXELS, front_png
+from afi_search.report.view import StudyView
 from tests.report.synthetic_records import empty, record, searched, study_info
 
 INFO = study_info()
-REFERENCES = measure_references(INFO)
 FRONT_BLUE = np.array([0x00, 0x72, 0xB2]) / 255
 PAPER_ORANGE = np.array([0xD5, 0x5E, 0x00]) / 255
 
 
 def picture(records: DataFrame) -> np.ndarray:
     """Red, green and blue of every pixel, 0 to 1."""
-    return matplotlib.image.imread(io.BytesIO(front_picture(records, INFO, REFERENCES)))[..., :3]
+    view = StudyView(records, INFO)
+    return matplotlib.image.imread(io.BytesIO(front_png(view, front_figure(view))))[..., :3]
 
 
 def pixels_of(colour: np.ndarray, pixels: np.ndarray) -> int:

@@ -8,6 +8,7 @@ from pandas import DataFrame, concat
 
 from afi_search.promote.confirm_results import COLUMNS as CONFIRMED_COLUMNS
 from afi_search.report.page import write_page
+from afi_search.report.view import StudyView
 from tests.report.browser import OpenedPage, open_page
 from tests.report.synthetic_records import empty, searched, study_info
 
@@ -75,7 +76,7 @@ def drawn(page: OpenedPage) -> list[str]:
 def test_a_browser_draws_every_plot_without_complaint(
     records: DataFrame, info: object, plots: list[str], tmp_path: Path
 ) -> None:
-    page = write_page(records, info, tmp_path / "study")  # type: ignore[arg-type]
+    page = write_page(StudyView(records, info), tmp_path / "study")  # type: ignore[arg-type]
     assert page.name == "report.html"
     opened = open_page(page, tmp_path / "profile")
     assert opened.console == []
@@ -84,7 +85,7 @@ def test_a_browser_draws_every_plot_without_complaint(
 
 def test_the_page_tells_what_was_pruned_saved_and_lost(tmp_path: Path) -> None:
     records = searched(60, info=INFO)
-    text = write_page(records, INFO, tmp_path).read_text(encoding="utf-8")
+    text = write_page(StudyView(records, INFO), tmp_path).read_text(encoding="utf-8")
     pruned = records[records["state"] == "pruned"]
     for epoch, number in pruned["epochs"].value_counts().items():
         assert f"{number} after epoch {epoch}" in text
@@ -96,14 +97,17 @@ def test_the_page_tells_what_was_pruned_saved_and_lost(tmp_path: Path) -> None:
 
 
 def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
-    text = write_page(searched(12, info=INFO), INFO, tmp_path).read_text(encoding="utf-8")
+    text = write_page(StudyView(searched(12, info=INFO), INFO), tmp_path).read_text(
+        encoding="utf-8"
+    )
     assert re.findall(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=\"(?!data:)", text) == []
 
 
 def test_what_is_confirmed_stands_on_the_page_with_its_intervals(tmp_path: Path) -> None:
     records = searched(3, info=INFO, pruning=False)
-    assert "The confirmed front" not in write_page(records, INFO, tmp_path).read_text("utf-8")
-    (tmp_path / "confirm").mkdir()
+    assert "The confirmed front" not in write_page(StudyView(records, INFO), tmp_path).read_text(
+        "utf-8"
+    )
     table = DataFrame(
         {
             "architecture": ["resnet32(off, off, B-r16)"],
@@ -122,9 +126,29 @@ def test_what_is_confirmed_stands_on_the_page_with_its_intervals(tmp_path: Path)
         },
         columns=list(CONFIRMED_COLUMNS),
     )
-    table.to_csv(tmp_path / "confirm" / "confirmed.csv", index=False)
-    text = write_page(records, INFO, tmp_path).read_text("utf-8")
+    text = write_page(StudyView(records, INFO, table), tmp_path).read_text("utf-8")
     section = text.split("The confirmed front")[1].split("</table>")[0]
     assert "70.1 \N{PLUS-MINUS SIGN} 0.5" in section
     assert "71.1 \N{PLUS-MINUS SIGN} 0.7" in section
     assert "stands" in section
+
+
+def test_every_point_of_a_trials_lines_tells_what_is_known_of_it(tmp_path: Path) -> None:
+    records = searched(12, info=INFO)
+    page = write_page(StudyView(records, INFO), tmp_path)
+    look = """<script>
+    for (const name of ['curves', 'choices'])
+      for (const trace of document.getElementById(name).data) {
+        const texts = new Set(trace.hovertext), all = trace.hovertext.length;
+        console.log(name, trace.meta.trials.length, texts.size, all,
+          trace.meta.points.reduce((a, b) => a + b), [...texts].join('').match(/trial #/g).length);
+      }
+    </script>"""
+    page.write_text(page.read_text("utf-8").replace("</body>", f"{look}</body>"), "utf-8")
+    said = [line.split('"')[1].split() for line in open_page(page, tmp_path / "profile").console]
+    assert {name for name, *_ in said} == {"curves", "choices"}
+    for _, trials, texts, hovers, points, named in said:
+        assert trials == texts == named
+        assert hovers == points
+    full = int(records["full"].sum())
+    assert sum(int(trials) for name, trials, *_ in said if name == "choices") == full

@@ -4,16 +4,16 @@ import pytest
 from pandas import DataFrame
 from rich.console import Console
 
-from afi_search.report.table import KEY_LINES, front_key, front_table
+from afi_search.report.table import KEY_LINES, FrontTable, front_key
+from afi_search.report.view import StudyView
 from afi_search.study.ledger import OBJECTIVES
-from afi_search.study.reference import measure_references
 from tests.report.synthetic_records import empty, record, study_info
 
 
 def shown(records: DataFrame, width: int, **facts: object) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(front_table(records, study_info(**facts)))
+        console.print(FrontTable(StudyView(records, study_info(**facts))))
     return capture.get()
 
 
@@ -72,7 +72,7 @@ def test_the_cost_of_the_study_stands_beside_the_accuracy() -> None:
 def test_the_key_lists_the_front_and_says_what_it_leaves_out(size: int) -> None:
     records = DataFrame([record(n, 0.5 + n / 200, 6e7 + n * 1e6) for n in range(size)])
     labels = [f"#{n}" for n in range(0, size, 2)]
-    heading, *lines = front_key(records, measure_references(study_info()), labels)
+    heading, *lines = front_key(StudyView(records, study_info()), labels)
     assert heading[0] == "front"
     assert len(lines) <= KEY_LINES
     listed = [line for line in lines if line[0]]

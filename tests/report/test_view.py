@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from afi_search.report.axis import AXES, axis_of
 from afi_search.report.export import write_report
 from afi_search.report.page import write_page
+from afi_search.report.view import AXES, StudyView
 from afi_search.space.objective import OBJECTIVES
 from afi_search.study import Ledger
-from afi_search.study.info import read_study
 from afi_search.study.pareto import costs_of, front
+from afi_search.study.study import Study
+from tests.report.synthetic_records import study_info
 from tests.search.studies import conductor_for, play, space_file
 
 
@@ -32,9 +33,9 @@ def test_the_front_is_that_of_the_studys_objectives(tmp_path: Path, objectives: 
     _, conductor = conductor_for(file, tmp_path)
     play(conductor)
 
-    records, info = read_study(tmp_path)
-    write_report(records, info, tmp_path)
-    write_page(records, info, tmp_path)
+    view = StudyView.of(Study.open(tmp_path))
+    write_report(view, tmp_path)
+    write_page(view, tmp_path)
 
     complete = Ledger.open(tmp_path).trials((TrialState.COMPLETE,))
     costs = objectives[1:] or ["macs"]
@@ -60,7 +61,7 @@ def test_tables_remember_what_they_are_about(tmp_path: Path) -> None:
     assert (
         costs_of(records) == costs_of(records[records["full"]].sort_values("macs")) == ("params",)
     )
-    assert axis_of(records).column == "params"
+    assert StudyView(records, study_info()).axis.column == "params"
     assert costs_of(front(records)) == ("params",)
     assert costs_of(pd.DataFrame(records.to_dict("records"))) == ("macs",)
 

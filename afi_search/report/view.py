@@ -1,0 +1,248 @@
+"""A study as it is shown: what its pictures, tables and pages have in common."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import Any, Self
+
+import numpy as np
+from pandas import DataFrame, Series
+
+from afi_search.cost import Cost
+from afi_search.formatting import against, count, mega, megabytes, milliseconds, percent
+from afi_search.space.objective import OBJECTIVES, own_measures
+from afi_search.study.info import StudyInfo
+from afi_search.study.pareto import comparable, costs_of, front
+from afi_search.study.reference import References, measure_references
+from afi_search.study.study import Study
+
+FRONT, OTHERS, PRUNED = "front", "other trials of full fidelity", "pruned"
+FAILED, UNFINISHED = "failed", "not finished"
+KINDS = (FRONT, OTHERS, PRUNED, FAILED, UNFINISHED)
+"""What becomes of a trial."""
+HOVER_LETTERS = 44
+Z_95 = 1.959963984540054
+"""So many standard deviations around its mean hold 95 % of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class CostAxis:
+    """A cost as it is drawn and written.
+
+    Attributes:
+        column: of the records, and of `afi_search.cost.Cost`.
+        unit: what a value is divided by.
+        title: of the axis.
+        explanation: what is counted.
+        heading: of a column of a table.
+        noun: what follows a figure in a sentence.
+        write: writes a value in that unit.
+    """
+
+    column: str
+    unit: float
+    title: str
+    explanation: str
+    heading: str
+    noun: str
+    write: Callable[[float], str]
+
+    def say(self, value: float) -> str:
+        """Write a value as in a sentence.
+
+        >>> axis_named("params").say(472_756)
+        '0.47 M parameters'
+        """
+        return f"{self.write(value)} {self.noun}"
+
+
+_MACS = "multiply-accumulates of conv and linear layers and AFI scoring"
+_MEMORY = "a training step's peak, float32, the recipe's batch"
+_LATENCY = "a forward pass on the target, float32"
+_AXES: tuple[tuple[Any, ...], ...] = (
+    ("macs", 1e6, "MACs per image, in millions:", _MACS, "MACs, M", "M MACs per image", mega),
+    ("params", 1e6, "parameters, in millions", "", "parameters, M", "M parameters", mega),
+    ("memory", 1e6, "memory in MB:", _MEMORY, "memory, MB", "MB of memory in training", megabytes),
+    ("latency", 1.0, "latency in ms:", _LATENCY, "latency, ms", "ms of latency", milliseconds),
+)
+AXES = {column: CostAxis(column, *words) for column, *words in _AXES}
+
+
+def axis_named(cost: str) -> CostAxis:
+    """Return the axis of a cost; of a user's objective, in the words it is registered with."""
+    if cost in AXES:
+        return AXES[cost]
+    objective = OBJECTIVES.get(cost)
+    title = objective.title or cost
+    heading = f"{title}, {objective.unit}" if objective.unit else title
+    better = "more is better" if objective.direction == "up" else "less is better"
+    noun = f"{objective.unit} {title}".strip()
+    return CostAxis(cost, 1.0, f"{heading}:", better, heading, noun, lambda value: f"{value:,.4g}")
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """A study's trials with all that is said of them; everything else is worked out once.
+
+    Attributes:
+        records: the ledger's trials; see `afi_search.study.ledger.COLUMNS`.
+        info: the study's facts.
+        confirmed: what its confirmation has found, as `confirmed_table` returns it.
+
+    Raises:
+        ValueError: a column of `records` is missing.
+        UnknownBackbone: the study's backbone is not registered.
+
+    Example::
+
+        view = StudyView.of(Study.open("studies/resnet32-cifar100-smoke"))
+        front_figure(view).show()
+    """
+
+    records: DataFrame
+    info: StudyInfo
+    confirmed: DataFrame | None = None
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        """Read a study and its confirmation, where there is one."""
+        confirmed = None
+        if (confirmation := study.confirmation) is not None:
+            from afi_search.promote.confirm_results import confirmed_table
+
+            ledger = confirmation.ledger
+            confirmed = confirmed_table(ledger.trials(), ledger.tested())
+        return cls(study.records(), study.info, confirmed)
+
+    @cached_property
+    def references(self) -> References:
+        """The plain backbones and the paper's points."""
+        return measure_references(self.info, self.records)
+
+    @cached_property
+    def axis(self) -> CostAxis:
+        """The axis that the front is drawn over: of its first cost."""
+        return axis_named(costs_of(self.records)[0])
+
+    @cached_property
+    def full(self) -> DataFrame:
+        """The trials of full fidelity."""
+        return comparable(self.records)
+
+    @cached_property
+    def front(self) -> DataFrame:
+        """The trials of the front, cheapest first."""
+        return front(self.records)
+
+    @cached_property
+    def kinds(self) -> Series:
+        """What became of each trial, one of KINDS."""
+        ended = self.records["state"].where(self.records["state"].isin(KINDS), UNFINISHED)
+        kinds = ended.mask(self.records["full"].astype(bool), OTHERS)
+        return kinds.mask(kinds.index.isin(self.front.index), FRONT)
+
+    @cached_property
+    def hovers(self) -> Series:
+        """What plotly shows of each trial at the pointer."""
+        told = [hover(self.describe(row)) for row in self.records.to_dict("records")]
+        return Series(told, index=self.records.index, dtype=object)
+
+    @property
+    def heading(self) -> str:
+        """What is shown, in a line."""
+        names = self.info.backbones
+        what = f"{len(names)} backbones" if len(names) > 1 else names[0]
+        return f"{self.info.name}: accuracy against cost of {what} with AFI on {self.info.dataset}"
+
+    @property
+    def facts(self) -> list[str]:
+        """What was run, in short parts."""
+        info, states = self.info, self.records["state"].value_counts()
+        ended = [f"{len(self.full)} of full fidelity ({plural(info.epochs, 'epoch')})"]
+        ended += [
+            f"{states[name]} {name}"
+            for name in ("pruned", "failed", "running", "waiting")
+            if name in states
+        ]
+        numbers = {"training": info.train_images, "validation": info.validation_images}
+        images = [f"{number:,} {what}" for what, number in numbers.items() if number is not None]
+        parts = [
+            f"{plural(len(self.records), 'trial')}: {', '.join(ended)}",
+            f"{' and '.join(images)} images" if images else "",
+            f"preset {info.preset}" if info.preset else "",
+            info.device,
+            f"seed {info.seed}",
+        ]
+        return [part for part in parts if part]
+
+    def describe(self, row: Mapping[Any, Any]) -> list[str]:
+        """Say what is known of a trial, in short lines; the architecture comes first."""
+        accuracy = f"{percent(row['accuracy'])} % validation accuracy"
+        if not row["full"]:
+            accuracy += f" after {row['epochs']} of {self.info.epochs} epochs"
+        elif self.info.validation_images:
+            low, high = interval(row["accuracy"], self.info.validation_images)
+            accuracy += f" (95 %: {percent(low)} to {percent(high)})"
+        return [
+            row["architecture"],
+            accuracy,
+            *describe_costs(row, self.references.plain[row["backbone"]]),
+            f"trial #{row['number']}, {plural(row['epochs'], 'epoch')}, seed {row['seed']}",
+        ]
+
+
+def describe_costs(costs: Mapping[Any, Any], plain: Cost) -> list[str]:
+    """Say what a network costs, a line a cost, beside the plain backbone."""
+    return [
+        f"{mega(costs['macs'])} M MACs per image ({against(costs['macs'], plain.macs)} vs plain)",
+        *(cost.say(costs[cost.column]) for cost in measured(costs)),
+        f"{count(costs['params'])} parameters ({against(costs['params'], plain.params)} vs plain)",
+        f"{costs['paper_gflops']:.2f} G FLOPs as the paper counts (batch 32)",
+    ]
+
+
+def measured(row: Mapping[Any, Any]) -> list[CostAxis]:
+    """Return those of the costs that only some studies ask for which are known."""
+    known = {name: row.get(name) for name in ("memory", "latency", *own_measures())}
+    return [axis_named(n) for n, cost in known.items() if cost is not None and math.isfinite(cost)]
+
+
+def hover(lines: Sequence[str]) -> str:
+    """Return lines as plotly shows them at the pointer, the first one in bold and folded."""
+    folded = textwrap.wrap(lines[0], HOVER_LETTERS, break_on_hyphens=False)
+    head = "<br>".join(map(escape, folded))
+    return "<br>".join([f"<b>{head}</b>", *map(escape, lines[1:])])
+
+
+def interval(accuracy: Any, images: int | None) -> tuple[Any, Any]:
+    """Return the 95 % interval (Wilson's) of accuracies as counted on so many images.
+
+    It holds the error of drawing these images alone; another seed would move the accuracy too.
+    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference,
+    JASA 1927; `scipy.stats` has it as well, and takes half a second to import.
+
+    Args:
+        accuracy: a number or an array of them, 0 to 1.
+        images: where their number is not known, both ends are the accuracy itself.
+
+    >>> low, high = interval(0.65, 5000)
+    >>> f"{low:.4f} to {high:.4f}"
+    '0.6367 to 0.6631'
+    """
+    if not images:
+        return accuracy, accuracy
+    share = np.round(accuracy * images) / images
+    centre = share + Z_95**2 / (2 * images)
+    margin = Z_95 * np.sqrt((share * (1 - share) + Z_95**2 / (4 * images)) / images)
+    scale = 1 + Z_95**2 / images
+    return (centre - margin) / scale, (centre + margin) / scale
+
+
+def plural(number: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
