@@ -155,8 +155,8 @@ def test_ray_is_started_with_options_that_it_knows() -> None:
 def test_searches_are_started_with_options_that_there_are() -> None:
     known = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
     entrypoint = read_yaml("rayjob.yaml")["spec"]["entrypoint"]
-    readme = (DOCKER / "README.md").read_text()
-    started = [entrypoint, *re.findall(r"python -m afi_search\.run(?:[^\n]|(?<=\\)\n)+", readme)]
+    page = (ROOT / "docs/cluster.md").read_text()
+    started = [entrypoint, *re.findall(r"python -m afi_search\.run(?:[^\n]|(?<=\\)\n)+", page)]
     assert len(started) > 1
     for command in started:
         for option in re.findall(r"(?<=\s)--[a-z-]+", command.split("afi_search.cli.run")[-1]):
@@ -257,8 +257,8 @@ def test_a_command_gets_the_password_by_its_file(tmp_path: Path) -> None:
     assert done.stdout == "of the ledger"
 
 
-def test_the_readme_names_every_metric_as_it_is() -> None:
-    text = (DOCKER / "README.md").read_text()
+def test_the_page_names_every_metric_as_it_is() -> None:
+    text = (ROOT / "docs/monitoring.md").read_text()
     for name, metric in METRICS.items():
         assert f"| `ray_{name}` |" in text
         assert f"| {metric.meaning} |" in text

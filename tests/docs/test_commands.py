@@ -1,0 +1,200 @@
+"""Every block of the documents is right: commands parse, files are there, Python and YAML hold."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from ruamel.yaml import YAML
+from typer.core import TyperGroup
+
+import afi_search
+from afi_search.cli.main import app
+from afi_search.search.checks import CHECKS
+from afi_search.space import Space
+from afi_search.space.loading import SpaceDocument
+from tests.docs.pages import PAGES, ROOT, Block, commands, of_language
+
+EXAMPLES = sorted(path.stem for path in (ROOT / "docs/examples").glob("*.yaml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MADE = re.compile(r"(studies|models|pictures)/|mine\.yaml|tiny\.yaml|pictures\.py|cifar-100-python")
+"""Files that a reader's own commands make."""
+
+
+def parses(arguments: Sequence[str]) -> None:
+    """Make sure that afi-search takes the arguments; nothing is run."""
+    command: Any = typer.main.get_command(app)
+    context, words = None, list(arguments)
+    while isinstance(command, TyperGroup):
+        context = command.make_context("afi-search", words, parent=context)
+        _, command, words = command.resolve_command(context, words)
+        assert command is not None
+    command.make_context("afi-search", words, parent=context)
+
+
+def extras_exist(arguments: Sequence[str]) -> None:
+    for wanted in re.findall(r"\[([\w,]+)\]", " ".join(arguments)):
+        assert set(wanted.split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def module_takes(arguments: Sequence[str]) -> None:
+    """Make sure that the module is there and knows the options."""
+    module, *rest = arguments
+    if module in ("venv", "build"):
+        return
+    if module == "afi_search.run":
+        parses(["run", *rest])
+        return
+    source = (ROOT / Path(*module.split(".")).with_suffix(".py")).read_text()
+    for option in (word for word in rest if word.startswith("--")):
+        parameter = option.removeprefix("--").replace("-", "_")  # of a typer program
+        assert re.search(rf'"{option}"|^    {parameter}: ', source, re.MULTILINE), option
+
+
+def check(command: str) -> None:
+    """Make sure that a command is one that a reader can give."""
+    words = shlex.split(command)
+    while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    program, *rest = words
+    if program.startswith("docker/") or program == ".ci/run":
+        assert os.access(ROOT / program, os.X_OK), program
+    elif program == "afi-search":
+        parses(rest)
+    elif program in ("python", "python3") and rest[:1] == ["-m"]:
+        module_takes(rest[1:])
+    elif program == "pip":
+        extras_exist(rest)
+    elif program == "docker" and "exec" in rest:
+        check(shlex.join(rest[rest.index("with-secrets") + 1 :]))
+    elif program == "sbatch":
+        module_takes(["afi_search.run", *rest[rest.index("docker/slurm.sh") + 1 :]])
+    else:
+        assert program in (
+            *("cd", "docker", "kubectl", "mkdocs", "optuna-dashboard", "pre-commit", "pytest"),
+            *("python", "ray", "."),
+        ), f"nothing checks {program!r}"
+    for word in rest:
+        if re.search(r"\w/\w[\w./-]*\.(yaml|sh|py|csv)$", word) and not MADE.search(word):
+            assert (ROOT / word.split("=")[-1]).exists(), word
+
+
+@pytest.mark.parametrize("block", of_language("sh"), ids=str)
+def test_a_command_block_is_one_that_a_reader_can_give(block: Block) -> None:
+    shell = subprocess.run(["bash", "-n"], input=block.text, text=True, capture_output=True)
+    assert shell.returncode == 0, shell.stderr
+    assert commands(block)
+    for command in commands(block):
+        check(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "afi-search run resnet --presett smoke",
+        "afi-search reprot studies/mine",
+        "python -m afi_search.run spaces/nowhere.yaml",
+        "python -m benchmarks.afi_step --thread 2",
+        "pip install -e '.[exprot]'",
+        "frobnicate x",
+    ],
+)
+def test_a_wrong_command_is_found(command: str) -> None:
+    with pytest.raises(Exception, match=r"No such|nothing checks|assert"):
+        check(command)
+
+
+@pytest.mark.parametrize("block", of_language("python"), ids=str)
+def test_a_python_block_imports_and_names_what_there_is(block: Block) -> None:
+    tree = ast.parse(block.text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, name.name) for name in node.names)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in ("afi", "afi_search"):
+                assert node.attr in afi_search.__all__
+            if node.value.id == "study":
+                known = {*dir(afi_search.Study), *afi_search.Study.__annotations__, "file"}
+                assert node.attr in known
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in of_language("yaml") if "tiny" not in block.title], ids=str
+)
+def test_a_yaml_block_is_a_space(block: Block, tmp_path: Path) -> None:
+    text = block.text
+    if "data-append" in block.attributes:  # to another block of the same title
+        whole = (b for b in of_language("yaml") if b.page == block.page and b.title == block.title)
+        text = next(whole).text + text
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    document = SpaceDocument.read(path, CHECKS)
+    for preset in (None, *document.presets):
+        assert Space(document.resolve(preset)).size > 1
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_a_space_whose_networks_are_built(
+    name: str, third_party: Path, tmp_path: Path
+) -> None:
+    space = Space.load(ROOT / f"docs/examples/{name}.yaml")
+    for architecture in (space[0], space[space.size - 1]):
+        afi_search.build(architecture, num_classes=2, image_size=16)
+
+
+def test_every_example_is_on_the_page() -> None:
+    text = (ROOT / "docs/extend.md").read_text()
+    for path in (ROOT / "docs/examples").iterdir():
+        if path.suffix in (".py", ".yaml"):
+            assert f'--8<-- "docs/examples/{path.name}"' in text
+
+
+def test_the_install_page_has_every_extra() -> None:
+    text = (ROOT / "docs/install.md").read_text()
+    for extra in PROJECT["optional-dependencies"]:
+        assert f"`{extra}`" in text, extra
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = (ROOT / "docs/reference.md").read_text()
+    for name in afi_search.__all__:
+        assert f"::: afi_search.{name}\n" in text, name
+
+
+def test_the_changelog_and_citation_are_of_this_version() -> None:
+    assert f"## {afi_search.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    citation = YAML(typ="safe").load(ROOT / "CITATION.cff")
+    assert citation["license"] == PROJECT["license"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("name", ["tests", "release"])
+def test_workflows_keep_their_schema(name: str) -> None:
+    path = ROOT / f".github/workflows/{name}.yml"
+    schema = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.github-workflows",
+    ]
+    done = subprocess.run([*schema, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
