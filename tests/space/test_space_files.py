@@ -16,7 +16,7 @@ from afi_search.study.paper import paper_results
 
 SPACES = Path(__file__).parents[2] / "spaces"
 BENCHMARK = "afi-bench-16.yaml"
-EXAMPLES = {"digits.yaml", "resnet20.yaml"}  # small enough for a laptop as they are
+EXAMPLES = {"digits.yaml", "resnet20.yaml"}  # small enough for a laptop
 FILES = sorted({path.name for path in SPACES.glob("*.yaml")} - {BENCHMARK} - EXAMPLES)
 
 
@@ -45,11 +45,13 @@ def test_every_preset_is_right_and_says_what_it_is_good_for(name):
     assert all(document.notes.values())
 
 
-@pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_an_example_is_whole_without_a_preset(name):
+@pytest.mark.parametrize(("name", "preset"), [("digits.yaml", None), ("resnet20.yaml", "smoke")])
+def test_an_example_is_small(name, preset):
     document = SpaceDocument.read(SPACES / name, CHECKS)
-    assert not document.presets
-    assert document.resolve().search.trials <= 24
+    assert all(document.notes.values())
+    file = document.resolve(preset)
+    assert file.search.trials * file.recipe.epochs <= 240
+    assert spec_of(file.data).image_size == 16
 
 
 @pytest.mark.slow
