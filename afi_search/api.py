@@ -292,9 +292,16 @@ def _search(
             from afi_search.engine.run_study import run_trials
 
             costs.table.write(folder)
+            inherited = None
+            if asked.space.search.strategy != "scratch":
+                from afi_search.engine.supernet import inherit
+
+                inherited = inherit(
+                    study, costs, session, asked.checkpoints, data=data, listener=listener
+                )
             run_trials(
                 study,
-                Proposer(space, costs, study.objectives, study.name),
+                Proposer(space, costs, study.objectives, study.name, inherited),
                 session,
                 retention=study.retention(),
                 data=data,

@@ -108,6 +108,11 @@ class Screen(Listener):
             f"cores and {gpus:g} GPUs each. Ctrl-C stops cleanly."
         )
 
+    def scored(self, count: int, total: int) -> None:
+        self._console.print(
+            f"{count:,} of {total:,} architectures have an inherited accuracy.", highlight=False
+        )
+
     def run_ended(self) -> None:
         if self._live is not None:
             self._live.stop()

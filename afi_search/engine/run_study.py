@@ -17,6 +17,7 @@ from afi_search.search.listener import Listener
 from afi_search.search.pruners import make_pruner
 from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.study import Interrupted, Study
+from afi_search.train.supernet import SupernetJob
 
 
 def run_trials(
@@ -27,6 +28,7 @@ def run_trials(
     retention: CheckpointRetention | None = None,
     data: str | None = None,
     listener: Listener | None = None,
+    supernet: SupernetJob | None = None,
 ) -> None:
     """Run a study's trials, those that wait first, until there is nothing left to try.
 
@@ -37,6 +39,7 @@ def run_trials(
         retention: deletes checkpoints as trials end; None: all are kept.
         data: the folder of the data sets, before the study's own.
         listener: hears of the progress.
+        supernet: what the trials train, instead of their architectures.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM.
@@ -79,6 +82,7 @@ def run_trials(
                 study.name,
                 capacity.gpus,
                 capacity.memory,
+                supernet,
             )
             worker = tune.with_resources(
                 tune.with_parameters(TrialWorker, common=common, data=images), capacity.resources

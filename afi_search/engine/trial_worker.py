@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from afi_search.train import (
     seed_everything,
     trial_trainer,
 )
+from afi_search.train.supernet import SupernetJob
 
 
 class SharedSplit:
@@ -87,6 +89,7 @@ class TrialConfig:
         gpus: the share of a GPU whose memory a trial may take; 0 or 1: all of it.
         memory: bytes of the machine's memory that a trial may take beyond its empty worker; None:
             as much as there is.
+        supernet: what is trained instead of a trial's architecture, which is only validated.
     """
 
     recipe: Recipe
@@ -97,6 +100,7 @@ class TrialConfig:
     study: str = ""
     gpus: float = 0.0
     memory: int | None = None
+    supernet: SupernetJob | None = None
 
 
 def config_of(assignment: Assignment) -> dict[str, Any]:
@@ -192,9 +196,13 @@ class TrialWorker(tune.Trainable):
         architecture = Architecture.parse(self._architecture)
         recipe = self._recipe(architecture.backbone)
         seed_everything(self._seed)
-        trainer = trial_trainer(
-            self._build(architecture), recipe, self._data, seed=self._seed, device=self._device
+        job = self._common.supernet
+        make = (
+            partial(trial_trainer, self._build(architecture))
+            if job is None
+            else partial(job.trainer, architecture)
         )
+        trainer = make(recipe, self._data, seed=self._seed, device=self._device)
         folder = trial_location(self._common.checkpoints, self._number)
         try:
             state = load(folder)

@@ -95,7 +95,23 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
     metrics = {"validation accuracy": accuracies[epoch - 1]} if epoch <= len(accuracies) else {}
     if epoch == trial.user_attrs["epochs"] and number in (known := ledger.tested()):
         metrics["test accuracy"] = known[number]
-    facts = Facts(
+    how = {"trial": number, "epochs": epoch, "seed": trial.user_attrs["seed"]}
+    return Model(module, trained_facts(study, architecture, metrics, how))
+
+
+def trained_facts(
+    study: StudyFile, architecture: Architecture, metrics: dict[str, float], how: dict[str, Any]
+) -> Facts:
+    """Return the facts of a network that a study has trained.
+
+    Args:
+        study: that has trained it.
+        architecture: of the network.
+        metrics: accuracies by name, 0 to 1.
+        how: it was trained, besides what the study says.
+    """
+    source, space = spec_of(study.space.data), study.space
+    return Facts(
         architecture=architecture.text,
         num_classes=source.num_classes,
         stem=source.image_size,
@@ -106,15 +122,12 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
         metrics=metrics,
         training={
             "study": study.name,
-            "trial": number,
-            "epochs": epoch,
-            "seed": trial.user_attrs["seed"],
-            "data": study.space.data.model_dump(mode="json", exclude={"folder"}, exclude_none=True),
-            "recipe": study.space.recipe.model_dump(mode="json"),
+            **how,
+            "data": space.data.model_dump(mode="json", exclude={"folder"}, exclude_none=True),
+            "recipe": space.recipe.model_dump(mode="json"),
             "facts": {key: value for key, value in study.facts.items() if key != "command"},
         },
     )
-    return Model(module, facts)
 
 
 def promoted_model(state: dict[str, Any], facts: dict[str, Any] | None = None) -> Model:

@@ -14,6 +14,8 @@ _ORIGINS = {
     "first": "is a baseline or stands in the space file's list, which come before the sampler",
     "neighbour": "differs in one stage from what the sampler named, which was tried or infeasible",
     "untried": "was drawn uniformly from what was left, as the sampler named nothing that was",
+    "inherited": "was the best left by the accuracies that architectures inherit from the supernet",
+    "supernet": "is the supernet; its accuracies are this architecture's, with inherited weights",
     "grid": "was next in the space's order",
 }
 

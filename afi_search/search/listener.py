@@ -53,5 +53,8 @@ class Listener:
     def trial_changed(self, trial: FrozenTrial) -> None:
         """A trial was begun or resumed, has trained an epoch, lost its worker, waits or ended."""
 
+    def scored(self, count: int, total: int) -> None:
+        """So many of the architectures have a score that they inherit from the supernet."""
+
     def run_ended(self) -> None:
         """The run has ended, in whatever way; called once after every `study_opened`."""

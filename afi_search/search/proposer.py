@@ -24,9 +24,10 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import Cost, SpaceCosts
+from afi_search.search.inherited import Inherited
 from afi_search.search.pruners import make_pruner
 from afi_search.search.samplers import GRID, KNOWN_COST, make_sampler
-from afi_search.search.samplers.known_cost import PREDICTION
+from afi_search.search.samplers.known_cost import PREDICTION, KnownCostSampler
 from afi_search.search.samplers.placements import known_cost_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
@@ -45,6 +46,8 @@ class Proposer:
         costs: of its architectures.
         objectives: of the study.
         study_name: of the study, by which Optuna's hyperband divides its trials.
+        inherited: what the study's supernet says, where there is one; gone by as long as the
+            study's own trials do not contradict it.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Proposer:
         costs: SpaceCosts,
         objectives: Sequence[str],
         study_name: str | None = None,
+        inherited: Inherited | None = None,
     ) -> None:
         self._space = space
         self._costs = costs
@@ -76,9 +80,8 @@ class Proposer:
         self._first_left = 0
         self._infeasible: dict[Architecture, Cost] = {}
         self._begun: dict[int, FrozenTrial] = {}
-        self._known_cost = (
-            known_cost_sampler(space, costs) if self._search.sampler == KNOWN_COST else None
-        )
+        self._inherited = inherited
+        self._known_cost = self._make_known_cost()
 
     @property
     def exhausted(self) -> bool:
@@ -96,6 +99,9 @@ class Proposer:
             self._begun[trial.number] = trial
             if self._samples:
                 self._tell(trial)
+            if self._inherited and not self._inherited.is_trusted(self._begun.values()):
+                self._inherited = None
+                self._known_cost = self._make_known_cost()
 
     def propose(self, number: int) -> Proposal | None:
         """Return what the ledger's trial of that number should try, or None if nothing is left.
@@ -107,7 +113,7 @@ class Proposer:
         if self.exhausted:
             return None
         self._infeasible.clear()
-        proposal = next(self._first(), None)
+        proposal = next(self._first(), None) or next(self._best_inherited(), None)
         if proposal is None and self._search.sampler == GRID:
             proposal = self._next_after(self._find_left(), GRID)
         if proposal is None:
@@ -122,6 +128,17 @@ class Proposer:
         for architecture in self._space.first_to_try:
             if self._is_candidate(architecture):
                 yield self._known(architecture, "first")
+
+    def _best_inherited(self) -> Iterator[Proposal]:
+        for architecture in self._inherited.starting if self._inherited else ():
+            if self._is_left(architecture):
+                yield self._known(architecture, "inherited")
+
+    def _make_known_cost(self) -> KnownCostSampler | None:
+        if self._search.sampler != KNOWN_COST:
+            return None
+        hint = self._inherited.accuracy if self._inherited else None
+        return known_cost_sampler(self._space, self._costs, hint)
 
     def _suggest(self, number: int) -> Proposal | None:
         """Ask the known-cost sampler, which names nothing that was tried or is infeasible."""

@@ -239,11 +239,30 @@ def _pruner_by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+class SupernetTraining(Strict):
+    """How the supernet is trained whose scores the strategies `supernet` and `hybrid` go by.
+
+    Attributes:
+        sampling: the architectures of a step: `fair`, each stage has each of its widths once;
+            `single-path`, one; `sandwich`, the largest, the smallest and two others.
+        epochs: twice the recipe's unless given. An epoch of `fair` costs about three of a trial.
+        scores: the most architectures that are scored.
+    """
+
+    sampling: Literal["fair", "single-path", "sandwich"] = "fair"
+    epochs: Annotated[Whole, Field(ge=1)] | None = None
+    scores: Annotated[Whole, Field(ge=1)] = 1000
+
+
 class Search(Strict):
     """How the space is searched.
 
     Attributes:
         trials: architectures to try.
+        strategy: `scratch`: every trial is proposed by the sampler; `supernet`: one network that
+            holds all architectures is trained first, and the best by the accuracies that they
+            inherit are trained from scratch; `hybrid`: the sampler goes by those accuracies, too.
+        supernet: how that is trained.
         sampler: `known-cost`: what adds most to the front, by a model of the accuracy alone; `tpe`,
             `tpe-multivariate`, `nsga2`, `gp` or `random`, all from Optuna; `grid`: in the space's
             order; or one that is registered.
@@ -259,6 +278,8 @@ class Search(Strict):
     """
 
     trials: Annotated[Whole, Field(ge=1)] = 100
+    strategy: Literal["scratch", "supernet", "hybrid"] = "scratch"
+    supernet: SupernetTraining = SupernetTraining()
     sampler: SamplerName = "known-cost"
     pruner: Annotated[Pruner, BeforeValidator(_pruner_by_name)] = Pruner()
     seed: Seed = 0

@@ -4,6 +4,7 @@ study.yaml      the resolved space file and the facts of the machine
 ledger.log      every trial
 checkpoints/    of trials that are not finished or whose weights are kept, unless they lie at a URL
 confirm/        the study that confirms its front
+supernet/       the study that has trained its supernet
 promote/        a folder for each network that is trained on ImageNet
 """
 
@@ -45,7 +46,7 @@ from afi_search.study.ownership import Mark, delete_checkpoints, put_mark, trial
 from afi_search.study.storage import JOURNAL
 
 STUDY_FILE = "study.yaml"
-CONFIRM, PROMOTE = "confirm", "promote"
+CONFIRM, PROMOTE, SUPERNET = "confirm", "promote", "supernet"
 _WRITTEN = (
     *("ledger.log", "ledger.log.*", "ledger.db", "ledger.db-*", "costs.json", "latency.json"),
     *("front.csv", "front.json", "front.html", "front.png", "trials.csv", "report.html"),
@@ -232,7 +233,7 @@ def written_in(folder: Path) -> list[str]:
     """Return the names of what a study has written into its folder."""
     names = {
         path.relative_to(folder).parts[0]
-        for pattern in (STUDY_FILE, IN_THE_FOLDER, CONFIRM, PROMOTE, *_WRITTEN)
+        for pattern in (STUDY_FILE, IN_THE_FOLDER, CONFIRM, SUPERNET, PROMOTE, *_WRITTEN)
         for path in folder.glob(pattern)
     }
     return sorted(names)

@@ -34,6 +34,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _INFEASIBLE = "too dear: "  # in ledgers since 0.1.0, before an architecture's text
 _OWNER = "owner"
+_SCORES = "scores/"  # before the number of a portion of them
 _TESTED = "test_accuracy/"  # before a trial's number
 
 OBJECTIVES = "objectives"
@@ -207,6 +208,23 @@ class Ledger:
             for key, accuracy in self.study.user_attrs.items()
             if key.startswith(_TESTED)
         }
+
+    def note_scores(self, scores: Mapping[Architecture, Mapping[str, float]]) -> None:
+        """Enter what was said of architectures without training them, by the scores' names."""
+        portion = sum(key.startswith(_SCORES) for key in self.study.user_attrs)
+        entered = {architecture.text: dict(of) for architecture, of in scores.items()}
+        self.study.set_user_attr(f"{_SCORES}{portion}", entered)
+
+    def scores(self) -> pd.DataFrame:
+        """Return a row an architecture, by its text, and a column a score.
+
+        `inherited` is the validation accuracy, 0 to 1, with the weights of the study's supernet.
+        """
+        rows: dict[str, dict[str, float]] = {}
+        for key, portion in self.study.user_attrs.items():
+            for text, of in portion.items() if key.startswith(_SCORES) else ():
+                rows.setdefault(text, {}).update(of)
+        return pd.DataFrame.from_dict(rows, orient="index", dtype="float64")
 
     def find(self, number: int) -> FrozenTrial:
         """Return the trial a person asks for.

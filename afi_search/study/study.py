@@ -18,6 +18,7 @@ from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.folder import (
     CONFIRM,
     PROMOTE,
+    SUPERNET,
     StudyError,
     StudyFile,
     delete_written,
@@ -131,8 +132,12 @@ class Study:
     @property
     def confirmation(self) -> Study | None:
         """The study that confirms its front; None where there is none."""
-        folder = self.folder / CONFIRM
-        return Study.open(folder) if has_study(folder) else None
+        return self._part(CONFIRM)
+
+    @property
+    def supernet(self) -> Study | None:
+        """The study that has trained its supernet; None where there is none."""
+        return self._part(SUPERNET)
 
     def trial_checkpoints(self, number: int) -> str:
         """Return the folder or fsspec URL of one trial's checkpoints."""
@@ -224,6 +229,7 @@ class Study:
                     if not belonging.foreign:
                         belonging.delete()
             delete_written(self.folder / CONFIRM)
+            delete_written(self.folder / SUPERNET)
             delete_written(self.folder)
 
     def _elsewhere(self) -> list[Belonging]:
@@ -260,9 +266,12 @@ class Study:
         self.ledger.claim(mark)
 
     def _parts(self) -> list[Study]:
-        """Return the studies in its folder that have a ledger: the confirmation, then itself."""
-        confirmation = self.confirmation
-        return [self] if confirmation is None else [confirmation, self]
+        """Return the studies in its folder that have a ledger: confirmation, supernet, itself."""
+        return [part for part in (self.confirmation, self.supernet, self) if part is not None]
+
+    def _part(self, name: str) -> Study | None:
+        folder = self.folder / name
+        return Study.open(folder) if has_study(folder) else None
 
     def __repr__(self) -> str:
         states = self.records()["state"].value_counts()

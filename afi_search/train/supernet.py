@@ -7,7 +7,7 @@ step alone, so that any process, after any kill, does the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afi_search.cost import SpaceCosts
+from afi_search.cost import CostTable, SpaceCosts
 from afi_search.data import ImageSet, Split
 from afi_search.data.tensor_source import Normalise, TensorSource, normalised_batches
 from afi_search.nn import Supernet
-from afi_search.space import Architecture, Recipe, StageChoice
+from afi_search.space import Architecture, Recipe, Space, SpaceFile, StageChoice
 from afi_search.space.architecture import choice_text
 from afi_search.train.evaluation import Evaluation, Evaluator
 from afi_search.train.precision import autocast_dtype
@@ -52,9 +52,9 @@ class Schedule:
     >>> costs = SpaceCosts(Space.load("afi-bench-16"), num_classes=100, image_size=16)
     >>> for architecture in Schedule(costs, "fair", seed=0)(7):
     ...     print(architecture)
-    resnet20(B-r16-eca, off, off)
-    resnet20(off, B-r16-eca, B-r16)
-    resnet20(base-r4-eca, base-r4, base-r4)
+    resnet20(B-r16, off, off)
+    resnet20(off, B-r16, B-r16)
+    resnet20(base-r4-eca, base-r4, base-r4-eca)
     """
 
     def __init__(self, costs: SpaceCosts, strategy: str, seed: int) -> None:
@@ -245,6 +245,36 @@ class SupernetTrainer(Trainer):
             if self._schedule.distils and target is labels:
                 target = logits.detach().softmax(dim=1)
         return torch.stack(losses).mean()
+
+
+@dataclass(frozen=True)
+class SupernetJob:
+    """What a worker must know to train a supernet.
+
+    Attributes:
+        space: the space file.
+        costs: of its architectures.
+    """
+
+    space: SpaceFile
+    costs: CostTable
+
+    def trainer(
+        self, shown: Architecture, recipe: Recipe, data: Split, *, seed: int, device: torch.device
+    ) -> SupernetTrainer:
+        """Return the trainer of the space's supernet, whose weights are drawn now."""
+        space, spec = Space(self.space), data.spec
+        classes, size = spec.num_classes, spec.image_size
+        costs = SpaceCosts(space, num_classes=classes, image_size=size, kept=self.costs)
+        return SupernetTrainer(
+            Supernet(space, num_classes=classes, image_size=size),
+            Schedule(costs, self.space.search.supernet.sampling, seed),
+            recipe,
+            data,
+            seed=seed,
+            shown=shown,
+            device=device,
+        )
 
 
 def calibration_images(data: Split) -> ImageSet:

@@ -67,6 +67,8 @@ class KnownCostSampler(BaseSampler):
         groups: for parameters that depend on each other: each group lists the combinations of
             parameters of which one is taken. Without groups every parameter is chosen by itself.
         learned: position of the learned objective among the study's.
+        hint_of: parameters -> what else is known that may tell of the learned objective, like an
+            estimate of it; the model weighs it as it does costs.
         startup: trials drawn at random before the model is asked.
         seed: of all draws; drawn itself where it is None.
 
@@ -97,6 +99,7 @@ class KnownCostSampler(BaseSampler):
         bounds: Sequence[float | None] = (),
         groups: Sequence[Sequence[Params]] = (),
         learned: int = 0,
+        hint_of: CostOf | None = None,
         startup: int = 10,
         seed: int | None = None,
     ) -> None:
@@ -104,6 +107,7 @@ class KnownCostSampler(BaseSampler):
         self._bounds = [(at, bound) for at, bound in enumerate(bounds) if bound is not None]
         self._groups = tuple(tuple(group) for group in groups)
         self._learned = learned
+        self._hint_of = hint_of
         self._startup = startup
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._independent = RandomSampler(seed=self._seed)
@@ -187,8 +191,14 @@ class KnownCostSampler(BaseSampler):
             grid.features,
             np.array(candidates),
             _objectives(np.array([grid.cost(code) for code in candidates]), less),
+            self._hints(grid),
         )
         return Suggestion(grid.params(candidates[chosen]), (up * mean, deviation))
+
+    def _hints(self, grid: ChoiceGrid) -> Callable[[Codes], Floats]:
+        """Return what gives the hints of points, n x hints."""
+        hint_of = self._hint_of or (lambda params: ())
+        return lambda codes: np.array([hint_of(grid.params(code)) for code in codes], dtype=float)
 
     def _left(self, grid: ChoiceGrid, codes: Iterable[Codes], tried: set[bytes]) -> list[Codes]:
         """Return the first of the points that are untried and within the bounds."""
@@ -265,6 +275,7 @@ def propose(
     features: Callable[[Codes], Floats],
     candidates: Codes,
     cost: Floats,
+    hints: Callable[[Codes], Floats] = lambda codes: np.zeros((len(codes), 0)),
 ) -> tuple[int, float, float]:
     """Return the candidate that adds most to the front, with its predicted mean and deviation.
 
@@ -276,14 +287,21 @@ def propose(
         features: codes -> their features.
         candidates: m x groups.
         cost: m x costs of the candidates, less is better.
+        hints: codes -> what else is known of them, n x hints.
     """
+
+    def facts(codes: Codes, cost: Floats) -> Floats:
+        return np.hstack([cost, hints(codes).reshape(len(codes), -1)])
+
     known = evidence.strongest(_EVIDENCE)
-    surrogate = Surrogate(features(known.codes), known.cost, known.value, known.variance)
+    surrogate = Surrogate(
+        features(known.codes), facts(known.codes, known.cost), known.value, known.variance
+    )
     full = known.full
     there = np.concatenate([known.codes[full], known.pending])
     there_cost = np.concatenate([known.cost[full], known.pending_cost])
-    reached, _ = surrogate.predict(features(there), there_cost)
-    mean, deviation = surrogate.predict(features(candidates), cost)
+    reached, _ = surrogate.predict(features(there), facts(there, there_cost))
+    mean, deviation = surrogate.predict(features(candidates), facts(candidates, cost))
     front = np.column_stack([-reached, there_cost])
     hoped = np.column_stack([-(mean + _OPTIMISM * deviation), cost])
     low, high = front.min(axis=0), np.maximum(front.max(axis=0), hoped.max(axis=0))

@@ -1,0 +1,60 @@
+"""The networks that the supernet of a study holds."""
+
+from __future__ import annotations
+
+import torch
+
+from afi_search.data import read_data, split_of
+from afi_search.model.from_checkpoint import NoCheckpoint, trained_facts, trial_state
+from afi_search.model.model import Model
+from afi_search.nn import Supernet
+from afi_search.space import Architecture, Space
+from afi_search.study.study import Study
+from afi_search.train.supernet import InheritedAccuracy
+
+
+def trained_supernet(study: Study) -> Supernet:
+    """Return the supernet that a study has trained, as far as its checkpoint goes.
+
+    Raises:
+        NoCheckpoint: it has trained none, or its weights are not kept.
+        CorruptCheckpoint: they cannot be read.
+    """
+    if study.supernet is None:
+        raise NoCheckpoint(
+            f"{study.folder}: has no supernet; a study trains one with `strategy: supernet` or "
+            f"`strategy: hybrid` under `search` in its space file"
+        )
+    net = Supernet(Space(study.file.space))
+    net.load_state_dict(trial_state(study.supernet.folder, 0)["model"])
+    return net
+
+
+def inherited_model(
+    study: Study, architecture: Architecture | str, *, data: str | None = None
+) -> Model:
+    """Return an architecture with the weights that it inherits from a study's supernet.
+
+    Its batch norms are calibrated, which takes the study's data set.
+
+    Args:
+        study: that has trained a supernet.
+        architecture: one of its space.
+        data: the folder of the data sets, before the study's own.
+
+    Raises:
+        SupernetError: the supernet does not hold it.
+        NoCheckpoint, CorruptCheckpoint: as `trained_supernet`.
+        DataUnavailable, DataCorrupt: the data set cannot be read.
+    """
+    net = trained_supernet(study)
+    net.set_active(architecture)
+    file = study.file.space
+    images = split_of(file.data, read_data(file.data, data))
+    inherit = InheritedAccuracy(net, images, precision="fp32", device=torch.device("cpu"))
+    accuracy = inherit(net.active).accuracy
+    assert study.supernet is not None
+    trained = study.supernet.file
+    how = {"inherited from": trained.name, "sampling": file.search.supernet.sampling}
+    metrics = {"validation accuracy, inherited": accuracy}
+    return Model(net.extract(), trained_facts(trained, net.active, metrics, how))

@@ -1,0 +1,165 @@
+"""What a search knows of architectures from its supernet, and how long it goes by that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import moocore
+import numpy as np
+import pandas as pd
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from afi_search.cost import SpaceCosts
+from afi_search.search.listener import Listener
+from afi_search.search.rank import INHERITED, audited, beats_what_is_free
+from afi_search.search.samplers.placements import known_cost_sampler
+from afi_search.space import Architecture, Space
+from afi_search.space.objective import losses
+from afi_search.study.ledger import directions_of, to_frame
+from afi_search.study.study import Study
+
+if TYPE_CHECKING:
+    from afi_search.data import Split
+
+PORTION = 32
+"""Scores that are entered in the ledger at a time."""
+
+STARTING = 10
+"""Architectures that a hybrid search tries before its sampler is asked."""
+
+
+class Inherited:
+    """The accuracies that architectures inherit from a study's supernet.
+
+    Args:
+        costs: of the space's architectures.
+        scores: a row an architecture, by its text, with a column `inherited`.
+    """
+
+    def __init__(self, costs: SpaceCosts, scores: pd.DataFrame) -> None:
+        self._costs = costs
+        self._space = costs.space
+        self._scores = scores
+        known = scores[INHERITED].dropna()
+        self._accuracies = {str(text): float(score) for text, score in known.items()}
+
+    @cached_property
+    def starting(self) -> list[Architecture]:
+        """What is to be tried first: the front of inherited accuracy and costs, then the next."""
+        scored = list(map(Architecture.parse, self._accuracies))
+        file = self._space.file
+        table = [
+            [-self.accuracy(one), *losses(self._costs.of(one).figures(), file.costs)]
+            for one in scored
+        ]
+        ranks = moocore.pareto_rank(np.array(table))
+        order = np.lexsort((np.array(table)[:, 0], ranks)).tolist()
+        count = None if file.search.strategy == "supernet" else STARTING
+        return [scored[row] for row in order[:count]]
+
+    def accuracy(self, architecture: Architecture) -> float:
+        """Return the inherited accuracy, or what the scored ones say of one that has none."""
+        known = self._accuracies.get(architecture.text)
+        return self._by_choices(architecture) if known is None else known
+
+    def is_trusted(self, trials: Iterable[FrozenTrial]) -> bool:
+        """Whether the accuracies of full trials do not contradict the inherited ones."""
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        return beats_what_is_free(audited(to_frame(complete), self._scores, {})) is not False
+
+    def _by_choices(self, architecture: Architecture) -> float:
+        mean, effects = self._effects
+        return mean + sum(effects.get(one, 0.0) for one in enumerate(architecture.stages))
+
+    @cached_property
+    def _effects(self) -> tuple[float, dict[tuple[int, object], float]]:
+        """Return the mean of the scores, and what each stage's choice adds to it on average."""
+        scored = [Architecture.parse(text).stages for text in self._accuracies]
+        choices = list(dict.fromkeys(one for stages in scored for one in enumerate(stages)))
+        design = np.array([[stages[n] == choice for n, choice in choices] for stages in scored])
+        values = np.array(list(self._accuracies.values()))
+        effects = np.linalg.lstsq(design.astype(float), values - values.mean(), rcond=None)[0]
+        return float(values.mean()), dict(zip(choices, effects.tolist(), strict=True))
+
+
+def score_architectures(
+    study: Study, costs: SpaceCosts, images: Callable[[], Split], listener: Listener
+) -> pd.DataFrame:
+    """Enter the inherited accuracies of a study's architectures in its ledger; return all scores.
+
+    All that keep the constraints are scored where they are no more than `search.supernet.scores`;
+    otherwise that many, proposed by the known-cost sampler, which learns from the scores.
+
+    Args:
+        study: held by this process, its supernet trained.
+        costs: of its architectures.
+        images: reads the data set.
+        listener: hears of the progress.
+
+    Raises:
+        NoCheckpoint, CorruptCheckpoint: the study has trained no supernet, or it cannot be read.
+    """
+    ledger, limit = study.ledger, study.file.space.search.supernet.scores
+    entered = ledger.scores().get(INHERITED, pd.Series(dtype=float))
+    known = {Architecture.parse(str(text)): float(score) for text, score in entered.items()}
+    every = costs.feasible is not None and costs.feasible <= limit
+    total = costs.feasible if every and costs.feasible is not None else limit
+    if len(known) >= total:
+        return ledger.scores()
+    import torch
+
+    from afi_search.model.from_supernet import trained_supernet
+    from afi_search.train.supernet import InheritedAccuracy
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net, precision = trained_supernet(study).to(device), study.file.space.recipe.precision
+    inherit = InheritedAccuracy(net, images(), precision=precision, device=device)
+    left = _all_left(costs, known) if every else _proposed(costs, known)
+    portion: dict[Architecture, dict[str, float]] = {}
+    for architecture in left:
+        known[architecture] = inherit(architecture).accuracy
+        portion[architecture] = {INHERITED: known[architecture]}
+        if len(portion) == PORTION or len(known) == total:
+            ledger.note_scores(portion)
+            portion = {}
+            listener.scored(len(known), total)
+        if len(known) == total:
+            break
+    return ledger.scores()
+
+
+def _all_left(costs: SpaceCosts, known: dict[Architecture, float]) -> Iterator[Architecture]:
+    for architecture in costs.space.architectures():
+        if architecture not in known and costs.allow(costs.of(architecture)):
+            yield architecture
+
+
+def _proposed(costs: SpaceCosts, known: dict[Architecture, float]) -> Iterator[Architecture]:
+    """Yield what the known-cost sampler proposes, given what is known by then."""
+    space = costs.space
+    file = space.file
+    sampler = known_cost_sampler(space, costs)
+    trials: list[FrozenTrial] = []
+    directions = directions_of(file.objectives)
+    while True:
+        for architecture in list(known)[len(trials) :]:
+            trials.append(_scored_trial(space, costs, architecture, known[architecture]))
+        suggestion = sampler.suggest(trials, directions, len(trials))
+        if suggestion is None:
+            return
+        yield space.answered(suggestion.params)
+
+
+def _scored_trial(
+    space: Space, costs: SpaceCosts, architecture: Architecture, score: float
+) -> FrozenTrial:
+    answers = space.answers(architecture)
+    facts = {**costs.of(architecture).figures(), "accuracy": score}
+    return create_trial(
+        values=[float(facts[name]) for name in space.file.objectives],
+        params={name: value for name, (value, _) in answers.items()},
+        distributions={name: CategoricalDistribution(of) for name, (_, of) in answers.items()},
+    )

@@ -1,0 +1,136 @@
+"""How well scores order architectures as their full trainings do.
+
+Kendall's tau, with the interval of its Fisher transform (Fieller et al. 1957, Tests for rank
+correlation coefficients), and the partial tau among architectures of equal MACs (Kendall 1942,
+Partial rank correlation): size may decide most of an order, and size is free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+from scipy.stats import kendalltau
+
+FEWEST = 12
+"""Full trials from which on scores are compared with them."""
+
+FREE = ("macs", "params")
+INHERITED = "inherited"
+EPOCHS = (1, 3, 10)
+
+
+class Interval(NamedTuple):
+    """A correlation with the ends of its 95 % interval."""
+
+    tau: float
+    low: float
+    high: float
+
+
+def kendall(score: pd.Series, truth: pd.Series) -> Interval:
+    """Return Kendall's tau-b of two columns of the same architectures, five at least."""
+    return _interval(float(kendalltau(score, truth).statistic), len(score) - 4)
+
+
+def partial_kendall(score: pd.Series, truth: pd.Series, given: pd.Series) -> Interval:
+    """Return Kendall's partial tau of score and truth where `given` is held fixed."""
+    both = float(kendalltau(score, truth).statistic)
+    with_score = float(kendalltau(score, given).statistic)
+    with_truth = float(kendalltau(truth, given).statistic)
+    rest = (1 - with_score**2) * (1 - with_truth**2)
+    if rest < 1e-9:
+        return Interval(math.nan, math.nan, math.nan)
+    return _interval((both - with_score * with_truth) / math.sqrt(rest), len(score) - 5)
+
+
+def _interval(tau: float, freedom: int) -> Interval:
+    if freedom < 1 or math.isnan(tau):
+        return Interval(tau, math.nan, math.nan)
+    z, half = math.atanh(max(min(tau, 1 - 1e-9), 1e-9 - 1)), 1.96 * math.sqrt(0.437 / freedom)
+    return Interval(tau, math.tanh(z - half), math.tanh(z + half))
+
+
+def rank_table(
+    scores: pd.DataFrame, truth: pd.Series, costs: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Return one row a score: how its order agrees with the truth's.
+
+    Args:
+        scores: a row an architecture, a column a score, `macs` among them.
+        truth: what the architectures reach, with the same index.
+        costs: of each score, in trainings of one architecture.
+
+    Returns:
+        `tau`, `low`, `high`; `partial`, `partial_low`, `partial_high`, given the MACs; `cost`, 0
+        where none is given; `count` of the architectures that have the score. Scores that fewer
+        than `FEWEST` have, or that are the same for all, are left out.
+    """
+    rows = {}
+    for name in map(str, scores):
+        known = scores[name].notna() & truth.notna()
+        column, reached = scores.loc[known, name], truth[known]
+        if known.sum() < FEWEST or column.nunique() < 2 or reached.nunique() < 2:
+            continue
+        partial = partial_kendall(column, reached, scores.loc[known, "macs"])
+        rows[name] = [
+            *kendall(column, reached),
+            *partial,
+            (costs or {}).get(name, 0.0),
+            int(known.sum()),
+        ]
+    names = ("tau", "low", "high", "partial", "partial_low", "partial_high", "cost", "count")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(names))
+
+
+def audited(
+    records: pd.DataFrame, scores: pd.DataFrame, costs: Mapping[str, float]
+) -> pd.DataFrame:
+    """Compare a study's scores, and its trials' first epochs, with its full trials; `rank_table`.
+
+    Args:
+        records: the ledger's trials.
+        scores: a row an architecture, by its text.
+        costs: of the scores, in trials.
+    """
+    full = records[records["full"]].drop_duplicates("architecture").set_index("architecture")
+    table = full[list(FREE)].join(scores.reindex(full.index))
+    all_costs = dict(costs)
+    whole = full["epochs"].max() if len(full) else 0
+    for epoch in (each for each in EPOCHS if each < whole):
+        name = f"after {epoch} epoch{'s' * (epoch > 1)}"
+        table[name] = [curve[epoch - 1] for curve in full["curve"]]
+        all_costs[name] = len(full) * epoch / whole
+    return rank_table(table, full["accuracy"], all_costs)
+
+
+def beats_what_is_free(table: pd.DataFrame) -> bool | None:
+    """Whether inherited accuracies order architectures better than their size, which is free.
+
+    They do where their tau is above those of MACs and parameters, and above 0 among architectures
+    of equal MACs. None where too few trials are there to tell.
+    """
+    if INHERITED not in table.index:
+        return None
+    free = table["tau"].reindex(FREE).abs().max()
+    ours = table.loc[INHERITED]
+    return bool(ours["tau"] > free and ours["partial"] > 0)
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """Say in a sentence what inherited accuracies are worth in a study; empty where unknown."""
+    beats = beats_what_is_free(table)
+    if beats is None:
+        return ""
+    row = table.loc[INHERITED]
+    facts = (
+        f"Kendall's tau with the final accuracies {row['tau']:.2f} ({row['low']:.2f} to "
+        f"{row['high']:.2f}), {row['partial']:.2f} among architectures of equal MACs; of MACs "
+        f"alone {table['tau'].get('macs', math.nan):.2f}"
+    )
+    if not beats:
+        return f"The supernet does not beat what is free, and is left out of proposals: {facts}."
+    sure = "" if row["partial_low"] > 0 else ", though that may be chance"
+    return f"The supernet orders architectures better than their size does{sure}: {facts}."
