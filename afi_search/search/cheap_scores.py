@@ -99,7 +99,7 @@ def synflow(model: nn.Module, image_size: int) -> float:
     ones = torch.ones(1, 3, image_size, image_size, dtype=torch.float64, device=weights[0].device)
     flows = torch.autograd.grad(model(ones).sum(), weights, allow_unused=True)
     flow = sum(
-        float((weight * flow).abs().sum())
+        float((weight.detach() * flow).abs().sum())
         for weight, flow in zip(weights, flows, strict=True)
         if flow is not None
     )

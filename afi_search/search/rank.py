@@ -1,8 +1,8 @@
 """How well scores order architectures as their full trainings do.
 
 Kendall's tau, with the interval of its Fisher transform (Fieller et al. 1957, Tests for rank
-correlation coefficients), and the partial tau among architectures of equal MACs (Kendall 1942,
-Partial rank correlation): size may decide most of an order, and size is free.
+correlation coefficients), overall and among architectures of equal MACs: size may decide most of an
+order, and size is free.
 """
 
 from __future__ import annotations
@@ -36,14 +36,19 @@ def kendall(score: pd.Series, truth: pd.Series) -> Interval:
 
 
 def partial_kendall(score: pd.Series, truth: pd.Series, given: pd.Series) -> Interval:
-    """Return Kendall's partial tau of score and truth where `given` is held fixed."""
-    both = float(kendalltau(score, truth).statistic)
-    with_score = float(kendalltau(score, given).statistic)
-    with_truth = float(kendalltau(truth, given).statistic)
-    rest = (1 - with_score**2) * (1 - with_truth**2)
-    if rest < 1e-9:
-        return Interval(math.nan, math.nan, math.nan)
-    return _interval((both - with_score * with_truth) / math.sqrt(rest), len(score) - 5)
+    """Return the tau that score and truth have where `given` is the same.
+
+    It is Kendall's tau of what is left of both columns' ranks when a straight line in the ranks of
+    `given` is taken away. The formula that Kendall (1942) gave for a partial tau is not 0 where
+    score and truth have nothing in common but `given`, so it would find something in mere size.
+    """
+    left = [_left(column.rank(), given.rank()) for column in (score, truth)]
+    return _interval(float(kendalltau(*left).statistic), len(score) - 5)
+
+
+def _left(ranks: pd.Series, given: pd.Series) -> pd.Series:
+    slope = ranks.cov(given) / given.var() if given.nunique() > 1 else 0.0
+    return (ranks - slope * given).round(6)
 
 
 def _interval(tau: float, freedom: int) -> Interval:

@@ -1,0 +1,210 @@
+"""Scores inherited from a supernet: entered in the ledger, and gone by while trials agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from afi_search.cost import SpaceCosts
+from afi_search.data import read_data, split_of
+from afi_search.engine.supernet import shown, supernet_file
+from afi_search.model.from_checkpoint import NoCheckpoint
+from afi_search.model.from_supernet import inherited_model, trained_supernet
+from afi_search.model.model import load as load_model
+from afi_search.nn import SupernetError
+from afi_search.search.inherited import PORTION, STARTING, Inherited, score_architectures
+from afi_search.search.listener import Listener
+from afi_search.search.proposer import Proposer
+from afi_search.space import Architecture, Space
+from afi_search.space.schema import SpaceFile
+from afi_search.study.folder import SUPERNET, StudyFile
+from afi_search.study.study import Study
+from afi_search.train import save
+from afi_search.train.supernet import SupernetJob
+from tests.search.studies import accuracy, play, space_file
+
+DATA = {"name": "digits", "image_size": 16, "train_subset": 150, "validation_subset": 60}
+FILE = SpaceFile.model_validate(
+    {
+        "backbone": "resnet20",
+        "stages": {"all": {"choice": ["off", "base-r4", "B-r4"]}},
+        "data": DATA,
+        "recipe": {"epochs": 1, "batch_size": 32, "lr": 0.05, "precision": "fp32"},
+        "search": {"strategy": "hybrid", "supernet": {"epochs": 1}},
+    }
+)
+
+
+def costs_of(file: SpaceFile, image_size: int = 16) -> SpaceCosts:
+    return SpaceCosts(Space(file), num_classes=10, image_size=image_size)
+
+
+def images():
+    return split_of(FILE.data, read_data(FILE.data))
+
+
+@pytest.fixture(scope="module")
+def state() -> dict:
+    """What a worker has trained."""
+    costs, file = costs_of(FILE), supernet_file(FILE)
+    trainer = SupernetJob(file, costs.table).trainer(
+        shown(costs), file.recipe, images(), seed=0, device=torch.device("cpu")
+    )
+    trainer.run_epoch()
+    return trainer.state_dict()
+
+
+def study_in(folder: Path, file: SpaceFile, state: dict | None) -> Study:
+    """Return a study that has trained its supernet; none where there is no state."""
+    with Study.begin(folder, StudyFile("study", "", "", file, {})) as study:
+        if state is not None:
+            asked = StudyFile("study-supernet", "", "", supernet_file(file), {})
+            with Study.begin(folder / SUPERNET, asked) as training:
+                save(state, training.trial_checkpoints(0))
+    return study
+
+
+class Scored(Listener):
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def scored(self, count: int, total: int) -> None:
+        self.told.append((count, total))
+
+
+def test_all_of_a_small_space_are_scored_once_and_none_is_on_the_front(tmp_path, state):
+    study, listener = study_in(tmp_path, FILE, state), Scored()
+    scores = score_architectures(study, costs_of(FILE), images, listener)
+    assert sorted(scores.index) == sorted(a.text for a in Space(FILE).architectures())
+    assert scores["inherited"].between(0, 1).all()
+    assert listener.told == [(27, 27)]
+    assert study.front().empty and study.records().empty
+
+    def never():
+        raise AssertionError("everything is known")
+
+    again = score_architectures(Study.open(tmp_path), costs_of(FILE), never, Listener())
+    pd.testing.assert_frame_equal(again, scores)
+
+
+def test_scoring_goes_on_where_it_was_killed(tmp_path, state):
+    study = study_in(tmp_path, FILE, state)
+    some = list(Space(FILE).architectures())[:5]
+    study.ledger.note_scores({one: {"inherited": 0.123} for one in some})
+    scores = score_architectures(study, costs_of(FILE), images, Listener())
+    assert len(scores) == 27
+    assert (scores.loc[[one.text for one in some], "inherited"] == 0.123).all()
+
+
+def test_of_a_large_space_the_sampler_says_what_is_scored_within_the_limits(tmp_path, state):
+    limits = {"macs": 11_000_000}
+    search = FILE.search.model_copy(
+        update={"supernet": FILE.search.supernet.model_copy(update={"scores": 16})}
+    )
+    file = SpaceFile.model_validate(
+        {**FILE.model_dump(mode="json"), "constraints": limits}
+    ).model_copy(update={"search": search})
+    assert 27 > costs_of(file).feasible > 16 < PORTION
+    study = study_in(tmp_path, file, state)
+    scores = score_architectures(study, costs_of(file), images, Listener())
+    assert len(scores) == 16
+    costs = costs_of(file)
+    assert all(costs.of(Architecture.parse(text)).macs <= 11_000_000 for text in scores.index)
+
+
+def test_a_study_without_a_supernet_says_so(tmp_path):
+    study = study_in(tmp_path, FILE, None)
+    with pytest.raises(NoCheckpoint, match="strategy: hybrid"):
+        trained_supernet(study)
+
+
+def test_an_extracted_model_is_the_network_that_was_scored(tmp_path, state):
+    study = study_in(tmp_path / "study", FILE, state)
+    text = "resnet20(base-r4, off, B-r4)"
+    scores = score_architectures(study, costs_of(FILE), images, Listener())
+    model = inherited_model(study, text)
+    assert model.facts.metrics["validation accuracy, inherited"] == scores.loc[text, "inherited"]
+    model.save(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert loaded.architecture == Architecture.parse(text)
+    pixels = torch.randn(2, 3, 16, 16)
+    assert torch.equal(loaded(pixels), model(pixels))
+    with pytest.raises(SupernetError, match="stage 1 cannot be 'B-r2'"):
+        inherited_model(study, "resnet20(B-r2)")
+
+
+# ---- what a search makes of them
+
+
+def proposer_for(file: SpaceFile, scores: dict[Architecture, float]) -> Proposer:
+    costs = costs_of(file, 32)
+    table = pd.DataFrame({"inherited": {a.text: score for a, score in scores.items()}})
+    return Proposer(Space(file), costs, file.objectives, None, Inherited(costs, table))
+
+
+def final(architecture: Architecture) -> float:
+    return accuracy(architecture, 9)
+
+
+def tried(file: SpaceFile, folder: Path, scores: dict[Architecture, float]) -> pd.DataFrame:
+    from afi_search.search.conductor import Conductor
+    from afi_search.search.pruners import make_pruner
+
+    study = study_in(folder, file, None)
+    proposer = proposer_for(file, scores)
+    play(Conductor(study.ledger, file, proposer, make_pruner(file)))
+    return study.records()
+
+
+def searched(strategy: str, trials: int = 30) -> SpaceFile:
+    return space_file(search={"strategy": strategy, "trials": trials, "pruner": "none"})
+
+
+def test_the_strategy_supernet_tries_the_front_of_scores_first(tmp_path):
+    file = searched("supernet", trials=8)
+    scores = {a: final(a) for a in Space(file).architectures()}
+    records = tried(file, tmp_path, scores)
+    assert set(records["origin"]) == {"inherited"}
+    costs = costs_of(file, 32)
+    best = records.set_index("architecture")["macs"]
+    for text, macs in best.items():
+        ours = scores[Architecture.parse(text)]
+        beaten = [a for a, s in scores.items() if s > ours and costs.of(a).macs <= macs]
+        assert not beaten or len(best) > len(beaten)
+
+
+def test_a_hybrid_search_starts_with_the_best_and_goes_on_with_its_sampler(tmp_path):
+    file = searched("hybrid", trials=20)
+    records = tried(file, tmp_path, {a: final(a) for a in Space(file).architectures()})
+    assert records["origin"].tolist() == ["inherited"] * STARTING + ["known-cost"] * 10
+
+
+def test_a_hint_that_is_right_leads_a_search_to_the_best(tmp_path):
+    file = searched("hybrid", trials=18)
+    every = list(Space(file).architectures())
+    with_hint = tried(file, tmp_path / "a", {a: final(a) for a in every})
+    without = tried(searched("scratch", trials=18), tmp_path / "b", dict.fromkeys(every, 0.5))
+    assert with_hint["accuracy"].nlargest(5).mean() > without["accuracy"].nlargest(5).mean()
+
+
+def test_scores_that_trials_contradict_are_left_out_of_the_next_proposal(tmp_path):
+    file = searched("supernet", trials=16)
+    records = tried(file, tmp_path, {a: -final(a) for a in Space(file).architectures()})
+    assert records["origin"].tolist()[:12] == ["inherited"] * 12
+    assert set(records["origin"][12:]) == {"known-cost"}
+
+
+def test_what_was_not_scored_is_told_from_what_its_choices_have_in_common():
+    file = searched("hybrid")
+    every = list(Space(file).architectures())
+    worth = {None: 0.0, "base": 0.1, "B": 0.2}
+    additive = {a: 0.3 + sum(worth[c and c.width] for c in a.stages) for a in every}
+    some = {a: additive[a] for a in every[::2]}
+    inherited = Inherited(
+        costs_of(file, 32), pd.DataFrame({"inherited": {a.text: s for a, s in some.items()}})
+    )
+    for one in every:
+        assert inherited.accuracy(one) == pytest.approx(additive[one])
