@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from torch import Tensor, nn
 
-from afi_search.analysis.figure import SMALL, TEXT, bare, png, titled_figure
 from afi_search.errors import UserError
 from afi_search.nn import searched_stages
 from afi_search.report import style
+from afi_search.report.style import SMALL, TEXT, bare, png, titled_figure
 
 CELL, LINE = 1.06, 0.2  # inches: an image's width, and the height of a line of text
 LEAST_COLUMNS = 5

@@ -58,8 +58,7 @@ def traced(make: MakeModel, image_size: int, batch_size: int) -> Memory:
         run = _Run(make, image_size, batch_size)
 
     def peak(step: Callable[[], None]) -> int:
-        live = LiveBytes(run.tensors())
-        with live:
+        with LiveBytes(run.tensors()) as live:
             step()
         return live.peak
 
@@ -91,7 +90,7 @@ def _measured(run: _Run, peak: Callable[[Callable[[], None]], int]) -> Memory:
     training = peak(run.train)
     with kept_bytes(run.model) as kept:
         run.loss()
-    run.forget()
+    run.optimiser.state.clear()  # an inference has no momentum
     run.infer()
     return Memory(training=training, testing=peak(run.infer), kept=kept.total())
 
@@ -103,37 +102,23 @@ class _Run:
         self.model = make()
         self.images = torch.empty(batch_size, 3, image_size, image_size).uniform_()
         self.labels = torch.zeros(batch_size, dtype=torch.int64)
-        self.momentum: list[Tensor] = []
-        self._optimiser: torch.optim.Optimizer | None = torch.optim.SGD(
-            self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4
-        )
+        parameters = self.model.parameters()
+        self.optimiser = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-4)
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that are alive between steps."""
-        return [
-            *self.model.parameters(),
-            *self.model.buffers(),
-            self.images,
-            self.labels,
-            *self.momentum,
-        ]
+        momentum = [state["momentum_buffer"] for state in self.optimiser.state.values()]
+        weights = [*self.model.parameters(), *self.model.buffers()]
+        return [*weights, *momentum, self.images, self.labels]
 
     def loss(self) -> Tensor:
         return F.cross_entropy(self.model.train()(self.images), self.labels)
 
     def train(self) -> None:
         """Make a training step; the gradients are gone afterwards."""
-        assert self._optimiser is not None
         torch.autograd.backward(self.loss())
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
-        states = self._optimiser.state.values()
-        self.momentum = [state["momentum_buffer"] for state in states]
-
-    def forget(self) -> None:
-        """Drop what only training needs."""
-        self._optimiser = None
-        self.momentum = []
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
 
     def infer(self) -> None:
         with torch.no_grad():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pandas import DataFrame
+from pandas import DataFrame, Series
 from torch import nn
 
 from afi_search.errors import UserError
@@ -31,7 +31,12 @@ class BlockIndex(NamedTuple):
 
 
 def blocks_of(model: nn.Module) -> dict[BlockIndex, Block]:
-    """Return the blocks of all searched stages, in order."""
+    """Return the blocks of all searched stages, in order.
+
+    >>> from afi_search.nn import build
+    >>> list(blocks_of(build("resnet20", num_classes=10, image_size=32)))[3]
+    BlockIndex(stage=2, block=1)
+    """
     return {
         BlockIndex(number, index): block
         for number, stage in enumerate(searched_stages(model).values(), start=1)
@@ -86,12 +91,28 @@ def load_models(study: Path, asked: Sequence[str]) -> list[AnalysedModel]:
     """
     ledger = Ledger.open(study)
     records = ledger.records()
-    trained = records[records["epochs"] > 0]
-    return [_load(study, ledger, trained, number) for number in choose(trained, asked, str(study))]
+    trained = records[records["epochs"] > 0].set_index("number", drop=False)
+    models = []
+    for number in choose(trained, asked, str(study)):
+        row: Any = trained.loc[number]
+        try:
+            state = trial_state(study, number)
+        except NoCheckpoint as error:
+            raise NoCheckpoint(
+                f"{error}; its weights are not kept. Name another trial, or train it again"
+            ) from None
+        architecture = Architecture.parse(row["architecture"])
+        module = trial_model(study, ledger, number, state).module
+        accuracy, epochs = float(row["accuracy"]), int(row["epochs"])
+        models.append(AnalysedModel(number, architecture, accuracy, epochs, module))
+    return models
 
 
 def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:
     """Return the numbers of the trials to analyse, the plain backbone's first.
+
+    Of several trials of one architecture, that of the most epochs is meant, of these the most
+    accurate.
 
     Args:
         trained: records of trials that have been trained at least an epoch.
@@ -103,15 +124,18 @@ def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:
     """
     if trained.empty:
         raise AnalysisError(f"{study}: no trial has been trained yet; there is nothing to analyse")
-    rows = [_find(trained, what, study) for what in asked] or [_best(trained)]
+    ranked = trained.sort_values(["epochs", "accuracy"], ascending=False)
+    with_afi = ranked[ranked["architecture"] != ranked["backbone"]]
+    best = (ranked if with_afi.empty else with_afi).iloc[0]
+    rows = [_find(ranked, what, study) for what in asked] or [best]
     backbones = list(dict.fromkeys(row["backbone"] for row in rows))
     if len(backbones) > 1:
         raise AnalysisError(
             f"trials: {', '.join(asked)}: are of several backbones ({', '.join(backbones)}), whose "
             f"blocks cannot be set side by side; name trials of one"
         )
-    plain = _plain(trained, backbones[0])
-    chosen = list(dict.fromkeys([*plain, *(int(row["number"]) for row in rows)]))
+    plain = ranked.loc[ranked["architecture"] == backbones[0], "number"].head(1)
+    chosen = list(dict.fromkeys(map(int, [*plain, *(row["number"] for row in rows)])))
     if len(chosen) > MOST:
         raise AnalysisError(
             f"trials: {', '.join(asked)}: are too many to compare; name one or two, the plain "
@@ -120,49 +144,14 @@ def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:
     return chosen
 
 
-def _find(trained: DataFrame, what: str, study: str) -> dict[str, Any]:
+def _find(ranked: DataFrame, what: str, study: str) -> Series:
     if what.isdigit():
-        found = trained[trained["number"] == int(what)]
+        found = ranked[ranked["number"] == int(what)]
         missing = f"there is no trial {what} that has been trained"
     else:
-        found = trained[trained["architecture"] == Architecture.parse(what).text]
+        found = ranked[ranked["architecture"] == Architecture.parse(what).text]
         missing = f"no trial of {what} has been trained"
     if found.empty:
-        known = ", ".join(map(str, trained["number"].head(20)))
+        known = ", ".join(map(str, ranked["number"].sort_values().head(20)))
         raise AnalysisError(f"{study}: {missing}; there are trials {known}")
-    return _most_trained(found)
-
-
-def _best(trained: DataFrame) -> dict[str, Any]:
-    """Return the most accurate trial with AFI of those trained longest; else of the plain ones."""
-    with_afi = trained[trained["architecture"] != trained["backbone"]]
-    among = trained if with_afi.empty else with_afi
-    return _most_trained(among[among["epochs"] == among["epochs"].max()])
-
-
-def _plain(trained: DataFrame, backbone: str) -> list[int]:
-    found = trained[trained["architecture"] == backbone]
-    return [] if found.empty else [int(_most_trained(found)["number"])]
-
-
-def _most_trained(rows: DataFrame) -> dict[str, Any]:
-    """Return the row of the most epochs, of these the most accurate."""
-    ordered = rows.sort_values(["epochs", "accuracy"], ascending=False)
-    return dict(ordered.iloc[0])
-
-
-def _load(study: Path, ledger: Ledger, trained: DataFrame, number: int) -> AnalysedModel:
-    row = trained[trained["number"] == number].iloc[0]
-    try:
-        state = trial_state(study, number)
-    except NoCheckpoint as error:
-        raise NoCheckpoint(
-            f"{error}; its weights are not kept. Name another trial, or train it again"
-        ) from None
-    return AnalysedModel(
-        number,
-        Architecture.parse(row["architecture"]),
-        float(row["accuracy"]),
-        int(row["epochs"]),
-        trial_model(study, ledger, number, state).module,
-    )
+    return found.iloc[0]

@@ -13,6 +13,7 @@ be) counts as none.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import cast
 
 import numpy as np
@@ -23,11 +24,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from afi_search.analysis.figure import COLOURS, SMALL, TEXT, png, titled_figure
 from afi_search.analysis.networks import BlockIndex, blocks_of
 from afi_search.data import ImageSet
 from afi_search.data.tensor_source import Normalise
 from afi_search.report import style
+from afi_search.report.style import NETWORKS, TEXT, png, titled_figure
 
 WIDTH, PANEL, KEY = 8.0, 1.6, 0.2  # inches: of the picture; heights of a stage and a network's name
 EXPLANATION = (
@@ -83,15 +84,12 @@ def selectivity_of_blocks(
 
         return add
 
-    hooks = [block.register_forward_hook(adder(place)) for place, block in blocks_of(model).items()]
-    try:
-        with torch.no_grad():
-            for start in range(0, len(images), batch_size):
-                labels = images.labels[start : start + batch_size]
-                model(normalise(images.images[start : start + batch_size]))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for place, block in blocks_of(model).items():
+            hooks.enter_context(block.register_forward_hook(adder(place)))
+        for start in range(0, len(images), batch_size):
+            labels = images.labels[start : start + batch_size]
+            model(normalise(images.images[start : start + batch_size]))
     counts = torch.bincount(images.labels, minlength=num_classes).double()[:, None]
     seen = counts[:, 0] > 0
     return {place: class_selectivity((sums[place] / counts)[seen]) for place in sums}
@@ -117,10 +115,17 @@ def selectivity_plot(
         blocks = [place for place in places if place.stage == stage]
         for index, (_, values) in enumerate(networks):
             _draw(axes, [values[place] for place in blocks], index, len(networks))
-        _dress(axes, stage, len(blocks), min(1.0, 1.08 * highest))
+        style.dress(axes, grid="y")
+        axes.set_xlim(0.4, len(blocks) + 0.6)
+        axes.set_ylim(0, min(1.0, 1.08 * highest))
+        axes.set_xticks(range(1, len(blocks) + 1))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_ylabel(f"stage {stage}\nselectivity", fontsize=TEXT, color=style.INK)
     axes.set_xlabel("block", fontsize=TEXT, color=style.INK)
-    names = [name for name, _ in networks]
-    keys = [Patch(facecolor=COLOURS[i], alpha=0.6, label=name) for i, name in enumerate(names)]
+    keys = [
+        Patch(facecolor=colour, alpha=0.6, label=name)
+        for colour, (name, _) in zip(NETWORKS, networks, strict=False)
+    ]
     top.legend(handles=keys, loc="upper left", fontsize=TEXT, frameon=False, borderaxespad=0)
     return png(figure)
 
@@ -135,20 +140,7 @@ def _draw(axes: Axes, samples: Sequence[Tensor], index: int, networks: int) -> N
                 [values], [centre], widths=0.94 * slot, showextrema=False, points=200
             )
             for body in cast(list[PolyCollection], shape["bodies"]):
-                body.set(facecolor=COLOURS[index], edgecolor="none", alpha=0.6)
+                body.set(facecolor=NETWORKS[index], edgecolor="none", alpha=0.6)
         if len(values):
             left, right = centre - 0.3 * slot, centre + 0.3 * slot
             axes.hlines(float(np.median(values)), left, right, color=style.INK, lw=1.2)
-
-
-def _dress(axes: Axes, stage: int, blocks: int, highest: float) -> None:
-    axes.set_xlim(0.4, blocks + 0.6)
-    axes.set_ylim(0, highest)
-    axes.set_xticks(range(1, blocks + 1))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.set_ylabel(f"stage {stage}\nselectivity", fontsize=TEXT, color=style.INK)
-    axes.grid(axis="y", color=style.GRID, lw=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=SMALL, color=style.FAINT, labelcolor=style.INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(style.FAINT)

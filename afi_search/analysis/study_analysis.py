@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from pandas import DataFrame
 from torch import Tensor
 
 from afi_search.analysis.gradcam import grad_cam, gradcam_sheet
 from afi_search.analysis.networks import AnalysedModel, load_models
 from afi_search.analysis.selectivity import selectivity_of_blocks, selectivity_plot
-from afi_search.analysis.table6 import MemoryTable, as_csv, own_table, paper_table6
+from afi_search.analysis.table6 import as_csv, own_table, paper_table6
 from afi_search.analysis.weights import mean_weights, weights_plot
 from afi_search.data import DatasetSpec, ImageSet, locate, read_data, split_of
 from afi_search.data.tensor_source import Normalise
@@ -38,7 +39,7 @@ class Analysis:
     """
 
     models: Sequence[AnalysedModel]
-    tables: Sequence[MemoryTable]
+    tables: Sequence[DataFrame]
     paths: Sequence[Path]
 
 
@@ -62,18 +63,24 @@ def analyse_study(
     Raises:
         UserError: there are no such trials, their weights are gone, the data set is missing, or
             captum is not installed.
+
+    Example::
+
+        analyse_study(Path("studies/resnet32-cifar100-smoke"), ["7", "resnet32(B-r16)"]).paths
     """
     models = load_models(study, trials)
     settings = StudyFile.read(study).space.data
     locate(settings.name, data or settings.folder)
     held_out = split_of(settings, read_data(settings, data))
-    spec, validation = held_out.spec, held_out.validation
+    spec = held_out.spec
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network in models:
         network.model.to(device)
-    files = gradcam_files(models, first_of_each_class(validation, images), spec, device)
-    validation = validation.to(device)
-    files |= selectivity_files(models, validation, spec) | weight_files(models, validation, spec)
+    validation = held_out.validation.to(device)
+    normalise = Normalise(spec.mean, spec.std, device)
+    files = gradcam_files(models, first_of_each_class(validation, images), spec, normalise)
+    files |= selectivity_files(models, validation, spec, normalise)
+    files |= weight_files(models, validation, normalise)
     tables = []
     if memory:
         architectures = list(dict.fromkeys(network.architecture for network in models))
@@ -91,72 +98,61 @@ def first_of_each_class(images: ImageSet, count: int) -> ImageSet:
     """
     labels = images.labels.unique()
     spread = torch.linspace(0, len(labels) - 1, min(count, len(labels))).round().long()
-    wanted = labels[spread]
-    first = [int((images.labels == label).nonzero()[0]) for label in wanted]
+    first = [int((images.labels == label).nonzero()[0]) for label in labels[spread]]
     return images.select(torch.tensor(first))
 
 
 def gradcam_files(
-    models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec, device: torch.device
+    models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec, normalise: Normalise
 ) -> Files:
     """Return the sheet of Grad-CAM maps of all networks for each image's own class."""
-    inputs = Normalise(spec.mean, spec.std, device)(images.images.to(device))
+    inputs = normalise(images.images)
     rows = []
     for network in models:
-        result = grad_cam(network.model, inputs, images.labels.to(device))
+        result = grad_cam(network.model, inputs, images.labels)
         guesses = [spec.class_name(label) for label in result.predicted.tolist()]
         rows.append((network.title, result, guesses))
     names = [spec.class_name(label) for label in images.labels.tolist()]
     title = f"Where the networks look: {spec.name}, validation images"
-    return {"gradcam.png": gradcam_sheet(title, images.images, names, rows)}
+    return {"gradcam.png": gradcam_sheet(title, images.images.cpu(), names, rows)}
 
 
 def selectivity_files(
-    models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec
+    models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec, normalise: Normalise
 ) -> Files:
     """Return the distributions of class selectivity by block, as a picture and as a table."""
-    normalise = Normalise(spec.mean, spec.std, images.labels.device)
     networks, rows = [], []
     for network in models:
         by_block = selectivity_of_blocks(network.model, images, normalise, spec.num_classes)
         networks.append((network.title, by_block))
-        rows += [
-            _place(network) | index._asdict() | _distribution(indices)
-            for index, indices in by_block.items()
-        ]
+        place = {"trial": network.number, "architecture": network.architecture.text}
+        rows += [place | index._asdict() | _distribution(of) for index, of in by_block.items()]
     title = (
         f"Class selectivity of the blocks' outputs: {spec.name}, {len(images):,} validation "
         f"images of {spec.num_classes} classes"
     )
     return {
         "selectivity.png": selectivity_plot(title, networks),
-        "selectivity.csv": _csv(rows, digits=4),
+        "selectivity.csv": _csv(DataFrame(rows), digits=4),
     }
 
 
-def weight_files(models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec) -> Files:
+def weight_files(models: Sequence[AnalysedModel], images: ImageSet, normalise: Normalise) -> Files:
     """Return a heat map of each network with AFI, and the weights of all as a table."""
-    normalise = Normalise(spec.mean, spec.std, images.labels.device)
     files: Files = {}
-    rows = []
+    tables = []
     for network in models:
-        by_block = mean_weights(network.model, images, normalise)
-        if by_block:
+        weights = mean_weights(network.model, images, normalise)
+        if len(weights):
             title = f"What the blocks of {network.architecture} read"
-            files[f"weights-{network.number}.png"] = weights_plot(title, network.facts, by_block)
-        for index, weights in by_block.items():
-            of_sources = zip(weights.sources, weights.means, weights.spreads, strict=True)
-            for source, mean, spread in of_sources:
-                of_source = {"source": source, "weight": mean, "std_over_channels": spread}
-                rows.append(_place(network) | index._asdict() | of_source)
-    return {**files, "weights.csv": _csv(rows, digits=5)} if rows else {}
+            files[f"weights-{network.number}.png"] = weights_plot(title, network.facts, weights)
+            weights.insert(0, "trial", network.number)
+            weights.insert(1, "architecture", network.architecture.text)
+            tables.append(weights)
+    return {**files, "weights.csv": _csv(pd.concat(tables), digits=5)} if tables else {}
 
 
-def _place(network: AnalysedModel) -> dict[str, object]:
-    return {"trial": network.number, "architecture": network.architecture.text}
-
-
-def _distribution(indices: Tensor) -> dict[str, object]:
+def _distribution(indices: Tensor) -> dict[str, float]:
     quarters = [float("nan")] * len(QUARTERS)
     if len(indices):
         quarters = indices.quantile(indices.new_tensor([0.25, 0.5, 0.75])).tolist()
@@ -164,6 +160,8 @@ def _distribution(indices: Tensor) -> dict[str, object]:
     return {**mean, **dict(zip(QUARTERS, quarters, strict=True))}
 
 
-def _csv(rows: Sequence[dict[str, object]], digits: int) -> str:
-    table = pd.DataFrame(rows)
-    return table.to_csv(index=False, float_format=f"%.{digits}f", na_rep="nan", lineterminator="\n")
+def _csv(table: DataFrame, digits: int) -> str:
+    text: str = table.to_csv(
+        index=False, float_format=f"%.{digits}f", na_rep="nan", lineterminator="\n"
+    )
+    return text

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from pandas import DataFrame, Index
 from torch import Tensor, nn
 
-from afi_search.analysis.figure import SMALL, TEXT, bare, png, titled_figure
-from afi_search.analysis.networks import BlockIndex
 from afi_search.data import ImageSet
 from afi_search.data.tensor_source import Normalise
 from afi_search.nn import Stage, afi_weights, searched_stages
 from afi_search.report import style
+from afi_search.report.style import SMALL, TEXT, bare, png, titled_figure
 
+COLUMNS = ("stage", "block", "source", "weight", "std_over_channels")
 LARGEST_CELL, PANELS_WIDTH = 0.5, 7.0  # inches, of a weight and of all weights side by side
 READABLE_CELL = 0.32  # inches; smaller cells hold no numbers
 COLOUR_MAP = "RdBu_r"
@@ -32,135 +33,93 @@ COARSE = (
 LEAST_CONTRAST, MOST_CONTRAST = 0.3, 2.0  # doublings
 
 
-@dataclass(frozen=True)
-class SourceWeights:
-    """The weights that a block gives to its sources.
-
-    Attributes:
-        sources: numbers j of the features X_j, the oldest first.
-        means: the weight of each source, averaged over images and channels; they sum to one.
-        spreads: the standard deviation of each source's weight over the channels.
-    """
-
-    sources: tuple[int, ...]
-    means: tuple[float, ...]
-    spreads: tuple[float, ...]
-
-
 def mean_weights(
     model: nn.Module, images: ImageSet, normalise: Normalise, batch_size: int = 250
-) -> Mapping[BlockIndex, SourceWeights]:
-    """Return the mean weights of every block with AFI; empty for a plain network.
+) -> DataFrame:
+    """Return the mean weight that every block with AFI gives to each of its sources.
 
     Args:
         model: in eval mode, on the device of the images.
         images: what to average over.
         normalise: from uint8 to what the model takes.
         batch_size: images at a time.
+
+    Returns:
+        A row a block and source j of X_j, with the columns COLUMNS: numbers from 1; the mean over
+        images and channels, which sums to 1 over a block's sources; the standard deviation over the
+        channels. Empty for a plain network.
     """
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, Any] = {}
     for start in range(0, len(images), batch_size):
         batch = normalise(images.images[start : start + batch_size])
         for name, weights in afi_weights(model, batch).items():
-            total = weights.double().sum(dim=0)
-            sums[name] = sums[name] + total if name in sums else total
+            sums[name] = sums.get(name, 0) + weights.double().sum(dim=0)
     starts = first_sources(model, normalise(images.images[:1]))
     numbers = {name: number for number, name in enumerate(searched_stages(model), start=1)}
-    result = {}
+    rows = []
     for name, total in sums.items():
         stage, _, index = name.rpartition(".")
-        place = BlockIndex(numbers[stage], int(index) + 1)
-        weights = total / len(images)
-        result[place] = SourceWeights(
-            sources=tuple(range(starts[stage], place.block)) or (place.block,),
-            means=tuple(weights.mean(dim=1).tolist()),
-            spreads=tuple(weights.std(dim=1, correction=0).tolist()),
-        )
-    return result
+        block, weights = int(index) + 1, total / len(images)
+        sources = range(starts[stage], block) or (block,)
+        means, spreads = weights.mean(dim=1), weights.std(dim=1, correction=0)
+        for source, mean, spread in zip(sources, means.tolist(), spreads.tolist(), strict=True):
+            rows.append((numbers[stage], block, source, mean, spread))
+    return DataFrame(rows, columns=list(COLUMNS))
 
 
-def first_sources(model: nn.Module, image: Tensor) -> Mapping[str, int]:
+def first_sources(model: nn.Module, image: Tensor) -> dict[str, int]:
     """Return the number of the first source of each stage with AFI, by the stage's name.
 
     Args:
         model: in eval mode.
         image: any image that the model takes, 1 x 3 x H x W.
     """
+    names = {stage: name for name, stage in searched_stages(model).items() if stage.afi is not None}
     starts: dict[str, int] = {}
 
-    def asker(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def ask(stage: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            assert isinstance(stage, Stage)
-            starts[name] = stage.first_source(inputs[0])
+    def ask(stage: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(stage, Stage)
+        starts[names[stage]] = stage.first_source(inputs[0])
 
-        return ask
-
-    stages = searched_stages(model).items()
-    hooks = [
-        stage.register_forward_pre_hook(asker(name))
-        for name, stage in stages
-        if stage.afi is not None
-    ]
-    try:
-        with torch.no_grad():
-            model(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for stage in names:
+            hooks.enter_context(stage.register_forward_pre_hook(ask))
+        model(image)
     return starts
 
 
-@dataclass(frozen=True)
-class Panel:
-    """The weights of a stage; readers x sources, NaN where a block does not read a source.
-
-    Attributes:
-        stage: its number.
-        blocks: numbers of the readers.
-        sources: numbers of the features.
-        means, spreads: over images and channels, and over channels.
-    """
-
-    stage: int
-    blocks: Sequence[int]
-    sources: Sequence[int]
-    means: np.ndarray
-    spreads: np.ndarray
-
-    @property
-    def doublings(self) -> np.ndarray:
-        """log2 of the means over an even share (1 / the number of the block's sources)."""
-        over_even = self.means * np.isfinite(self.means).sum(axis=1, keepdims=True)
-        result: np.ndarray = np.log2(np.maximum(over_even, np.finfo(float).tiny))
-        return result
-
-
-def weights_plot(title: str, facts: str, weights: Mapping[BlockIndex, SourceWeights]) -> bytes:
+def weights_plot(title: str, facts: str, weights: DataFrame) -> bytes:
     """Draw one panel a stage with AFI, readers down and sources across; return a PNG.
 
     Args:
         title: above everything.
         facts: the first sentence of the caption.
-        weights: of each block with AFI; not empty.
+        weights: as of `mean_weights`; not empty.
     """
-    panels = [_panel(weights, stage) for stage in sorted({place.stage for place in weights})]
-    columns = [len(panel.sources) for panel in panels]
+    panels = {
+        str(stage): [
+            of_stage.pivot(index="block", columns="source", values=of) for of in COLUMNS[3:]
+        ]
+        for stage, of_stage in weights.groupby("stage")
+    }
+    columns = [len(means.columns) for means, _ in panels.values()]
     cell = min(LARGEST_CELL, PANELS_WIDTH / sum(columns))
     readable = cell >= READABLE_CELL
     width = cell * sum(columns) + 0.45 * len(panels) + 1.4
-    height = cell * max(len(panel.blocks) for panel in panels) + 1.5
+    height = cell * max(len(means) for means, _ in panels.values()) + 1.5
     caption = f"{facts}. {EXPLANATION if readable else COARSE}"
     figure = titled_figure(title, caption, width, height)
-    largest = max(float(np.nanmax(abs(panel.doublings))) for panel in panels)
+    largest = max(float(np.nanmax(abs(doublings(means)))) for means, _ in panels.values())
     contrast = min(max(LEAST_CONTRAST, largest), MOST_CONTRAST)
     row = figure.subplots(1, len(panels), squeeze=False, width_ratios=columns)[0]
-    for axes, panel in zip(row, panels, strict=True):
-        shown = np.ma.masked_invalid(panel.doublings)
+    for axes, (stage, (means, spreads)) in zip(row, panels.items(), strict=True):
+        shown = np.ma.masked_invalid(doublings(means))
         axes.set_anchor("NW")
         image = axes.imshow(shown, cmap=COLOUR_MAP, vmin=-contrast, vmax=contrast)
         if readable:
-            _write(axes, panel, contrast)
-        _dress(axes, panel)
+            _write(axes, means, spreads, contrast)
+        _set_up(axes, means)
+        axes.set_title("stage " + stage, fontsize=TEXT, color=style.INK, loc="left", pad=4)
     row[0].set_ylabel("block", fontsize=TEXT, color=style.INK, labelpad=2)
     shrink = min(1, 2.5 / height)
     colours = figure.colorbar(
@@ -174,48 +133,45 @@ def weights_plot(title: str, facts: str, weights: Mapping[BlockIndex, SourceWeig
     return png(figure)
 
 
-def _panel(weights: Mapping[BlockIndex, SourceWeights], stage: int) -> Panel:
-    of_stage = {place.block: of for place, of in weights.items() if place.stage == stage}
-    sources = sorted({source for of in of_stage.values() for source in of.sources})
-    means = np.full((len(of_stage), len(sources)), np.nan)
-    spreads = means.copy()
-    for row, of in enumerate(of_stage.values()):
-        columns = [sources.index(source) for source in of.sources]
-        means[row, columns] = of.means
-        spreads[row, columns] = of.spreads
-    return Panel(stage, list(of_stage), sources, means, spreads)
+def doublings(means: DataFrame) -> np.ndarray:
+    """Return log2 of mean weights over an even share, 1 / the number of the block's sources.
+
+    Args:
+        means: blocks x sources, NaN where a block does not read a source.
+    """
+    over_even = means.mul(means.notna().sum(axis=1), axis=0).to_numpy()
+    result: np.ndarray = np.log2(np.maximum(over_even, np.finfo(float).tiny))
+    return result
 
 
-def _write(axes: Axes, panel: Panel, contrast: float) -> None:
-    for (row, column), doublings in np.ndenumerate(panel.doublings):
-        if np.isfinite(doublings):
-            dark = abs(doublings) > 0.66 * contrast
+def _write(axes: Axes, means: DataFrame, spreads: DataFrame, contrast: float) -> None:
+    for (row, column), doubled in np.ndenumerate(doublings(means)):
+        if np.isfinite(doubled):
+            mean, spread = (100 * of.to_numpy()[row, column] for of in (means, spreads))
             axes.text(
                 column,
                 row,
-                f"{100 * panel.means[row, column]:.0f}\n"
-                f"\N{PLUS-MINUS SIGN}{100 * panel.spreads[row, column]:.1f}",
+                f"{mean:.0f}\n\N{PLUS-MINUS SIGN}{spread:.1f}",
                 ha="center",
                 va="center",
                 fontsize=SMALL - 0.5,
                 linespacing=1.1,
-                color="white" if dark else style.INK,
+                color="white" if abs(doubled) > 0.66 * contrast else style.INK,
             )
 
 
-def _dress(axes: Axes, panel: Panel) -> None:
-    bare(axes, ("x", "y"))
-    axes.set_xticks(np.arange(0.5, len(panel.sources)), minor=True)
-    axes.set_yticks(np.arange(0.5, len(panel.blocks)), minor=True)
+def _set_up(axes: Axes, means: DataFrame) -> None:
+    bare(axes, "xy")
+    axes.set_xticks(np.arange(0.5, len(means.columns)), minor=True)
+    axes.set_yticks(np.arange(0.5, len(means)), minor=True)
     axes.grid(which="minor", color="white", lw=0.7)
     axes.tick_params(which="minor", length=0)
-    columns, rows = _ticks(panel.sources), _ticks(panel.blocks)
+    columns, rows = _ticks(means.columns), _ticks(means.index)
     axes.set_xticks(list(columns), [f"$X_{{{number}}}$" for number in columns.values()])
     axes.set_yticks(list(rows), [str(number) for number in rows.values()])
-    axes.set_title(f"stage {panel.stage}", fontsize=TEXT, color=style.INK, loc="left", pad=4)
 
 
-def _ticks(numbers: Sequence[int]) -> dict[int, int]:
+def _ticks(numbers: Index) -> dict[int, int]:
     """Return the positions to label and their numbers: all, or about eight of them."""
     step = -(-len(numbers) // 8)
     return {position: numbers[position] for position in range(0, len(numbers), step)}

@@ -10,14 +10,15 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from pandas import DataFrame
 from PIL import Image
 
 from afi_search.analysis import gradcam, selectivity, weights
-from afi_search.analysis.figure import png
 from afi_search.analysis.gradcam import GradCamResult, gradcam_sheet
 from afi_search.analysis.networks import BlockIndex
 from afi_search.analysis.selectivity import selectivity_plot
-from afi_search.analysis.weights import SourceWeights, weights_plot
+from afi_search.analysis.weights import COLUMNS, weights_plot
+from afi_search.report.style import png
 
 SHORT = "resnet20"
 LONG = "mobilenetv2(base-r16-cbam-shared, off, B-r32-eca-shared, B-r8-se, base-r16-ge-shared)"
@@ -52,15 +53,14 @@ def size(png: bytes) -> tuple[int, int]:
         return picture.size
 
 
-def readings(depths: list[int]) -> dict[BlockIndex, SourceWeights]:
-    result = {}
-    for stage, depth in enumerate(depths, start=1):
-        for block in range(2, depth + 1):
-            shares = torch.rand(block - 1).softmax(0).tolist()
-            result[BlockIndex(stage, block)] = SourceWeights(
-                tuple(range(1, block)), tuple(shares), tuple(0.1 for _ in shares)
-            )
-    return result
+def readings(depths: list[int]) -> DataFrame:
+    rows = [
+        (stage, block, source, share, 0.1)
+        for stage, depth in enumerate(depths, start=1)
+        for block in range(2, depth + 1)
+        for source, share in enumerate(torch.rand(block - 1).softmax(0).tolist(), start=1)
+    ]
+    return DataFrame(rows, columns=list(COLUMNS))
 
 
 @pytest.mark.parametrize("name", [SHORT, LONG])
@@ -71,7 +71,7 @@ def test_weights_of_any_network(name: str, depths: list[int]) -> None:
 
 
 def test_a_weight_of_zero_is_drawn() -> None:
-    only_one = {BlockIndex(1, 3): SourceWeights((1, 2), (1.0, 0.0), (0.0, 0.0))}
+    only_one = DataFrame([(1, 3, 1, 1.0, 0.0), (1, 3, 2, 0.0, 0.0)], columns=list(COLUMNS))
     assert size(weights_plot(SHORT, FACTS, only_one))[0] > 500
 
 

@@ -5,24 +5,20 @@ import io
 
 import pytest
 import torch
+from pandas import DataFrame
 from rich.console import Console
 
 from afi_search.analysis.memory import MIB, Memory
-from afi_search.analysis.table6 import MemoryTable, Row, as_csv, paper_table6, rich_table
+from afi_search.analysis.table6 import as_csv, memory_table, paper_table6, rich_table
 from afi_search.space import Architecture
 
-ROWS = [
-    Row(Architecture.parse("resnet50"), Memory(400 * MIB, 200 * MIB, 300 * MIB), (7447, 3827)),
-    Row(
-        Architecture.parse("resnet50(base-r4)"),
-        Memory(300 * MIB, 100 * MIB, 150 * MIB),
-        (7001, 2671),
-    ),
-]
-TABLE = MemoryTable("Table 6", ROWS, "by hand")
+NETWORKS = [Architecture.parse("resnet50"), Architecture.parse("resnet50(base-r4)")]
+OURS = [Memory(400 * MIB, 200 * MIB, 300 * MIB), Memory(300 * MIB, 100 * MIB, 150 * MIB)]
+PAPER = [(7447, 3827), (7001, 2671)]
+TABLE = memory_table("Table 6", NETWORKS, OURS, "by hand", PAPER)
 
 
-def printed(table: MemoryTable) -> list[list[str]]:
+def printed(table: DataFrame) -> list[list[str]]:
     console = Console(width=100, color_system=None)
     with console.capture() as capture:
         console.print(rich_table(table))
@@ -38,8 +34,7 @@ def test_ours_stands_beside_the_papers_with_the_ratios_of_both():
 
 
 def test_without_figures_of_the_paper_only_ours_are_shown():
-    rows = [Row(row.architecture, row.ours) for row in ROWS]
-    lines = printed(MemoryTable("", rows, ""))
+    lines = printed(memory_table("", NETWORKS, OURS, ""))
     assert ["resnet50(base-r4)", "300", "100", "150"] in lines
 
 
@@ -50,12 +45,14 @@ def test_the_csv_holds_every_row_with_its_ratios():
     assert (second["training_ratio"], second["testing_ratio"]) == ("0.7500", "0.5000")
     assert first["training_ratio"] == "1.0000"
     assert first["measured"] == "by hand"
+    (own, _) = csv.DictReader(io.StringIO(as_csv([memory_table("", NETWORKS, OURS, "")])))
+    assert own["paper_training_mib"] == ""
 
 
 def test_the_papers_rows_are_measured_here():
     table = paper_table6(torch.device("cpu"))
-    assert [str(row.architecture) for row in table.rows] == ["resnet50", "resnet50(base-r4)"]
-    assert [row.paper for row in table.rows] == [(7447, 3827), (7001, 2671)]
-    plain, afi = (row.ours for row in table.rows)
-    assert 0.97 < afi.training / plain.training < 0.985
-    assert plain.training / MIB == pytest.approx(5495, abs=1)
+    assert list(table["architecture"]) == ["resnet50", "resnet50(base-r4)"]
+    assert list(table["paper_training_mib"]) == [7447, 7001]
+    assert list(table["paper_testing_mib"]) == [3827, 2671]
+    assert 0.97 < table["training_ratio"][1] < 0.985
+    assert table["training_mib"][0] == pytest.approx(5495, abs=1)

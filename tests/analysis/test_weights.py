@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pandas import DataFrame
 
 from afi_search.analysis.networks import BlockIndex
 from afi_search.analysis.weights import mean_weights
@@ -20,29 +21,36 @@ def made(text: str) -> tuple[torch.nn.Module, ImageSet]:
     return model, ImageSet(images, torch.arange(5))
 
 
+def sources_of(readings: DataFrame) -> dict[BlockIndex, tuple[int, ...]]:
+    by_block = readings.groupby(["stage", "block"])["source"]
+    return {BlockIndex(*place): tuple(sources) for place, sources in by_block}
+
+
 @pytest.mark.parametrize("choice", ["base-r4", "B-r4-shared"])
 def test_weights_are_means_over_images_and_channels(choice):
     model, images = made(f"resnet32(off, {choice}, off)")
 
     readings = mean_weights(model, images, NORMALISE, batch_size=2)
 
-    assert {place: reading.sources for place, reading in readings.items()} == {
+    assert sources_of(readings) == {
         BlockIndex(2, block): tuple(range(1, block)) for block in range(2, 6)
     }
     whole = afi_weights(model, NORMALISE(images.images))["layer2.4"]
-    last = readings[BlockIndex(2, 5)]
-    torch.testing.assert_close(torch.tensor(last.means), whole.mean((0, 2)))
+    last = readings[(readings["stage"] == 2) & (readings["block"] == 5)]
+    torch.testing.assert_close(torch.tensor(list(last["weight"])), whole.mean((0, 2)))
     torch.testing.assert_close(
-        torch.tensor(last.spreads), whole.mean(0).std(1, correction=0), atol=1e-6, rtol=1e-3
+        torch.tensor(list(last["std_over_channels"])),
+        whole.mean(0).std(1, correction=0),
+        atol=1e-6,
+        rtol=1e-3,
     )
-    for reading in readings.values():
-        assert sum(reading.means) == pytest.approx(1)
+    for total in readings.groupby(["stage", "block"])["weight"].sum():
+        assert total == pytest.approx(1)
 
 
 def test_where_the_transition_block_is_too_narrow_the_sources_start_with_x2():
     model, images = made("mobilenetv2(B-r16, B-r16, B-r16, off, base-r16)")
-    sources = {p: reading.sources for p, reading in mean_weights(model, images, NORMALISE).items()}
-    assert sources == {
+    assert sources_of(mean_weights(model, images, NORMALISE)) == {
         BlockIndex(1, 2): (2,),
         BlockIndex(2, 2): (2,),
         BlockIndex(2, 3): (2,),
@@ -56,4 +64,4 @@ def test_where_the_transition_block_is_too_narrow_the_sources_start_with_x2():
 
 
 def test_a_plain_network_reads_nothing():
-    assert mean_weights(*made("resnet20"), NORMALISE) == {}
+    assert mean_weights(*made("resnet20"), NORMALISE).empty
