@@ -14,23 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import BlockAFI, Joined, Scorer, Sums
+from afi_search.nn.afi import BlockAFI, Joined, Reading, Scorer, Sums
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 
-Features = tuple[Tensor, ...]
 
+class LiteralReading(Reading):
+    """All features so far; every reader pools and scores all of them."""
 
-def add(
-    afi: BlockAFI, state: Features | None, feature: Tensor, pooled: None, reader: int
-) -> Features:
-    """Keep one feature more."""
-    return (*(state or ()), feature)
+    def __init__(self, afi: BlockAFI) -> None:
+        self._scorers = iter(afi.scorers)
+        self.sources = []
 
+    def add(self, source: Tensor, pooled: Tensor) -> None:
+        self.sources.append(source)
 
-def read(afi: BlockAFI, state: Features, reader: int) -> tuple[Features, Tensor]:
-    """Return the features and their weights."""
-    pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in state], dim=1)
-    return state, torch.softmax(afi.scorers[reader](pooled), dim=1)
+    def weigh(self) -> Tensor:
+        pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in self.sources])
+        return torch.softmax(next(self._scorers)(pooled), dim=0)
 
 
 def score(scorer: Scorer, pooled: Tensor) -> Tensor:
@@ -42,18 +42,25 @@ def score(scorer: Scorer, pooled: Tensor) -> Tensor:
 class LiteralSums(Sums):
     """One operation after the other; every reader pools for itself."""
 
-    def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Tensor, None]:
-        return feature[:, :channels], None
+    def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Tensor, Tensor]:
+        return feature[:, :channels], feature
 
     def weighted_sum(self, sources: Sequence[Tensor], weights: Tensor) -> Tensor:
         zero = torch.zeros((), dtype=sources[0].dtype, device=sources[0].device)
-        by_source = weights.to(zero.dtype)[..., None, None].unbind(1)
+        by_source = weights.to(zero.dtype)[..., None, None].unbind()
         return sum((w * x for w, x in zip(by_source, sources, strict=True)), start=zero)
 
     def join(
-        self, before: Tensor, integrated: Tensor, ceiling: float, readers: int, rereaders: int
+        self,
+        before: Tensor,
+        ceiling: float,
+        sources: Sequence[Tensor],
+        weights: Tensor | None,
+        readers: int,
+        rereaders: int,
     ) -> Joined:
         feature = before.clamp(0, ceiling)
+        integrated = sources[0] if weights is None else self.weighted_sum(sources, weights)
         return Joined(torch.cat((feature, integrated), dim=1), feature, feature, integrated)
 
 
@@ -61,8 +68,7 @@ class LiteralSums(Sums):
 def literal_afi() -> Iterator[None]:
     """Within it, every network with the block scorer runs the literal form."""
     with (
-        patch.object(BlockAFI, "add", add),
-        patch.object(BlockAFI, "read", read),
+        patch.object(BlockAFI, "reading", lambda afi: LiteralReading(afi)),
         patch.object(Scorer, "forward", score),
         patch("afi_search.nn.stage.GatheredSums", LiteralSums),
     ):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,25 +59,33 @@ class Sums:
         return source, global_average(source)
 
     def weighted_sum(self, sources: Sequence[Any], weights: Tensor) -> Tensor:
-        """Return R = sum_j w_j X_j, given weights, B x sources x C'."""
-        by_source = weights.to(sources[0].dtype)[..., None, None].unbind(1)
+        """Return R = sum_j w_j X_j, given weights, sources x B x C'."""
+        by_source = weights.to(sources[0].dtype)[..., None, None].unbind()
         integrated = by_source[0] * sources[0]
         for weight, source in zip(by_source[1:], sources[1:], strict=True):
             integrated = torch.addcmul(integrated, weight, source)
         return integrated
 
     def join(
-        self, before: Tensor, integrated: Tensor, ceiling: float, readers: int, rereaders: int
+        self,
+        before: Tensor,
+        ceiling: float,
+        sources: Sequence[Any],
+        weights: Tensor | None,
+        readers: int,
+        rereaders: int,
     ) -> Joined:
         """Activate X_i and concatenate (X_i, R_i).
 
         Args:
             before: X_i before its activation, B x C x H x W; it may be overwritten.
-            integrated: R_i, B x C' x H x W.
             ceiling: X_i is `before`, kept between 0 and this.
+            sources, weights: what R_i is the weighted sum of; without weights, R_i is the one
+                source.
             readers, rereaders: how many later blocks read X_i, and R_i.
         """
         feature = rectify_(before, ceiling)
+        integrated = sources[0] if weights is None else self.weighted_sum(sources, weights)
         both = torch.cat((feature, integrated), dim=1)
         return Joined(both, global_average(feature), feature, integrated)
 
@@ -93,7 +101,10 @@ def global_average(feature: Tensor) -> Tensor:
 
 
 class Scorer(nn.Module):
-    """s = W2 ReLU(W1 z): a pooled feature, B x C', to scores of the same shape."""
+    """s = W2 ReLU(W1 z): pooled features, ... x C', to scores of the same shape.
+
+    Scores are exponentiated, so autocast does not narrow them: what it would save is nothing.
+    """
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -101,23 +112,10 @@ class Scorer(nn.Module):
         self.expand = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        return score(pooled, self.reduce.weight[None], self.expand.weight[None])[0]
-
-
-def score(pooled: Tensor, reduce: Tensor, expand: Tensor) -> Tensor:
-    """Return what one or more scorers make of a pooled feature, scorers x B x C'.
-
-    Scores are exponentiated, so autocast does not narrow them: what it would save is nothing.
-
-    Args:
-        pooled: B x C'.
-        reduce: W1 of each scorer, scorers x hidden x C'.
-        expand: W2 of each, scorers x C' x hidden.
-    """
-    with without_autocast(pooled.device):
-        hidden = F.relu(F.linear(pooled.to(reduce.dtype), reduce.flatten(0, 1)))
-        by_scorer = hidden.unflatten(1, reduce.shape[:2]).transpose(0, 1)
-        return widened(torch.bmm(by_scorer, expand.mT))
+        with without_autocast(pooled.device):
+            z = pooled.to(self.reduce.weight.dtype)
+            scores: Tensor = self.expand(F.relu(self.reduce(z)))
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -127,23 +125,30 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-def widened(scores: Tensor) -> Tensor:
-    """Return scores in float32 at least: what is exponentiated and summed needs the range."""
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+class Reading(ABC):
+    """What the blocks of a stage read, in one forward pass: a state.
+
+    Attributes:
+        sources: what the next reader reads.
+    """
+
+    sources: list[Any]
+
+    @abstractmethod
+    def add(self, source: Any, pooled: Tensor) -> None:
+        """Take one source more: X_j, and z_j, B x C', in float32 at least."""
+
+    @abstractmethod
+    def weigh(self) -> Tensor:
+        """Return the weights of the sources for the next reader, sources x B x C'."""
+
+    @abstractmethod
+    def carry(self, integrated: Any) -> None:
+        """Take R, the sum that the last reader made, as a source, if it is one."""
 
 
-class SoftmaxOverSources(nn.Module):
-    """Scores, B x sources x C', to weights; a module, so that a hook can watch them."""
-
-    def forward(self, scores: Tensor) -> Tensor:
-        return torch.softmax(scores, dim=1)
-
-
-State = TypeVar("State")
-
-
-class AFI(nn.Module, ABC, Generic[State]):
-    """AFI of one stage: takes its sources one by one and weighs those there are.
+class AFI(nn.Module, ABC):
+    """The scorers of a stage.
 
     Args:
         channels: C' of the features.
@@ -160,60 +165,24 @@ class AFI(nn.Module, ABC, Generic[State]):
         self.readers = readers
 
     @abstractmethod
-    def add(self, state: State | None, source: Any, pooled: Tensor, reader: int) -> State:
-        """Return the state after one more source.
-
-        Args:
-            state: None before any.
-            source: X_j.
-            pooled: z_j, B x C', in float32 at least.
-            reader: the number of the first block that reads it, from 0.
-        """
-
-    @abstractmethod
-    def read(self, state: State, reader: int) -> tuple[Sequence[Any], Tensor]:
-        """Return the sources of a reader, and their weights, B x sources x C'."""
-
-    @abstractmethod
-    def carry(self, state: State, integrated: Any) -> State:
-        """Return the state updated with R, the weighted sum of what was read last."""
+    def reading(self) -> Reading:
+        """Return the state with which a forward pass begins."""
 
     @abstractmethod
     def count_readers(self, reader: int) -> int:
-        """Return how often a source is read whose first reader is that one."""
+        """Return how often a source is read whose first reader is that one, from 0."""
 
     @abstractmethod
-    def watched(self) -> nn.Module:
-        """Return the module whose outputs in a forward pass tell the weights."""
-
-    @abstractmethod
-    def weights(self, seen: Sequence[Tensor]) -> list[Tensor]:
+    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
         """Return each reader's weights, B x sources x C'.
 
         Args:
-            seen: the outputs of `watched` in one forward pass, in order.
+            scores: what the scorers returned in one forward pass, in order.
         """
 
 
-class Scored(NamedTuple):
-    """The sources so far, and what their scores are for every reader, B x C' each.
-
-    Attributes:
-        sources: from the oldest.
-        scores: for each reader those of the sources that it reads.
-        reduce, expand: the scorers' matrices, readers x hidden x C' and readers x C' x hidden.
-    """
-
-    sources: tuple[Any, ...]
-    scores: tuple[tuple[Tensor, ...], ...]
-    reduce: Tensor
-    expand: Tensor
-
-
-class BlockAFI(AFI[Scored]):
+class BlockAFI(AFI):
     """AFI of a stage as in the paper: each reading block has a scorer of its own.
-
-    A source is scored for all its readers at once, when it comes.
 
     A block that has but one source (block 2, and block 3 where the transition block offers none)
     gets weights of exactly 1, whatever its scorer says, so that scorer's gradient is zero. The
@@ -225,53 +194,37 @@ class BlockAFI(AFI[Scored]):
     def __init__(self, channels: int, hidden: int, readers: int) -> None:
         super().__init__(channels, hidden, readers)
         self.scorers = nn.ModuleList(Scorer(channels, hidden) for _ in range(readers))
-        self.softmax = SoftmaxOverSources()
 
-    def add(self, state: Scored | None, source: Any, pooled: Tensor, reader: int) -> Scored:
-        sources, scores, reduce, expand = state or self._nothing()
-        later = score(pooled, reduce[reader:], expand[reader:])
-        with_later = ((*of, one) for of, one in zip(scores[reader:], later.unbind(0), strict=True))
-        return Scored((*sources, source), (*scores[:reader], *with_later), reduce, expand)
-
-    def read(self, state: Scored, reader: int) -> tuple[Sequence[Any], Tensor]:
-        return state.sources, self.softmax(torch.stack(state.scores[reader], dim=1))
-
-    def carry(self, state: Scored, integrated: Any) -> Scored:
-        return state
+    def reading(self) -> Reading:
+        return _AllSources(self.scorers)
 
     def count_readers(self, reader: int) -> int:
         return self.readers - reader
 
-    def watched(self) -> nn.Module:
-        return self.softmax
-
-    def weights(self, seen: Sequence[Tensor]) -> list[Tensor]:
-        return list(seen)
-
-    def _nothing(self) -> Scored:
-        scorers = [cast(Scorer, scorer) for scorer in self.scorers]
-        reduce = torch.stack([scorer.reduce.weight for scorer in scorers])
-        expand = torch.stack([scorer.expand.weight for scorer in scorers])
-        return Scored((), ((),) * self.readers, reduce, expand)
+    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        return [torch.softmax(one, dim=0).transpose(0, 1) for one in scores]
 
 
-class RunningMean(NamedTuple):
-    """The mean of the sources so far.
+class _AllSources(Reading):
+    """X_1 .. X_{i-1}, weighed by the scorer of block i."""
 
-    Attributes:
-        sources: what it is made of: the mean before and the newest source, or that alone.
-        weights: of these, B x len(sources) x C'.
-        log_total: the logarithm of the sum of the exponentiated scores, B x C'.
-        mean: itself, once a reader has made it.
-    """
+    def __init__(self, scorers: nn.ModuleList) -> None:
+        self._scorers = iter(scorers)
+        self._pooled: list[Tensor] = []
+        self.sources = []
 
-    sources: tuple[Any, ...]
-    weights: Tensor
-    log_total: Tensor
-    mean: Any = None
+    def add(self, source: Any, pooled: Tensor) -> None:
+        self.sources.append(source)
+        self._pooled.append(pooled)
+
+    def weigh(self) -> Tensor:
+        return torch.softmax(next(self._scorers)(torch.stack(self._pooled)), dim=0)
+
+    def carry(self, integrated: Any) -> None:
+        pass
 
 
-class StageAFI(AFI[RunningMean]):
+class StageAFI(AFI):
     """AFI with one scorer for all blocks of a stage; an extension of the paper.
 
     All readers give a source the same score, so the softmax over the growing list of sources is a
@@ -286,31 +239,34 @@ class StageAFI(AFI[RunningMean]):
         super().__init__(channels, hidden, readers)
         self.scorer = Scorer(channels, hidden)
 
-    def add(
-        self, state: RunningMean | None, source: Any, pooled: Tensor, reader: int
-    ) -> RunningMean:
-        scores = self.scorer(pooled)
-        if state is None:
-            # Exactly one, and written so that the scorer is part of the graph in any stage.
-            one = torch.exp(scores - scores)
-            return RunningMean((source,), one[:, None], scores)
-        both = torch.stack((state.log_total, scores), dim=1)
-        weights, log_total = torch.softmax(both, dim=1), torch.logsumexp(both, dim=1)
-        return RunningMean((state.mean, source), weights, log_total)
-
-    def read(self, state: RunningMean, reader: int) -> tuple[Sequence[Any], Tensor]:
-        return state.sources, state.weights
-
-    def carry(self, state: RunningMean, integrated: Any) -> RunningMean:
-        return state._replace(mean=integrated)
+    def reading(self) -> Reading:
+        return _RunningMean(self.scorer)
 
     def count_readers(self, reader: int) -> int:
         return 1
 
-    def watched(self) -> nn.Module:
-        return self.scorer
-
-    def weights(self, seen: Sequence[Tensor]) -> list[Tensor]:
-        counts = range(len(seen) - self.readers + 1, len(seen) + 1)
-        sources = torch.stack(tuple(seen), dim=1)
+    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        counts = range(len(scores) - self.readers + 1, len(scores) + 1)
+        sources = torch.stack(tuple(scores), dim=1)
         return [torch.softmax(sources[:, : max(1, count)], dim=1) for count in counts]
+
+
+class _RunningMean(Reading):
+    """The mean of the sources before the last, and the last."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._scores: list[Tensor] = []
+        self.sources = []
+
+    def add(self, source: Any, pooled: Tensor) -> None:
+        if len(self._scores) > 1:
+            self._scores = [torch.logsumexp(torch.stack(self._scores), dim=0)]
+        self._scores.append(self._scorer(pooled))
+        self.sources.append(source)
+
+    def weigh(self) -> Tensor:
+        return torch.softmax(torch.stack(self._scores), dim=0)
+
+    def carry(self, integrated: Any) -> None:
+        self.sources = [integrated]

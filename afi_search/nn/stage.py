@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import AFI, BlockAFI, StageAFI, Sums, rectify_
+from afi_search.nn.afi import AFI, BlockAFI, Scorer, StageAFI, Sums, rectify_
 from afi_search.nn.attention import make_attention
 from afi_search.nn.ops.common import accelerates
 from afi_search.nn.ops.gathered import GatheredSums
@@ -101,7 +101,7 @@ class Stage(nn.Module):
         AttentionTooNarrow: the choice's attention has no meaning for so few channels.
     """
 
-    afi: AFI[Any] | None
+    afi: AFI | None
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Stage(nn.Module):
             self.afi = None
             return
         self.channels = afi_channels(shape, choice.width)
-        kind: type[AFI[Any]] = StageAFI if choice.scorer == "stage" else BlockAFI
+        kind: type[AFI] = StageAFI if choice.scorer == "stage" else BlockAFI
         hidden = hidden_units(self.channels, choice.ratio)
         self.afi = kind(self.channels, hidden, readers=self.depth - 1)
         self.attention = nn.ModuleList(
@@ -149,13 +149,12 @@ class Stage(nn.Module):
             x = block(x)
         return x
 
-    def _integrating(self, x: Tensor, afi: AFI[Any]) -> Tensor:
+    def _integrating(self, x: Tensor, afi: AFI) -> Tensor:
         transition, *readers = self
-        sums = GatheredSums() if accelerates(x) else Sums()
-        carried = StageState(afi, self.channels, sums)
-        x = transition(x, partial(carried.hold, transition), partial(carried.choose, transition))
+        state = StageState(afi, self.channels, GatheredSums() if accelerates(x) else Sums())
+        x = transition(x, partial(state.hold, transition), partial(state.choose, transition))
         for reader, block in enumerate(readers):
-            x = block(x, partial(carried.join, reader, block, self.attention[reader]))
+            x = block(x, partial(state.join, reader, block, self.attention[reader]))
         return x
 
 
@@ -168,11 +167,11 @@ class StageState:
         sums: how features are added up.
     """
 
-    def __init__(self, afi: AFI[Any], channels: int, sums: Sums) -> None:
+    def __init__(self, afi: AFI, channels: int, sums: Sums) -> None:
         self._afi = afi
         self._channels = channels
         self._sums = sums
-        self._state: Any = None
+        self._reading = afi.reading()
         self._held: Tensor | None = None
 
     def hold(self, transition: Block, y: Tensor) -> Tensor:
@@ -191,30 +190,37 @@ class StageState:
 
     def join(self, reader: int, block: Block, attention: nn.Module, y: Tensor) -> Tensor:
         """Return (X_i, R_i) for a block, B x (C + C') x H x W, given X_i before its activation."""
-        afi, sums, last = self._afi, self._sums, reader + 1 == self._afi.readers
-        if self._state is None:
+        afi, sums, reading = self._afi, self._sums, self._reading
+        if not reading.sources:  # the block's own feature is the first
             feature = block.activate(y)
             self._add(feature, reader)
-            integrated = sums.weighted_sum(*afi.read(self._state, reader))
-            self._state = afi.carry(self._state, sums.source(integrated))
+            integrated = sums.weighted_sum(reading.sources, reading.weigh())
+            reading.carry(sums.source(integrated))
             return torch.cat((feature, attention(integrated)), dim=1)
-        state, self._state = self._state, None  # after its last reader a feature is released
-        integrated = sums.weighted_sum(*afi.read(state, reader))
-        attended = attention(integrated)
-        if last:
-            del state, integrated
-            return sums.join(y, attended, block.ceiling, 0, 0).both
-        again = afi.rereads and attended is integrated
-        readers = afi.count_readers(reader + 1)
-        both, pooled, source, mean = sums.join(y, attended, block.ceiling, readers, int(again))
-        state = afi.carry(state, mean if again else sums.source(integrated))
-        self._state = afi.add(state, source, pooled, reader + 1)
-        return both
+        last = reader + 1 == afi.readers
+        sources, weights, attends = reading.sources, None, not isinstance(attention, nn.Identity)
+        if attends:
+            integrated = sums.weighted_sum(sources, reading.weigh())
+            sources = [sums.source(attention(integrated))]
+            reading.carry(sums.source(integrated))
+        else:
+            weights = reading.weigh()
+        if last:  # features are released
+            self._reading = afi.reading()
+        readers, rereaders = afi.count_readers(reader + 1), int(afi.rereads and not attends)
+        del reading
+        joined = sums.join(
+            y, block.ceiling, sources, weights, readers * (not last), rereaders * (not last)
+        )
+        if not last:
+            if not attends:
+                self._reading.carry(joined.integrated)
+            self._reading.add(joined.feature, joined.pooled)
+        return joined.both
 
     def _add(self, feature: Tensor, reader: int) -> None:
-        readers = self._afi.count_readers(reader)
-        source, pooled = self._sums.pool(feature, self._channels, readers)
-        self._state = self._afi.add(self._state, source, pooled, reader)
+        source, pooled = self._sums.pool(feature, self._channels, self._afi.count_readers(reader))
+        self._reading.add(source, pooled)
 
 
 def unchanged(x: Tensor) -> Tensor:
@@ -265,12 +271,13 @@ def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         sources in order from the oldest.
     """
     seen: dict[str, list[Tensor]] = {}
-    hooks = []
+    hooks: list[Any] = []
     stages = searched_stages(model).items()
     integrating = {name: stage.afi for name, stage in stages if stage.afi is not None}
     for name, afi in integrating.items():
         collect = _appender(seen.setdefault(name, []))
-        hooks.append(afi.watched().register_forward_hook(collect))
+        scorers = [module for module in afi.modules() if isinstance(module, Scorer)]
+        hooks += [scorer.register_forward_hook(collect) for scorer in scorers]
     try:
         with torch.no_grad():
             model(images)

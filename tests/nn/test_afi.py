@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from afi_search.nn.afi import AFI, BlockAFI, StageAFI, Sums, global_average
+from afi_search.nn.afi import AFI, BlockAFI, Scorer, StageAFI, Sums, global_average
 from afi_search.nn.ops.gathered import GatheredSums
 
 KINDS = (BlockAFI, StageAFI)
@@ -38,12 +38,12 @@ def integrate(
     afi: AFI, sources: list[Tensor], kind_of_sums: type[Sums] = GatheredSums
 ) -> list[Tensor]:
     """Return R of readers 0, 1, ... that read one source more each."""
-    state, results, sums = None, [], kind_of_sums()
-    for reader, feature in enumerate(sources):
-        state = afi.add(state, sums.source(feature), global_average(feature), reader)
-        integrated = sums.weighted_sum(*afi.read(state, reader))
+    reading, results, sums = afi.reading(), [], kind_of_sums()
+    for feature in sources:
+        reading.add(sums.source(feature), global_average(feature))
+        integrated = sums.weighted_sum(reading.sources, reading.weigh())
         results.append(integrated)
-        state = afi.carry(state, sums.source(integrated))
+        reading.carry(sums.source(integrated))
     return results
 
 
@@ -53,7 +53,8 @@ def scorer_of(afi: AFI, reader: int) -> tuple[Tensor, Tensor]:
 
 
 def make_sources(count: int, channels: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    return [torch.randn(2, channels, 3, 4, dtype=dtype, requires_grad=True) for _ in range(count)]
+    made = [torch.randn(2, channels, 3, 4, dtype=dtype) for _ in range(count)]
+    return [x.to(memory_format=torch.channels_last).requires_grad_() for x in made]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,7 +124,9 @@ def test_weights_are_positive_sum_to_one_and_give_the_output(kind, count, seed):
     afi = kind(5, 2, readers=count).double()
     sources = make_sources(count, 5)
     seen = []
-    afi.watched().register_forward_hook(lambda _m, _i, output: seen.append(output))
+    for module in afi.modules():
+        if isinstance(module, Scorer):
+            module.register_forward_hook(lambda _m, _i, output: seen.append(output))
 
     integrated = integrate(afi, sources)
     weights = afi.weights(seen)
@@ -133,7 +136,7 @@ def test_weights_are_positive_sum_to_one_and_give_the_output(kind, count, seed):
         assert (of > 0).all()
         torch.testing.assert_close(of.sum(1), torch.ones(2, 5, dtype=torch.float64))
         torch.testing.assert_close(
-            Sums().weighted_sum(sources[: reader + 1], of), integrated[reader]
+            Sums().weighted_sum(sources[: reader + 1], of.transpose(0, 1)), integrated[reader]
         )
 
 

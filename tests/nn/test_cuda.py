@@ -1,7 +1,8 @@
-"""The Triton kernels: by the interpreter anywhere, against the CPU's path where there is CUDA."""
+"""Triton's kernels: compiled and interpreted where there is no GPU, run where there is one."""
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,21 +10,51 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from afi_search.nn.ops import contractions
-from afi_search.nn.ops.contractions import channel_dots, weighted_sum
+from afi_search.nn.ops import common
+from afi_search.nn.ops.batch_norm import BatchNorm2d
+from tests.nn.on_device import compare
 
 ROOT = Path(__file__).parents[2]
+NETWORKS = [
+    "resnet20(base-r4)",
+    "resnet32(B-r16-shared)",
+    "resnext29(B-r8-se-shared, base-r4, off)",
+    "shufflenetv2(base-r4-shared)",
+    "mobilenetv2(base-r16-eca)",
+    "resnet50(base-r4)",
+]
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def test_interpreted_kernels_are_the_written_out_sums():
-    pytest.importorskip("triton")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.nn.interpreted"]
-
+def run(module: str, *arguments: str, **variables: str) -> None:
+    """Run a program of the tests, which must end well."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", ["resnet20(base-r4)", "resnet20(B-r8-se-shared)"])
+def test_interpreted_kernels_compute_what_plain_torch_does(text):
+    pytest.importorskip("triton")
+
+    run("tests.nn.interpreted", *(f"{text}/{p}" for p in ("fp64", "bf16")), TRITON_INTERPRET="1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", NETWORKS)
+def test_interpreted_kernels_compute_every_family(text):
+    pytest.importorskip("triton")
+
+    run("tests.nn.interpreted", f"{text}/fp64", TRITON_INTERPRET="1")
+
+
+def test_kernels_compile_for_the_gpus_that_people_have():
+    pytest.importorskip("triton")
+
+    run("tests.nn.compiled", "80", "90", "100")
 
 
 def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
@@ -31,27 +62,56 @@ def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(torch, "ones", fail)
-    contractions._cuda.cache_clear()
+    common._cuda.cache_clear()
     with pytest.warns(UserWarning, match="needs gcc .*Failed to find C compiler") as told:
-        assert contractions._cuda() is None
-        assert contractions._cuda() is None
+        assert common._cuda() is None
+        assert common._cuda() is None
 
     assert len(told) == 1
-    contractions._cuda.cache_clear()
+    common._cuda.cache_clear()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("count", [1, 3, 17])
-@pytest.mark.parametrize("channels", [8, 32, 256])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_on_cuda_the_contractions_are_those_of_the_cpu(count, channels, dtype):
-    made = [torch.randn(4, channels, 8, 8, dtype=torch.float64).to(dtype) for _ in range(count)]
-    xs = [x.to(memory_format=torch.channels_last) for x in made]
-    weights = torch.rand(4, count, channels, dtype=torch.promote_types(dtype, torch.float32))
-    there = [x.cuda() for x in xs]
+@on_gpu
+@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
+@pytest.mark.parametrize("text", NETWORKS)
+def test_on_a_gpu_networks_compute_what_plain_torch_does(text, precision):
+    compare(text, precision, "cuda")
 
-    total = weighted_sum(there, weights.cuda().unbind(1))
-    dots = channel_dots(there[0], there)
 
-    torch.testing.assert_close(total.cpu(), weighted_sum(xs, weights.unbind(1)))
-    torch.testing.assert_close(dots.cpu(), channel_dots(xs[0], xs), rtol=1e-4, atol=1e-4)
+def normed(
+    x: Tensor, skip: Tensor | None, cotangent: Tensor, ceiling: float | None
+) -> tuple[Tensor, ...]:
+    torch.manual_seed(0)
+    norm = BatchNorm2d(x.shape[1]).to(x.device, common.at_least_float32(x.dtype))
+    with torch.no_grad():
+        norm.weight.uniform_(-2, 2)
+    given = [x.clone().requires_grad_(), *([] if skip is None else [skip.clone().requires_grad_()])]
+    y = norm(given[0], ceiling, *given[1:])
+    gradients = torch.autograd.grad(y, [*given, norm.weight, norm.bias], cotangent)
+    return (y.detach(), *gradients, norm.running_mean, norm.running_var)
+
+
+@on_gpu
+@pytest.mark.parametrize("ceiling, with_skip", [(None, False), (math.inf, False), (6.0, True)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "shape", [(512, 16, 32, 32), (512, 8, 32, 32), (256, 58, 16, 16), (64, 2048, 7, 7)]
+)
+def test_on_a_gpu_batch_norm_of_many_programs_is_exact_and_the_same_each_time(
+    shape, dtype, ceiling, with_skip
+):
+    made = [torch.randn(shape, device="cuda", dtype=torch.float64) for _ in range(3)]
+    x, skip, cotangent = (one.to(dtype).to(memory_format=torch.channels_last) for one in made)
+    given = 3 * x + 5, skip if with_skip else None, cotangent
+
+    first = normed(*given, ceiling)
+
+    with common.plain():
+        wanted = normed(*(None if one is None else one.double() for one in given), ceiling)
+    for one, other in zip(first, wanted, strict=True):
+        assert (one.double() - other).norm() <= (0.02 if dtype == torch.bfloat16 else 1e-3) * (
+            other.norm()
+        )
+    for _ in range(20):
+        for one, other in zip(normed(*given, ceiling), first, strict=True):
+            assert torch.equal(one, other)

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from afi_search.nn import build
 from afi_search.nn.afi import Joined, Sums
-from afi_search.nn.ops.contractions import channel_dots, weighted_sum
-from afi_search.nn.ops.gathered import NARROW, GatheredSums
+from afi_search.nn.ops.common import empty, kernels
+from afi_search.nn.ops.gathered import NARROW, GatheredSums, Source
 from afi_search.space import Architecture
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -44,41 +44,45 @@ def exactly(
     """Return the written-out sum in float64."""
     total = sum(
         x.double() * weight.double()[..., None, None]
-        for x, weight in zip(xs, weights.unbind(1), strict=True)
+        for x, weight in zip(xs, weights.unbind(), strict=True)
     )
     assert isinstance(total, Tensor)
     total = total if start is None else total + start[..., None, None].double()
     return total if plus is None else total + plus.double()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+def weighted_sum(xs: list[Tensor], weights: Tensor, *rest: object) -> Tensor:
+    out = empty(xs[0], xs[0].shape[1])
+    kernels(out).weighted_sum(out, xs, weights.unbind(), *rest)
+    return out
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_the_contractions_are_the_written_out_sums(channels, dtype, layout, way):
-    xs = [x.detach() for x in features(3, channels, dtype, layout)]
+def test_the_contractions_are_the_written_out_sums(channels, dtype):
+    xs = [x.detach() for x in features(3, channels, dtype, torch.channels_last)]
     weights = torch.rand(3, 3, channels).to(torch.promote_types(dtype, torch.float32))
     start = torch.rand(3, channels).to(weights.dtype)
-    own = torch.randn(3, 2 * channels, 4, 6).to(dtype).to(memory_format=layout)[:, channels:]
+    wide = torch.randn(3, 2 * channels, 4, 6).to(dtype).to(memory_format=torch.channels_last)
+    own = wide[:, channels:]
     rounding = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else ROUNDING[dtype]
 
     for first, plus in [(None, None), (start, None), (None, own), (start, own)]:
-        total = weighted_sum(xs, weights.unbind(1), first, plus)
-        assert total.dtype == dtype and total.is_contiguous(memory_format=layout)
+        total = weighted_sum(xs, weights, first, plus)
         torch.testing.assert_close(total.double(), exactly(xs, weights, first, plus), **rounding)
-    gated = weighted_sum(xs, weights.unbind(1), start, own, (xs[1], 1.0))
+    gated = weighted_sum(xs, weights, start, own, xs[1], 1.0)
     between = (xs[1] > 0) & (xs[1] < 1)
     torch.testing.assert_close(
         gated.double(), between * exactly(xs, weights, start, own), **rounding
     )
-    assert torch.equal(weighted_sum([], [], plus=own), own)
-    dots = channel_dots(xs[1], xs)
-    assert dots.dtype == weights.dtype
-    expected = torch.stack([(xs[1].double() * x.double()).sum((2, 3)) for x in xs], 1)
+    dots = torch.empty_like(weights)
+    kernels(dots).channel_dots(dots, xs[1], xs)
+    expected = torch.stack([(xs[1].double() * x.double()).sum((2, 3)) for x in xs])
     torch.testing.assert_close(dots.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def weights_of(pooled: list[Tensor], reader: int) -> Tensor:
-    return torch.softmax((1 + reader) * torch.stack(pooled, 1), dim=1)
+    return torch.softmax((1 + reader) * torch.stack(pooled), dim=0)
 
 
 def stage(sums: Sums, xs: list[Tensor], ceiling: float, rereads: bool) -> list[Joined]:
@@ -92,9 +96,9 @@ def stage(sums: Sums, xs: list[Tensor], ceiling: float, rereads: bool) -> list[J
     sources, pooled, results = [source], [z], []
     for reader, x in enumerate(before):
         later = len(before) - reader - 1
-        integrated = sums.weighted_sum(sources, weights_of(pooled, reader))
         readers, rereaders = (min(1, later),) * 2 if rereads else (later, 0)
-        joined = sums.join(x * 1, integrated, ceiling, readers, rereaders)
+        weights = weights_of(pooled, reader)
+        joined = sums.join(x * 1, ceiling, sources, weights, readers, rereaders)
         results.append(joined)
         if rereads:
             sources, pooled = (
@@ -111,9 +115,7 @@ def stage(sums: Sums, xs: list[Tensor], ceiling: float, rereads: bool) -> list[J
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_values_and_gradients_are_those_of_torchs_own(
-    channels, dtype, layout, ceiling, rereads, way
-):
+def test_values_and_gradients_are_those_of_torchs_own(channels, dtype, layout, ceiling, rereads):
     xs = features(4, channels, dtype, layout)
     exact = [x.detach().double().requires_grad_() for x in xs]
     cotangents = [torch.randn(3, 2 * channels, 4, 6).to(dtype) for _ in xs[1:]]
@@ -122,7 +124,7 @@ def test_values_and_gradients_are_those_of_torchs_own(
     wanted = [joined.both for joined in stage(Sums(), exact, ceiling, rereads)]
 
     for ours, theirs in zip(got, wanted, strict=True):
-        assert ours.dtype == dtype and ours.is_contiguous(memory_format=layout)
+        assert ours.dtype == dtype and ours.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(ours.double(), theirs, **ROUNDING[dtype])
     gradients = torch.autograd.grad(got, xs, cotangents)
     expected = torch.autograd.grad(wanted, exact, [c.double() for c in cotangents])
@@ -133,7 +135,7 @@ def test_values_and_gradients_are_those_of_torchs_own(
 
 @pytest.mark.parametrize("channels", [3, NARROW])
 @pytest.mark.parametrize("rereads", [False, True])
-def test_gradients_are_those_of_finite_differences(rereads, channels, way):
+def test_gradients_are_those_of_finite_differences(rereads, channels):
     xs = features(3, channels, torch.float64, torch.channels_last)
 
     def last(*given: Tensor) -> Tensor:
@@ -143,7 +145,7 @@ def test_gradients_are_those_of_finite_differences(rereads, channels, way):
 
 
 @pytest.mark.parametrize("channels", [4, NARROW])
-def test_a_pass_that_stops_early_leaves_nothing_for_the_next(channels, way):
+def test_a_pass_that_stops_early_leaves_nothing_for_the_next(channels):
     xs = features(4, channels, torch.float64, LAYOUTS[0])
     got, wanted = (stage(sums, xs, math.inf, False) for sums in (GatheredSums(), Sums()))
     ones = torch.ones_like(got[0].both)
@@ -157,9 +159,7 @@ def test_a_pass_that_stops_early_leaves_nothing_for_the_next(channels, way):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("channels", [5, 2 * NARROW])
-def test_the_gradient_of_a_source_of_the_first_channels_lies_as_the_feature_does(
-    layout, channels, way
-):
+def test_the_gradient_of_a_source_of_the_first_channels_lies_as_the_feature_does(layout, channels):
     wider = torch.randn(3, channels, 4, 6, dtype=torch.float64).to(memory_format=layout)
     wider.requires_grad_()
     half = channels // 2
@@ -167,14 +167,18 @@ def test_the_gradient_of_a_source_of_the_first_channels_lies_as_the_feature_does
     gradients = []
     for sums in (GatheredSums(), Sums()):
         source, pooled = sums.pool(wider, half, readers=2)
-        got = sums.weighted_sum([source], weights_of([pooled], 0) + pooled[:, None])
+        got = sums.weighted_sum([source], weights_of([pooled], 0) + pooled[None])
         gradients += torch.autograd.grad(got, wider, cotangent)
 
     torch.testing.assert_close(gradients[0], gradients[1])
-    assert gradients[0].is_contiguous(memory_format=layout)
+    assert gradients[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_wide_feature_is_kept_in_one_buffer_for_the_backward_pass(way):
+def source_of(feature: Tensor) -> Source:
+    return GatheredSums().source(feature)
+
+
+def test_a_wide_feature_is_kept_in_one_buffer_for_the_backward_pass():
     xs = features(3, NARROW, torch.float32, torch.channels_last)
     kept = set()
 
@@ -184,28 +188,28 @@ def test_a_wide_feature_is_kept_in_one_buffer_for_the_backward_pass(way):
 
     before = [x * 1 for x in xs]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        joined = GatheredSums().join(before[1], before[2], math.inf, 1, 1)
+        joined = GatheredSums().join(before[1], math.inf, [source_of(before[2])], None, 1, 1)
     assert kept == {joined.both.untyped_storage().data_ptr()}
     for source in (joined.feature, joined.integrated):
         storage = source.feature.untyped_storage()
         assert storage.data_ptr() == joined.both.untyped_storage().data_ptr()
 
 
-def test_without_gradients_the_feature_does_not_hold_the_whole_buffer(way):
+def test_without_gradients_the_feature_does_not_hold_the_whole_buffer():
     before, integrated = (x.detach() for x in features(2, NARROW, torch.float32, LAYOUTS[1]))
     with torch.no_grad():
-        joined = GatheredSums().join(before, integrated, math.inf, 1, 0)
+        joined = GatheredSums().join(before, math.inf, [source_of(integrated)], None, 1, 0)
     assert torch.equal(joined.both, torch.cat((before.relu(), integrated), dim=1))
     feature = joined.feature.feature
     assert feature.untyped_storage().nbytes() == 4 * feature.numel()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_not_a_number_stays_so(dtype, way):
+def test_what_is_not_a_number_stays_so(dtype):
     _, before, integrated = (x.detach() for x in features(3, 16, dtype, torch.channels_last))
     before[0, 0, 0, 0] = math.nan
 
-    joined = GatheredSums().join(before, integrated, 6.0, 1, 0)
+    joined = GatheredSums().join(before, 6.0, [source_of(integrated)], None, 1, 0)
 
     assert joined.both[0, 0, 0, 0].isnan() and joined.pooled[0, 0].isnan()
     assert joined.both.isnan().sum() == 1
@@ -216,15 +220,15 @@ def test_operators_name_what_does_not_match():
     operators = torch.ops.afi
 
     with pytest.raises(ValueError, match=r"features\[1\] has shape .*4, 4\); it must be .*4, 5\)"):
-        operators.weighted_sum([x, x[..., :4]], weights, [], [])
+        operators.weighted_sum([x, x[..., :4]], [], [], weights)
     with pytest.raises(TypeError, match=r"features\[1\] is torch.float64; it must be .*32"):
-        operators.weighted_sum([x, x.double()], weights, [], [])
-    with pytest.raises(ValueError, match=r"weights has shape \(2, 2, 8\); it must be \(2, 1, 8\)"):
-        operators.weighted_sum([x], weights, [], [])
+        operators.weighted_sum([x, x.double()], [], [], weights)
+    with pytest.raises(ValueError, match=r"weights has shape \(2, 2, 8\); it must be \(1, 2, 8\)"):
+        operators.weighted_sum([x], [], [], weights)
     with pytest.raises(TypeError, match=r"weights is torch.float64; it must be torch.float32"):
-        operators.weighted_sum([x, x], weights.double(), [], [])
-    with pytest.raises(ValueError, match=r"integrated has shape .*3, 5\); it must be .*4, 5\)"):
-        operators.join(x, x[:, :, :3], 6.0, True, 0, 0)
+        operators.weighted_sum([x, x], [], [], weights.double())
+    with pytest.raises(ValueError, match=r"features\[0\] has shape .*3, 5\); it must be .*4, 5\)"):
+        operators.join(x, [x[:, :, :3]], [], [], None, 6.0, True, 0, 0)
 
 
 def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Tensor]:
@@ -235,7 +239,7 @@ def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Ten
 
 @pytest.mark.parametrize("scorer", ["", "-shared"])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_a_checkpointed_stage_has_the_same_gradients(scorer, reentrant, way):
+def test_a_checkpointed_stage_has_the_same_gradients(scorer, reentrant):
     model = build(
         Architecture.parse(f"resnet20(off, base-r4{scorer}, B-r8-se{scorer})"),
         num_classes=10,

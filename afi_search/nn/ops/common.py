@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from subprocess import SubprocessError
+from types import ModuleType
 
 import torch
 from torch import Tensor
+
+from afi_search.nn.ops import cpu
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 _switched_off = False
 
@@ -19,7 +27,7 @@ def plain() -> Iterator[None]:
     see all operations; and to measure what the operators buy.
 
     >>> with plain():
-    ...     accelerates(torch.ones(1))
+    ...     accelerates(torch.ones(1, 1, 1, 1))
     False
     """
     global _switched_off
@@ -31,11 +39,42 @@ def plain() -> Iterator[None]:
 
 
 def accelerates(x: Tensor) -> bool:
-    """Return whether the operators are to be used for it.
+    """Return whether the operators are to be used for a feature, B x C x H x W.
 
-    Not for subclasses of tensors, such as torch.export's: they see torch's own operations.
+    They take features with channels last, on a CPU where there is a C++ compiler, on a GPU where
+    Triton runs. Not subclasses of tensors, such as torch.export's: they see torch's own operations.
     """
-    return not _switched_off and type(x) is Tensor
+    if _switched_off or type(x) is not Tensor or x.dtype not in DTYPES:
+        return False
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return False
+    return (x.is_cpu and cpu.available()) or (x.is_cuda and _cuda() is not None)
+
+
+def kernels(x: Tensor) -> ModuleType:
+    """Return the module, `cpu` or `cuda`, whose functions compute on the device of x."""
+    module = cpu if x.is_cpu else _cuda()
+    assert module is not None
+    return module
+
+
+@torch.compiler.assume_constant_result
+@cache
+def _cuda() -> ModuleType | None:
+    """Return Triton's kernels; None, after a warning, where Triton cannot make them run."""
+    try:
+        from afi_search.nn.ops import cuda
+
+        one = torch.ones(1, 1, 1, 1, device="cuda")
+        cuda.weighted_sum(torch.empty_like(one), [one], [one[0, :, 0]])
+    except (ImportError, OSError, RuntimeError, AssertionError, SubprocessError) as error:
+        warnings.warn(
+            "Triton cannot run its kernels, so training takes longer on this GPU; it needs gcc and "
+            f"Python's headers ({error})",
+            stacklevel=2,
+        )
+        return None
+    return cuda
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
@@ -43,16 +82,29 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def memory_format(x: Tensor) -> torch.memory_format:
-    """Return in which order a feature lies in memory; it may be a slice of channels."""
-    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+def in_rows(x: Tensor) -> Tensor:
+    """Return a feature with channels last and one stride from pixel to pixel of all images.
+
+    A slice of the channels of such a feature is returned as it is.
+    """
+    height, width = x.shape[2:]
+    stride = pixel_stride(x)
+    strides = height * width * stride, 1, width * stride, stride
+    lies_so = all(x.shape[d] == 1 or x.stride(d) == strides[d] for d in range(4))
+    return x if lies_so else x.contiguous(memory_format=torch.channels_last)
+
+
+def pixel_stride(x: Tensor) -> int:
+    """Return the stride from pixel to pixel, and from image to image if there is but one."""
+    over_images, _, over_rows, over_columns = x.stride()
+    return over_columns if x.shape[3] > 1 else over_rows if x.shape[2] > 1 else over_images
 
 
 def empty(like: Tensor, channels: int) -> Tensor:
     """Return an uninitialised feature of that many channels, otherwise like the one given."""
     shape = (like.shape[0], channels, *like.shape[2:])
     return torch.empty(
-        shape, dtype=like.dtype, device=like.device, memory_format=memory_format(like)
+        shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
     )
 
 

@@ -176,10 +176,11 @@ template <class A, class V, class N> inline void add_to(A *sum, const V &more, N
   store(before + more, sum, n);
 }
 
-// Adds to dots, terms x channels, the sums over the pixels of gradient times feature.
+// Adds to dots, terms x images x channels, the sums over the pixels of gradient times feature.
 template <class T, class A>
-inline void add_dots(int64_t channels, const Feature &gradient, const Terms &terms, int64_t image,
+inline void add_dots(const Shape &shape, const Feature &gradient, const Terms &terms, int64_t image,
                      int64_t begin, int64_t end, A *dots) {
+  const int64_t channels = gradient.channels;
   for (int64_t j = 0; j < terms.count; ++j)
     for_groups(begin, end, [&](int64_t pixel, auto size) {
       for_lanes(channels, [&](int64_t c, auto n) {
@@ -190,7 +191,7 @@ inline void add_dots(int64_t channels, const Feature &gradient, const Terms &ter
           load(at<T>(terms.of[j].feature, image, pixel + i, c), y, n);
           products[i] = x * y;
         }
-        add_to(dots + j * channels + c, total(products), n);
+        add_to(dots + (j * shape.images + image) * channels + c, total(products), n);
       });
     });
 }
@@ -261,14 +262,12 @@ template <class T, class A> void weighted_sum(Row row, double ceiling) {
 template <class T, class A> void channel_dots(Row row) {
   const Shape shape = row.shape();
   const Feature gradient = row.feature();
-  const int64_t channels = gradient.channels;
   A *dots = row.address<A>();
   const Terms terms = row.terms();
+  std::fill_n(dots, terms.count * shape.images * gradient.channels, A(0));
   for_images(shape, [&](int64_t image) {
-    A *own = dots + image * terms.count * channels;
-    std::fill_n(own, terms.count * channels, A(0));
     for_tiles(shape, [&](int64_t begin, int64_t end) {
-      add_dots<T, A>(channels, gradient, terms, image, begin, end, own);
+      add_dots<T, A>(shape, gradient, terms, image, begin, end, dots);
     });
   });
 }
@@ -278,13 +277,14 @@ template <class T, class A> void join(Row row, double ceiling) {
   const Feature before = row.feature(), both = row.feature(), feature = row.feature();
   const int64_t channels = before.channels;
   A *pooled = row.address<A>();
-  const Feature r = row.feature(), beside = row.feature();
+  const Feature beside = row.feature();
+  const Terms terms = row.terms();
   for_images(shape, [&](int64_t image) {
     A *means = pooled + image * channels;
     std::fill_n(means, channels, A(0));
     for_tiles(shape, [&](int64_t begin, int64_t end) {
       write_rectified<T, A>(channels, before, A(ceiling), both, feature, means, image, begin, end);
-      write_sum<T, A>(r.channels, nullptr, r, {}, {}, A(0), beside, image, begin, end);
+      write_sum<T, A>(beside.channels, nullptr, {}, terms, {}, A(0), beside, image, begin, end);
     });
     for (int64_t c = 0; c < channels; ++c) means[c] /= shape.pixels;
   });

@@ -37,22 +37,76 @@ class NativeWarning(UserWarning):
     """There is no native library on this machine; all works without, but slower on a CPU."""
 
 
-def takes(*features: Tensor) -> bool:
-    """Return whether the functions can be called with these, B x C x H x W each.
+def weighted_sum(
+    out: Tensor,
+    features: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    start: Tensor | None = None,
+    plus: Tensor | None = None,
+    gate: Tensor | None = None,
+    ceiling: float = 0.0,
+) -> None:
+    """Write start + plus + sum_j weights[j] * features[j] to `out`.
 
-    They lie with channels last and one stride from pixel to pixel, as slices of channels do.
+    Args:
+        out: B x C x H x W.
+        features: of the same shape.
+        weights: B x C each, without gaps.
+        start: B x C, without gaps.
+        plus: as a feature.
+        gate: X; the result is zero where it is not between zero and the ceiling.
+        ceiling: of the gate.
     """
-    dtype = features[0].dtype
-    return dtype in NAMES and all(_fits(feature, dtype) for feature in features) and available()
+    rows = (*map(_feature, (out, plus, gate)), _array(start), _terms(features, weights))
+    _run("weighted_sum", out, *rows, reals=[ceiling])
 
 
-def run(name: str, like: Tensor, *arguments: Sequence[int], reals: Sequence[float] = ()) -> None:
+def channel_dots(out: Tensor, gradient: Tensor, features: Sequence[Tensor]) -> None:
+    """Write the sums over the pixels of gradient * features[j] to out, features x B x C."""
+    _run("channel_dots", gradient, _feature(gradient), _array(out), _terms(features))
+
+
+def join(
+    before: Tensor,
+    ceiling: float,
+    features: Sequence[Tensor],
+    weights: Sequence[Tensor] | None,
+    both: Tensor,
+    means: Tensor,
+    also: Tensor | None,
+) -> None:
+    """Write X and R side by side.
+
+    Args:
+        before: X is this, kept between zero and the ceiling, B x C x H x W.
+        features, weights: what R is the sum of, B x C' x H x W and B x C'; weights of 1 where None.
+        both: (X, R), B x (C + C') x H x W.
+        means: those of X, B x C, without gaps.
+        also: where X is written once more.
+    """
+    channels = before.shape[1]
+    x, r = _feature(both[:, :channels]), _feature(both[:, channels:])
+    terms = _terms(features, weights)
+    _run(
+        "join",
+        before,
+        _feature(before),
+        x,
+        _feature(also),
+        _array(means),
+        r,
+        terms,
+        reals=[ceiling],
+    )
+
+
+def _run(name: str, like: Tensor, *arguments: Sequence[int], reals: Sequence[float] = ()) -> None:
     """Call a function of the library.
 
     Args:
         name: the function.
         like: a feature of the dtype, B, H and W of all that it is called with.
-        arguments: made by `feature`, `array` and `terms`, in the order in which they are read.
+        arguments: made by `_feature`, `_array` and `_terms`, in the order in which they are read.
         reals: what follows them.
     """
     batch, _, height, width = like.shape
@@ -63,27 +117,26 @@ def run(name: str, like: Tensor, *arguments: Sequence[int], reals: Sequence[floa
     _function(f"{name}_{NAMES[like.dtype]}")(row, *map(ctypes.c_double, reals))
 
 
-def feature(x: Tensor | None, first: int = 0, last: int | None = None) -> tuple[int, ...]:
-    """Pass a feature, or its channels from first to last, or none."""
+def _feature(x: Tensor | None) -> tuple[int, ...]:
+    """Pass a feature, or none."""
     if x is None:
         return 0, 0, 0, 0
     over_images, _, over_rows, over_columns = x.stride()
     over_pixels = over_columns if x.shape[3] > 1 else over_rows
-    channels = (x.shape[1] if last is None else last) - first
-    return channels, x.data_ptr() + first * x.element_size(), over_images, over_pixels
+    return x.shape[1], x.data_ptr(), over_images, over_pixels
 
 
-def array(x: Tensor | None) -> tuple[int]:
+def _array(x: Tensor | None) -> tuple[int]:
     """Pass numbers without gaps between them, or none."""
     return (0 if x is None else x.data_ptr(),)
 
 
-def terms(features: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> list[int]:
-    """Pass features and their weights, B x C each, whose channels lie without gaps."""
+def _terms(features: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> list[int]:
+    """Pass features and their weights, B x C each."""
     row = [len(features)]
     for j, x in enumerate(features):
-        weight = (0, 0) if weights is None else (weights[j].data_ptr(), weights[j].stride(0))
-        row += (*feature(x), *weight)
+        weight = (0, 0) if weights is None else (weights[j].data_ptr(), x.shape[1])
+        row += (*_feature(x), *weight)
     return row
 
 
@@ -143,12 +196,3 @@ def _function(name: str) -> Callable[..., None]:
     function: Callable[..., None] = getattr(found, name)
     function.restype = None  # type: ignore[attr-defined]
     return function
-
-
-def _fits(x: Tensor, dtype: torch.dtype) -> bool:
-    if not x.is_cpu or x.dtype != dtype:
-        return False
-    _, channels, height, width = x.shape
-    _, over_channels, over_rows, over_columns = x.stride()
-    in_line = height == 1 or width == 1 or over_rows == width * over_columns
-    return in_line and (over_channels == 1 or channels == 1)

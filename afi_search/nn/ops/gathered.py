@@ -3,11 +3,11 @@
 X_j is read by every later block i: R_i = sum_j w_ij X_j. Left to autograd, each reader makes a
 gradient as large as X_j, and autograd adds them up: N^2 / 2 such gradients in a stage of N blocks.
 Here `afi::join` returns, beside what the second convolution reads, a pair of stubs for each later
-reader: tensors without data, shaped like X_j and like w_ij. `afi::weighted_sum` takes the feature
-detached, and the stubs; its backward returns dR_i and w_ij as the stubs' gradients, which copies
-nothing, and join's backward makes of them dX_j = dz_j / HW + sum_i w_ij dR_i + what its own block
-gives, at once. All of it travels along autograd's edges, so checkpointing, partial backward passes,
-DDP and compilers need nothing besides. Second derivatives are not had this way.
+reader: tensors without data, shaped like X_j and like w_ij. A reader takes the feature detached,
+and the stubs; its backward returns dR_i and w_ij as the stubs' gradients, which copies nothing, and
+join's backward makes of them dX_j = dz_j / HW + sum_i w_ij dR_i + what its own block gives, at
+once. All of it travels along autograd's edges, so checkpointing, partial backward passes, DDP and
+compilers need nothing besides. Second derivatives are not had this way.
 
 X_j and R_j are kept once, as slices of the buffer that the second convolution reads. Where X_j has
 fewer than 32 channels, a strided read of that slice is slow with channels last: it is kept apart.
@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from afi_search.nn.afi import Joined, Sums, global_average
-from afi_search.nn.ops import cpu
-from afi_search.nn.ops.common import at_least_float32, check, empty, memory_format
-from afi_search.nn.ops.contractions import channel_dots, weighted_sum
+from afi_search.nn.ops.common import at_least_float32, check, empty, in_rows, kernels
 
 NARROW = 32
 """Below that many channels a slice of a channels-last buffer is slow to read."""
@@ -50,97 +49,65 @@ class GatheredSums(Sums):
         return Source(feature, [])
 
     def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Source, Tensor]:
-        pooled, *stubs = _pool(feature, channels, readers if torch.is_grad_enabled() else 0)
-        source = feature.detach()[:, :channels]
+        source = feature[:, :channels]
         if not torch.is_grad_enabled():  # nothing else keeps the other channels
-            source = source.contiguous(memory_format=memory_format(feature))
-        return Source(source, _paired(stubs)), pooled
+            source = in_rows(source.contiguous(memory_format=torch.channels_last))
+            return Source(source, []), global_average(source)
+        pooled, *stubs = _pool(feature, channels, readers)
+        return Source(source.detach(), _paired(stubs)), pooled
 
     def weighted_sum(self, sources: Sequence[Source], weights: Tensor) -> Tensor:
-        stubs = [source.stubs.pop() for source in sources if source.stubs]
-        integrated: Tensor = _weighted_sum(
-            [source.feature for source in sources],
-            weights,
-            [feature for feature, _ in stubs],
-            [weight for _, weight in stubs],
-        )
+        integrated: Tensor = _weighted_sum(*_read(sources), weights)
         return integrated
 
     def join(
-        self, before: Tensor, integrated: Tensor, ceiling: float, readers: int, rereaders: int
+        self,
+        before: Tensor,
+        ceiling: float,
+        sources: Sequence[Source],
+        weights: Tensor | None,
+        readers: int,
+        rereaders: int,
     ) -> Joined:
-        channels = before.shape[1]
-        training = torch.is_grad_enabled()
+        channels, training = before.shape[1], torch.is_grad_enabled()
         # Without gradients nothing keeps the buffer, and X apart lets it go.
         apart = channels < NARROW or not training
-        made = _join(before, integrated, ceiling, apart, readers * training, rereaders * training)
+        readers, rereaders = readers * training, rereaders * training
+        made = _join(before, *_read(sources), weights, ceiling, apart, readers, rereaders)
         both, pooled, feature, *stubs = made
         pairs = _paired(stubs)
-        of_x, of_r = pairs[: readers * training], pairs[readers * training :]
         x = feature if apart else both[:, :channels]
-        r = both[:, channels:] if training else integrated
-        return Joined(both, pooled, Source(x.detach(), of_x), Source(r.detach(), of_r))
+        return Joined(
+            both,
+            pooled,
+            Source(x.detach(), pairs[:readers]),
+            Source(both[:, channels:].detach(), pairs[readers:]),
+        )
 
 
-@torch.library.custom_op("afi::weighted_sum", mutates_args=())
-def _weighted_sum(
-    features: list[Tensor], weights: Tensor, stubs: list[Tensor], weight_stubs: list[Tensor]
-) -> Tensor:
-    """Return sum_j weights[:, j] * features[j], B x C x H x W.
-
-    Args:
-        features: B x C x H x W each. Those with stubs, the last ones, get no gradient.
-        weights: B x len(features) x C, float32 or wider.
-        stubs, weight_stubs: of the last features; their gradients are dR and w.
-    """
-    first = features[0]
-    for j, feature in enumerate(features):
-        check(f"afi::weighted_sum: features[{j}]", feature, first.shape, first.dtype)
-    shape = (first.shape[0], len(features), first.shape[1])
-    check("afi::weighted_sum: weights", weights, shape, at_least_float32(first.dtype))
-    return weighted_sum(features, weights.unbind(1))
+def _paired(stubs: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(stubs[::2], stubs[1::2], strict=True))
 
 
-@_weighted_sum.register_fake
-def _(
-    features: list[Tensor], weights: Tensor, stubs: list[Tensor], weight_stubs: list[Tensor]
-) -> Tensor:
-    return empty(features[0], features[0].shape[1])
+def _read(sources: Sequence[Source]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return the sources' features and a pair of stubs of each that has any."""
+    stubs = [source.stubs.pop() for source in sources if source.stubs]
+    return [s.feature for s in sources], [x for x, _ in stubs], [w for _, w in stubs]
 
 
-@torch.library.custom_op("afi::weighted_sum_backward", mutates_args=())
-def _weighted_sum_backward(
-    d_sum: Tensor, features: list[Tensor], weights: Tensor, direct: int
-) -> list[Tensor]:
-    """Return the gradients of the weights and of the first `direct` features."""
-    return [
-        channel_dots(d_sum, features),
-        *(weighted_sum([d_sum], [weights[:, j]]) for j in range(direct)),
-    ]
+def _stubs(feature: Tensor, readers: int) -> list[Tensor]:
+    """Return tensors of one number each that look like a feature and its weight, in turn."""
+    wide = at_least_float32(feature.dtype)
+    shapes = [(feature.shape, feature.dtype), (feature.shape[:2], wide)] * readers
+    return [feature.new_empty((), dtype=dtype).expand(shape) for shape, dtype in shapes]
 
 
-@_weighted_sum_backward.register_fake
-def _(d_sum: Tensor, features: list[Tensor], weights: Tensor, direct: int) -> list[Tensor]:
-    return [torch.empty_like(weights), *(empty(d_sum, d_sum.shape[1]) for _ in range(direct))]
-
-
-def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, weights, stubs, _ = inputs
-    ctx.save_for_backward(weights, *features)
-    ctx.stubs = len(stubs)
-
-
-def _sum_backward(ctx: Any, d_sum: Tensor) -> tuple[Any, ...]:
-    weights, *features = ctx.saved_tensors
-    direct = len(features) - ctx.stubs
-    if d_sum.shape[1] < NARROW:  # a slice would be read many times, by the dots and by joins
-        d_sum = d_sum.contiguous(memory_format=memory_format(features[0]))
-    d_weights, *d_direct = _weighted_sum_backward(d_sum, features, weights, direct)
-    d_features = [*d_direct, *[None] * ctx.stubs]
-    return d_features, d_weights, [d_sum] * ctx.stubs, list(weights.unbind(1)[direct:])
-
-
-_weighted_sum.register_autograd(_sum_backward, setup_context=_keep_sum)
+def _given(stubs: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the gradients and weights that a backward pass has brought to the stubs."""
+    return (
+        [gradient for gradient in stubs[::2] if gradient is not None],
+        [weight for weight in stubs[1::2] if weight is not None],
+    )
 
 
 @torch.library.custom_op("afi::pool", mutates_args=())
@@ -153,30 +120,8 @@ def _pool(feature: Tensor, channels: int, readers: int) -> list[Tensor]:
 @_pool.register_fake
 def _(feature: Tensor, channels: int, readers: int) -> list[Tensor]:
     source = feature[:, :channels]
-    pooled = source.new_empty(source.shape[:2], dtype=at_least_float32(source.dtype))
+    pooled = feature.new_empty(source.shape[:2], dtype=at_least_float32(feature.dtype))
     return [pooled, *_stubs(source, readers)]
-
-
-@torch.library.custom_op("afi::pool_backward", mutates_args=())
-def _pool_backward(
-    d_pooled: Tensor, like: Tensor, channels: int, gradients: list[Tensor], weights: list[Tensor]
-) -> Tensor:
-    """Return the feature's gradient, given those of what pool returned."""
-    d_feature = torch.zeros_like(like)
-    share = d_pooled / math.prod(like.shape[2:])
-    d_source = d_feature[:, :channels]
-    if gradients:
-        weighted_sum(gradients, weights, share, out=d_source)
-    else:
-        d_source += share[:, :, None, None]
-    return d_feature
-
-
-@_pool_backward.register_fake
-def _(
-    d_pooled: Tensor, like: Tensor, channels: int, gradients: list[Tensor], weights: list[Tensor]
-) -> Tensor:
-    return torch.empty_like(like)
 
 
 def _keep_pooled(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -188,35 +133,150 @@ def _keep_pooled(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> Non
 def _pooled_backward(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
     (feature,) = ctx.saved_tensors
     d_pooled, *left = given
-    if d_pooled is None:
-        d_pooled = feature.new_zeros(feature.shape[0], ctx.channels)
-    return _pool_backward(d_pooled, feature, ctx.channels, *_given(left)), None, None
+    share = None if d_pooled is None else d_pooled / math.prod(feature.shape[2:])
+    d_source = _gather(feature[:, : ctx.channels], None, share, *_given(left), None)
+    return F.pad(d_source, (0, 0, 0, 0, 0, feature.shape[1] - ctx.channels)), None, None
 
 
 _pool.register_autograd(_pooled_backward, setup_context=_keep_pooled)
 
 
-def _paired(stubs: Sequence[Any]) -> list[tuple[Any, Any]]:
-    return list(zip(stubs[::2], stubs[1::2], strict=True))
+@torch.library.custom_op("afi::weighted_sum", mutates_args=())
+def _weighted_sum(
+    features: list[Tensor], stubs: list[Tensor], weight_stubs: list[Tensor], weights: Tensor
+) -> Tensor:
+    """Return sum_j weights[j] * features[j], B x C x H x W.
+
+    Args:
+        features: B x C x H x W each. Those with stubs, the last ones, get no gradient.
+        stubs, weight_stubs: of the last features; their gradients are dR and w.
+        weights: len(features) x B x C, float32 or wider.
+    """
+    _check("weighted_sum", features, weights, features[0])
+    out = empty(features[0], features[0].shape[1])
+    kernels(out).weighted_sum(out, list(map(in_rows, features)), weights.contiguous().unbind())
+    return out
 
 
-def _given(stubs: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the gradients and weights that a backward pass has brought to the stubs."""
-    return (
-        [gradient for gradient in stubs[::2] if gradient is not None],
-        [weight for weight in stubs[1::2] if weight is not None],
-    )
+def _check(name: str, features: list[Tensor], weights: Tensor | None, like: Tensor) -> None:
+    batch, channels = like.shape[0], features[0].shape[1]
+    for j, feature in enumerate(features):
+        check(
+            f"afi::{name}: features[{j}]", feature, (batch, channels, *like.shape[2:]), like.dtype
+        )
+    if weights is not None:
+        wide = at_least_float32(like.dtype)
+        check(f"afi::{name}: weights", weights, (len(features), batch, channels), wide)
+
+
+@_weighted_sum.register_fake
+def _(
+    features: list[Tensor], stubs: list[Tensor], weight_stubs: list[Tensor], weights: Tensor
+) -> Tensor:
+    return empty(features[0], features[0].shape[1])
+
+
+def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, stubs, _, weights = inputs
+    ctx.save_for_backward(weights, *features)
+    ctx.stubs = len(stubs)
+
+
+def _sum_backward(ctx: Any, d_sum: Tensor) -> tuple[Any, ...]:
+    weights, *features = ctx.saved_tensors
+    return _gradients_of_sum(in_rows(d_sum), features, weights, ctx.stubs)
+
+
+def _gradients_of_sum(
+    d_sum: Tensor, features: list[Tensor], weights: Tensor | None, stubs: int
+) -> tuple[list[Tensor | None], list[Tensor], list[Tensor], Tensor | None]:
+    """Return the gradients of features, stubs, weight stubs and weights."""
+    if weights is None:
+        return [d_sum], [], [], None
+    if d_sum.shape[1] < NARROW:  # a slice would be read many times, by the dots and by joins
+        d_sum = d_sum.contiguous(memory_format=torch.channels_last)
+    by_source = weights.contiguous().unbind()
+    direct = len(features) - stubs
+    d_features = [_gather(d_sum, None, None, [d_sum], [w], None) for w in by_source[:direct]]
+    dots = _channel_dots(d_sum, features)
+    return [*d_features, *[None] * stubs], [d_sum] * stubs, list(by_source[direct:]), dots
+
+
+_weighted_sum.register_autograd(_sum_backward, setup_context=_keep_sum)
+
+
+@torch.library.custom_op("afi::channel_dots", mutates_args=())
+def _channel_dots(gradient: Tensor, features: list[Tensor]) -> Tensor:
+    """Return the sums over the pixels of gradient * features[j], len(features) x B x C."""
+    dots = _dots(gradient, features)
+    kernels(dots).channel_dots(dots, in_rows(gradient), list(map(in_rows, features)))
+    return dots
+
+
+@_channel_dots.register_fake
+def _dots(gradient: Tensor, features: list[Tensor]) -> Tensor:
+    shape = len(features), *gradient.shape[:2]
+    return gradient.new_empty(shape, dtype=at_least_float32(gradient.dtype))
+
+
+@torch.library.custom_op("afi::gather", mutates_args=())
+def _gather(
+    like: Tensor,
+    own: Tensor | None,
+    share: Tensor | None,
+    gradients: list[Tensor],
+    weights: list[Tensor],
+    feature: Tensor | None,
+    ceiling: float = 0.0,
+) -> Tensor:
+    """Return own + share + sum_i weights[i] * gradients[i], B x C x H x W.
+
+    Args:
+        like: shaped like the result.
+        own: X's gradient from its own block; it may be a slice of channels.
+        share: what is added in every pixel, B x C.
+        gradients, weights: dR_i, B x C x H x W, and w_i, B x C, of the later blocks that read X.
+        feature, ceiling: X and where its activation ends; the result is zero where it is at an end.
+    """
+    out = empty(like, like.shape[1])
+    features, by = list(map(in_rows, gradients)), [w.contiguous() for w in weights]
+    share = None if share is None else share.contiguous()
+    plus, gate = (None if x is None else in_rows(x) for x in (own, feature))
+    kernels(out).weighted_sum(out, features, by, share, plus, gate, ceiling)
+    return out
+
+
+@_gather.register_fake
+def _(
+    like: Tensor,
+    own: Tensor | None,
+    share: Tensor | None,
+    gradients: list[Tensor],
+    weights: list[Tensor],
+    feature: Tensor | None,
+    ceiling: float = 0.0,
+) -> Tensor:
+    return empty(like, like.shape[1])
 
 
 @torch.library.custom_op("afi::join", mutates_args=())
 def _join(
-    before: Tensor, integrated: Tensor, ceiling: float, apart: bool, readers: int, rereaders: int
+    before: Tensor,
+    features: list[Tensor],
+    stubs: list[Tensor],
+    weight_stubs: list[Tensor],
+    weights: Tensor | None,
+    ceiling: float,
+    apart: bool,
+    readers: int,
+    rereaders: int,
 ) -> list[Tensor]:
     """Return X and R side by side, and what later blocks need of them.
 
     Args:
         before: X before its activation, B x C x H x W.
-        integrated: R, B x C' x H x W.
+        features, stubs, weight_stubs, weights: what R, B x C' x H x W, is the weighted sum of, as
+            in `afi::weighted_sum`; without weights it is the one feature itself.
         ceiling: X is `before`, kept between 0 and this.
         apart: whether X is returned by itself, too.
         readers, rereaders: how many later blocks read X, and R.
@@ -225,102 +285,61 @@ def _join(
         (X, R), B x (C + C') x H x W; GAP(X), B x C; X or an empty tensor; and for every reader two
         stubs, those of X first.
     """
-    channels = before.shape[1]
-    shape = (before.shape[0], integrated.shape[1], *before.shape[2:])
-    check("afi::join: integrated", integrated, shape, before.dtype)
-    made = _joined(before, integrated, ceiling, apart, readers, rereaders)
+    _check("join", features, weights, before)
+    made = _joined(
+        before, features, stubs, weight_stubs, weights, ceiling, apart, readers, rereaders
+    )
+    by = None if weights is None else weights.contiguous().unbind()
+    read = list(map(in_rows, features))
     both, pooled, feature = made[:3]
-    if cpu.takes(before, integrated):
-        copies = cpu.feature(both, 0, channels), cpu.feature(feature if apart else None)
-        beside = cpu.feature(integrated), cpu.feature(both, channels)
-        given = cpu.feature(before), *copies, cpu.array(pooled), *beside
-        cpu.run("join", before, *given, reals=[ceiling])
-        return made
-    x = before.clamp(0, ceiling)
-    torch.cat((x, integrated), dim=1, out=both)
-    pooled.copy_(global_average(x))
-    if apart:
-        feature.copy_(x)
+    kernels(both).join(in_rows(before), ceiling, read, by, both, pooled, feature if apart else None)
     return made
 
 
 @_join.register_fake
 def _joined(
-    before: Tensor, integrated: Tensor, ceiling: float, apart: bool, readers: int, rereaders: int
+    before: Tensor,
+    features: list[Tensor],
+    stubs: list[Tensor],
+    weight_stubs: list[Tensor],
+    weights: Tensor | None,
+    ceiling: float,
+    apart: bool,
+    readers: int,
+    rereaders: int,
 ) -> list[Tensor]:
     channels, wide = before.shape[1], at_least_float32(before.dtype)
-    feature = empty(before, channels) if apart else before.new_empty(0)
     return [
-        empty(before, channels + integrated.shape[1]),
+        empty(before, channels + features[0].shape[1]),
         before.new_empty(before.shape[:2], dtype=wide),
-        feature,
+        empty(before, channels) if apart else before.new_empty(0),
         *_stubs(before, readers),
-        *_stubs(integrated, rereaders),
+        *_stubs(features[0], rereaders),
     ]
 
 
-def _stubs(feature: Tensor, readers: int) -> list[Tensor]:
-    """Return tensors of one number each that look like a feature and its weight, in turn."""
-    wide = at_least_float32(feature.dtype)
-    shapes = [(feature.shape, feature.dtype), (feature.shape[:2], wide)] * readers
-    return [feature.new_empty((), dtype=dtype).expand(shape) for shape, dtype in shapes]
-
-
-@torch.library.custom_op("afi::gather", mutates_args=())
-def _gather(
-    own: Tensor,
-    share: Tensor | None,
-    gradients: list[Tensor],
-    weights: list[Tensor],
-    feature: Tensor | None,
-    ceiling: float,
-) -> Tensor:
-    """Return the gradient of X before its activation, or of R.
-
-    Args:
-        own: from its own block, B x C x H x W; it may be a slice of channels.
-        share: what is added in every pixel, B x C.
-        gradients, weights: dR_i and w_i of the later blocks that read it.
-        feature, ceiling: X and where its activation ends; None for R.
-    """
-    gate = None if feature is None else (feature, ceiling)
-    return weighted_sum(gradients, weights, share, own, gate)
-
-
-@_gather.register_fake
-def _(
-    own: Tensor,
-    share: Tensor | None,
-    gradients: list[Tensor],
-    weights: list[Tensor],
-    feature: Tensor | None,
-    ceiling: float,
-) -> Tensor:
-    return empty(own, own.shape[1])
-
-
 def _keep_joined(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    before, _, ctx.ceiling, apart, ctx.readers, _ = inputs
+    before, features, stubs, _, weights, ctx.ceiling, apart, ctx.readers, _ = inputs
     both, _, feature, *_ = output
-    ctx.channels = before.shape[1]
-    ctx.save_for_backward(feature if apart else both)
-    ctx.shape = both.shape
+    ctx.channels, ctx.shape, ctx.stubs = before.shape[1], both.shape, len(stubs)
+    read = [] if weights is None else [weights, *features]
+    ctx.save_for_backward(feature if apart else both, *read)
     ctx.set_materialize_grads(False)
 
 
 def _joined_backward(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
-    (kept,) = ctx.saved_tensors
+    kept, *read = ctx.saved_tensors
     d_both, d_pooled, _, *left = given
-    if d_both is None:
-        d_both = kept.new_zeros(ctx.shape)
-    channels = ctx.channels
-    share = None if d_pooled is None else d_pooled / math.prod(kept.shape[2:])
-    read, again = _given(left[: 2 * ctx.readers]), _given(left[2 * ctx.readers :])
-    d_before = _gather(d_both[:, :channels], share, *read, kept[:, :channels], ctx.ceiling)
-    d_integrated = d_both[:, channels:]
-    if again[0]:
-        d_integrated = _gather(d_integrated, None, *again, None, 0.0)
-    return d_before, d_integrated, None, None, None, None
+    d_both = kept.new_zeros(ctx.shape) if d_both is None else d_both
+    x, d_x, d_sum = kept[:, : ctx.channels], d_both[:, : ctx.channels], d_both[:, ctx.channels :]
+    share = None if d_pooled is None else d_pooled / math.prod(x.shape[2:])
+    of_x, of_r = _given(left[: 2 * ctx.readers]), _given(left[2 * ctx.readers :])
+    d_before = _gather(x, d_x, share, *of_x, x, ctx.ceiling)
+    if of_r[0]:
+        d_sum = _gather(d_sum, d_sum, None, *of_r, None)
+    weights, *features = read or [None]
+    gradients = _gradients_of_sum(d_sum, features, weights, ctx.stubs)
+    return d_before, *gradients, None, None, None, None
 
 
 _join.register_autograd(_joined_backward, setup_context=_keep_joined)

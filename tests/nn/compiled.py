@@ -1,0 +1,92 @@
+"""Triton's kernels compiled as a training step of AFI-ResNet-32 needs them, for GPUs not there.
+
+Run as a program. Arguments: compute capabilities, such as 90.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from afi_search.nn.ops import cuda
+
+MOST_VARIANTS = 30
+
+
+class AbsentGpu:
+    """What Triton asks of a driver before it compiles."""
+
+    def __init__(self, capability: int) -> None:
+        self._capability = capability
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self._capability, 32)
+
+    def get_current_device(self) -> int:
+        return self._capability
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def feature(channels: int, size: int, wider: int = 1) -> Tensor:
+    """Return the first channels of a bf16 feature."""
+    x = torch.zeros(8, wider * channels, size, size, dtype=torch.bfloat16)
+    return x.to(memory_format=torch.channels_last)[:, :channels]
+
+
+def call_all() -> None:
+    """Call every kernel with the shapes that the stages and batch norms of ResNet-32 have."""
+    for channels, size in ((8, 32), (16, 16), (32, 8)):
+        narrow = channels < 32
+        x = feature(channels, size)
+        for count in range(1, 5):
+            xs = [feature(channels, size, 2)]
+            xs += [x if narrow else feature(channels, size, 2)] * (count - 1)
+            weights = [torch.zeros(8, channels)] * count
+            both = feature(2 * channels, size)
+            cuda.join(x, math.inf, xs, weights, both, weights[0], x if narrow else None)
+            gradient = x if narrow else feature(channels, size, 2)
+            cuda.channel_dots(torch.zeros(count, 8, channels), gradient, xs)
+            later = [gradient] * (count - 1), weights[1:]
+            own = feature(channels, size, 2)
+            cuda.weighted_sum(x, *later, weights[0], own, xs[-1], math.inf)
+    for channels, size in ((16, 32), (8, 32), (32, 16), (64, 8)):
+        x, of = feature(channels, size), torch.zeros(channels)
+        cuda.moments(x, of, of, of, of, torch.tensor(0), 0.1)
+        for ceiling, skip in ((None, None), (math.inf, None), (math.inf, x)):
+            cuda.normalise(x, x, of, of, of, of, skip, 1e-5, ceiling)
+            cuda.normalise_backward(x, x, skip, of, of, of, of, 1e-5, ceiling)
+
+
+def main() -> None:
+    launch = JITFunction.run
+    made: dict[int, object] = {}
+
+    def compile_only(kernel: JITFunction, *given: object, **options: object) -> object:
+        compiled = launch(kernel, *given, **{**options, "warmup": True})
+        made[id(compiled)] = compiled
+        return compiled
+
+    JITFunction.run = compile_only
+    for capability in map(int, sys.argv[1:]):
+        made.clear()
+        driver.set_active(AbsentGpu(capability))
+        call_all()
+        assert len(made) <= MOST_VARIANTS, len(made)
+        for compiled in made.values():
+            text = compiled.asm["ptx"]
+            # Features are read and written by whole 16 bytes, never number by number.
+            assert re.search(r"ld\.global[.\w]*\.v4\.b32", text)
+            assert len(re.findall(r"(?:ld|st)\.global[.\w]*\.b16\b", text)) <= 1
+
+
+if __name__ == "__main__":
+    main()

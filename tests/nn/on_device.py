@@ -1,0 +1,59 @@
+"""A training step and an evaluation of a network on a device's kernels, against plain torch."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from afi_search.nn import build
+from afi_search.nn.ops.common import plain
+
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.float32}
+ERRORS = {"fp64": 1e-8, "fp32": 1e-3, "bf16": 0.1}
+"""What the norm of a difference may be, of the norm of what is wanted."""
+ZERO = 1e-3
+"""Of the largest norm, that of a gradient which is zero but for rounding."""
+
+
+def outcome(model: nn.Module, images: Tensor, precision: str) -> dict[str, Tensor]:
+    """Return logits, gradients and buffers after a training step, and logits of an evaluation."""
+    narrow = precision == "bf16"
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=narrow):
+        logits = model.train()(images)
+    logits.double().square().mean().backward()
+    found = {"logits": logits}
+    found |= {name: parameter.grad for name, parameter in model.named_parameters()}
+    found |= dict(model.named_buffers())
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=narrow):
+        found["evaluated"] = model.eval()(images)
+    return {name: value.detach().double().cpu() for name, value in found.items()}
+
+
+def compare(text: str, precision: str, device: str, size: int = 32) -> None:
+    """Check a network's numbers on a device against those of plain torch in float64 on the CPU.
+
+    In bf16 only the logits, which rounding changes less than the gradients of deep layers.
+    """
+    torch.manual_seed(0)
+    exact = build(text, num_classes=10, image_size=size).double()
+    with torch.no_grad():
+        for name, parameter in exact.named_parameters():
+            if "afi." in name:
+                parameter.mul_(4)  # so that weights differ
+    images = torch.randn(3, 3, size, size, dtype=torch.float64)
+    ours = copy.deepcopy(exact).to(device, DTYPES[precision], memory_format=torch.channels_last)
+    given = images.to(device, DTYPES[precision], memory_format=torch.channels_last)
+
+    with plain():
+        wanted = outcome(exact, images, "fp64")
+    found = outcome(ours, given, precision)
+    largest = max(wanted[name].norm() for name, _ in exact.named_parameters())
+
+    for name, value in wanted.items():
+        if precision == "bf16" and name != "logits":
+            continue
+        error = (found[name] - value).norm()
+        bound = ERRORS[precision] * (ZERO * largest + value.norm())
+        assert error <= bound, (text, precision, name, error, bound)
