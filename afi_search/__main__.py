@@ -1,6 +1,32 @@
 """The command line: `python -m afi_search` is the same program as `afi-search`."""
 
-from afi_search.cli.main import main
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+
+from afi_search.cli import in_words
+
+
+def main(program: str = "main") -> None:
+    """Run a program of `afi_search.cli.main`, end in words, and leave nobody waiting at the end."""
+    code: object = 0
+    try:
+        with in_words():
+            for stream in (sys.stdout, sys.stderr):
+                assert isinstance(stream, TextIOWrapper)
+                stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show
+            from afi_search.cli import main as programs
+
+            try:
+                getattr(programs, program)()
+            finally:
+                sys.stdout.flush()
+    except SystemExit as ended:
+        code = ended.code
+    os._exit(code if isinstance(code, int) else bool(code))  # torch and Ray would take seconds
+
 
 if __name__ == "__main__":
     main()

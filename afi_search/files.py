@@ -37,6 +37,8 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(path)
+    except OSError as error:  # of a file that nobody knows
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         unfinished.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MINUS = "\N{MINUS SIGN}"
+
+
+def printable(text: str | Path) -> str:
+    r"""Return a text without what a terminal would obey; bytes of paths that are no UTF-8 as \xNN.
+
+    >>> printable("caf\udce9 \x1b[31m")
+    'caf\\xe9 \\x1b[31m'
+    """
+    return _UNPRINTABLE.sub(_escaped, str(text))
+
+
+def _escaped(character: re.Match[str]) -> str:
+    code = ord(character[0])
+    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0  # a byte, as Python keeps it in a path
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def percent(accuracy: float) -> str:

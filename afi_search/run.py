@@ -1,6 +1,6 @@
 """The main job, from a space file to a front: `python -m afi_search.run SPACE`."""
 
-from afi_search.cli.main import main_of_run
+from afi_search.__main__ import main
 
 if __name__ == "__main__":
-    main_of_run()
+    main("main_of_run")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
-from afi_search.cli import exits_on_mistake
+from afi_search.cli.common import Address, Checkpoints
 
-console = Console()
+if TYPE_CHECKING:
+    from afi_search.space import Architecture
+    from afi_search.space.schema import Promote
 
 
-@exits_on_mistake
 def promote(
     study: Annotated[
         Path,
@@ -38,9 +38,7 @@ def promote(
     pretrained: Annotated[
         str | None, typer.Option(help="torchvision's weights of the plain backbone, a file.")
     ] = None,
-    checkpoints: Annotated[
-        str | None, typer.Option(help="Folder or fsspec URL, like s3://bucket/folder.")
-    ] = None,
+    checkpoints: Checkpoints = None,
     loader: Annotated[
         Literal["torchvision", "dali"] | None,
         typer.Option(help="Of the images; dali decodes on the GPU."),
@@ -49,16 +47,15 @@ def promote(
         bool, typer.Option("--skip-broken", help="Leave out what is broken, found now or later.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Of the promotion's folder.")] = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster to join.")] = None,
+    address: Address = None,
 ) -> None:
     """Train a study's winners on ImageNet, or go on with it, and export them."""
-    from afi_search.cli.promotion_screen import PromotionScreen
-    from afi_search.promote.promotion import promote_study
     from afi_search.space import Architecture
     from afi_search.space.schema import Promote
     from afi_search.study.folder import StudyFile, has_study
 
-    wanted = (StudyFile.read(study).space.promote if has_study(study) else None) or Promote()
+    file = StudyFile.read(study, imports=True) if has_study(study) else None
+    wanted = (file.space.promote if file else None) or Promote()
     given = {
         "data": None if data is None else str(data),
         "recipe": recipe,
@@ -68,18 +65,27 @@ def promote(
         "checkpoints": checkpoints,
         "loader": loader,
     }
-    wanted = wanted.model_copy(update={key: v for key, v in given.items() if v is not None})
-    named = [Architecture.parse(text) for text in architecture or ()]
-    finished = promote_study(
+    promote_and_show(
         study,
-        wanted,
-        named,
+        wanted.model_copy(update={key: v for key, v in given.items() if v is not None}),
+        [Architecture.parse(text) for text in architecture or ()],
         workers=workers,
         skip_broken=skip_broken,
         name=name,
         address=address,
-        listener=PromotionScreen(console),
     )
-    if not finished:
-        console.print("[bold]Interrupted.[/] The same command goes on from the last epoch.")
-        sys.exit(130)
+
+
+def promote_and_show(
+    folder: Path, wanted: Promote, named: Sequence[Architecture] = (), **options: Any
+) -> None:
+    """Promote as `promote_study` does, and show how it goes.
+
+    Raises:
+        KeyboardInterrupt: a person stopped it.
+    """
+    from afi_search.cli.promotion_screen import PromotionScreen
+    from afi_search.promote.promotion import promote_study
+
+    if not promote_study(folder, wanted, named, listener=PromotionScreen(), **options):
+        raise KeyboardInterrupt

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from afi_search.cli import stop_was_asked
+from afi_search.cli.common import console
 from afi_search.data import DataUnavailable
 from afi_search.formatting import duration, mega
 from afi_search.search.listener import Listener
+from afi_search.study.folder import StudyError
 from afi_search.study.ledger import STATE_WORDS, UNFINISHED, curve
 from afi_search.study.pareto import GrowingFront
 from afi_search.study.study import Study
 
 _FINISHED_SHOWN = 8
+_STOPPING = (
+    "Stopping: epochs that end within seconds are kept, others are trained again. Ctrl-C again "
+    "stops at once."
+)
 _COLOURS = {
     TrialState.RUNNING: "cyan",
     TrialState.COMPLETE: "green",
@@ -33,40 +37,36 @@ _COLOURS = {
 
 
 class Screen(Listener):
-    """Shows what a run tells: messages, and the study's trials as they change.
+    """Shows what a run tells: messages, and the study's trials as they change."""
 
-    Args:
-        console: where to.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self) -> None:
         self._status = console.status("")
         self._space = ""
         self._live: Live | None = None
+        self._stopping = False
 
     def preset_chosen(self, preset: str, note: str) -> None:
         there_is = "a CUDA device" if preset == "short" else "no CUDA device"
-        self._console.print(f"There is {there_is}: taking the preset [bold]{preset}[/]. {note}")
+        console.say(f"There is {there_is}: taking the preset {preset}. {note}")
 
     def data_replaced(self, missing: DataUnavailable, name: str, fallback: str) -> None:
-        self._console.print(
+        console.print(
             Panel(
-                f"{missing}\n\nTaking [bold]{fallback}[/] instead, as the space file says. "
-                f"[bold]The results are not about {name}[/]; they go to another study.",
-                title=f"{name} is not there",
+                f"{missing}\n\nTaking {fallback} instead, as the space file says. The results are "
+                f"not about {name}; they go to another study.",
+                title=Text(f"{name} is not there"),
                 border_style="bold red",
             )
         )
 
     def measuring(self, what: str) -> None:
-        self._status.update(what)
+        self._status.update(Text(what))
         self._status.start()
 
     def costs_measured(self, device: str) -> None:
         self._status.stop()
         if device:
-            self._console.print(f"Latency: on {device}.")
+            console.say(f"Latency: on {device}.")
 
     def space_counted(self, size: int, feasible: int | None) -> None:
         counted = "" if feasible is None else f"{feasible:,} of "
@@ -80,10 +80,10 @@ class Screen(Listener):
         self._begun = time.monotonic()
         self._done = self._done_before = len(trials) - len(self._unfinished)
         self._latest: deque[FrozenTrial] = deque(maxlen=_FINISHED_SHOWN)
-        self._console.print(self.announcement(study))
-        if self._console.is_terminal:
+        console.say(self.announcement(study))
+        if console.is_terminal:
             self._live = Live(
-                console=self._console,
+                console=console,
                 get_renderable=self._render,
                 refresh_per_second=2,
                 transient=True,
@@ -94,24 +94,28 @@ class Screen(Listener):
         """Say what is going to be done."""
         file = study.file.space
         return (
-            f"Study [bold]{study.name}[/]: {file.search.trials} trials of at most "
+            f"Study {study.name}: {file.search.trials} trials of at most "
             f"{file.recipe.epochs} epochs{self._space}; sampler {file.search.sampler}, pruner "
             f"{file.search.pruner.name}."
         )
 
     def nothing_left(self) -> None:
-        self._console.print("The study is complete: there is nothing left to train.")
+        console.say("The study is complete: there is nothing left to train.")
 
     def engine_started(self, dashboard: str, concurrency: int, threads: int, gpus: float) -> None:
-        self._console.print(
-            f"Ray dashboard: [bold]{dashboard}[/]. {concurrency} trials at a time, {threads} CPU "
-            f"cores and {gpus:g} GPUs each. Ctrl-C stops cleanly."
+        console.say(
+            f"Ray dashboard: {dashboard}. {concurrency} trials at a time, {threads} CPU cores and "
+            f"{gpus:g} GPUs each. Ctrl-C stops cleanly."
         )
 
     def scored(self, count: int, total: int) -> None:
-        self._console.print(
-            f"{count:,} of {total:,} architectures have an inherited accuracy.", highlight=False
-        )
+        console.say(f"{count:,} of {total:,} architectures have an inherited accuracy.")
+
+    def stopping(self) -> None:
+        stop_was_asked()
+        self._stopping = True
+        if self._live is None:
+            console.say(_STOPPING)
 
     def run_ended(self) -> None:
         if self._live is not None:
@@ -125,8 +129,8 @@ class Screen(Listener):
             self._front.add(trial)
         else:
             self._unfinished[trial.number] = trial
-        if not self._console.is_terminal:
-            self._console.print(self._line(trial), soft_wrap=True, highlight=False, markup=False)
+        if not console.is_terminal:
+            console.say(self._line(trial))
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -138,7 +142,8 @@ class Screen(Listener):
         table.add_column("state")
         for trial in [*self._latest, *self._unfinished.values()]:
             table.add_row(*_cells(trial), style=_COLOURS[trial.state])
-        return Group(table, Text(self._summary(), style="bold"))
+        told = _STOPPING if self._stopping else self._summary()
+        return Group(table, Text(told, style="bold"))
 
     def _line(self, trial: FrozenTrial) -> str:
         number, architecture, macs, epoch, accuracy, state = _cells(trial)
@@ -165,7 +170,7 @@ class ConfirmScreen(Screen):
         file = study.file.space
         seeds = file.confirm.seeds if file.confirm is not None else 1
         return (
-            f"Confirming [bold]{len(file.architectures)}[/] architectures with {seeds} seeds "
+            f"Confirming {len(file.architectures)} architectures with {seeds} seeds "
             f"each, {file.recipe.epochs} epochs a training, in {study.folder}."
         )
 
@@ -182,11 +187,15 @@ def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:
     )
 
 
-@contextmanager
-def resumable(console: Console) -> Iterator[None]:
-    """Where Ctrl-C or SIGTERM ends what is done within, say that it can be resumed and exit."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print("[bold]Interrupted.[/] Nothing is lost; the same command resumes it.")
-        sys.exit(130)
+def demand_success(study: Study) -> None:
+    """Make sure that not every trial has failed.
+
+    Raises:
+        StudyError: every one has; the message has the first one's reason.
+    """
+    failed = study.ledger.trials((TrialState.FAIL,))
+    if failed and len(failed) == len(study.ledger.trials()):
+        reason = failed[0].user_attrs.get("reason", "unknown")
+        raise StudyError(
+            f"{study.folder}: all {len(failed)} trials failed. Trial {failed[0].number}: {reason}"
+        )

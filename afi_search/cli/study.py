@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from afi_search.cli import exits_on_mistake
+from afi_search.cli.common import Command, Imports, StudyFolder, console
 from afi_search.formatting import size
 
 app = typer.Typer(
@@ -16,31 +14,28 @@ app = typer.Typer(
     epilog="Example: afi-search study prune studies/resnet32-cifar100-smoke",
     no_args_is_help=True,
 )
-console = Console()
-
-StudyFolder = Annotated[Path, typer.Argument(help="A study's folder.")]
 
 
-@app.command(epilog="Example: afi-search study prune studies/resnet32-cifar100-smoke")
-@exits_on_mistake
-def prune(study: StudyFolder) -> None:
+@app.command(cls=Command, epilog="Example: afi-search study prune studies/resnet32-cifar100-smoke")
+def prune(study: StudyFolder, imports: Imports = False) -> None:
     """Delete all checkpoints but those of the front, the confirmation and unfinished trials."""
     from afi_search.api import Study
 
-    opened = Study.open(study)
+    opened = Study.open(study, imports=imports)
     freed = opened.prune()
-    console.print(
+    console.say(
         f"{study}: {size(freed)} of checkpoints deleted; the study takes "
-        f"{size(opened.disk_use())} now.",
-        soft_wrap=True,
+        f"{size(opened.disk_use())} now."
     )
 
 
-@app.command(epilog="Example: afi-search study rm studies/resnet32-cifar100-smoke --yes")
-@exits_on_mistake
+@app.command(
+    cls=Command, epilog="Example: afi-search study rm studies/resnet32-cifar100-smoke --yes"
+)
 def rm(
     study: StudyFolder,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    imports: Imports = False,
 ) -> None:
     """Delete a study: its ledger, its checkpoints wherever they lie, and its folder.
 
@@ -50,18 +45,18 @@ def rm(
     from afi_search.study.checkpoint_location import size_of
     from afi_search.study.folder import written_in
 
-    opened = Study.open(study)
+    opened = Study.open(study, imports=imports)
     with opened.held():
         elsewhere = opened.elsewhere()
         names = [*(f"{study}/{name}" for name in written_in(study))]
         names += [each.what for each in elsewhere if not each.foreign]
         before = opened.disk_use()
         if not yes:
-            console.print("To be deleted:", *names, sep="\n  ", soft_wrap=True, markup=False)
+            console.say("To be deleted:", *(f"  {name}" for name in names))
             typer.confirm(f"Delete the study {opened.name}?", abort=True)
         opened.remove()
     freed = before - size_of(str(study)) - sum(each.size for each in elsewhere if each.foreign)
-    console.print(f"{study} is deleted; {size(freed)} are free.", soft_wrap=True, markup=False)
+    console.say(f"{study} is deleted; {size(freed)} are free.")
     stays = [f"{each.what}, which {each.foreign}" for each in elsewhere if each.foreign]
     if study.is_dir():
         stays += [f"{path}, which no study writes" for path in sorted(study.iterdir())]
@@ -69,4 +64,4 @@ def rm(
     if promote is not None and promote.checkpoints is not None:
         stays.append(f"checkpoints of promotions in {promote.checkpoints}")
     if stays:
-        console.print("What stays:", *stays, sep="\n  ", soft_wrap=True, markup=False)
+        console.say("What stays:", *(f"  {what}" for what in stays))

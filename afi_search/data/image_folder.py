@@ -10,8 +10,9 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from afi_search.data.image_reader import ImageError, check_image, printable
+from afi_search.data.image_reader import ImageError, check_image
 from afi_search.errors import UserError
+from afi_search.formatting import printable
 
 TRAIN, VALIDATION = "train", "val"
 _LISTED = 10

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from afi_search.errors import UserError
+from afi_search.formatting import printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MOST_PIXELS = 100_000_000
@@ -77,15 +78,6 @@ def check_image(path: str | Path) -> None:
     except Exception as error:  # decoders raise anything at a damaged file
         raise _explained(path, error) from None
     read_image(path)
-
-
-def printable(path: str | Path) -> str:
-    r"""Return a path as text, with bytes that are no UTF-8 as \xNN.
-
-    >>> printable("caf\udce9")
-    'caf\\xe9'
-    """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _opened(path: str | Path) -> Image.Image:

@@ -1,42 +1,22 @@
-"""The Ray session: where it runs, which machines it has, and how they are shared out."""
+"""The machines of the Ray session, and how they are shared out."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import secrets
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from afi_search.engine.limits import EMPTY_WORKER
-from afi_search.errors import UserError
+from afi_search.engine.session import EngineError
 from afi_search.files import open_url
 from afi_search.space.schema import Search
-
-_OF_ITS_OWN = "local"
-"""Without it, Ray joins whatever cluster it finds on this machine."""
-_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-}
-
-
-class EngineError(UserError):
-    """Ray or the machine cannot do what the study asks of it."""
 
 
 @dataclass(frozen=True)
@@ -137,80 +117,6 @@ def _with_most_threads(
         if sum(node.room(gpus, memory, count) for node in hosts) >= concurrency
     )
     return Capacity(concurrency, threads, gpus, memory)
-
-
-class RaySession:
-    """Ray on this machine, or a cluster to join: started in the background, as that takes seconds.
-
-    Args:
-        address: of a running cluster, `auto` finds it; None: Ray is started here.
-    """
-
-    def __init__(self, address: str | None = None) -> None:
-        self._address = address
-        self._thread = ThreadPoolExecutor(1, "ray.init")
-        self._dashboard: Future[str] | None = None
-
-    def begin(self) -> None:
-        """Begin to start Ray, if that has not begun.
-
-        Raises:
-            EngineError: this process has a session already.
-        """
-        if self._dashboard is None:
-            if ray.is_initialized():
-                raise EngineError(
-                    "Ray is at work in this process already; call ray.shutdown() first"
-                )
-            os.environ.update({k: os.environ.get(k, value) for k, value in _ENVIRONMENT.items()})
-            self._dashboard = self._thread.submit(_start, self._address)
-
-    def wait(self) -> str:
-        """Wait until Ray is there; return where its dashboard is, in words.
-
-        Raises:
-            EngineError: there is no cluster at the address, or it does not let us in; or this
-                process has a session already.
-        """
-        self.begin()
-        assert self._dashboard is not None
-        return self._dashboard.result()
-
-    def close(self) -> None:
-        """Stop Ray, or leave the cluster, if that has begun."""
-        if self._dashboard is not None:
-            wait([self._dashboard])
-            ray.shutdown()
-        self._thread.shutdown()  # not before: Linux kills Ray's processes when their thread ends
-
-
-@contextmanager
-def ray_session(address: str | None = None) -> Iterator[RaySession]:
-    """Yield a session that has not begun, and close it at the end."""
-    session = RaySession(address)
-    try:
-        yield session
-    finally:
-        session.close()
-
-
-def _start(address: str | None) -> str:
-    try:
-        context = ray.init(
-            address=address or _OF_ITS_OWN,
-            include_dashboard=None if address else True,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            configure_logging=True,
-        )
-    except (ConnectionError, AuthenticationError) as error:
-        raise EngineError(
-            f"--address {address}: there is no Ray cluster that lets us in: {error}. One that "
-            f"`ray start` protects wants RAY_AUTH_MODE=token here and on every node, with the "
-            f"token of its head in RAY_AUTH_TOKEN or ~/.ray/auth_token"
-        ) from None
-    url = context.dashboard_url
-    return f"http://{url} (its token: ray get-auth-token)" if url else "none in this cluster"
 
 
 def cluster_nodes() -> list[Node]:

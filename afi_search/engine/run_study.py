@@ -8,8 +8,9 @@ from optuna.trial import FrozenTrial
 from ray import tune
 
 from afi_search.data import read_data, split_of
-from afi_search.engine.cluster import RaySession, cluster_nodes, plan_trials, require_shared
+from afi_search.engine.cluster import cluster_nodes, plan_trials, require_shared
 from afi_search.engine.metrics import StudyMetrics, exported
+from afi_search.engine.session import RaySession
 from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
 from afi_search.engine.tune import run_workers
 from afi_search.search.conductor import Conductor, Proposes
@@ -87,7 +88,7 @@ def run_trials(
             worker = tune.with_resources(
                 tune.with_parameters(TrialWorker, common=common, data=images), capacity.resources
             )
-            finished = run_workers(conductor, worker, capacity.concurrency)
+            finished = run_workers(conductor, worker, capacity.concurrency, listener.stopping)
     finally:
         listener.run_ended()
     if not finished:

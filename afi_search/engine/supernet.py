@@ -6,8 +6,8 @@ from optuna.trial import TrialState
 
 from afi_search.cost import SpaceCosts
 from afi_search.data import read_data, split_of
-from afi_search.engine.cluster import RaySession
 from afi_search.engine.run_study import run_trials
+from afi_search.engine.session import RaySession
 from afi_search.nn import SupernetError
 from afi_search.search.inherited import Inherited, score_architectures
 from afi_search.search.listener import Listener

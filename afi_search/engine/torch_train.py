@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from threading import Event, Thread
+from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -17,6 +17,7 @@ from ray.util.queue import Queue
 
 from afi_search.engine.cluster import Capacity
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, probe, train_worker
+from afi_search.engine.stopping import asked_to_stop
 from afi_search.errors import UserError
 from afi_search.train import EpochResult
 
@@ -50,6 +51,7 @@ def train_to_the_end(
     folder: Path,
     on_epoch: Callable[[list[EpochResult]], None],
     on_left_out: Callable[[dict[str, str]], None],
+    stopping: Callable[[], None],
 ) -> bool:
     """Train from the last checkpoint to the recipe's end; False when a person interrupts it.
 
@@ -59,15 +61,15 @@ def train_to_the_end(
         folder: of the promotion.
         on_epoch: called in a thread of its own with all epochs so far as each of them ends.
         on_left_out: likewise with why each image that a worker left out so far cannot be read.
+        stopping: likewise, at once, when a person asks to stop.
 
     Raises:
         PromotionError: the training diverged, or its workers failed again and again.
     """
     news = Queue(actor_options={"num_cpus": 0})
     failures: list[str] = []
-    before = signal.getsignal(signal.SIGINT)
     with tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             train_worker,
             train_loop_config={"config": config, "news": news},
             scaling_config=ScalingConfig(
@@ -81,19 +83,41 @@ def train_to_the_end(
                 failure_config=FailureConfig(max_failures=_WORKER_DEATHS),
             ),
         )
+
+        def stop_training() -> None:
+            stopping()
+            trainer.abort()
+
         try:
-            with _listening(news, on_epoch, on_left_out, failures):
+            with (
+                asked_to_stop(stop_training) as stop,
+                _listening(news, on_epoch, on_left_out, failures),
+            ):
                 trainer.fit()
-        except (KeyboardInterrupt, SystemExit, ray.exceptions.RayActorError):
-            return False  # Ray's own handler of Ctrl-C ends in one of these, or in none
-        except ray.train.TrainingFailedError as error:
-            raise PromotionError(_reason(error)) from None
+        except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
+            if not stop.asked:
+                raise PromotionError(_reason(error)) from None
         finally:
-            signal.signal(signal.SIGINT, before)
             news.shutdown(force=True)
+        if stop.asked:
+            return False
     if failures:
         raise PromotionError(f"{config.architecture}: {failures[0]}; lower lr in the recipe")
     return True
+
+
+class _Trainer(TorchTrainer):
+    """Ray's trainer, which leaves Ctrl-C to us."""
+
+    _controller: Any = None
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
+
+    def abort(self) -> None:
+        if self._controller is not None:
+            with suppress(ray.exceptions.RayError):
+                ray.get(self._controller.abort.remote())
 
 
 @contextmanager

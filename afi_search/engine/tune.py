@@ -7,23 +7,19 @@ folder and is deleted.
 from __future__ import annotations
 
 import logging
-import signal
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import ray
-from optuna.exceptions import StorageInternalError
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from afi_search.engine.cluster import EngineError
+from afi_search.engine.session import EngineError
+from afi_search.engine.stopping import StopRequest, asked_to_stop
 from afi_search.engine.trial_worker import config_of
 from afi_search.search.conductor import Conductor
 
@@ -31,7 +27,12 @@ _WORKER_DEATHS = 3
 _SECONDS_TO_ANSWER = 30.0
 
 
-def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
+def run_workers(
+    conductor: Conductor,
+    worker: Any,
+    concurrency: int,
+    stopping: Callable[[], None] = lambda: None,
+) -> bool:
     """Run all trials that the conductor assigns in workers of any kind.
 
     Args:
@@ -39,6 +40,7 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
         worker: a Tune trainable that takes what `config_of` gives and reports as `TrialWorker`
             does, with its resources.
         concurrency: trials at a time.
+        stopping: called at once, in a thread of its own, when a person asks to stop.
 
     Returns:
         Whether the study went to its end; False when it was interrupted (Ctrl-C or SIGTERM), its
@@ -49,7 +51,10 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
             gone; the running trials wait.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells is in the ledger
-    with _asked_to_stop() as stop, tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
+    with (
+        asked_to_stop(stopping) as stop,
+        tempfile.TemporaryDirectory(prefix="afi_search-") as scratch,
+    ):
         # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
         tune.run(
             worker,
@@ -73,31 +78,6 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
             f"{stop.reason}. Nothing is lost: mend it, and the same command resumes the study."
         )
     return not stop.asked
-
-
-@dataclass
-class StopRequest:
-    """Whether the run is to stop, and the reason where it is not a person's wish.
-
-    Attributes:
-        asked: whether it is to stop.
-        reason: what is wrong with the machine; empty where a person asked.
-    """
-
-    asked: bool = False
-    reason: str = ""
-
-    def break_off(self, reason: str) -> None:
-        """Ask for it because of something that is wrong with the machine and not with a trial."""
-        self.asked, self.reason = True, self.reason or reason
-
-    @contextmanager
-    def if_the_ledger_fails(self) -> Iterator[None]:
-        """Within it, break off where the ledger cannot be written or read."""
-        try:
-            yield
-        except (OSError, StorageInternalError) as error:
-            self.break_off(f"the ledger cannot be written: {error.__cause__ or error}")
 
 
 @dataclass
@@ -231,30 +211,6 @@ class _Interrupted(tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._stop.asked
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[StopRequest]:
-    """Yield a request that Ctrl-C and SIGTERM make; a second Ctrl-C interrupts at once.
-
-    Signals reach the main thread alone; elsewhere nobody makes the request.
-    """
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if request.asked:
-            raise KeyboardInterrupt
-        request.asked = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _trial_name(trial: Any) -> str:

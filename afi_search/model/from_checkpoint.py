@@ -30,8 +30,12 @@ class NoCheckpoint(UserError):
     """A trial whose weights are not there."""
 
 
-def read_checkpoint(place: str) -> Model:
+def read_checkpoint(place: str, *, imports: bool = False) -> Model:
     """Return the network of a checkpoint: of a promotion, of a trial, or an exported folder.
+
+    Args:
+        place: its folder or file, local or a URL.
+        imports: whether to run the modules that a trial's study names, as `StudyFile.read` says.
 
     Raises:
         ModelError: there is no checkpoint of a promotion or of a trial whose study is here.
@@ -45,6 +49,7 @@ def read_checkpoint(place: str) -> Model:
     folder = Path(place).parent if is_file else Path(place)
     study = folder.parent.parent
     if folder.name.isdigit() and (study / STUDY_FILE).is_file():
+        StudyFile.read(study, imports=imports)
         number = int(folder.name)
         state = load_file(place) if is_file else trial_state(study, number)
         return trial_model(study, Ledger.open(study), number, state)

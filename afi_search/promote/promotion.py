@@ -16,14 +16,9 @@ import pandas as pd
 from afi_search.data.dali import require_dali
 from afi_search.data.image_folder import check
 from afi_search.device import describe_device
-from afi_search.engine.cluster import (
-    Capacity,
-    cluster_nodes,
-    plan_promotion,
-    ray_session,
-    require_shared,
-)
+from afi_search.engine.cluster import Capacity, cluster_nodes, plan_promotion, require_shared
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, make_model
+from afi_search.engine.session import ray_session
 from afi_search.engine.torch_train import PromotionError, measure_worker, train_to_the_end
 from afi_search.errors import UserError
 from afi_search.files import write_whole
@@ -72,6 +67,9 @@ class PromotionListener:
 
     def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
         """An epoch of `epochs` has ended."""
+
+    def stopping(self) -> None:
+        """Ctrl-C or SIGTERM asked to stop; called at once, in a thread of its own."""
 
     def written(self, paths: Sequence[Path]) -> None:
         """The trained model was exported."""
@@ -194,7 +192,7 @@ def promote_one(
                 listener.left_out(reasons[path])
             told.update(reasons)
 
-        if not train_to_the_end(config, capacity, own, on_epoch, on_left_out):
+        if not train_to_the_end(config, capacity, own, on_epoch, on_left_out, listener.stopping):
             return False
     state = load(config.checkpoints)
     if state is None or state["epoch"] < epochs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,30 +109,47 @@ class FrontTable:
             columns = list(plain[0])
             nothing = f"none yet: no trial has reached full fidelity ({info.epochs} epochs)"
             rows = [{"architecture": nothing}]
-        shown = _fitting(columns, [*rows, *plain], options.max_width)
-        left_out = [_heading(name).split("\n")[0] for name in columns if name not in shown]
-        wider = [f"a wider terminal adds {', '.join(left_out)}"] if left_out else []
-        table = terminal_table(
-            f"Front of {info.name}", caption="; ".join([CAPTION, *wider]), caption_justify="left"
-        )
-        for name in shown:
-            if name == "architecture":
-                table.add_column(name, overflow="fold", min_width=NAME_LETTERS)
-            else:
-                table.add_column(_heading(name), justify="right", no_wrap=True)
-        for row in rows:
-            table.add_row(*(row.get(name, "") for name in shown))
-        table.add_section()
-        for row in plain:
-            table.add_row(*(row.get(name, "") for name in shown), style="dim")
-        yield table
+        title = f"Front of {info.name}"
+        yield fitting_table(title, CAPTION, columns, rows, options.max_width, plain)
+
+
+def fitting_table(
+    title: str,
+    caption: str,
+    columns: list[str],
+    rows: list[dict[str, str]],
+    width: int,
+    plain: Sequence[dict[str, str]] = (),
+) -> Table:
+    """Return a table of figures that leaves out columns where the terminal is too narrow.
+
+    Args:
+        title, caption: above and below it.
+        columns: the names of the figures; the first three, the architecture among them, always
+            stay, and the last is the next to stay.
+        rows: the name of a figure -> the figure.
+        width: of the terminal, in letters.
+        plain: further rows, dim, below a line.
+    """
+    shown = _fitting(columns, [*rows, *plain], width)
+    left_out = [_heading(name).split("\n")[0] for name in columns if name not in shown]
+    wider = [f"a wider terminal adds {', '.join(left_out)}"] if left_out else []
+    table = terminal_table(title, caption="; ".join([caption, *wider]), caption_justify="left")
+    for name in shown:
+        if name == "architecture":
+            table.add_column(name, overflow="fold", min_width=NAME_LETTERS)
+        else:
+            table.add_column(_heading(name), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row.get(name, "") for name in shown))
+    table.add_section()
+    for row in plain:
+        table.add_row(*(row.get(name, "") for name in shown), style="dim")
+    return table
 
 
 def _fitting(columns: list[str], rows: list[dict[str, str]], width: int) -> list[str]:
-    """Return the columns for which there is room; architecture, accuracy and cost always.
-
-    The trial stands last, and is the first to stay after these.
-    """
+    """Return the columns for which there is room, as `fitting_table` says."""
     lasting = columns[:3]
     room = width - NAME_LETTERS - 3
     fitting = []

@@ -56,5 +56,8 @@ class Listener:
     def scored(self, count: int, total: int) -> None:
         """So many of the architectures have a score that they inherit from the supernet."""
 
+    def stopping(self) -> None:
+        """Ctrl-C or SIGTERM asked the run to stop; called at once, in a thread of its own."""
+
     def run_ended(self) -> None:
         """The run has ended, in whatever way; called once after every `study_opened`."""

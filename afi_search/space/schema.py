@@ -30,13 +30,16 @@ LoaderName = Literal["torchvision", "dali"]
 
 NONE = "none"
 ALL = "all"
+DO_NOT_IMPORT = "imports are named and not run"
+"""The validation context of files that others may have written."""
 AUTO = "auto"
 _STAGE_KEYS = {str(number) for number in range(1, 1001)}
 """As study.yaml has the numbers of stages."""
 
 
 def _imported(name: str, validated: ValidationInfo) -> str:
-    import_modules([name], validated.data.get("imports_from"))
+    if validated.context != DO_NOT_IMPORT:
+        import_modules([name], validated.data.get("imports_from"))
     return name
 
 

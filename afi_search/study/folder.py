@@ -33,7 +33,7 @@ from afi_search.space import SpaceFile
 from afi_search.space.document import Document
 from afi_search.space.fields import check_name
 from afi_search.space.mistakes import describe, explain
-from afi_search.space.schema import Pruner
+from afi_search.space.schema import DO_NOT_IMPORT, Pruner
 from afi_search.study.checkpoint_location import (
     IN_THE_FOLDER,
     is_below,
@@ -118,8 +118,13 @@ class StudyFile:
         return stream.getvalue()
 
     @classmethod
-    def read(cls, folder: str | Path) -> StudyFile:
+    def read(cls, folder: str | Path, *, imports: bool = False) -> StudyFile:
         """Read the study.yaml of a study's folder.
+
+        Args:
+            folder: of the study.
+            imports: whether to run the modules that its `imports:` names. Whoever wrote the file
+                decides what they do; without them, what only they register is not known.
 
         Raises:
             StudyError: there is none, or it is not one of ours.
@@ -134,14 +139,23 @@ class StudyFile:
                 raw["name"],
                 raw["preset"],
                 raw["note"],
-                SpaceFile.model_validate(_up_to_date(raw["space"])),
+                SpaceFile.model_validate(
+                    _up_to_date(raw["space"]), context=None if imports else DO_NOT_IMPORT
+                ),
                 raw["facts"],
                 raw.get("storage", JOURNAL),
                 raw.get("checkpoints", IN_THE_FOLDER),
                 raw.get("id", ""),
             )
         except ValidationError as error:
-            raise StudyError(describe(document, explain(error, SpaceFile, "space"))) from None
+            mistakes = describe(document, explain(error, SpaceFile, "space"))
+            modules = raw["space"].get("imports")
+            if modules and not imports:
+                mistakes += (
+                    f"\nIts modules ({', '.join(map(str, modules))}) may register that. They are "
+                    f"not run unasked, as they do what they like; --imports runs them"
+                )
+            raise StudyError(mistakes) from None
         except (KeyError, TypeError, AttributeError) as error:
             raise StudyError(f"{path}: is not a study.yaml that can be read: {error}") from None
 

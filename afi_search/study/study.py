@@ -66,13 +66,17 @@ class Study:
         self._is_held = False
 
     @classmethod
-    def open(cls, folder: str | Path) -> Self:
+    def open(cls, folder: str | Path, *, imports: bool = False) -> Self:
         """Open a study that is there, to be read.
+
+        Args:
+            folder: of the study.
+            imports: whether to run the modules that its `imports:` names, as `StudyFile.read` says.
 
         Raises:
             StudyError: the folder holds no study.
         """
-        return cls(Path(folder), StudyFile.read(folder))
+        return cls(Path(folder), StudyFile.read(folder, imports=imports))
 
     @classmethod
     @contextmanager

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from afi_search import data
-from afi_search.cli.analyse import analyse
+from afi_search.cli.main import app
+from afi_search.cli.views import analyse
 from afi_search.nn import build
 from afi_search.space import Recipe, SpaceFile
 from afi_search.train import save, seed_everything, trial_trainer
@@ -93,22 +95,16 @@ def test_a_study_on_cifar100_is_analysed(tmp_path: Path, cifar100_folder: Path) 
     check_what_is_written(study)
 
 
-def test_a_trial_whose_weights_are_gone_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_trial_whose_weights_are_gone_is_told(tmp_path: Path) -> None:
     study = trained_study(tmp_path / "study", "digits")
     for checkpoint in (study / "checkpoints" / "00001").iterdir():
         checkpoint.unlink()
-    with pytest.raises(SystemExit) as end:
-        analyse(study, ["1"])
-    assert end.value.code == 2
-    assert "trial 1 of" in capsys.readouterr().err
+    result = CliRunner().invoke(app, ["analyse", str(study), "1"])
+    assert result.exit_code == 2
+    assert "trial 1 of" in result.stderr
 
 
-def test_a_folder_without_a_study_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        analyse(tmp_path)
-    assert end.value.code == 2
-    assert str(tmp_path) in capsys.readouterr().err
+def test_a_folder_without_a_study_is_told(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["analyse", str(tmp_path)])
+    assert result.exit_code == 2
+    assert str(tmp_path) in result.stderr

@@ -9,8 +9,8 @@ from torchvision.io import write_jpeg
 from typer.testing import CliRunner, Result
 
 import afi_search
-from afi_search.cli.export import export
-from afi_search.cli.predict import predict
+from afi_search.cli.common import Command
+from afi_search.cli.model import export, predict
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.model.model import ModelError
 from afi_search.study.folder import CONFIRM
@@ -21,7 +21,7 @@ from tests.promote.test_confirm import confirmation, play
 
 def run(command: object, *arguments: object) -> Result:
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(command)  # type: ignore[type-var]
+    app.command(cls=Command)(command)  # type: ignore[type-var]
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 

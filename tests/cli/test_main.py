@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from afi_search import __version__
 from afi_search.cli.main import app
-from afi_search.cli.spaces import first_sentence
+from afi_search.cli.space import first_sentence
 from afi_search.space.loading import shipped_spaces
 from tests.search.studies import conductor_for, play, space_file
 

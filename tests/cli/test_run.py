@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from afi_search.cli.screen import Screen
 from afi_search.cost import measure
@@ -69,6 +68,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(folder: Path) -> None:
     first.process.send_signal(signal.SIGINT)
 
     assert first.end() == 130, first.output
+    assert "Stopping:" in first.output
     assert "the same command resumes it" in first.output
     assert "Traceback" not in first.output
     states = list(Ledger.open(study).records()["state"])
@@ -141,7 +141,7 @@ def test_auto_takes_short_on_a_gpu_and_smoke_without(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = SpaceDocument.read("spaces/resnet.yaml")
-    screen = Screen(Console())
+    screen = Screen()
     for available, expected in ((True, "short"), (False, "smoke")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
         assert choose_preset(document, "auto", screen) == expected
@@ -158,7 +158,7 @@ def test_data_that_cannot_be_had_is_replaced_only_where_the_file_says_so(
 
     monkeypatch.setattr(prepare, "locate", nowhere)
     file = Space.load("spaces/resnet.yaml", "smoke").file
-    screen = Screen(Console())
+    screen = Screen()
 
     settled = settle_data(file, None, screen)
     assert (settled.data.name, settled.data.fallback) == ("digits", None)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import afi_search
-from afi_search.cli.run import promote_winners
+from afi_search.cli.run import promote_where_imagenet_is
 from afi_search.space import SpaceFileError
 from afi_search.space.loading import SpaceDocument
 from afi_search.space.schema import Promote
@@ -69,7 +69,7 @@ def test_mistakes_are_told_before_anything_starts(
 def test_without_imagenet_the_command_that_goes_on_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert promote_winners(tmp_path, Promote(data="/there/is/none"), None)
+    promote_where_imagenet_is(tmp_path, Promote(data="/there/is/none"), None)
     assert f"afi-search promote {tmp_path} --data IMAGENET" in capsys.readouterr().out
 
 

@@ -25,6 +25,8 @@ from tests.study import postgresql
 
 CONFIGURATION = Path(__file__).parents[2] / "docker" / "prometheus.yml"
 
+NODES = "nodes.json"
+
 
 @pytest.fixture
 def database() -> Iterator[str]:
@@ -41,7 +43,7 @@ def database() -> Iterator[str]:
 
 
 @pytest.fixture
-def prometheus(ray_folder: Path, tmp_path: Path) -> Iterator[str]:
+def prometheus(tmp_path: Path) -> Iterator[str]:
     """The address of a Prometheus with the configuration of docker/, but Ray's nodes by file."""
     if shutil.which("prometheus") is None:
         pytest.skip("needs Prometheus: apt-get install prometheus")
@@ -50,8 +52,7 @@ def prometheus(ray_folder: Path, tmp_path: Path) -> Iterator[str]:
     settings["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
     (job,) = settings["scrape_configs"]
     del job["dns_sd_configs"]
-    discovery = ray_folder / "ray" / "prom_metrics_service_discovery.json"
-    job["file_sd_configs"] = [{"files": [str(discovery)], "refresh_interval": "1s"}]
+    job["file_sd_configs"] = [{"files": [str(tmp_path / NODES)], "refresh_interval": "1s"}]
     yaml.dump(settings, tmp_path / "prometheus.yml")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -73,11 +74,13 @@ def prometheus(ray_folder: Path, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_prometheus_scrapes_a_search_whose_ledger_is_in_postgresql(
-    database: str, prometheus: str, tmp_path: Path
+    database: str, prometheus: str, ray_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(SPACE.replace("trials: 5", "trials: 100"))
     driver = Driver(tmp_path, "tiny.yaml", "--storage", database)
     driver.wait_for(r"trial 3 ")
+    (told,) = ray_folder.glob("afi-*/ray/prom_metrics_service_discovery.json")
+    (tmp_path / NODES).symlink_to(told.resolve())
     scraped: set[str] = set()
     deadline = time.monotonic() + 120
     while scraped != set(METRICS) and time.monotonic() < deadline:

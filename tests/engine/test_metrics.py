@@ -110,7 +110,7 @@ def test_gauges_are_set_again_until_the_end(monkeypatch: pytest.MonkeyPatch) -> 
 def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of Ray's own for one run, in which it soon says where its metrics are."""
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # the paths of its sockets must be short
-    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setenv("RAY_metrics_report_interval_ms", "1000")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Exporting what a checkpoint holds: afi-search export CHECKPOINT."""
+"""What ships: afi-search export CHECKPOINT | predict MODEL IMAGE..."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from afi_search.cli import exits_on_mistake
-
-console = Console()
+from afi_search.cli.common import Imports, console
 
 
-@exits_on_mistake
 def export(
     checkpoint: Annotated[
         str,
@@ -30,12 +26,13 @@ def export(
     ] = False,
     onnx: Annotated[bool, typer.Option(help="Write ONNX and check it in onnxruntime.")] = True,
     torch_export: Annotated[bool, typer.Option(help="Write and check torch.export.")] = True,
+    imports: Imports = False,
 ) -> None:
     """Write a model that ships: safetensors, facts and card, ONNX, torch.export."""
     from afi_search.model.from_checkpoint import read_checkpoint
     from afi_search.model.onnx import write_exported, write_onnx
 
-    model = read_checkpoint(checkpoint)
+    model = read_checkpoint(checkpoint, imports=imports)
     if fold:
         model = model.folded()
     folder = to or Path("models") / model.architecture.slug
@@ -44,4 +41,18 @@ def export(
         paths.append(write_onnx(model, folder))
     if torch_export:
         paths.append(write_exported(model, folder))
-    console.print("Written:", *(f"  {path}" for path in paths), sep="\n", soft_wrap=True)
+    console.written(paths)
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder that export or promote wrote.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    top: Annotated[int, typer.Option(help="How many guesses for each.", min=1)] = 5,
+) -> None:
+    """Print the likeliest classes of image files with their probabilities."""
+    from afi_search.model import load
+
+    opened = load(model)
+    for image in images:
+        guesses = (f"{g.label} {100 * g.probability:.1f} %" for g in opened.predict(image, top))
+        console.say(f"{image}: {', '.join(guesses)}")

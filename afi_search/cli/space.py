@@ -1,28 +1,41 @@
-"""What is in a space, before anything is trained: afi-search inspect SPACE."""
+"""What can be searched, before anything is trained: afi-search spaces | inspect SPACE."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import re
 
-import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from afi_search.cli import exits_on_mistake
+from afi_search.cli.common import Preset, SpaceFile, console
 from afi_search.formatting import duration, mega, size
 
-console = Console()
+
+def spaces() -> None:
+    """List the space files that come with the package.
+
+    Each can be named instead of a path: afi-search run resnet
+    """
+    from afi_search.space.loading import shipped_spaces
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("space", no_wrap=True)
+    table.add_column("what is searched")
+    for name, path in shipped_spaces().items():
+        table.add_row(name, first_sentence(path.read_text(encoding="utf-8")))
+    console.print(table)
 
 
-@exits_on_mistake
-def inspect_space(
-    space: Annotated[
-        Path, typer.Argument(help="A space file, or one that `spaces` lists, by name.")
-    ],
-    preset: Annotated[str, typer.Option(help="As for run.")] = "auto",
-) -> None:
+def first_sentence(text: str) -> str:
+    """Return the first sentence of the comment that a space file begins with."""
+    comment = " ".join(
+        line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")
+    )
+    sentence = re.match(r".*?[.?](?=\s|$)", comment)
+    return sentence[0] if sentence else ""
+
+
+def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
     from afi_search.cli.screen import Screen
     from afi_search.data import spec_of, trained_images
@@ -35,7 +48,7 @@ def inspect_space(
     from afi_search.study.checkpoint_retention import checkpoint_size
 
     document = SpaceDocument.read(space, CHECKS)
-    screen = Screen(console)
+    screen = Screen()
     searched = Space(document.resolve(choose_preset(document, preset, screen)))
     file = searched.file
     source = spec_of(file.data)
@@ -46,10 +59,9 @@ def inspect_space(
     )
     kept = "an unknown number of them"
     if costs.feasible is not None:
-        kept = f"[bold]{costs.feasible:,}[/] of them ({costs.feasible / searched.size:.1%})"
-    console.print(
-        f"[bold]{searched.size:,}[/] architectures, {kept} keep the constraints "
-        f"({limits or 'none'})."
+        kept = f"{costs.feasible:,} of them ({costs.feasible / searched.size:.1%})"
+    console.say(
+        f"{searched.size:,} architectures, {kept} keep the constraints ({limits or 'none'})."
     )
     demand_feasible(space, costs)
 
@@ -90,7 +102,7 @@ def inspect_space(
             duration(seen / speed),
             size(checkpoint_size(cost.params)),
         )
-    console.print(*(f"{name}: [bold]{a}[/]" for name, a in shown.items()), sep="\n")
+    console.say(*(f"{name}: {architecture}" for name, architecture in shown.items()))
     console.print(table)
     console.print(
         f"A trial: {file.recipe.epochs} epochs of {images:,} images, batches of "

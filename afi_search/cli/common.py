@@ -1,0 +1,93 @@
+"""What the commands share: the console, options, and words at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperCommand
+
+from afi_search.cli import in_words
+from afi_search.formatting import printable
+
+SpaceFile = Annotated[
+    Path, typer.Argument(help="A space file, or one that `spaces` lists, by name.")
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="A preset of the space file; 'auto': 'short' where there is a CUDA device, 'smoke' "
+        "where there is none; 'none': the file as it is."
+    ),
+]
+StudyFolder = Annotated[
+    Path, typer.Argument(help="A study's folder, like studies/resnet32-cifar100.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="The folder of the data sets, before the file's and AFI_SEARCH_DATA."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="HOST:PORT of a Ray cluster to join; 'auto': the one that `ray start` started here."
+    ),
+]
+Checkpoints = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder or fsspec URL for the checkpoints that all machines of a cluster reach, "
+        "like s3://bucket/folder; the study's folder otherwise."
+    ),
+]
+Imports = Annotated[
+    bool,
+    typer.Option("--imports", help="Run the modules that the study's `imports:` names."),
+]
+
+
+class Command(TyperCommand):
+    """A command that ends in words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with in_words():
+            return super().invoke(ctx)
+
+
+class PlainConsole(Console):
+    """A console on which text is text: no markup, no control characters, nothing cut off."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+    def say(self, *lines: str, style: str = "") -> None:
+        """Print lines that the terminal wraps, so that paths and commands can be copied."""
+        for line in lines:
+            self.print(line, style=style, soft_wrap=True)
+
+    def written(self, paths: Iterable[object]) -> None:
+        """Name the files that were written."""
+        self.say("Written:", *(f"  {path}" for path in paths))
+
+
+console = PlainConsole()
+
+
+class _Said(logging.Handler):
+    """Prints what the package logs while something takes long, like a download."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.say(record.getMessage())
+
+
+_log = logging.getLogger("afi_search.data")
+_log.setLevel(logging.INFO)
+_log.addHandler(_Said())

@@ -1,0 +1,81 @@
+"""Looking at a study: afi-search front | report | explain | analyse STUDY; the paper's table."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from afi_search.cli.common import Data, Imports, StudyFolder, console
+
+
+def front(study: StudyFolder, imports: Imports = False) -> None:
+    """Show a study's front, and write it (csv, json, html, png) and all its trials (csv)."""
+    from afi_search.report.export import write_report
+    from afi_search.report.table import FrontTable
+    from afi_search.report.view import StudyView
+    from afi_search.study.study import Study
+
+    view = StudyView.of(Study.open(study, imports=imports))
+    console.print(FrontTable(view))
+    console.written(write_report(view, study))
+
+
+def report(study: StudyFolder, imports: Imports = False) -> None:
+    """Write a study's report: one page with front, curves, choices, costs and environment."""
+    from afi_search.report.page import write_page
+    from afi_search.report.view import StudyView
+    from afi_search.study.study import Study
+
+    view = StudyView.of(Study.open(study, imports=imports))
+    console.say(f"Written: {write_page(view, study)}")
+
+
+def explain(
+    study: StudyFolder, trial: Annotated[int, typer.Argument(help="The trial's number.")]
+) -> None:
+    """Say why a trial was proposed, kept or stopped, from the ledger alone."""
+    from afi_search.search.explain import explain as explain_trial
+    from afi_search.study import Ledger
+
+    console.say(*explain_trial(Ledger.open(study).find(trial)))
+
+
+def analyse(
+    study: StudyFolder,
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="One or two trials, by number or by architecture; the most accurate with AFI "
+            "otherwise. The study's plain backbone is set beside them."
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Images for Grad-CAM.", min=1, max=12)] = 8,
+    data: Data = None,
+    memory: Annotated[
+        bool, typer.Option(help="Measure peak memory, the paper's Table 6 among it.")
+    ] = True,
+    imports: Imports = False,
+) -> None:
+    """Write Grad-CAM, class selectivity, AFI's weights and peak memory of trained networks."""
+    from afi_search.analysis.study_analysis import analyse_study
+    from afi_search.analysis.table6 import rich_table
+
+    found = analyse_study(study, trials or [], images=images, data=data, memory=memory)
+    for table in found.tables:
+        console.print(rich_table(table), "")
+    console.say(*(network.title for network in found.models))
+    console.written(found.paths)
+
+
+def table(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Print the paper's Tables 4 and 5 beside the counts of the networks built here."""
+    from afi_search.report.paper_table import compare, paper_tables, paper_tables_json
+
+    rows = compare()
+    if json:
+        print(paper_tables_json(rows))
+    else:
+        console.print(paper_tables(rows))

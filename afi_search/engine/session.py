@@ -1,0 +1,270 @@
+"""Ray in this process: started for it and its user alone, or a cluster that others may join."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import ray
+from ray._common.utils import get_ray_address_file
+from ray._private import ray_constants
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
+from ray._private.grpc_utils import init_grpc_channel
+from ray.core.generated import gcs_service_pb2
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+from afi_search.errors import UserError
+
+_SECONDS_TO_ANSWER = 8
+_LONGEST_PLACE = 20
+"""Of the 107 bytes that the path of a socket may have, our folder and Ray's take the rest."""
+_LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+"""Where it is off, Ray listens on 127.0.0.1 alone, as on macOS; its processes inherit it."""
+_TOKEN, _TOKEN_FILE, _AUTH_MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
+_OURS = (_LOOPBACK, _TOKEN_FILE, "TMPDIR")
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+_THREAD = ThreadPoolExecutor(1, "ray")
+"""It starts and stops Ray; Linux kills Ray's processes when the thread that started them ends."""
+
+
+class EngineError(UserError):
+    """Ray or the machine cannot do what the study asks of it."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster to join.
+
+    Attributes:
+        address: HOST:PORT of its head.
+        owner: the user who started it, where `auto` found it on this machine.
+    """
+
+    address: str
+    owner: str = ""
+
+    def __str__(self) -> str:
+        return self.address + (f", which {self.owner} started" if self.owner else "")
+
+
+def find_cluster(address: str) -> Cluster:
+    """Return the cluster at an address, which answers.
+
+    Args:
+        address: HOST:PORT; `auto`: what RAY_ADDRESS names, or what was started on this machine by
+            `ray start`, for others to join. The Ray of another search is not.
+
+    Raises:
+        EngineError: there is none, or it does not let us in; known within ten seconds.
+    """
+    cluster = _started_here() if address == "auto" else Cluster(address)
+    host, _, port = cluster.address.rpartition(":")
+    if "//" in host or not host or not port.isdecimal():
+        raise EngineError(
+            f"--address {address}: must be HOST:PORT of a Ray cluster's head, like "
+            f"10.0.0.5:6379, or auto"
+        )
+    try:
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        options = (("grpc.enable_http_proxy", 0),)
+        with init_grpc_channel(cluster.address, options) as channel:
+            head = NodeInfoGcsServiceStub(channel)
+            ask = gcs_service_pb2.CheckAliveRequest()  # type: ignore[attr-defined]
+            head.CheckAlive(ask, timeout=_SECONDS_TO_ANSWER)
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            raise EngineError(
+                f"--address {address}: the Ray cluster {cluster} does not let us in: it wants the "
+                f"token of its head in {_TOKEN}, or in a file: ~/.ray/auth_token, {_TOKEN_FILE}"
+            ) from None
+        raise EngineError(
+            f"--address {address}: no Ray cluster answers at {cluster} ({error.code().name}); "
+            f"start one there with `ray start --head`, or leave --address out"
+        ) from None
+    return cluster
+
+
+def _started_here() -> Cluster:
+    named = os.environ.get("RAY_ADDRESS", "auto")
+    if named != "auto":
+        return Cluster(named)
+    path = Path(get_ray_address_file(None))
+    try:
+        return Cluster(path.read_text(encoding="utf-8").strip(), _owner(path))
+    except FileNotFoundError:
+        raise EngineError(
+            "--address auto: no Ray cluster was started on this machine for others to join; "
+            "`ray start --head` starts one, and RAY_ADDRESS or --address HOST:PORT names one "
+            "elsewhere"
+        ) from None
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return f"user {path.stat().st_uid}"
+
+
+class RaySession:
+    """Ray on this machine, or a cluster to join: started in the background, as that takes seconds.
+
+    Args:
+        cluster: to join; None: Ray is started here.
+    """
+
+    def __init__(self, cluster: Cluster | None = None) -> None:
+        self._cluster = cluster
+        self._dashboard: Future[str] | None = None
+        self._folder: Path | None = None
+        self._environment: dict[str, str | None] = {}
+
+    def begin(self) -> None:
+        """Begin to start Ray, if that has not begun."""
+        if self._dashboard is None:
+            self._dashboard = _THREAD.submit(self._start)
+
+    def wait(self) -> str:
+        """Wait until Ray is there; return where its dashboard is, in words.
+
+        Raises:
+            EngineError: Ray does not start, or this process has a session already.
+        """
+        self.begin()
+        assert self._dashboard is not None
+        return self._dashboard.result()
+
+    def close(self) -> None:
+        """Stop Ray, or leave the cluster; where it is still starting, without waiting for that."""
+        if self._dashboard is not None:
+            has_started = self._dashboard.done()
+            stopped = _THREAD.submit(self._stop)
+            if has_started:
+                stopped.result()
+            elif self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> str:
+        if ray.is_initialized():
+            raise EngineError("Ray is at work in this process already; call ray.shutdown() first")
+        os.environ.update({k: os.environ.get(k, value) for k, value in _ENVIRONMENT.items()})
+        where: dict[str, Any] = {}
+        if self._cluster is None:
+            self._folder = _private_folder()
+            self._environment = {name: os.environ.get(name) for name in _OURS}
+            os.environ.update(_for_itself(self._folder))
+            where = {"include_dashboard": True, "_temp_dir": f"{self._folder}/ray"}
+        ray_constants.ENABLE_RAY_CLUSTER = self._cluster is not None  # it has been read already
+        try:
+            context = ray.init(
+                "local" if self._cluster is None else self._cluster.address,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+                **where,
+            )
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            logs = f"; its logs are in {self._folder}" if self._folder else ""
+            self._folder = None
+            raise EngineError(
+                f"Ray does not start on {self._cluster or 'this machine'}: {reason}{logs}"
+            ) from None
+        joined = f" of the cluster {self._cluster}" if self._cluster else ""
+        if not context.dashboard_url:
+            return f"none{joined}"
+        return f"http://{context.dashboard_url}{joined} ({_who_may_open()})"
+
+    def _stop(self) -> None:
+        ray.shutdown()
+        for name, value in self._environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        ray_constants.ENABLE_RAY_CLUSTER = True
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Iterator[RaySession]:
+    """Yield a session that has not begun, and close it at the end.
+
+    Args:
+        address: of a running cluster, as `find_cluster` takes it; None: Ray is started here.
+
+    Raises:
+        EngineError: no cluster answers there.
+    """
+    session = RaySession(None if address is None else find_cluster(address))
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def _private_folder() -> Path:
+    """Make a folder that nobody else enters; Ray opens those that it makes in it to everybody."""
+    for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")):
+        if len(os.fsencode(place)) <= _LONGEST_PLACE:
+            with suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix="afi-", dir=place))
+    raise EngineError(
+        f"Ray's sockets need a folder that can be written and whose path is no longer than "
+        f"{_LONGEST_PLACE} characters; name one with TMPDIR"
+    )
+
+
+def _for_itself(folder: Path) -> dict[str, str]:
+    """Return the variables with which a Ray is heard by this machine and this user alone."""
+    needed = {_LOOPBACK: "0"}
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_PLACE:
+        needed["TMPDIR"] = str(folder)
+    if _asks_for_token() and not os.environ.keys() & {_TOKEN, _TOKEN_FILE}:
+        try:
+            _keep_private(Path.home() / ".ray" / "auth_token")
+        except (OSError, RuntimeError):  # there is no home, or none to write to
+            _keep_private(folder / "token")
+            needed[_TOKEN_FILE] = str(folder / "token")
+    return needed
+
+
+def _keep_private(token: Path) -> None:
+    """Make sure that there is a token, and that only this user can read it; Ray lets all read."""
+    token.parent.mkdir(parents=True, exist_ok=True)
+    if token.exists():
+        token.chmod(0o600)
+        return
+    with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+def _asks_for_token() -> bool:
+    return os.environ.get(_AUTH_MODE, "token").lower() == "token"
+
+
+def _who_may_open() -> str:
+    if not _asks_for_token():
+        return f"open to whoever reaches it, as {_AUTH_MODE} is {os.environ[_AUTH_MODE]}"
+    place = os.environ.get(_TOKEN_FILE)
+    return f"its token: {f'in {place}' if place else 'ray get-auth-token'}"

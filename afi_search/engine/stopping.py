@@ -1,0 +1,73 @@
+"""How a run is asked to stop: by a person, or because of something that is wrong."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from optuna.exceptions import StorageInternalError
+
+
+@dataclass
+class StopRequest:
+    """Whether the run is to stop, and the reason where it is not a person's wish.
+
+    Attributes:
+        asked: whether it is to stop.
+        reason: what is wrong with the machine; empty where a person asked.
+    """
+
+    asked: bool = False
+    reason: str = ""
+
+    def break_off(self, reason: str) -> None:
+        """Ask for it because of something that is wrong with the machine and not with a trial."""
+        self.asked, self.reason = True, self.reason or reason
+
+    @contextmanager
+    def if_the_ledger_fails(self) -> Iterator[None]:
+        """Within it, break off where the ledger cannot be written or read."""
+        try:
+            yield
+        except (OSError, StorageInternalError) as error:
+            self.break_off(f"the ledger cannot be written: {error.__cause__ or error}")
+
+
+@contextmanager
+def asked_to_stop(stopping: Callable[[], None]) -> Iterator[StopRequest]:
+    """Yield a request that Ctrl-C and SIGTERM make; a second one goes to who was asked before.
+
+    Signals reach the main thread alone; elsewhere nobody makes the request.
+
+    Args:
+        stopping: called at once when it is made, in a thread of its own: what the signal has
+            interrupted may hold the locks that it needs.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if not request.asked:
+            request.asked = True
+            threading.Thread(target=stopping, daemon=True).start()
+            return
+        earlier = before[number]
+        if not callable(earlier):
+            raise KeyboardInterrupt
+        earlier(number, frame)
+
+    before: dict[int, Any] = {
+        number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,184 @@
+"""Every command ends in words: after a mistake, where the machine refuses, at Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from afi_search.cli import in_words
+from afi_search.errors import UserError
+from tests.driver import SPACE
+from tests.search.studies import conductor_for, play, space_file
+
+PROGRAM = (sys.executable, "-m", "afi_search")
+NOBODY = ("unshare", "--user", "--map-user=54321")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    folder = tmp_path / "a study [v1] :smile:"
+    _, conductor = conductor_for(space_file(), folder)
+    play(conductor)
+    return folder
+
+
+def call(
+    *arguments: object, prefix: tuple[str, ...] = (), **environment: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Run the program with some variables set, or unset where they are None."""
+    changed = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"} | environment
+    return subprocess.run(
+        [*prefix, *PROGRAM, *map(str, arguments)],
+        env={name: value for name, value in changed.items() if value is not None},
+        capture_output=True,
+        errors="surrogateescape",
+        text=True,
+        timeout=250,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "code"),
+    [
+        (UserError("a.yaml:2: key: 3 is too small"), "error: a.yaml:2: key: 3 is too small", 2),
+        (PermissionError(13, "Permission denied", "/a/b"), "error: /a/b: Permission denied", 2),
+        (OSError("no usable folder"), "error: no usable folder", 2),
+        (FileNotFoundError(2, "No such file", b"/caf\xe9"), "error: /caf\\xe9: No such file", 2),
+        (MemoryError(), "error: there is not enough memory", 2),
+        (KeyboardInterrupt(), "Interrupted. Nothing is lost; the same command resumes it.", 130),
+    ],
+)
+def test_what_a_person_or_the_machine_causes_is_told_in_a_line(
+    capsys: pytest.CaptureFixture[str], error: BaseException, words: str, code: int
+) -> None:
+    with pytest.raises(SystemExit) as end, in_words():
+        raise error
+
+    assert end.value.code == code
+    assert capsys.readouterr().err == words + "\n"
+
+
+def test_a_mistake_of_ours_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError), in_words():
+        _ = 1 / 0
+
+
+def test_what_an_interrupted_import_makes_of_ctrl_c_is_an_interruption(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise ImportError("cannot import name 'x'") from None
+
+    with pytest.raises(SystemExit) as end, in_words():
+        interrupted()
+
+    assert end.value.code == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["typer", "rich.console", "afi_search.cli.common", "pandas"])
+def test_ctrl_c_during_imports_is_answered_in_words(study: Path, module: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "afi_search", "front", str(study)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(rf"\| +{module}$", line):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+
+    assert process.wait(60) == 130
+    told = [line for line in rest.splitlines() if line and not line.startswith("import time:")]
+    assert told[-1] == "Interrupted. Nothing is lost; the same command resumes it."
+    assert "Traceback" not in rest
+
+
+def test_a_front_that_cannot_be_written_is_shown_all_the_same(study: Path) -> None:
+    (study / "front.csv").mkdir()
+    done = call("front", study)
+
+    assert done.returncode == 2
+    assert "Front of" in done.stdout
+    assert done.stderr == f"error: {study}/front.csv: Is a directory\n"
+
+
+def test_a_full_disk_behind_the_output_is_told(study: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "front", str(study)], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+
+    assert done.returncode == 2
+    assert done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+def test_nobody_reads_the_output_any_more(study: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*PROGRAM, "front", str(study)], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+
+    assert done.returncode > 0
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+def test_a_terminal_without_utf8_shows_substitutes(study: Path, encoding: str) -> None:
+    done = call("front", study, PYTHONIOENCODING=encoding)
+
+    assert done.returncode == 0, done.stderr
+    assert "resnet20" in done.stdout
+
+
+def test_paths_are_text(study: Path) -> None:
+    done = call("front", study)
+
+    assert f"  {study}/front.csv\n" in done.stdout
+    failed = call("front", f"{study}/\x1b[31m[bold]nothing[/]")
+    assert f"error: {study}/\\x1b[31m[bold]nothing[/]: is not a study's folder" in failed.stderr
+
+
+needs_nobody = pytest.mark.skipif(
+    subprocess.run([*NOBODY, "true"], capture_output=True).returncode != 0,
+    reason="needs the right to become an unknown user",
+)
+
+
+@needs_nobody
+@pytest.mark.parametrize("command", ["--help", "run --help", "table", "front"])
+def test_without_a_home_and_a_known_user_it_works(study: Path, command: str) -> None:
+    words = command.split()
+    words += [str(study)] if words == ["front"] else []
+    done = call(*words, prefix=NOBODY, HOME=None, USER=None, LOGNAME=None)
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@needs_nobody
+def test_without_a_home_a_run_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    where = ("run", tmp_path / "tiny.yaml", "--studies", tmp_path)
+    done = call(*where, prefix=NOBODY, HOME=None, USER=None, LOGNAME=None)
+
+    assert done.returncode == 2
+    assert "error: there is no home folder; name one that can be written in HOME" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,129 @@
+"""Ray as a run starts it: heard by this machine and this user alone, and stopped when asked."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import psutil
+import pytest
+
+from afi_search.engine.session import EngineError, find_cluster
+from tests.driver import SPACE, Driver
+
+SOMEBODY = 65534
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    """A run in its first trial, in a home of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "long" / ("x" * 100)))
+    Path(os.environ["TMPDIR"]).mkdir(parents=True)
+    (tmp_path / "tiny.yaml").write_text(SPACE.replace("epochs: 4", "epochs: 400"))
+    driver = Driver(tmp_path, "tiny.yaml")
+    driver.wait_for(r"trial 0 .*epoch 2/400")
+    yield driver
+    driver.process.kill()
+
+
+def listening(process: psutil.Process) -> set[tuple[str, str]]:
+    """Return the names of the processes of a tree that listen, and the addresses they listen on."""
+    return {
+        (each.name(), connection.laddr.ip)
+        for each in (process, *process.children(recursive=True))
+        for connection in each.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def is_loopback(text: str) -> bool:
+    address = ip_address(text)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def test_nobody_else_hears_or_reads_a_run_and_a_second_ctrl_c_stops_it_at_once(
+    driver: Driver, tmp_path: Path
+) -> None:
+    heard = listening(psutil.Process(driver.process.pid))
+    assert len({name for name, _ in heard}) > 4
+    assert {place for place in heard if not is_loopback(place[1])} == set()
+
+    (raylet,) = driver.descendants("raylet/raylet")
+    sockets = re.search(r"--store_socket_name=(\S+)/ray/session", " ".join(raylet.cmdline()))
+    assert sockets is not None
+    folder, token = Path(sockets[1]), tmp_path / ".ray" / "auth_token"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert "its token: ray get-auth-token" in driver.output
+    if os.getuid() == 0:
+        for command in (["ls", folder], ["cat", token]):
+            assert subprocess.run(command, user=SOMEBODY, capture_output=True).returncode != 0
+
+    processes = driver.descendants("ResourceTrainable", "gcs_server", "raylet/raylet")
+    assert len(processes) >= 3
+    driver.process.send_signal(signal.SIGINT)
+    driver.wait_for("Stopping: .* Ctrl-C again stops at once")
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.end() == 130
+    assert "Front of" not in driver.output
+    assert "Traceback" not in driver.output
+    assert psutil.wait_procs(processes, timeout=60)[1] == []
+
+
+@pytest.fixture
+def nobody_listens() -> Iterator[str]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_a_dead_address_is_told(nobody_listens: str) -> None:
+    with pytest.raises(EngineError, match=f"no Ray cluster answers at {nobody_listens}"):
+        find_cluster(nobody_listens)
+
+
+def test_what_is_no_ray_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(EngineError, match="no Ray cluster answers"):
+            find_cluster(address)
+
+
+@pytest.mark.parametrize("address", ["head", "head:", ":6379", "ray://head:10001", "head:port", ""])
+def test_what_is_no_address_is_told(address: str) -> None:
+    with pytest.raises(EngineError, match="must be HOST:PORT"):
+        find_cluster(address)
+
+
+def test_auto_finds_nothing_where_nothing_was_started_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(EngineError, match="no Ray cluster was started on this machine"):
+        find_cluster("auto")
+
+
+def test_auto_says_whose_cluster_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody_listens: str
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "ray").mkdir()
+    path = tmp_path / "ray" / "ray_current_cluster"
+    path.write_text(nobody_listens)
+    with pytest.raises(EngineError, match=f"{nobody_listens}, which {path.owner()} started"):
+        find_cluster("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere.invalid:6379")
+    with pytest.raises(EngineError, match=r"no Ray cluster answers at nowhere\.invalid:6379"):
+        find_cluster("auto")
