@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 
 import torch
@@ -70,18 +71,23 @@ def captured(step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) ->
 
 
 def _capture(step: Step, inputs: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
-    graph = torch.cuda.CUDAGraph()
-    aside = _aside(torch.cuda.current_device())
+    device, pool = torch.cuda.current_device(), torch.cuda.graph_pool_handle()
+    graph, aside = torch.cuda.CUDAGraph(), _aside(device)
     aside.wait_stream(torch.cuda.current_stream())
+    # Other threads, such as one that pins memory, may go on meanwhile.
+    capture = torch.cuda.graph(graph, pool, aside, capture_error_mode="thread_local")
     try:
-        # The outer context is left also where a failed capture does not leave the inner one.
-        with torch.cuda.stream(aside):
+        with torch.cuda.stream(aside):  # left also where a failed capture does not leave its own
             for _ in range(WARM_UP):
                 step(*inputs)
             _clear_workspaces()
-            # Other threads, such as one that pins memory, may go on meanwhile.
-            with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+            with capture:
                 step(*inputs)
+    except Exception:
+        with suppress(RuntimeError):  # There was no capture, or torch after 2.11 has seen to it.
+            torch._C._cuda_endAllocateToPool(device, pool)
+            torch._C._cuda_releasePool(device, pool)
+        raise
     finally:
         _clear_workspaces()
     torch.cuda.current_stream().wait_stream(aside)

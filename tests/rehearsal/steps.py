@@ -15,21 +15,22 @@ import gc
 import json
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partialmethod
 
 import torch
-from afi_search.space.imagenet_recipe import read_recipe
 from torch.utils import _pytree as pytree
 from triton.runtime.jit import JITFunction
 
 import afi_search.data.tensor_source as tensor_source
 import afi_search.train.trainer as trainer_module
+from afi_search.cost import time_stages
 from afi_search.data import ImageSet, Split, dataset_spec
 from afi_search.data.image_loader import ImageSource
 from afi_search.data.source import BatchSharding
 from afi_search.nn import build
 from afi_search.space import Architecture, Recipe
+from afi_search.space.recipe import read_recipe
 from afi_search.train import Trainer, seed_everything, trial_trainer
 
 MOCK = ctypes.CDLL(None)
@@ -172,32 +173,40 @@ def rehearse(text, precision):
 
 
 def memory():
-    """What trials leave on the device, one after another as in a worker."""
+    """What trials leave on the device, one after another as in a worker; captures of some fail."""
     held = []
-    for _ in range(4):
-        training = trainer("resnet20(base-r4)", "bf16")
-        training.run_epoch()
+    for number in range(6):
+        with broken_captures() if number in (1, 2) else nullcontext(), listening():
+            training = trainer("resnet20(base-r4)", "bf16")
+            training.run_epoch()
         del training
         gc.collect()
         torch.cuda.empty_cache()
-        held.append(torch.cuda.memory_allocated())
+        held.append((torch.cuda.memory_allocated(), torch.cuda.memory_reserved()))
     tell(text="memory", held=held)
 
 
-def failing():
-    """A step that cannot be captured, then one that can."""
+@contextmanager
+def broken_captures():
+    """Within it, a step waits for the device while it is captured."""
     step = Trainer._step
 
-    def look(self, *rounds):
-        step(self, *rounds)
+    def look(self, batches):
+        step(self, batches)
         if torch.cuda.is_current_stream_capturing():
             self._loss_sum.item()
 
     Trainer._step = look
-    with listening() as told:
-        training = trainer("resnet20(base-r4)", "bf16")
-        training.run_epoch()
-    Trainer._step = step
+    try:
+        yield
+    finally:
+        Trainer._step = step
+
+
+def failing():
+    """A step that cannot be captured, then one that can."""
+    with broken_captures(), listening() as told:
+        trainer("resnet20(base-r4)", "bf16").run_epoch()
     stayed = torch.cuda.current_stream() == torch.cuda.default_stream()
     training = trainer("resnet20(base-r4)", "bf16")
     training.run_epoch()
@@ -249,6 +258,22 @@ def promotion():
         tell(text=f"promotion {name}", waits=waits, captured=captured, warnings=told)
 
 
+def latency():
+    """How the latency objective times a GPU."""
+    with listening() as told:
+        parts = time_stages(
+            Architecture.parse("resnet20(base-r4)"),
+            num_classes=100,
+            image_size=32,
+            device=DEVICE,
+            batch_size=8,
+        )
+    tell(text="latency", warnings=told, stages=len(parts.stages), whole=parts.whole.latency)
+
+
+EXTRAS = {"memory": memory, "failing": failing, "promotion": promotion, "latency": latency}
+
+
 def stand_in(triton):
     """Take the place of what only a device can do; the triton kernels too where they are not."""
     library = torch.library.Library("aten", "IMPL")
@@ -268,7 +293,7 @@ def main(wanted):
     for text, precision in wanted["steps"]:
         rehearse(text, precision)
     for extra in wanted["extras"]:
-        {"memory": memory, "failing": failing, "promotion": promotion}[extra]()
+        EXTRAS[extra]()
     del kept
 
 
