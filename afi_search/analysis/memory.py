@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from afi_search.cost.memory import kept_bytes, storage_id
+from afi_search.cost.counts import kept_bytes, storage_id
 
 MIB = 2**20
 

@@ -1,16 +1,4 @@
-"""The figures of a cost.
-
-- `macs`: multiply-accumulates of convolutions and linear layers, AFI's scoring among them, per
-  image. One multiply-accumulate is what other tools may count as two FLOPs.
-- `params`: all learnable parameters.
-- `paper_gflops`: the paper's own count of FLOPs, for a batch of 32:
-  32 x (macs + 2 x output elements of every batch norm) / 10^9. It gives the paper's baselines to
-  the printed digit; its AFI rows seem to hold a little more (up to 0.4 %), which may be AFI's
-  elementwise work.
-- `memory`: bytes that a training step holds at its peak, in float32: weights, gradients and
-  momentum, and what the forward pass keeps for the backward pass.
-- `latency`: milliseconds of a forward pass on the target device.
-"""
+"""The figures of a cost."""
 
 from __future__ import annotations
 
@@ -27,10 +15,16 @@ class Cost:
     """The cost of an architecture.
 
     Attributes:
-        macs: multiply-accumulates of convolutions, linear layers and AFI's scoring, per image.
+        macs: multiply-accumulates of convolutions, linear layers and AFI's scoring, per image. One
+            of them is what other tools may count as two FLOPs.
         params: learnable parameters.
-        paper_gflops: the paper's FLOPs, in 10^9, for a batch of 32.
-        memory: bytes of a training step; None where nobody asked for it.
+        paper_gflops: the paper's own count of FLOPs, in 10^9, for a batch of 32:
+            32 x (macs + 2 x output elements of every batch norm). It gives the paper's baselines to
+            the printed digit; its AFI rows seem to hold up to 0.4 % more, perhaps AFI's elementwise
+            work.
+        memory: bytes that a training step holds at its peak, in float32: weights, gradients and
+            momentum, and what the forward pass keeps for the backward pass; None where nobody asked
+            for it.
         latency: milliseconds of a forward pass on the target device; None where nobody asked.
         own: what a user's functions measure, by the name of the objective.
     """
@@ -71,7 +65,11 @@ class Count(NamedTuple):
 
     @property
     def cost(self) -> Cost:
-        """The same in the units that a person reads."""
+        """The same in the units that a person reads.
+
+        >>> Count(macs=1_000, params=10, norm_elements=50, latency=2_500_000).cost.latency
+        2.5
+        """
         paper_flops = PAPER_BATCH * (self.macs + 2 * self.norm_elements)
         latency = self.latency / UNITS["latency"]
         return Cost(self.macs, self.params, paper_flops / 1e9, self.memory or None, latency or None)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +15,13 @@ from afi_search.cost.latency import describe_target, target_device, time_stages
 from afi_search.cost.table import (
     Choices,
     CostTable,
+    Measure,
     count_choices,
     measure_choices,
     measure_each,
 )
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import measure_own, own_measures
-
-Figures = Callable[[Count], tuple[int, ...]]
 
 
 class SpaceCosts:
@@ -63,16 +60,15 @@ class SpaceCosts:
         Raises:
             LatencyError: latency is asked for, and this machine has not the target's device.
         """
-        file = self.space.file
-        asked = {"macs", *(name for name in ("memory", "latency") if file.asks_for(name))}
+        asked = {"macs", *filter(self.space.file.asks_for, ("memory", "latency"))}
         known = self._known()
         if self._kept is not None and asked <= known:
             return self._kept
-        counted = self._counted()
+        counted = self._measure(self._count, count_choices)
         if "latency" not in asked:
             return counted
-        timed = self._kept if self._kept is not None and "latency" in known else self._timed()
-        return counted.joined(timed)
+        times = self._kept if "latency" in known else None
+        return counted.timed(times or self._timed())
 
     def of(self, architecture: Architecture) -> Cost:
         """Return what an architecture costs, whether it is in the space or not.
@@ -117,41 +113,45 @@ class SpaceCosts:
             return None
         if not limits:
             return self.space.size
-        figures = _figures(*limits)
         plain = self.table.of(Architecture.plain(self.space.file.backbone or ""))
-        bounds = np.array([_bound(name, limit) for name, limit in limits.items()])
+        bounds = [_bound(name, limit) - getattr(plain, name) for name, limit in limits.items()]
         added = [
-            np.array([figures(of_stage[choice]) for choice in choices])
+            np.array([[getattr(of_stage[choice], name) for name in limits] for choice in choices])
             for of_stage, choices in zip(self.table.added, self.space.stage_choices, strict=True)
         ]
-        return count_below(added, bounds - np.array(figures(plain)))
+        return count_below(added, np.array(bounds))
 
     def extremes(self) -> tuple[Architecture, Architecture]:
         """Return the architectures with the fewest and the most MACs (then parameters)."""
-        return (
-            self._least(lambda count: (count.macs, count.params)),
-            self._least(lambda count: (-count.macs, -count.params)),
-        )
+        return self.least("macs", "params"), self.least("macs", "params", sign=-1)
 
-    def least(self, name: str) -> Architecture:
-        """Return the architecture that has the least of a cost, by its name in `Cost`."""
-        return self._least(_figures(name))
+    def least(self, *names: str, sign: int = 1) -> Architecture:
+        """Return the architecture that has the least of a cost, by its name in `Cost`.
 
-    def _least(self, figures: Figures) -> Architecture:
+        Args:
+            names: of the cost, and of others that decide between equals.
+            sign: -1 for the most instead.
+        """
+
+        def figures(count: Count) -> list[int]:
+            return [sign * getattr(count, name) for name in names]
+
         if self.space.file.architectures:
             return min(self.space.architectures(), key=lambda a: figures(self.table.of(a)))
+        stages = zip(self.table.added, self.space.stage_choices, strict=True)
         return Architecture(
             self.space.file.backbone or "",
-            tuple(
-                min(choices, key=lambda choice, added=added: figures(added[choice]))  # type: ignore[misc]
-                for added, choices in zip(self.table.added, self.space.stage_choices, strict=True)
-            ),
+            tuple(min(choices, key=lambda c: figures(added[c])) for added, choices in stages),
         )
 
-    def _counted(self) -> CostTable:
+    def _measure(
+        self,
+        measure: Measure,
+        measure_stages: Callable[[str, Choices, Measure], CostTable],
+    ) -> CostTable:
         if self.space.file.backbone is None:
-            return measure_each(self._networks, self._count)
-        return count_choices(self.space.file.backbone, self._choices, self._count)
+            return measure_each(self._networks, measure)
+        return measure_stages(self.space.file.backbone, self._choices, measure)
 
     def _timed(self) -> CostTable:
         target = self.space.file.target
@@ -167,10 +167,7 @@ class SpaceCosts:
                 batch_size=target.batch,
             )
 
-        if self.space.file.backbone is None:
-            table = measure_each(self._networks, time)
-        else:
-            table = measure_choices(self.space.file.backbone, self._choices, time)
+        table = self._measure(time, measure_choices)
         return replace(table, device=describe_target(device, target.batch))
 
     @cached_property
@@ -198,17 +195,17 @@ class SpaceCosts:
 
     def _known(self) -> set[str]:
         """Return the costs that the kept table has of all that may be tried."""
-        if self._kept is None:
+        kept, choices = self._kept, self._choices
+        if kept is None:
             return set()
-        networks, stages, choices = self._kept.networks, self._kept.stages, self._choices
-        missing: list[set[Any]]
-        if choices:
-            missing = [set(c) - set(s) for c, s in zip_longest(choices, stages, fillvalue=())]
+        if self.space.file.backbone is None:
+            covered = kept.networks.keys() >= set(self._networks)
         else:
-            missing = [set(self._networks) - set(networks)]
-        if any(missing):
-            return set()
-        return {n for n in Count._fields if all(getattr(count, n) for count in networks.values())}
+            covered = len(choices) == len(kept.stages) and all(
+                stage.keys() >= set(of) for stage, of in zip(kept.stages, choices, strict=True)
+            )
+        columns = Count._fields if covered else ()
+        return {name for name in columns if all(getattr(c, name) for c in kept.networks.values())}
 
 
 def count_below(parts: list[NDArray[np.int64]], bounds: NDArray[np.int64]) -> int:
@@ -238,11 +235,6 @@ def _sums(parts: list[NDArray[np.int64]], columns: int) -> NDArray[np.int64]:
     for part in parts:
         total = (total[:, None, :] + part[None, :, :]).reshape(-1, columns)
     return total
-
-
-def _figures(*names: str) -> Figures:
-    """Return what reads costs, by their names in `Cost`, off a count."""
-    return lambda count: tuple(getattr(count, name) for name in names)
 
 
 def _bound(name: str, limit: float) -> int:

@@ -78,13 +78,13 @@ class CostTable:
             for stage in self.stages
         )
 
-    def joined(self, other: CostTable) -> CostTable:
-        """Return the costs of both tables, which are of the same networks; its own come first."""
-        stages = zip(self.stages, other.stages, strict=True)
+    def timed(self, times: CostTable) -> CostTable:
+        """Return the same costs with the latencies of another table, of the same networks."""
+        stages = zip(self.stages, times.stages, strict=True)
         return CostTable(
-            _joined(self.networks, other.networks),
-            tuple(_joined(*both) for both in stages),
-            self.device or other.device,
+            _timed(self.networks, times.networks),
+            tuple(_timed(*both) for both in stages),
+            times.device,
         )
 
     def write(self, folder: Path) -> None:
@@ -197,32 +197,27 @@ def _worked_out(
     choice: StageChoice, measured: Mapping[StageChoice | None, Count], shape: StageShape
 ) -> Count:
     """Return what a stage costs with a choice, from what `_few` of them were measured to cost."""
-    cost = _bare(choice, measured, shape)
+
+    def bare(choice: StageChoice) -> NDArray[np.int64]:
+        """Return what it costs but for its attention, one figure a column."""
+        alike = (choice.width, None, choice.scorer)
+        known = {
+            c.ratio: np.array(cost, dtype=np.int64)
+            for c, cost in measured.items()
+            if c and (c.width, c.attention, c.scorer) == alike
+        }
+        low, high = min(known), max(known)
+        channels = afi_channels(shape, choice.width)
+        fewest, units, most = (hidden_units(channels, r) for r in (high, choice.ratio, low))
+        return known[high] + (known[low] - known[high]) * (units - fewest) // max(1, most - fewest)
+
+    cost = bare(choice)
     if choice.attention is not None:
         alike = (choice.width, choice.attention)
         attended = next(c for c in measured if c and (c.width, c.attention) == alike)
-        cost = cost + np.array(measured[attended]) - _bare(attended, measured, shape)
+        cost = cost + np.array(measured[attended]) - bare(attended)
     return Count(*map(int, cost))
 
 
-def _bare(
-    choice: StageChoice, measured: Mapping[StageChoice | None, Count], shape: StageShape
-) -> NDArray[np.int64]:
-    """Return what a stage costs with a choice but for its attention, one figure a column."""
-    alike = (choice.width, None, choice.scorer)
-    known = {
-        c.ratio: np.array(cost, dtype=np.int64)
-        for c, cost in measured.items()
-        if c and (c.width, c.attention, c.scorer) == alike
-    }
-    low, high = min(known), max(known)
-    channels = afi_channels(shape, choice.width)
-    fewest, units, most = (hidden_units(channels, r) for r in (high, choice.ratio, low))
-    return known[high] + (known[low] - known[high]) * (units - fewest) // max(1, most - fewest)
-
-
-def _joined(one: Mapping[K, Count], other: Mapping[K, Count]) -> dict[K, Count]:
-    return {
-        key: Count(*(mine or others for mine, others in zip(cost, other[key], strict=True)))
-        for key, cost in one.items()
-    }
+def _timed(costs: Mapping[K, Count], times: Mapping[K, Count]) -> dict[K, Count]:
+    return {key: cost._replace(latency=times[key].latency) for key, cost in costs.items()}

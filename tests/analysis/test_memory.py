@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from afi_search.analysis.memory import LiveBytes, Memory, allocated, traced
-from afi_search.cost.memory import kept_bytes
+from afi_search.cost.counts import kept_bytes
 from afi_search.nn import build
 from afi_search.space import Architecture
 
