@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -45,17 +46,14 @@ def _pairs(model: nn.Module, image_size: int) -> list[tuple[str, str]]:
             (convolution, name) for convolution, output in outputs if output is inputs[0]
         )
 
-    hooks = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(after_convolution(name)))
-        elif isinstance(module, nn.BatchNorm2d):
-            hooks.append(module.register_forward_pre_hook(before_norm(name)))
-    parameter = next(model.parameters())
-    with torch.no_grad():
-        model(torch.zeros(1, 3, image_size, image_size, device=parameter.device))
-    for hook in hooks:
-        hook.remove()
+    device = next(model.parameters()).device
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d):
+                hooks.enter_context(module.register_forward_hook(after_convolution(name)))
+            elif isinstance(module, nn.BatchNorm2d):
+                hooks.enter_context(module.register_forward_pre_hook(before_norm(name)))
+        model(torch.zeros(1, 3, image_size, image_size, device=device))
     runs = [name for name, _ in outputs]
     return [(convolution, norm) for convolution, norm in pairs if runs.count(convolution) == 1]
 

@@ -8,11 +8,13 @@ README.md            the same for a reader: the model card
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,15 +26,17 @@ from afi_search.data.image_reader import read_image
 from afi_search.data.preprocessing import Preprocessing
 from afi_search.errors import UserError
 from afi_search.files import write_whole
-from afi_search.model.card import model_card
 from afi_search.model.fold import fold_batch_norms
 from afi_search.nn import build
 from afi_search.nn.stage import searched_stages
 from afi_search.space import Architecture
 from afi_search.space.fields import Fraction, Strict, Whole
 from afi_search.space.mistakes import describe, explain
+from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, PARAMS_CONVENTION
 
 WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
+MOST_CLASSES = 20
+"""The card names so many classes."""
 
 
 class ModelError(UserError):
@@ -67,16 +71,14 @@ class Facts(Strict):
     training: dict[str, Any] = {}
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """One guess for an image: the class and its probability."""
 
     label: str
     probability: float
 
 
-@dataclass(frozen=True)
-class FeatureInfo:
+class FeatureInfo(NamedTuple):
     """One of a model's feature maps.
 
     Attributes:
@@ -150,15 +152,11 @@ class Model:
                 strides divide.
         """
         maps: list[Tensor] = []
-        hooks = [
-            stage.register_forward_hook(lambda _stage, _inputs, output: maps.append(output))
-            for stage in searched_stages(self.module).values()
-        ]
-        try:
+        with ExitStack() as hooks:
+            for stage in searched_stages(self.module).values():
+                hook = stage.register_forward_hook(lambda *passed: maps.append(passed[2]))
+                hooks.enter_context(hook)
             self.module(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
         return maps
 
     def feature_info(self) -> list[FeatureInfo]:
@@ -216,6 +214,43 @@ class Model:
         return {"macs": cost.macs, "params": cost.params, "paper_gflops": cost.paper_gflops}
 
 
+def model_card(facts: Mapping[str, Any]) -> str:
+    """Return the card of a model (Mitchell et al. 2019, arXiv:1810.03993) as Markdown.
+
+    Args:
+        facts: what model.json holds.
+    """
+    size = facts["stem"]
+    costs = {
+        "macs": f"MACs per image of {size} x {size}: {MACS_CONVENTION}",
+        "params": f"parameters: {PARAMS_CONVENTION}",
+        "paper_gflops": f"paper GFLOPs: {PAPER_FLOPS_CONVENTION}",
+    }
+    figures = {name: f"{value:,.2f}".removesuffix(".00") for name, value in facts["costs"].items()}
+    templates = Environment(
+        loader=PackageLoader("afi_search.model"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["cell"] = lambda value: " ".join(str(value).replace("|", "\\|").split())
+    return templates.get_template("card.md.jinja").render(
+        **facts,
+        accuracies={name: f"{100 * value:.2f} %" for name, value in facts["metrics"].items()},
+        figures={costs[name]: figure for name, figure in figures.items()},
+        flat_training=dict(_flat(facts["training"])),
+        MOST_CLASSES=MOST_CLASSES,
+    )
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
 def load(folder: str | Path) -> Model:
     """Open a model that `afi-search export` or a promotion wrote; nothing in it is executed.
 
@@ -228,23 +263,19 @@ def load(folder: str | Path) -> Model:
         raise ModelError(
             f"{folder / FACTS}: classes: {len(facts.classes)} names for {facts.num_classes} outputs"
         )
-    module = build(
-        Architecture.parse(facts.architecture),
-        num_classes=facts.num_classes,
-        image_size=facts.stem,
-    )
+    module = build(facts.architecture, num_classes=facts.num_classes, image_size=facts.stem)
     if facts.batch_norms == "folded":
         module = fold_batch_norms(module, facts.stem)
+    weights = folder / WEIGHTS
     try:
-        module.load_state_dict(load_file(folder / WEIGHTS))
+        module.load_state_dict(load_file(weights))
     except FileNotFoundError:
         raise ModelError(f"{folder}: there is no {WEIGHTS} in it") from None
     except SafetensorError as error:
-        raise ModelError(f"{folder / WEIGHTS}: is cut short or damaged: {error}") from None
+        raise ModelError(f"{weights}: is cut short or damaged: {error}") from None
     except RuntimeError as error:
-        raise ModelError(
-            f"{folder / WEIGHTS}: are not the weights of {facts.architecture}: {error}"
-        ) from None
+        what = facts.architecture
+        raise ModelError(f"{weights}: are not the weights of {what}: {error}") from None
     return Model(module, facts)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -56,10 +56,7 @@ def write_onnx(model: Model, folder: Path) -> Path:
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(["logits"], {"images": images.cpu().numpy()})[0])
 
-    for batch in _CHECKED_BATCHES:
-        images = _images(model, batch)
-        _require_same(path, run(images), model(images))
-    return path
+    return _checked(path, model, run)
 
 
 def write_exported(model: Model, folder: Path) -> Path:
@@ -76,11 +73,7 @@ def write_exported(model: Model, folder: Path) -> Path:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
         torch.export.save(program, path)
-        run = torch.export.load(path).module()
-        for batch in _CHECKED_BATCHES:
-            images = _images(model, batch)
-            _require_same(path, run(images), model(images))
-    return path
+        return _checked(path, model, torch.export.load(path).module())
 
 
 def _images(model: Model, batch: int) -> Tensor:
@@ -89,15 +82,20 @@ def _images(model: Model, batch: int) -> Tensor:
     return torch.randn(batch, 3, crop, crop, generator=generator).to(model.device)
 
 
-def _require_same(path: Path, got: Tensor, expected: Tensor) -> None:
-    largest = float(expected.abs().max())
-    difference = float((got.cpu() - expected.cpu()).abs().max())
-    if not difference <= TOLERANCE * max(largest, 1.0):
-        path.unlink()
-        raise ExportError(
-            f"{path}: its logits differ from PyTorch's by up to {difference:.2g} (largest logit "
-            f"{largest:.2g}); the file was deleted"
-        )
+def _checked(path: Path, model: Model, run: Callable[[Tensor], Tensor]) -> Path:
+    """Return the path of a file that computes what the model does; delete one that does not."""
+    for batch in _CHECKED_BATCHES:
+        images = _images(model, batch)
+        expected = model(images)
+        largest = float(expected.abs().max())
+        difference = float((run(images).cpu() - expected.cpu()).abs().max())
+        if not difference <= TOLERANCE * max(largest, 1.0):
+            path.unlink()
+            raise ExportError(
+                f"{path}: its logits differ from PyTorch's by up to {difference:.2g} (the largest "
+                f"logit is {largest:.2g}); the file was deleted"
+            )
+    return path
 
 
 @contextlib.contextmanager
