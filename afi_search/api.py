@@ -69,6 +69,22 @@ class Study(stored.Study):
         self.ledger.find(number)
         return trial_model(self.folder, self.ledger, number, trial_state(self.folder, number))
 
+    def extract(self, architecture: Architecture | str, *, data: str | None = None) -> Model:
+        """Return an architecture with the weights that it inherits from the study's supernet.
+
+        Args:
+            architecture: one of the space's.
+            data: the folder of the data sets, before the study's own.
+
+        Raises:
+            NoCheckpoint: the study has trained no supernet, or its weights are not kept.
+            SupernetError: the supernet does not hold the architecture.
+            DataUnavailable, DataCorrupt: the data set, to calibrate on, cannot be read.
+        """
+        from afi_search.model.from_supernet import inherited_model
+
+        return inherited_model(self, architecture, data=data)
+
     def add_trials(
         self,
         count: int,
@@ -307,6 +323,10 @@ def _search(
                 data=data,
                 listener=listener,
             )
+            if inherited is not None:
+                from afi_search.engine.supernet import audit_scores
+
+                audit_scores(study, data=data, listener=listener)
     return study
 
 

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from afi_search import __version__
 from afi_search.cli.common import Command
 from afi_search.cli.confirm import confirm
-from afi_search.cli.model import export, predict
+from afi_search.cli.model import export, extract, predict
 from afi_search.cli.promote import promote
 from afi_search.cli.run import run
 from afi_search.cli.space import inspect_space, spaces
@@ -59,6 +59,7 @@ for _command, _example in (
     (confirm, "confirm studies/resnet32-cifar100-short --seeds 3"),
     (promote, "promote studies/resnet32-cifar100-short --data /data/imagenet"),
     (export, "export studies/resnet32-cifar100-short/confirm/checkpoints/00000 --fold"),
+    (extract, 'extract studies/resnet20-digits "resnet20(base-r4, off, B-r4)"'),
     (predict, "predict models/resnet32_base-r4 cat.jpg dog.jpg --top 3"),
     (table, "table --json"),
 ):

@@ -1,4 +1,4 @@
-"""What ships: afi-search export CHECKPOINT | predict MODEL IMAGE..."""
+"""What ships: afi-search export CHECKPOINT | extract STUDY ARCHITECTURE | predict MODEL IMAGE..."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from afi_search.cli.common import Imports, console
+from afi_search.cli.common import Data, Imports, StudyFolder, console
 
 
 def export(
@@ -42,6 +42,22 @@ def export(
     if torch_export:
         paths.append(write_exported(model, folder))
     console.written(paths)
+
+
+def extract(
+    study: StudyFolder,
+    architecture: Annotated[str, typer.Argument(help="One of its space, by its text.")],
+    to: Annotated[
+        Path | None, typer.Option(help="The folder to write; models/ARCHITECTURE otherwise.")
+    ] = None,
+    data: Data = None,
+    imports: Imports = False,
+) -> None:
+    """Write a model with the weights that an architecture inherits from a study's supernet."""
+    from afi_search.api import Study
+
+    model = Study.open(study, imports=imports).extract(architecture, data=data)
+    console.written(model.save(to or Path("models") / model.architecture.slug))
 
 
 def predict(

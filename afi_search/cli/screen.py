@@ -117,6 +117,9 @@ class Screen(Listener):
         if self._live is None:
             console.say(_STOPPING)
 
+    def audited(self, verdict: str) -> None:
+        console.say(verdict)
+
     def run_ended(self) -> None:
         if self._live is not None:
             self._live.stop()

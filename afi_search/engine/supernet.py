@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from optuna.trial import TrialState
 
 from afi_search.cost import SpaceCosts
-from afi_search.data import read_data, split_of
+from afi_search.data import Split, read_data, split_of
 from afi_search.engine.run_study import run_trials
 from afi_search.engine.session import RaySession
 from afi_search.nn import SupernetError
+from afi_search.search.cheap_scores import score_cheaply
 from afi_search.search.inherited import Inherited, score_architectures
 from afi_search.search.listener import Listener
 from afi_search.search.proposer import ListedProposer
+from afi_search.search.rank import FEWEST, audit, verdict
 from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Pruner
 from afi_search.study.folder import SUPERNET, StudyFile
@@ -53,10 +57,26 @@ def inherit(
         score_architectures(
             study,
             costs,
-            lambda: split_of(file.data, read_data(file.data, data)),
+            partial(_images, file, data),
             listener or Listener(),
         ),
     )
+
+
+def audit_scores(study: Study, *, data: str | None, listener: Listener) -> None:
+    """Say what the scores of a study have been worth, once it has the trials to tell.
+
+    Args:
+        study: held by this process.
+        data, listener: as for `run_trials`.
+    """
+    if study.records()["full"].sum() >= FEWEST:
+        score_cheaply(study, partial(_images, study.file.space, data))
+        listener.audited(verdict(audit(study)))
+
+
+def _images(file: SpaceFile, data: str | None) -> Split:
+    return split_of(file.data, read_data(file.data, data))
 
 
 def _train(

@@ -87,13 +87,15 @@ def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
         model: the network; its tensors are overwritten in place.
         path: a file of safetensors or of torch.save: a state dict, also of a wrapped network
             ("module.", "_orig_mod.", "model." before its names), or a training's checkpoint with
-            one in it, its moving average first. Nothing in the file is executed.
+            one in it, its moving average first; or a model's folder, as `afi-search extract` writes
+            it. Nothing in the file is executed.
 
     Raises:
         PretrainedError: the file is not there, is no such file, nothing in it fits, it is of a
             network of another depth, or weights are not finite.
     """
-    weights = _read(Path(path))
+    path = Path(path)
+    weights = _read(path / "model.safetensors" if path.is_dir() else path)
     translate = getattr(model, "own_name", str)
     own = model.state_dict()
     targets = {name: translate(_WRAPPED.sub("", name)) for name in weights}

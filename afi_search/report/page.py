@@ -30,6 +30,7 @@ from afi_search.report.findings import (
 from afi_search.report.front_plot import PRUNED_EARLY, front_figure
 from afi_search.report.table import front_rows
 from afi_search.report.view import FRONT, StudyView, axis_named
+from afi_search.search.rank import verdict
 from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, StudyInfo
 from afi_search.study.pareto import costs_of
 from afi_search.study.reference import reference_point
@@ -68,6 +69,8 @@ def study_page(view: StudyView) -> str:
     facts: dict[str, Any] = {
         "whole": True,
         "confirmed": [] if view.confirmed is None else list(_confirmed(view.confirmed)),
+        "scores": [] if view.audit is None else list(_scores(view.audit)),
+        "verdict": "" if view.audit is None else verdict(view.audit),
         "pruned_after": pruned.value_counts().sort_index().to_dict(),
         "full": len(view.full),
         "effects": [],
@@ -153,6 +156,21 @@ def _confirmed(table: DataFrame) -> Iterator[tuple[Any, ...]]:
         )
         macs, seeds = mega(row["macs"]), row["seeds"]
         yield row["architecture"], row["origin"], test, validation, macs, seeds, row["verdict"]
+
+
+def _scores(table: DataFrame) -> Iterator[tuple[str, ...]]:
+    def interval(row: Mapping[Any, Any], *names: str) -> str:
+        tau, low, high = (row[name] for name in names)
+        return f"{tau:.2f} ({low:.2f} to {high:.2f})" if np.isfinite(low) else "\N{EN DASH}"
+
+    for row in table.reset_index(names="score").to_dict("records"):
+        yield (
+            row["score"],
+            interval(row, "tau", "low", "high"),
+            interval(row, "partial", "partial_low", "partial_high"),
+            f"{row['cost']:.1f}",
+            str(row["count"]),
+        )
 
 
 def _spent(spent: Effort) -> Iterator[tuple[str, str, str]]:

@@ -93,6 +93,7 @@ class StudyView:
         records: the ledger's trials; see `afi_search.study.ledger.COLUMNS`.
         info: the study's facts.
         confirmed: what its confirmation has found, as `confirmed_table` returns it.
+        audit: what scores have been worth, as `afi_search.search.rank.audit` returns it.
 
     Raises:
         ValueError: a column of `records` is missing.
@@ -107,6 +108,7 @@ class StudyView:
     records: DataFrame
     info: StudyInfo
     confirmed: DataFrame | None = None
+    audit: DataFrame | None = None
 
     @classmethod
     def of(cls, study: Study) -> Self:
@@ -117,7 +119,12 @@ class StudyView:
 
             ledger = confirmation.ledger
             confirmed = confirmed_table(ledger.trials(), ledger.tested())
-        return cls(study.records(), study.info, confirmed)
+        audit = None
+        if study.supernet is not None:
+            from afi_search.search import rank
+
+            audit = rank.audit(study)
+        return cls(study.records(), study.info, confirmed, audit)
 
     @cached_property
     def references(self) -> References:

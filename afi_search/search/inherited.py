@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import moocore
@@ -120,8 +121,10 @@ def score_architectures(
     left = _all_left(costs, known) if every else _proposed(costs, known)
     portion: dict[Architecture, dict[str, float]] = {}
     for architecture in left:
+        begun = perf_counter()
         known[architecture] = inherit(architecture).accuracy
-        portion[architecture] = {INHERITED: known[architecture]}
+        seconds = perf_counter() - begun
+        portion[architecture] = {INHERITED: known[architecture], "inherited_seconds": seconds}
         if len(portion) == PORTION or len(known) == total:
             ledger.note_scores(portion)
             portion = {}

@@ -56,6 +56,9 @@ class Listener:
     def scored(self, count: int, total: int) -> None:
         """So many of the architectures have a score that they inherit from the supernet."""
 
+    def audited(self, verdict: str) -> None:
+        """Full trials tell what inherited accuracies have been worth; in words."""
+
     def stopping(self) -> None:
         """Ctrl-C or SIGTERM asked the run to stop; called at once, in a thread of its own."""
 

@@ -14,11 +14,14 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.stats import kendalltau
 
+from afi_search.study.study import Study
+
 FEWEST = 12
 """Full trials from which on scores are compared with them."""
 
 FREE = ("macs", "params")
 INHERITED = "inherited"
+CHEAP = ("naswot", "zico", "synflow")
 EPOCHS = (1, 3, 10)
 
 
@@ -88,6 +91,23 @@ def rank_table(
         ]
     names = ("tau", "low", "high", "partial", "partial_low", "partial_high", "cost", "count")
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(names))
+
+
+def audit(study: Study) -> pd.DataFrame:
+    """Compare the scores in a study's ledger with its full trials; see `rank_table`.
+
+    A score costs the time that it took, the supernet's training included, in the mean time of a
+    full trial.
+    """
+    records, scores = study.records(), study.ledger.scores()
+    trial = records.loc[records["full"], "seconds"].mean()
+    taken = scores.reindex(columns=["inherited_seconds", "cheap_seconds"]).sum() / trial
+    training = 0.0 if study.supernet is None else study.supernet.records()["seconds"].sum()
+    costs = {
+        INHERITED: training / trial + taken["inherited_seconds"],
+        **dict.fromkeys(CHEAP, taken["cheap_seconds"]),
+    }
+    return audited(records, scores.reindex(columns=[INHERITED, *CHEAP]), costs)
 
 
 def audited(

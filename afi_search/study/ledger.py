@@ -218,7 +218,9 @@ class Ledger:
     def scores(self) -> pd.DataFrame:
         """Return a row an architecture, by its text, and a column a score.
 
-        `inherited` is the validation accuracy, 0 to 1, with the weights of the study's supernet.
+        `inherited` is the validation accuracy, 0 to 1, with the weights of the study's supernet;
+        `naswot`, `zico` and `synflow` are those of untrained networks; `inherited_seconds` and
+        `cheap_seconds` are what they took.
         """
         rows: dict[str, dict[str, float]] = {}
         for key, portion in self.study.user_attrs.items():

@@ -169,7 +169,7 @@ class InheritedAccuracy:
     """
 
     def __init__(self, net: Supernet, data: Split, *, precision: Any, device: torch.device) -> None:
-        self._net = net
+        self.net = net
         self._device = device
         self._dtype = autocast_dtype(precision, device)
         self._normalise = Normalise(data.spec.mean, data.spec.std, device)
@@ -179,10 +179,10 @@ class InheritedAccuracy:
 
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Activate, calibrate and evaluate an architecture."""
-        self._net.set_active(architecture)
+        self.net.set_active(architecture)
         batches = normalised_batches(self._calibration, self._normalise, CALIBRATION_BATCH)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            self._net.recalibrate(images for images, _ in batches)
+            self.net.recalibrate(images for images, _ in batches)
         return self._evaluate(normalised_batches(self._validation, self._normalise))
 
 
@@ -219,7 +219,7 @@ class SupernetTrainer(Trainer):
         source = TensorSource(data, recipe, seed=seed, device=device)
         super().__init__(net, recipe, source, identity=identity, device=device)
         self._captures = False  # each step runs other kernels
-        self._net = net
+        self.net = net
         self._schedule = schedule
         self._shown = shown
         self._inherited = InheritedAccuracy(net, data, precision=recipe.precision, device=device)
@@ -237,7 +237,7 @@ class SupernetTrainer(Trainer):
         """Add up the gradients of the step's architectures; return the mean of their losses."""
         losses, target = [], labels
         for architecture in self._drawn:
-            self._net.set_active(architecture)
+            self.net.set_active(architecture)
             logits = self._logits(images)
             loss = self._loss(logits, target)
             torch.autograd.backward(loss)
@@ -277,10 +277,10 @@ class SupernetJob:
         )
 
 
-def calibration_images(data: Split) -> ImageSet:
+def calibration_images(data: Split, most: int = CALIBRATION_IMAGES) -> ImageSet:
     """Return training images spread over all of them, without the padding around them."""
     count = len(data.train)
-    chosen = torch.linspace(0, count - 1, min(count, CALIBRATION_IMAGES)).long()
+    chosen = torch.linspace(0, count - 1, min(count, most)).long()
     some, pad = data.train.select(chosen), data.padding
     if not pad:
         return some

@@ -11,10 +11,10 @@ import torch
 from afi_search.cost import SpaceCosts
 from afi_search.data import read_data, split_of
 from afi_search.engine.supernet import shown, supernet_file
-from afi_search.model.from_checkpoint import NoCheckpoint
+from afi_search.model.from_checkpoint import NoCheckpoint, read_checkpoint
 from afi_search.model.from_supernet import inherited_model, trained_supernet
 from afi_search.model.model import load as load_model
-from afi_search.nn import SupernetError
+from afi_search.nn import SupernetError, build, warm_start
 from afi_search.search.inherited import PORTION, STARTING, Inherited, score_architectures
 from afi_search.search.listener import Listener
 from afi_search.search.proposer import Proposer
@@ -132,6 +132,10 @@ def test_an_extracted_model_is_the_network_that_was_scored(tmp_path, state):
     assert loaded.architecture == Architecture.parse(text)
     pixels = torch.randn(2, 3, 16, 16)
     assert torch.equal(loaded(pixels), model(pixels))
+    assert torch.equal(read_checkpoint(str(tmp_path / "model"))(pixels), model(pixels))
+    other = build(text, num_classes=10, image_size=16)
+    assert not warm_start(other, tmp_path / "model").fresh
+    torch.testing.assert_close(other.eval()(pixels), model(pixels))
     with pytest.raises(SupernetError, match="stage 1 cannot be 'B-r2'"):
         inherited_model(study, "resnet20(B-r2)")
 
