@@ -26,6 +26,7 @@ search:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_supernet_is_stopped_and_resumed_and_its_best_are_trained(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SPACE)
     arguments = ("space.yaml", "--name", "study", "--preset", "none")
