@@ -17,10 +17,7 @@ def fenced(text: str) -> str:
     >>> fenced("Add.\\n\\n>>> 1 + 1  # doctest: +SKIP\\n2")
     'Add.\\n\\n```pycon\\n>>> 1 + 1\\n2\\n```'
     """
-    return _EXAMPLE.sub(
-        lambda found: f"{found[1]}```pycon\n{found[1]}{_DIRECTIVE.sub('', found[2])}\n{found[1]}```",
-        text,
-    )
+    return _DIRECTIVE.sub("", _EXAMPLE.sub(r"\1```pycon\n\1\2\n\1```", text))
 
 
 class Doctests(griffe.Extension):
