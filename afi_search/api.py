@@ -276,6 +276,7 @@ def run_study(
         facts=gather_facts(_command(), describe_device()),
         storage=check_storage(storage),
         checkpoints=check_url(checkpoints),
+        ledger=name or "",
     )
     folder = Path(studies) / asked.name
     return _search(folder, asked, document.path, data, address, listener)
@@ -317,7 +318,7 @@ def _search(
                 )
             run_trials(
                 study,
-                Proposer(space, costs, study.objectives, study.name, inherited),
+                Proposer(space, costs, study.objectives, study.file.ledger, inherited),
                 session,
                 retention=study.retention(),
                 data=data,

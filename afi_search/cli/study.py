@@ -29,6 +29,16 @@ def prune(study: StudyFolder, imports: Imports = False) -> None:
     )
 
 
+@app.command(cls=Command, epilog="Example: afi-search study repair studies/resnet32-cifar100-smoke")
+def repair(study: StudyFolder, imports: Imports = False) -> None:
+    """Restore what can be of a study whose ledger or study.yaml is damaged or gone."""
+    from afi_search.study import repair as mending
+
+    done = list(mending.repair(study, imports=imports))
+    for line in done or ["There is nothing to repair."]:
+        console.say(line)
+
+
 @app.command(
     cls=Command, epilog="Example: afi-search study rm studies/resnet32-cifar100-smoke --yes"
 )

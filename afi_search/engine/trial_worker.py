@@ -172,6 +172,7 @@ class TrialWorker(tune.Trainable):
         self._number: int = config["number"]
         self._architecture: str = config["architecture"]
         self._seed: int = config["seed"]
+        self._trial = {"architecture": self._architecture, "seed": self._seed}
         self._metrics.begin(self._number)
         self._trainer: Trainer | None = None
 
@@ -187,7 +188,7 @@ class TrialWorker(tune.Trainable):
         self._metrics.trained(self._trainer.run_epoch())
         folder = trial_location(self._common.checkpoints, self._number)
         try:
-            save(self._trainer.state_dict(), folder)
+            save({**self._trainer.state_dict(), "trial": self._trial}, folder)
         except OSError as error:
             return {"number": self._number, "broken": f"{folder} cannot be written: {error}"}
         return self._progress(self._trainer)

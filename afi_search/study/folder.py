@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from afi_search.errors import UserError
-from afi_search.files import UNFINISHED, write_whole
+from afi_search.files import UNFINISHED
 from afi_search.space import SpaceFile
 from afi_search.space.document import Document
 from afi_search.space.fields import check_name
@@ -43,18 +43,20 @@ from afi_search.study.checkpoint_location import (
     new_location,
 )
 from afi_search.study.ownership import Mark, delete_checkpoints, put_mark, trials_in, why_not_owned
-from afi_search.study.storage import JOURNAL
+from afi_search.study.storage import JOURNAL, in_database
 
 STUDY_FILE = "study.yaml"
 CONFIRM, PROMOTE, SUPERNET = "confirm", "promote", "supernet"
 _WRITTEN = (
-    *("ledger.log", "ledger.log.*", "ledger.db", "ledger.db-*", "costs.json", "latency.json"),
+    *("ledger.log", "ledger.log.*", "ledger.db", "ledger.db-*", "ledger.db.*"),
+    *("study.yaml.damaged-*", "costs.json", "latency.json"),
     *("front.csv", "front.json", "front.html", "front.png", "trials.csv", "report.html"),
     *("confirmed.csv", "confirmed.json", "analysis/gradcam.png", "analysis/selectivity.*"),
     *("analysis/weights*.png", "analysis/weights.csv", "analysis/memory.csv", ".lock"),
     f".*{UNFINISHED}",
 )
 _LOCK_FILE = ".lock"
+STARTED = "started"
 _MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
 _PACKAGES = ("afi-search", "torch", "torchvision", "timm", "ray", "optuna", "moocore")
 
@@ -75,8 +77,11 @@ class StudyFile:
         facts: command, start, commit, versions, device: names to texts.
         storage: of the ledger: `journal`, `sqlite` or a database's URL, without its password.
         checkpoints: where they lie: `checkpoints`, in the study's folder, or an fsspec URL.
-        id: random, written into study.yaml when the study is created; no part of what was asked
-            for. Empty until then, and in studies of before it was.
+        id: random, written into study.yaml when the study is created. Empty until then, and in
+            studies of before it was. This and what follows is no part of what was asked for.
+        ledger: the study's name in its storage. Empty until it is created: in a database it then
+            gets the id too, where nobody has chosen the name.
+        later: what later runs ran with that was another than before: facts, and when they started.
 
     Raises:
         StudyError: the name is none, by the rule of `afi_search.space.fields.check_name`.
@@ -90,6 +95,8 @@ class StudyFile:
     storage: str = JOURNAL
     checkpoints: str = IN_THE_FOLDER
     id: str = field(default="", compare=False)
+    ledger: str = field(default="", compare=False)
+    later: tuple[Mapping[str, str], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         try:
@@ -106,11 +113,13 @@ class StudyFile:
             {
                 "name": self.name,
                 "id": self.id,
+                "ledger": self.ledger,
                 "preset": self.preset,
                 "note": self.note,
                 "storage": self.storage,
                 "checkpoints": self.checkpoints,
                 "facts": dict(self.facts),
+                "later": list(map(dict, self.later)),
                 "space": self.space.model_dump(mode="json", exclude={"presets"}),
             },
             stream,
@@ -132,7 +141,15 @@ class StudyFile:
         path = Path(folder) / STUDY_FILE
         if not path.exists():
             raise StudyError(f"{folder}: is not a study's folder; there is no {STUDY_FILE} in it")
-        document = Document.read(path, StudyError)
+        return cls._of(Document.read(path, StudyError), imports)
+
+    @classmethod
+    def parse(cls, text: str, name: str, *, imports: bool = False) -> StudyFile:
+        """Read the text of a study.yaml, that messages call by that name; raises as `read` does."""
+        return cls._of(Document.parse(text, name, StudyError), imports)
+
+    @classmethod
+    def _of(cls, document: Document, imports: bool) -> StudyFile:
         raw = document.data
         try:
             return cls(
@@ -146,6 +163,8 @@ class StudyFile:
                 raw.get("storage", JOURNAL),
                 raw.get("checkpoints", IN_THE_FOLDER),
                 raw.get("id", ""),
+                raw.get("ledger", raw["name"]),
+                tuple(raw.get("later", ())),
             )
         except ValidationError as error:
             mistakes = describe(document, explain(error, SpaceFile, "space"))
@@ -157,7 +176,18 @@ class StudyFile:
                 )
             raise StudyError(mistakes) from None
         except (KeyError, TypeError, AttributeError) as error:
-            raise StudyError(f"{path}: is not a study.yaml that can be read: {error}") from None
+            raise StudyError(
+                f"{document.name}: is not a study.yaml that can be read: {error}"
+            ) from None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it was run with, by fact: as at its start, and what later runs had instead."""
+        told = dict(self.facts)
+        for run in self.later:
+            for name in run.keys() - {STARTED}:
+                told[name] = f"{told.get(name, 'unknown')}; {run[name]} since {run[STARTED]}"
+        return told
 
 
 def has_study(folder: Path) -> bool:
@@ -171,62 +201,56 @@ def study_name(file: SpaceFile, preset: str | None) -> str:
     return "-".join(filter(None, (what, file.data.name, preset)))
 
 
-def open_study(folder: Path, asked: StudyFile, *, may_change: Sequence[str] = ()) -> StudyFile:
-    """Create a study in its folder, or resume the one that is there; for whoever holds it.
+def resumed(
+    folder: Path, asked: StudyFile, before: StudyFile | None, *, may_change: Sequence[str] = ()
+) -> StudyFile:
+    """Return the study as it is to be run: as asked, with what it keeps from its start.
 
     Args:
         folder: of the study.
-        asked: the study as it is asked for; below a URL, its checkpoints get a location of their
-            own.
+        asked: the study as it is asked for.
+        before: the study as it was; None where it is new.
         may_change: further parts of the space file that may be others than at the start.
 
-    Returns:
-        The study as it is to be run: as asked, with the facts of its first start and the location
-        of its checkpoints, which may be another as long as there are none.
-
     Raises:
-        StudyError: the folder holds a study with other settings; the message lists them. Or its
-            checkpoints would lie where another study's do.
-        OwnershipError: its checkpoints' location cannot be reached.
+        StudyError: it was started with other settings; the message lists them.
     """
-    path = folder / STUDY_FILE
-    location = new_location(asked.checkpoints, asked.name)
-    if path.exists():
-        before = StudyFile.read(folder)
-        old, new = (_fixed(file, may_change) for file in (before.space, asked.space))
-        stays = is_below(before.checkpoints, asked.checkpoints)
-        may_move = not trials_in(location_of(folder, before.checkpoints))
-        wanted = before.checkpoints if stays or may_move else asked.checkpoints
-        changes = list(
-            _changes(
-                {**old, "storage": before.storage, "checkpoints": before.checkpoints},
-                {**new, "storage": asked.storage, "checkpoints": wanted},
-            )
+    if before is None:
+        identity = secrets.token_hex(8)
+        shared = f"{asked.name}-{identity}" if in_database(asked.storage) else asked.name
+        location = new_location(asked.checkpoints, asked.name)
+        ledger = asked.ledger or shared
+        return replace(asked, checkpoints=location, id=identity, ledger=ledger)
+    stays = is_below(before.checkpoints, asked.checkpoints)
+    may_move = not trials_in(location_of(folder, before.checkpoints))
+    wanted = before.checkpoints if stays or may_move else asked.checkpoints
+    listed = differences(
+        _settings(before, before.checkpoints, may_change), _settings(asked, wanted, may_change)
+    )
+    if listed:
+        raise StudyError(
+            f"{folder}: was started with other settings, and its trials would not compare:\n"
+            f"{listed}\n"
+            f"Take the settings back, or start another study with --name."
         )
-        if changes:
-            listed = "\n".join(
-                f"  {key}: {old!r} in the study, {new!r} now" for key, old, new in changes
-            )
-            raise StudyError(
-                f"{folder}: was started with other settings, and its trials would not compare:\n"
-                f"{listed}\n"
-                f"Take the settings back, or start another study with --name."
-            )
-        location = before.checkpoints if stays else location
-        asked = replace(asked, facts=before.facts, id=before.id)
-    opened = replace(asked, checkpoints=location, id=asked.id or secrets.token_hex(8))
-    with _claimed(folder, opened):
-        write_whole(path, opened.dump())
-    return opened
+    return replace(
+        asked,
+        facts=before.facts,
+        checkpoints=before.checkpoints if stays else new_location(asked.checkpoints, asked.name),
+        id=before.id or secrets.token_hex(8),
+        ledger=before.ledger,
+        later=(*before.later, *_news(before, asked.facts)),
+    )
 
 
 def mark_of(folder: Path, study: StudyFile) -> Mark:
     """Return the mark that all bears which the study in a folder owns elsewhere."""
-    return Mark(study.id, study.name, str(folder.resolve() / STUDY_FILE))
+    inode = folder.stat().st_ino
+    return Mark(study.id, study.name, str(folder.resolve() / STUDY_FILE), platform.node(), inode)
 
 
 @contextmanager
-def _claimed(folder: Path, study: StudyFile) -> Iterator[None]:
+def claimed(folder: Path, study: StudyFile) -> Iterator[None]:
     """Refuse checkpoints elsewhere that are not the study's; mark them once study.yaml says so."""
     location, mark = location_of(folder, study.checkpoints), mark_of(folder, study)
     if not is_elsewhere(folder, location):
@@ -300,7 +324,7 @@ def gather_facts(command: str, device: str) -> dict[str, str]:
     """Return what is to be known of this run later: names to texts."""
     return {
         "command": command,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        STARTED: datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "device": device,
         "python": platform.python_version(),
@@ -339,7 +363,22 @@ def _up_to_date(space: Mapping[str, Any]) -> dict[str, Any]:
     return {**space, "search": {**space["search"], "pruner": renamed}}
 
 
-def _fixed(file: SpaceFile, may_change: Sequence[str]) -> dict[str, Any]:
+def _settings(study: StudyFile, checkpoints: str, may_change: Sequence[str]) -> dict[str, Any]:
+    where = {"storage": study.storage, "checkpoints": checkpoints}
+    return {**fixed(study.space, may_change), **where}
+
+
+def _news(before: StudyFile, facts: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return what a run has that the one before it had not, and when it started."""
+    known = dict(before.facts)
+    for run in before.later:
+        known.update(run)
+    names = facts.keys() - {"command", STARTED}
+    news = {name: facts[name] for name in sorted(names) if facts[name] != known.get(name)}
+    return [{STARTED: facts.get(STARTED, "now"), **news}] if news else []
+
+
+def fixed(file: SpaceFile, may_change: Sequence[str] = ()) -> dict[str, Any]:
     """Return the settings that must stay as they are while a study grows."""
     return file.model_dump(
         mode="json",
@@ -353,6 +392,12 @@ def _fixed(file: SpaceFile, may_change: Sequence[str]) -> dict[str, Any]:
             "search": set(_MAY_CHANGE),
         },
     )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return a line for each setting that differs; an empty text where none does."""
+    changes = _changes(old, new)
+    return "\n".join(f"  {key}: {was!r} in the study, {now!r} now" for key, was, now in changes)
 
 
 def _changes(

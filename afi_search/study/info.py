@@ -83,7 +83,7 @@ class StudyInfo:
 
 def study_info(study: StudyFile, costs: CostTable | None = None) -> StudyInfo:
     """Return the metadata of a study, and what it has counted."""
-    file, facts = study.space, dict(study.facts)
+    file, facts = study.space, study.environment
     source = spec_of(file.data)
     held_out = file.data.validation or source.validation
     return StudyInfo(

@@ -6,6 +6,7 @@ ended. Nothing else is needed to resume, to report or to compare.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,7 +28,7 @@ from afi_search.space import Architecture
 from afi_search.space.objective import goes_up, own_measures
 from afi_search.study.folder import StudyFile
 from afi_search.study.ownership import Mark
-from afi_search.study.storage import JOURNAL, open_storage
+from afi_search.study.storage import FILES, JOURNAL, has_file, in_database, open_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -35,6 +36,7 @@ UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _INFEASIBLE = "too dear: "  # in ledgers since 0.1.0, before an architecture's text
 _OWNER = "owner"
 _SCORES = "scores/"  # before the number of a portion of them
+SETTINGS = "study.yaml"
 _TESTED = "test_accuracy/"  # before a trial's number
 
 OBJECTIVES = "objectives"
@@ -129,7 +131,7 @@ class Ledger:
 
         Args:
             folder: of the study; embedded storages are files in it.
-            name: of the study.
+            name: of the study in the storage.
             objectives: what is optimised.
             seed: of the study, for whoever reads the ledger.
             storage_name: `journal`, `sqlite` or the URL of a PostgreSQL database.
@@ -140,11 +142,11 @@ class Ledger:
                 written.
         """
         storage = open_storage(folder, storage_name)
-        directions = directions_of(objectives)
         try:
             try:
                 study = optuna.load_study(study_name=name, storage=storage)
             except KeyError:
+                directions = directions_of(objectives)
                 study = optuna.create_study(study_name=name, storage=storage, directions=directions)
             if study.metric_names is None:
                 with warnings.catch_warnings():
@@ -171,23 +173,53 @@ class Ledger:
             LedgerError: the storage has no ledger of that name.
         """
         study = StudyFile.read(folder)
-        storage = open_storage(Path(folder), study.storage, must_exist=True)
-        try:
-            return cls(optuna.load_study(study_name=study.name, storage=storage), storage)
-        except KeyError:
-            raise LedgerError(
-                f"{folder}: its storage ({study.storage}) has no study {study.name}"
-            ) from None
+        ledger = cls.at(Path(folder), study.storage, study.ledger)
+        if ledger is None:
+            raise cls.gone(Path(folder), study)
+        return ledger
+
+    @classmethod
+    def at(cls, folder: Path, storage_name: str, name: str) -> Ledger | None:
+        """Open the ledger in a study's folder, or of that name in a database; None: there is none.
+
+        Raises:
+            StorageError: its storage cannot be opened.
+        """
+        if not in_database(storage_name) and not has_file(folder, storage_name):
+            return None
+        storage = open_storage(folder, storage_name, must_exist=True)
+        names = optuna.get_all_study_names(storage)
+        if not in_database(storage_name):
+            name = next(iter(names), name)
+        if name not in names:
+            return None
+        return cls(optuna.load_study(study_name=name, storage=storage), storage)
+
+    @staticmethod
+    def gone(folder: Path, study: StudyFile) -> LedgerError:
+        """Return what to say where a study's ledger is gone, or has nothing in it."""
+        place = FILES.get(study.storage, f"{study.ledger} in {study.storage}")
+        return LedgerError(
+            f"{folder}: its ledger ({place}) is gone, or has nothing in it. Nothing is begun "
+            f"again: put it back, or let afi-search study repair {folder} make one from the "
+            f"checkpoints; afi-search study rm {folder} deletes what is left"
+        )
 
     def owner(self) -> Mark | None:
         """Return whose ledger it is; None where no driver has marked it yet."""
         mark = self.study.user_attrs.get(_OWNER)
         return None if mark is None else Mark(**mark)
 
-    def claim(self, study: Mark) -> None:
-        """Mark it as that study's, for its driver."""
-        if self.owner() != study:
-            self.study.set_user_attr(_OWNER, asdict(study))
+    def claim(self, study: Mark, settings: str) -> None:
+        """Mark it as that study's, for its driver, and keep its study.yaml."""
+        for key, value in ((_OWNER, asdict(study)), (SETTINGS, settings)):
+            if self.study.user_attrs.get(key) != value:
+                self.study.set_user_attr(key, value)
+
+    def settings(self) -> StudyFile | None:
+        """Return the study's settings when a driver last held it; None in ledgers of before."""
+        text = self.study.user_attrs.get(SETTINGS)
+        return None if text is None else StudyFile.parse(text, "the study.yaml in its ledger")
 
     def trials(self, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         """Return the trials in order of their number, to be read only."""
@@ -255,9 +287,11 @@ class Ledger:
             system_attrs=proposal.system_attrs,
         )
         template.datetime_start = datetime.now()
-        return self._storage.get_trial(
-            self._storage.create_new_trial(self.study._study_id, template)
-        )
+        return self.enter(template)
+
+    def enter(self, trial: FrozenTrial) -> FrozenTrial:
+        """Enter a trial as it is, under the next number; return it with that."""
+        return self._storage.get_trial(self._storage.create_new_trial(self.study._study_id, trial))
 
     def reject(self, architecture: Architecture, cost: Cost) -> None:
         """Enter, once, an architecture that does not keep the constraints; it is no trial."""
@@ -338,8 +372,9 @@ def to_frame(trials: Iterable[FrozenTrial]) -> pd.DataFrame:
 
 
 def curve(trial: FrozenTrial) -> list[float]:
-    """Return the accuracy after each epoch, from the first."""
-    return [accuracy for _, accuracy in sorted(trial.intermediate_values.items())]
+    """Return the accuracy after each epoch, from the first; NaN where a damaged ledger lost it."""
+    known = trial.intermediate_values
+    return [known.get(epoch, math.nan) for epoch in range(1, (trial.last_step or 0) + 1)]
 
 
 def _row(trial: FrozenTrial, own: Iterable[str]) -> dict[str, Any]:

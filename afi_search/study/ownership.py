@@ -35,20 +35,41 @@ class Mark:
         id: of the study, random.
         name: of the study, for messages.
         home: the path of its study.yaml.
+        host: the machine on which a driver last held it; empty in marks of before.
+        inode: of its folder, the same from wherever it is seen; 0 in marks of before.
     """
 
     id: str
     name: str
     home: str
+    host: str = ""
+    inode: int = 0
 
     def why_not_of(self, study: Mark) -> str:
         """Say why what bears this mark is not that study's; an empty text where it is."""
         folder = Path(self.home).parent
         if self.id != study.id:
             return f"belongs to the study {self.name} in {folder}"
+        if self.inode == study.inode != 0:
+            return ""
         if self._has_stayed_when(study):
             return f"belongs to {folder}, of which this study is a copy"
+        if self.host not in ("", study.host):
+            here = Path(study.home).parent
+            return (
+                f"belongs to {folder} on {self.host}, of which this study is a copy, as far as can "
+                f"be seen from here (if it was moved, afi-search study repair {here} makes it its "
+                f"own)"
+            )
         return ""
+
+    def may_have_moved_to(self, study: Mark) -> bool:
+        """Whether it is that study's, if that has not been copied on another machine."""
+        return self.id == study.id and not self._has_stayed_when(study)
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether it is that of the study in a folder here."""
+        return Path(self.home).parent == folder.resolve()
 
     def _has_stayed_when(self, study: Mark) -> bool:
         home = Path(self.home)
@@ -73,13 +94,25 @@ def why_not_owned(location: str, study: Mark, *, adopts: bool = False) -> str:
     """
     with _reached(location) as (filesystem, folder):
         names = _names(filesystem, folder)
-        if MARK_FILE not in names:
-            return "bears no mark of this study" if names and not adopts else ""
-        try:
-            mark = Mark(**json.loads(filesystem.cat_file(f"{folder}/{MARK_FILE}")))
-        except (ValueError, TypeError):
-            return f"bears a mark that cannot be read ({MARK_FILE})"
+    if MARK_FILE not in names:
+        return "bears no mark of this study" if names and not adopts else ""
+    mark = mark_at(location)
+    if mark is None:
+        return f"bears a mark that cannot be read ({MARK_FILE})"
     return mark.why_not_of(study)
+
+
+def mark_at(location: str) -> Mark | None:
+    """Return the mark at a location of checkpoints; None where none can be read.
+
+    Raises:
+        OwnershipError: it cannot be reached.
+    """
+    with _reached(location) as (filesystem, folder):
+        try:
+            return Mark(**json.loads(filesystem.cat_file(f"{folder}/{MARK_FILE}")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
 
 
 def put_mark(location: str, study: Mark) -> None:

@@ -50,12 +50,12 @@ def measure_references(info: StudyInfo, records: DataFrame | None = None) -> Ref
         for backbone in info.backbones
         for result in paper_results_for(backbone, info.dataset, info.image_size)
     ]
-    plain = {name: _cost(Architecture.plain(name), info) for name in info.backbones}
+    plain = {name: cost_of(Architecture.plain(name), info) for name in info.backbones}
     if records is not None:
         plain = {name: _as_tried(name, cost, records) for name, cost in plain.items()}
     return References(
         plain=plain,
-        paper=tuple((row, _cost(Architecture.parse(row.architecture), info)) for row in results),
+        paper=tuple((row, cost_of(Architecture.parse(row.architecture), info)) for row in results),
     )
 
 
@@ -90,7 +90,8 @@ def _as_tried(backbone: str, cost: Cost, records: DataFrame) -> Cost:
     return replace(cost, own=own, **known)  # type: ignore[arg-type]
 
 
-def _cost(architecture: Architecture, info: StudyInfo) -> Cost:
+def cost_of(architecture: Architecture, info: StudyInfo) -> Cost:
+    """Return what an architecture costs: as the study has kept it, or measured now."""
     if info.costs is not None:
         with suppress(KeyError):
             return info.costs.of(architecture).cost

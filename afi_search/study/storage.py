@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -13,23 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from afi_search.errors import UserError
+from afi_search.study.journal import Journal, LedgerJournal, StorageError
 
 JOURNAL, SQLITE = "journal", "sqlite"
-_FILES = {JOURNAL: "ledger.log", SQLITE: "ledger.db"}
+FILES = {JOURNAL: "ledger.log", SQLITE: "ledger.db"}
 _SECONDS_UNTIL_LOCKED = 60
 _NO_DRIVER = "PostgreSQL needs an extra that is not installed: pip install -e '.[postgres]'"
-
-
-class StorageError(UserError):
-    """The ledger's storage cannot be used."""
 
 
 def check_storage(name: str) -> str:
@@ -38,13 +31,13 @@ def check_storage(name: str) -> str:
     Raises:
         StorageError: it is none, or holds a password.
     """
-    if name in _FILES:
+    if name in FILES:
         return name
     url = _postgresql(name)
-    if url.password is not None:
+    if url.password is not None or any("password" in key.lower() for key in url.query):
         raise StorageError(
-            f"--storage {url.render_as_string(hide_password=True)}: leave the password out, it "
-            f"would be written into study.yaml; put it into PGPASSWORD or ~/.pgpass"
+            f"--storage {url.set(query={}).render_as_string(hide_password=True)}: leave the "
+            f"password out, it would be written into study.yaml; PGPASSWORD or ~/.pgpass hold it"
         )
     return name
 
@@ -55,14 +48,12 @@ def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False)
     Args:
         folder: of the study.
         name: `journal`, `sqlite` or the URL of a PostgreSQL database.
-        must_exist: whether it has to be there already, and is only to be read.
+        must_exist: whether it is there already, and is only to be read.
 
     Raises:
-        StorageError: it cannot be opened, or has to be there already and is not.
+        StorageError: it cannot be opened.
     """
-    path = folder / _FILES[name] if name in _FILES else None
-    if path is not None and must_exist and not path.is_file():
-        raise StorageError(f"{folder}: is not a study's folder; there is no {path.name} in it")
+    path = folder / FILES[name] if name in FILES else None
     try:
         if path is None:
             url = _postgresql(name).render_as_string(hide_password=False)
@@ -71,7 +62,7 @@ def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False)
             journal = Journal(path)
             if not must_exist:
                 journal.drop_unfinished_line()
-            return JournalStorage(journal)
+            return LedgerJournal(journal)
         connect = partial(
             sqlite3.connect,
             path,
@@ -93,12 +84,20 @@ def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False)
         RuntimeError,
         ValueError,
     ) as error:
-        raise StorageError(f"the ledger {path or name} cannot be opened: {_cause(error)}") from None
+        hint = f"; afi-search study repair {folder} sets it aside" if name == SQLITE else ""
+        cause = f"{_cause(error)}{hint}"
+        raise StorageError(f"the ledger {path or name} cannot be opened: {cause}") from None
+
+
+def has_file(folder: Path, name: str) -> bool:
+    """Whether a folder holds the file of that storage, with anything in it."""
+    path = folder / FILES.get(name, "")
+    return not in_database(name) and path.is_file() and path.stat().st_size > 0
 
 
 def in_database(name: str) -> bool:
     """Whether that storage is a database, and no file in the study's folder."""
-    return name not in _FILES
+    return name not in FILES
 
 
 @contextmanager
@@ -128,45 +127,6 @@ def only_client(name: str, study: str) -> Iterator[None]:
         raise StorageError(f"--storage {name}: {_cause(error)}") from None
     finally:
         engine.dispose()
-
-
-class Journal(JournalFileBackend):
-    """Optuna's journal in a file: one line of JSON an operation, appended and never changed.
-
-    A line costs a tenth of what SQLite takes for the same, and the file works on shared folders
-    (NFS), where SQLite's write-ahead log does not. Optuna's own backend waits for the disk at every
-    line, and trusts that a line which is there is whole. Ours does not wait: a killed process loses
-    nothing, and a power failure may cost the last lines, which the workers' checkpoints bring back.
-    A line that a full disk lets through only in part is taken back.
-
-    Args:
-        path: of the file; it is made where it is missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._alone = JournalFileSymlinkLock(str(path))
-        super().__init__(str(path), self._alone)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append operations.
-
-        Raises:
-            OSError: they cannot be written; the file is then as it was.
-        """
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        self._alone.acquire()
-        try:
-            _append_whole(self._path, lines)
-        finally:
-            self._alone.release()
-
-    def drop_unfinished_line(self) -> None:
-        """Cut off a last line that a power failure left unfinished; for its one writer."""
-        content = self._path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole != len(content):
-            os.truncate(self._path, whole)
 
 
 class _Connection(sqlite3.Connection):
@@ -201,17 +161,3 @@ def _cause(error: BaseException) -> str:
         error = error.__cause__
     original = getattr(error, "orig", None) or error
     return (str(original).splitlines() or [type(original).__name__])[0]
-
-
-def _append_whole(path: Path, content: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_APPEND)
-    try:
-        before = os.fstat(file).st_size
-        try:
-            while content:
-                content = content[os.write(file, content) :]
-        except OSError:
-            os.ftruncate(file, before)
-            raise
-    finally:
-        os.close(file)

@@ -13,26 +13,37 @@ import optuna
 import pandas as pd
 
 from afi_search.cost import CostTable
-from afi_search.study.checkpoint_location import is_elsewhere, location_of, size_of, trial_location
+from afi_search.files import write_whole
+from afi_search.study.checkpoint_location import (
+    IN_THE_FOLDER,
+    is_elsewhere,
+    location_of,
+    size_of,
+    trial_location,
+)
 from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.folder import (
     CONFIRM,
     PROMOTE,
+    STUDY_FILE,
     SUPERNET,
     StudyError,
     StudyFile,
+    claimed,
     delete_written,
+    differences,
+    fixed,
     has_study,
     mark_of,
     only_driver,
-    open_study,
+    resumed,
 )
 from afi_search.study.info import StudyInfo, study_info
 from afi_search.study.ledger import Ledger, LedgerError
-from afi_search.study.ownership import delete_checkpoints, why_not_owned
+from afi_search.study.ownership import delete_checkpoints, trials_in, why_not_owned
 from afi_search.study.pareto import costs_of, front
 from afi_search.study.reference import measure_references, reference_point
-from afi_search.study.storage import in_database, only_client, open_storage
+from afi_search.study.storage import FILES, has_file, in_database, only_client, open_storage
 
 
 @dataclass(frozen=True)
@@ -95,14 +106,24 @@ class Study:
                 another driver is at work on it.
             StorageError, LedgerError: its ledger cannot be opened.
         """
-        with only_driver(folder), only_client(asked.storage, asked.name):
-            study = cls(folder, open_study(folder, asked, may_change=may_change))
-            search = study.file.space.search
-            study.ledger = Ledger.create(
-                folder, study.name, study.objectives, search.seed, study.file.storage
-            )
-            study._claim_ledger()
-            yield study
+        with only_driver(folder):
+            is_there = has_study(folder)
+            known = StudyFile.read(folder) if is_there else _left_in_a_ledger(folder, asked)
+            study = cls(folder, resumed(folder, asked, known, may_change=may_change))
+            file = study.file
+            with only_client(file.storage, file.ledger):
+                ledger = Ledger.at(folder, file.storage, file.ledger)
+                if known is not None and ledger is None:
+                    raise Ledger.gone(folder, file)
+                if ledger is not None:
+                    study._demand_own(ledger, may_change)
+                study.ledger = Ledger.create(
+                    folder, file.ledger, study.objectives, file.space.search.seed, file.storage
+                )
+                with claimed(folder, file):
+                    write_whole(folder / STUDY_FILE, file.dump())
+                study.ledger.claim(mark_of(folder, file), file.dump())
+                yield study
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -185,7 +206,7 @@ class Study:
             for folder in (*(part.folder for part in self._parts()), *promotions):
                 stack.enter_context(only_driver(folder))
             for part in self._parts():
-                stack.enter_context(only_client(part.file.storage, part.name))
+                stack.enter_context(only_client(part.file.storage, part.file.ledger))
             self._is_held = True
             stack.callback(setattr, self, "_is_held", False)
             yield
@@ -250,24 +271,32 @@ class Study:
             with suppress(LedgerError):  # it has been deleted
                 owner = Ledger.open(self.folder).owner()
                 foreign = owner.why_not_of(mark) if owner else "bears no mark of this study"
-                what = f"the ledger {self.name} in {self.file.storage}"
+                what = f"the ledger {self.file.ledger} in {self.file.storage}"
                 found.append(Belonging(what, foreign, 0, self._delete_ledger))
         return found
 
     def _delete_ledger(self) -> None:
         storage = open_storage(self.folder, self.file.storage)
-        optuna.delete_study(study_name=self.name, storage=storage)
+        optuna.delete_study(study_name=self.file.ledger, storage=storage)
 
-    def _claim_ledger(self) -> None:
-        mark, owner = mark_of(self.folder, self.file), self.ledger.owner()
+    def _demand_own(self, ledger: Ledger, may_change: Sequence[str]) -> None:
+        """Refuse a ledger of another study, or of other settings than study.yaml has."""
+        owner, settings = ledger.owner(), ledger.settings()
+        mark = mark_of(self.folder, self.file)
         foreign = owner.why_not_of(mark) if owner is not None else ""
-        is_shared = in_database(self.file.storage)
-        if owner is not None and foreign and (is_shared or owner.id != mark.id):
+        if owner is not None and not in_database(self.file.storage) and owner.id == mark.id:
+            foreign = ""  # the folder was copied with the ledger in it
+        listed = (
+            ""
+            if settings is None
+            else differences(fixed(settings.space, may_change), fixed(self.file.space, may_change))
+        )
+        if foreign or listed:
             raise StudyError(
-                f"{self.folder}: its ledger {foreign}; resume the study there, or start another "
-                f"one with --name"
+                f"{self.folder}: its ledger {foreign or 'was made with other settings'}"
+                f"{listed and ':'}\n{listed}".rstrip()
+                + "\nResume the study there, or start another one with --name."
             )
-        self.ledger.claim(mark)
 
     def _parts(self) -> list[Study]:
         """Return the studies in its folder that have a ledger: confirmation, supernet, itself."""
@@ -284,6 +313,34 @@ class Study:
             f"<Study {self.name} in {self.folder}: {counts or 'no trials yet'}; "
             f"{len(self.front())} on the front>"
         )
+
+
+def _left_in_a_ledger(folder: Path, asked: StudyFile) -> StudyFile | None:
+    """Return the study whose study.yaml is gone from its folder; None where there is none.
+
+    Raises:
+        StudyError: there is one, and its settings are not known.
+    """
+    found = [name for name in FILES if has_file(folder, name)]
+    for name in found or [asked.storage]:
+        ledger = Ledger.at(folder, name, asked.ledger or asked.name)
+        owner = None if ledger is None else ledger.owner()
+        if ledger is None or (in_database(name) and (owner is None or not owner.is_of(folder))):
+            continue
+        if (before := ledger.settings()) is not None:
+            return before
+        if ledger.trials():
+            raise _of_unknown_settings(folder, FILES[name])
+    if trials_in(str(folder / IN_THE_FOLDER)):
+        raise _of_unknown_settings(folder, IN_THE_FOLDER)
+    return None
+
+
+def _of_unknown_settings(folder: Path, what: str) -> StudyError:
+    return StudyError(
+        f"{folder}: holds the {what} of a study whose {STUDY_FILE} is gone, and nothing says with "
+        f"which settings it was made; put {STUDY_FILE} back, or begin in another folder with --name"
+    )
 
 
 class Interrupted(KeyboardInterrupt):

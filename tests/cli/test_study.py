@@ -7,17 +7,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 from typer.testing import CliRunner, Result
 
 import afi_search
 from afi_search.api import Study
 from afi_search.cli.study import app
+from afi_search.errors import UserError
 from afi_search.study import Ledger
-from afi_search.study.folder import StudyError, StudyFile, only_driver, open_study
+from afi_search.study.folder import StudyError, StudyFile, only_driver
 from afi_search.study.ownership import Mark, put_mark
+from afi_search.study.storage import open_storage
 from afi_search.train import save
-from tests.search.studies import conductor_for, play, space_file
+from tests.search.studies import conductor_for, open_study, play, space_file
 from tests.study.test_storage import database  # noqa: F401
 
 CLI = "from afi_search.cli.main import main; main()"
@@ -107,6 +110,38 @@ def test_a_moved_study_still_owns_its_checkpoints(tmp_path: Path) -> None:
     assert not list((tmp_path / "shared").iterdir())
 
 
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_copy_on_another_machine_owns_nothing_until_it_is_said_to_have_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_moved: bool
+) -> None:
+    """The original cannot be seen from there; a folder seen from two machines is one, though."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    searched(original, checkpoints=str(tmp_path / "shared"))
+    (location,) = (tmp_path / "shared").iterdir()
+    before = sorted(location.rglob("*"))
+    shutil.copytree(original, copy)
+    monkeypatch.setattr("platform.node", lambda: "elsewhere")
+    with Study.begin(original, StudyFile.read(original)):
+        pass
+    monkeypatch.undo()
+    shutil.rmtree(original)
+
+    assert call("prune", copy).exit_code == 2
+    with (
+        pytest.raises(StudyError, match=f"belongs to {original} on elsewhere, of which"),
+        Study.begin(copy, StudyFile.read(copy)),
+    ):
+        pass
+    if is_moved:
+        assert "are now this study's" in call("repair", copy).output
+        assert call("prune", copy).exit_code == 0
+        assert call("rm", copy, "--yes").exit_code == 0
+        assert not location.exists()
+    else:
+        assert call("rm", copy, "--yes").exit_code == 0
+        assert sorted(location.rglob("*")) == before
+
+
 @pytest.mark.parametrize("marked", ["no", "by another", "garbage"])
 def test_a_study_yaml_may_name_any_folder_and_nothing_there_is_deleted(
     tmp_path: Path, marked: str
@@ -160,6 +195,9 @@ def test_a_study_of_before_there_were_marks_gets_one(tmp_path: Path) -> None:
     save({"epoch": 1}, Study.open(study).trial_checkpoints(0))
     (Path(file.checkpoints) / ".afi_search-study").unlink()
     (study / "study.yaml").write_text(replace(file, id="").dump())
+    lines = (study / "ledger.log").read_text().splitlines(keepends=True)
+    of_before = [line for line in lines if '"owner"' not in line and '"study.yaml"' not in line]
+    (study / "ledger.log").write_text("".join(of_before))
     assert call("prune", study).exit_code == 2
 
     with Study.begin(study, StudyFile.read(study)) as opened:
@@ -278,3 +316,51 @@ def test_a_copy_does_not_touch_the_ledger_in_a_database(
 
     assert not copy.exists()
     assert len(Ledger.open(original).records()) == 12
+
+
+def test_default_names_on_one_database_are_two_ledgers(
+    tmp_path: Path,
+    database: str,  # noqa: F811
+) -> None:
+    for name in ("one", "two"):
+        searched(tmp_path / name, database)
+    ledgers = {StudyFile.read(tmp_path / name).ledger for name in ("one", "two")}
+
+    assert len(ledgers) == 2
+    assert all(ledger.startswith("study-") for ledger in ledgers)
+    assert len(Ledger.open(tmp_path / "one").records()) == 12
+    for name in ("one", "two"):
+        assert call("rm", tmp_path / name, "--yes").exit_code == 0
+
+
+def test_a_chosen_name_on_one_database_is_one_studys(
+    tmp_path: Path,
+    database: str,  # noqa: F811
+) -> None:
+    mine = StudyFile("mine", "", "", space_file(), {}, database, ledger="mine")
+    open_study(tmp_path / "one", mine)
+    other = replace(mine, space=space_file(recipe={"epochs": 5}))
+    for asked, said in ((mine, ""), (other, "recipe.epochs: 9 in the study, 5 now")):
+        with pytest.raises(StudyError) as error:
+            open_study(tmp_path / "two", asked)
+        assert f"belongs to the study mine in {tmp_path / 'one'}" in str(error.value)
+        assert said in str(error.value)
+        assert not (tmp_path / "two" / "study.yaml").exists()
+    (tmp_path / "one" / "study.yaml").unlink()
+    with pytest.raises(StudyError, match=r"recipe.epochs: 9 in the study, 5 now"):
+        open_study(tmp_path / "one", other)
+    open_study(tmp_path / "one", mine)
+    assert call("rm", tmp_path / "one", "--yes").exit_code == 0
+
+
+def test_a_ledger_that_is_gone_from_a_database_is_not_begun_again(
+    tmp_path: Path,
+    database: str,  # noqa: F811
+) -> None:
+    searched(tmp_path, database)
+    file = StudyFile.read(tmp_path)
+    optuna.delete_study(study_name=file.ledger, storage=open_storage(tmp_path, database))
+    with pytest.raises(UserError, match="is gone, or has nothing in it"):
+        open_study(tmp_path, file)
+    assert kept(tmp_path) == set(range(12))
+    assert call("rm", tmp_path, "--yes").exit_code == 0

@@ -26,9 +26,9 @@ from afi_search.search.pruners import make_pruner
 from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Confirm
 from afi_search.study import Ledger
-from afi_search.study.folder import CONFIRM, StudyError, StudyFile, open_study
+from afi_search.study.folder import CONFIRM, StudyError, StudyFile
 from afi_search.study.study import Study
-from tests.search.studies import conductor_for, play, space_file
+from tests.search.studies import conductor_for, open_study, play, space_file
 
 COST = afi_search.measure
 
@@ -38,7 +38,6 @@ def searched_study(folder: Path, **changes: Any) -> SpaceFile:
     changes = {"search": {"trials": 12, "pruner": {"name": "none"}, "seed": 5}, **changes}
     file = space_file(**changes)
     _, conductor = conductor_for(file, folder)
-    open_study(folder, StudyFile("study", "", "", file, {}))
     play(conductor)
     return file
 

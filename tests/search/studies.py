@@ -14,8 +14,9 @@ from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.study import Ledger
-from afi_search.study.folder import STUDY_FILE, StudyFile, open_study
+from afi_search.study.folder import StudyFile, has_study
 from afi_search.study.storage import JOURNAL
+from afi_search.study.study import Study
 
 CLASSES, PIXELS = 10, 32
 
@@ -45,13 +46,19 @@ def accuracy(architecture: Architecture, epoch: int) -> float:
     return level * (1 - 0.5**epoch)
 
 
+def open_study(folder: Path, asked: StudyFile, **others: Any) -> StudyFile:
+    """Begin or resume a study, and let it go again."""
+    with Study.begin(folder, asked, **others) as study:
+        return study.file
+
+
 def conductor_for(
     file: SpaceFile, folder: Path, storage: str = JOURNAL, **others: Any
 ) -> tuple[Ledger, Conductor]:
-    folder.mkdir(exist_ok=True)
-    if not (folder / STUDY_FILE).exists():
+    if not has_study(folder):
         open_study(folder, StudyFile("study", "", "", file, {}, storage))
-    ledger = Ledger.create(folder, "study", file.objectives, file.search.seed, storage)
+    name = StudyFile.read(folder).ledger
+    ledger = Ledger.create(folder, name, file.objectives, file.search.seed, storage)
     space, costs = Space(file), conductor_costs(file)
     pruner = make_pruner(file)
     return ledger, Conductor(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from afi_search.study.storage import Journal
+from afi_search.study.journal import Journal
 from tests.search.studies import Killed, conductor_for, play, space_file
 
 WHAT_COUNTS = ["number", "state", "architecture", "seed", "epochs", "full", "accuracy", "macs"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from afi_search.study.checkpoint_location import LocationError, check_url, location_of, new_location
-from afi_search.study.folder import StudyError, StudyFile, open_study
-from tests.search.studies import space_file
+from afi_search.study.folder import StudyError, StudyFile
+from tests.search.studies import open_study, space_file
 
 
 def asked(checkpoints: str | None) -> StudyFile:

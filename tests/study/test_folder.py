@@ -15,11 +15,11 @@ from afi_search.study.folder import (
     StudyFile,
     gather_facts,
     only_driver,
-    open_study,
     study_name,
 )
 from afi_search.study.ledger import LedgerError
-from tests.search.studies import conductor_for, play, space_file
+from afi_search.study.study import Study
+from tests.search.studies import conductor_for, open_study, play, space_file
 
 
 def study(**changes: object) -> StudyFile:
@@ -60,6 +60,30 @@ def test_the_facts_of_the_first_start_stay(tmp_path: Path) -> None:
 
     assert open_study(tmp_path, later).facts["command"] == "run"
     assert StudyFile.read(tmp_path).facts["command"] == "run"
+
+
+def test_what_later_runs_ran_with_is_kept_and_told(tmp_path: Path) -> None:
+    def run(**facts: str) -> StudyFile:
+        first = {"started": "monday", "command": "run", "torch": "2.13", "device": "a CPU"}
+        return open_study(tmp_path, replace(study(), facts={**first, **facts}))
+
+    run()
+    run(started="tuesday", command="run again")
+    assert run(started="wednesday").later == ()
+    run(started="thursday", torch="2.14")
+    run(started="friday", torch="2.14")
+    last = run(started="saturday", torch="2.14", device="an H100", commit="abc")
+
+    assert last == StudyFile.read(tmp_path)
+    assert last.later == (
+        {"started": "thursday", "torch": "2.14"},
+        {"started": "saturday", "commit": "abc", "device": "an H100"},
+    )
+    assert StudyFile.read(tmp_path).later == last.later
+    info = Study.open(tmp_path).info
+    assert info.device == "a CPU; an H100 since saturday"
+    assert info.environment["torch"] == "2.13; 2.14 since thursday"
+    assert info.environment["commit"] == "unknown; abc since saturday"
 
 
 def test_a_study_may_grow_but_not_change(tmp_path: Path) -> None:

@@ -1,0 +1,308 @@
+"""The ledger in a file: Optuna's journal, a line of JSON an operation, appended and never changed.
+
+A line costs a tenth of what SQLite takes for the same, and the file works on shared folders (NFS),
+where SQLite's write-ahead log does not. Optuna's own backend waits for the disk at every line, and
+trusts that a line which is there is whole. Ours waits where a trial begins or changes its state: a
+killed process loses nothing, and a power failure costs the last epochs' lines, which the workers'
+checkpoints bring back. What follows the last line's end is what a power failure left of the next;
+everything else that is no operation of a ledger is refused with its line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import distribution_to_json
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal._storage import JournalOperation as Op
+from optuna.storages.journal._storage import JournalStorageReplayResult
+from optuna.trial import FrozenTrial, TrialState
+
+from afi_search.errors import UserError
+from afi_search.files import write_whole
+
+Log = dict[str, Any]
+
+FACTS = ("architecture", "seed", "epochs", "macs", "params", "paper_gflops", "origin")
+"""What is known of every trial when it begins."""
+DAMAGED = ".damaged"
+_FIELDS: dict[int, dict[str, type | tuple[type, ...]]] = {
+    Op.CREATE_STUDY: {"study_name": str, "directions": list},
+    Op.DELETE_STUDY: {"study_id": int},
+    Op.SET_STUDY_USER_ATTR: {"study_id": int, "user_attr": dict},
+    Op.SET_STUDY_SYSTEM_ATTR: {"study_id": int, "system_attr": dict},
+    Op.CREATE_TRIAL: {"study_id": int, "user_attrs": dict},
+    Op.SET_TRIAL_PARAM: {"trial_id": int, "param_name": str, "distribution": str},
+    Op.SET_TRIAL_STATE_VALUES: {"trial_id": int, "state": int},
+    Op.SET_TRIAL_INTERMEDIATE_VALUE: {
+        "trial_id": int,
+        "step": int,
+        "intermediate_value": (int, float),
+    },
+    Op.SET_TRIAL_USER_ATTR: {"trial_id": int, "user_attr": dict},
+    Op.SET_TRIAL_SYSTEM_ATTR: {"trial_id": int, "system_attr": dict},
+    Op.DISCARD_TRIALS: {},
+}
+_BROUGHT_BACK = {Op.SET_TRIAL_INTERMEDIATE_VALUE, Op.SET_TRIAL_USER_ATTR, Op.SET_TRIAL_SYSTEM_ATTR}
+_LEAST_OF_A_TRIAL = 200  # bytes
+
+
+class StorageError(UserError):
+    """The ledger's storage cannot be used."""
+
+
+class DamagedLedger(StorageError):
+    """A ledger's file holds something that is no operation; the message names the line."""
+
+    def __init__(self, path: Path, line: int, why: str) -> None:
+        super().__init__(
+            f"{path}:{line}: {why}. Nothing is lost and nothing was changed: afi-search study "
+            f"repair {path.parent} keeps all lines that are whole and sets the others aside"
+        )
+
+
+class Journal(JournalFileBackend):
+    """The file.
+
+    Args:
+        path: of the file; it is made where it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._alone = JournalFileSymlinkLock(str(path))
+        super().__init__(str(path), self._alone)
+
+    def read_logs(self, log_number_from: int) -> Iterator[Log]:  # type: ignore[override]
+        """Yield the operations from a number on, counted from 0.
+
+        Raises:
+            DamagedLedger: a line is not JSON.
+        """
+        with self.path.open("rb") as stream:
+            stream.seek(self._log_number_offset[log_number_from])
+            for number, line in enumerate(stream, start=log_number_from):
+                if not line.endswith(b"\n"):
+                    return  # another process is writing it, or was when the power failed
+                self._log_number_offset[number + 1] = self._log_number_offset[number] + len(line)
+                try:
+                    log = json.loads(line)
+                except (ValueError, RecursionError):
+                    nul = "holds NUL bytes, as a power failure leaves them"
+                    why = nul if b"\0" in line else "is not JSON"
+                    raise DamagedLedger(self.path, number + 1, why) from None
+                yield log
+
+    def append_logs(self, logs: list[Log]) -> None:
+        """Append operations.
+
+        Raises:
+            OSError: they cannot be written; the file is then as it was.
+        """
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        matters = any(log.get("op_code") not in _BROUGHT_BACK for log in logs)
+        self._alone.acquire()
+        try:
+            _append_whole(self.path, lines, on_disk=matters)
+        finally:
+            self._alone.release()
+
+    def drop_unfinished_line(self) -> None:
+        """Cut off a last line that a power failure left unfinished; for its one writer."""
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole != len(content):
+            os.truncate(self.path, whole)
+
+
+class LedgerJournal(JournalStorage):
+    """Optuna's storage on a journal, of which every line has to be an operation of a ledger.
+
+    Raises:
+        DamagedLedger: one is not.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._path = journal.path
+        try:
+            super().__init__(journal)
+        except UserError:
+            raise
+        except Exception as error:  # whatever Optuna meets in a line that is not its own
+            line, why = self._replay_result.log_number_read, f"cannot be read ({error!r})"
+            raise DamagedLedger(self._path, line, why) from None
+
+    def _sync_with_backend(self) -> None:
+        known = self._replay_result
+        known.apply_logs(self._checked(self._backend.read_logs(known.log_number_read)))
+
+    def _checked(self, logs: Iterable[Log]) -> Iterator[Log]:
+        known = self._replay_result
+        for log in logs:
+            if why := _why_not_an_operation(log) or _refers_to_nothing(log, known):
+                raise DamagedLedger(self._path, known.log_number_read + 1, why)
+            yield log
+
+
+def mend(
+    path: Path,
+    study: Log,
+    lost: Callable[[int], FrozenTrial],
+    trained: Callable[[int], Mapping[int, float]],
+) -> tuple[int, list[int]]:
+    """Rewrite a journal with all that is whole in it, and set the rest aside in a file beside it.
+
+    Args:
+        path: of the journal.
+        study: `study_name` and `directions`, for where the line that says so is gone.
+        lost: returns what is to stand for the trial of a number whose first line is gone: trials
+            are counted, so that none may be missing.
+        trained: returns the epochs that a trial's checkpoint knows, with their accuracies.
+
+    Returns:
+        How many pieces of lines were set aside, and the numbers of the trials whose first line was
+        among them.
+    """
+    known = JournalStorageReplayResult("")
+    whole: list[Log] = []
+    aside: list[bytes] = []
+    missing: list[int] = []
+    hidden = 0  # lines that may be in what was set aside
+
+    def enter(log: Log) -> None:
+        if _refers_to_nothing(log, known):
+            raise ValueError
+        known.apply_logs([log])
+        whole.append(log)
+
+    for piece, log in _pieces(path.read_bytes()):
+        if log is not None and hidden and not known._next_study_id:
+            enter({"op_code": Op.CREATE_STUDY, "worker_id": "", **study})
+        while log and len(known._trials) <= log.get("trial_id", -1) < len(known._trials) + hidden:
+            missing.append(len(known._trials))
+            enter(_begin(lost(missing[-1])))
+            hidden -= 1
+        try:
+            enter(log or {})
+        except Exception:  # whatever Optuna meets in a line that is not its own
+            aside.append(piece)
+            hidden += 1 + len(piece) // _LEAST_OF_A_TRIAL
+    if aside:
+        set_aside(path, b"\n".join(aside) + b"\n")
+        logs = _with_lost_epochs(whole, known, trained)
+        write_whole(path, "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs))
+    return len(aside), missing
+
+
+def _with_lost_epochs(
+    logs: Iterable[Log],
+    known: JournalStorageReplayResult,
+    trained: Callable[[int], Mapping[int, float]],
+) -> Iterator[Log]:
+    """Yield operations, and before a trial ends the epochs that its checkpoint alone knows."""
+    for log in logs:
+        if log["op_code"] == Op.SET_TRIAL_STATE_VALUES and TrialState(log["state"]).is_finished():
+            number = log["trial_id"]
+            entered = known._trials[number].intermediate_values
+            for epoch, accuracy in trained(number).items():
+                if epoch not in entered:
+                    yield {
+                        "op_code": Op.SET_TRIAL_INTERMEDIATE_VALUE,
+                        "worker_id": "",
+                        "trial_id": number,
+                        "step": epoch,
+                        "intermediate_value": accuracy,
+                    }
+        yield log
+
+
+def _pieces(content: bytes) -> Iterator[tuple[bytes, Log | None]]:
+    """Yield the lines, and the operation each is; of a damaged one, all pieces that can be one."""
+    for line in filter(None, content.split(b"\n")):
+        pieces = re.split(rb'(?=\{"op_code":)', line) if _read(line) is None else [line]
+        for piece in filter(None, pieces):
+            yield piece, _read(piece.strip(b"\0"))
+
+
+def attribute_in(path: Path, key: str) -> Any:
+    """Return what a study was last given under a name, from the lines that are whole; or None."""
+    logs = (log for _, log in _pieces(path.read_bytes()) if log is not None)
+    found = (log["user_attr"] for log in logs if log["op_code"] == Op.SET_STUDY_USER_ATTR)
+    return next((each[key] for each in reversed(list(found)) if key in each), None)
+
+
+def set_aside(path: Path, content: bytes | None = None) -> Path:
+    """Keep what a file held, or a part of it, in a file of its own beside it; return that."""
+    content = path.read_bytes() if content is None else content
+    count = len(list(path.parent.glob(f"{path.name}{DAMAGED}*")))
+    return write_whole(path.with_name(f"{path.name}{DAMAGED}-{count + 1}"), content)
+
+
+def _read(piece: bytes) -> Log | None:
+    try:
+        log: Log = json.loads(piece)
+    except (ValueError, RecursionError):
+        return None
+    return None if _why_not_an_operation(log) else log
+
+
+def _why_not_an_operation(log: Any) -> str:
+    op = log.get("op_code") if isinstance(log, dict) else None
+    if not isinstance(op, int) or op not in _FIELDS or not isinstance(log.get("worker_id"), str):
+        return "is no operation of a ledger"
+    for name, kind in _FIELDS[op].items():
+        if not isinstance(log.get(name), kind):
+            return f"has no {name} that a ledger could have"
+    if op == Op.CREATE_TRIAL:
+        for name in FACTS:
+            if name not in log["user_attrs"]:
+                return f"begins a trial and does not say its {name}"
+    return ""
+
+
+def _refers_to_nothing(log: Log, known: JournalStorageReplayResult) -> str:
+    for what, begun in (("trial", len(known._trials)), ("study", known._next_study_id)):
+        number = log.get(f"{what}_id")
+        if number is not None and not 0 <= number < begun:
+            return f"is about {what} {number}, which no line before it begins"
+    return ""
+
+
+def _begin(trial: FrozenTrial) -> Log:
+    """Return the operation that begins a trial, as Optuna writes it."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    return {
+        "op_code": Op.CREATE_TRIAL,
+        "worker_id": "",
+        "study_id": 0,
+        "datetime_start": now,
+        **({"datetime_complete": now} if trial.state.is_finished() else {}),
+        "state": trial.state,
+        "distributions": {k: distribution_to_json(d) for k, d in trial.distributions.items()},
+        "params": {k: trial.distributions[k].to_internal_repr(p) for k, p in trial.params.items()},
+        "user_attrs": trial.user_attrs,
+        "intermediate_values": trial.intermediate_values,
+    }
+
+
+def _append_whole(path: Path, content: bytes, *, on_disk: bool) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        before = os.fstat(file).st_size
+        try:
+            while content:
+                content = content[os.write(file, content) :]
+            if on_disk:
+                os.fsync(file)
+        except OSError:
+            os.ftruncate(file, before)
+            raise
+    finally:
+        os.close(file)

@@ -1,0 +1,182 @@
+"""Mending a study whose ledger or study.yaml is damaged or gone: afi-search study repair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from afi_search.errors import UserError
+from afi_search.files import write_whole
+from afi_search.space import Architecture, Space
+from afi_search.study.checkpoint_location import is_elsewhere
+from afi_search.study.folder import (
+    STUDY_FILE,
+    StudyError,
+    StudyFile,
+    has_study,
+    mark_of,
+    only_driver,
+)
+from afi_search.study.journal import (
+    DamagedLedger,
+    StorageError,
+    attribute_in,
+    mend,
+    set_aside,
+)
+from afi_search.study.ledger import SETTINGS, Ledger, curve, directions_of
+from afi_search.study.ownership import mark_at, put_mark, trials_in
+from afi_search.study.reference import cost_of
+from afi_search.study.storage import FILES, JOURNAL, in_database, only_client
+from afi_search.study.study import Study
+
+_RESTORED = "restored"
+
+
+def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
+    """Restore what can be of a study, and yield what was done, a line each.
+
+    Nothing is deleted: of a ledger in a file, all that is whole is kept and the rest set aside in a
+    file beside it. Trials that the ledger does not know are brought back from their checkpoints,
+    each with the epochs it has trained; where there is none, a failed trial stands for what is
+    lost. A study.yaml that is gone is the ledger's. What the study owned on another machine, from
+    which it was moved here, becomes its own.
+
+    Args:
+        folder: of the study.
+        imports: whether to run the modules that its `imports:` names, as `StudyFile.read` says.
+
+    Raises:
+        StudyError: a driver is at work on it, or its settings are not known any more.
+        StorageError: its database cannot be reached.
+    """
+    with only_driver(folder):
+        study = Study(folder, _settings(folder, imports))
+        file = study.file
+        with only_client(file.storage, file.ledger):
+            if not in_database(file.storage) and (folder / FILES[file.storage]).exists():
+                yield from _mend_file(study)
+            ledger = Ledger.at(folder, file.storage, file.ledger)
+            owner, mark = ledger and ledger.owner(), mark_of(folder, file)
+            if owner and owner.why_not_of(mark) and not owner.may_have_moved_to(mark):
+                raise StudyError(f"{folder}: its ledger {owner.why_not_of(mark)}")
+            study.ledger = Ledger.create(
+                folder, file.ledger, study.objectives, file.space.search.seed, file.storage
+            )
+            if ledger is None:
+                yield "The ledger was gone: a new one was made."
+            yield from _bring_back(study)
+            if not has_study(folder):
+                yield f"{folder / STUDY_FILE} was gone or damaged: the ledger's was written."
+            write_whole(folder / STUDY_FILE, file.dump())
+            yield from _take_over(study)
+
+
+def _settings(folder: Path, imports: bool) -> StudyFile:
+    """Return what study.yaml says, or else the ledger; set one that is damaged aside."""
+    reason = f"there is no {STUDY_FILE} in it"
+    if has_study(folder):
+        try:
+            return StudyFile.read(folder, imports=imports)
+        except UserError as error:
+            reason = str(error)
+    kept: StudyFile | None = None
+    journal = folder / FILES[JOURNAL]
+    if journal.is_file() and (text := attribute_in(journal, SETTINGS)) is not None:
+        kept = StudyFile.parse(text, f"the {STUDY_FILE} in {journal}", imports=imports)
+    elif ledger := Ledger.at(folder, "sqlite", ""):
+        kept = ledger.settings()
+    if kept is None:
+        raise StudyError(
+            f"{folder}: cannot be repaired: {reason}, and no ledger in it says with which settings "
+            f"the study was made; put {STUDY_FILE} back"
+        )
+    if has_study(folder):
+        set_aside(folder / STUDY_FILE)
+    return kept
+
+
+def _mend_file(study: Study) -> Iterator[str]:
+    path = study.folder / FILES[study.file.storage]
+    try:
+        Ledger.at(study.folder, study.file.storage, study.file.ledger)
+    except DamagedLedger:
+        named = {"study_name": study.file.ledger, "directions": directions_of(study.objectives)}
+        count, missing = mend(path, named, partial(_trial, study), partial(_trained, study))
+        yield f"{path}: {count} pieces that are no operations were set aside beside it."
+        if missing:
+            yield f"The first lines of the trials {', '.join(map(str, missing))} were among them."
+    except StorageError as error:
+        yield f"{error}; it was set aside as {set_aside(path).name}."
+        path.unlink()
+
+
+def _bring_back(study: Study) -> Iterator[str]:
+    """Enter the trials that only checkpoints know, and end those that have all their epochs."""
+    ledger = study.ledger
+    known = len(ledger.trials())
+    for number in range(known, max(trials_in(study.checkpoints), default=-1) + 1):
+        trial = ledger.enter(_trial(study, number))
+        what = "lost" if trial.state.is_finished() else f"{len(curve(trial))} epochs brought back"
+        yield f"Trial {number} ({trial.user_attrs['architecture']}): {what}."
+    for trial in ledger.trials((TrialState.RUNNING,)):
+        facts = trial.user_attrs
+        if facts["origin"] == _RESTORED and len(curve(trial)) == facts["epochs"]:
+            reached = {**facts, "accuracy": curve(trial)[-1]}
+            values = [float(reached[name]) for name in study.objectives]
+            ledger.finish(trial.number, TrialState.COMPLETE, values)
+
+
+def _checkpoint(study: Study, number: int) -> dict[str, Any]:
+    """Return a trial's checkpoint; an empty one where there is none that says what it is of."""
+    from afi_search.train.checkpoint import CorruptCheckpoint, load
+
+    try:
+        state = load(study.trial_checkpoints(number)) or {}
+    except CorruptCheckpoint:
+        return {}
+    return state if "trial" in state else {}
+
+
+def _trained(study: Study, number: int) -> dict[int, float]:
+    history = _checkpoint(study, number).get("history", ())
+    return {epoch["epoch"]: epoch["accuracy"] for epoch in history}
+
+
+def _trial(study: Study, number: int) -> FrozenTrial:
+    """Return a trial as its checkpoint has it; where there is none, one that failed."""
+    file, state = study.file.space, _checkpoint(study, number)
+    lost = {"architecture": study.info.backbones[0], "seed": file.search.seed}
+    facts = state.get("trial", lost | {"reason": "what it was is lost with the ledger"})
+    architecture = Architecture.parse(facts["architecture"])
+    answers = Space(file).answers(architecture)
+    return create_trial(
+        state=TrialState.RUNNING if state else TrialState.FAIL,
+        params={name: answer for name, (answer, _) in answers.items()},
+        distributions={
+            name: CategoricalDistribution(options) for name, (_, options) in answers.items()
+        },
+        user_attrs={
+            **facts,
+            "epochs": file.recipe.epochs,
+            **cost_of(architecture, study.info).figures(),
+            "origin": _RESTORED,
+            "seconds": float(sum(epoch["seconds"] for epoch in state.get("history", ()))),
+        },
+        intermediate_values=_trained(study, number),
+    )
+
+
+def _take_over(study: Study) -> Iterator[str]:
+    """Mark what the study owns as that of its folder here; its ledger is not another's."""
+    mark, location = mark_of(study.folder, study.file), study.checkpoints
+    found = mark_at(location) if is_elsewhere(study.folder, location) else None
+    if found is not None and found.may_have_moved_to(mark):
+        put_mark(location, mark)
+        yield f"The checkpoints in {location} are now this study's, and not those of {found.home}."
+    study.ledger.claim(mark, study.file.dump())

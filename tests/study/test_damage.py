@@ -1,0 +1,298 @@
+"""Ledgers and study.yaml that are cut short, damaged, gone or another study's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from afi_search.cli.study import app
+from afi_search.errors import UserError
+from afi_search.space import SpaceFile
+from afi_search.study import Ledger
+from afi_search.study.folder import StudyError, StudyFile
+from afi_search.study.journal import DamagedLedger
+from afi_search.study.repair import repair
+from afi_search.study.study import Study
+from afi_search.train import save
+from tests.search.studies import accuracy, conductor_for, open_study, play, space_file
+from tests.study.test_storage import FILES
+
+WHAT_COUNTS = ["number", "state", "architecture", "seed", "epochs", "full", "accuracy", "macs"]
+
+
+def searched(folder: Path, trials: int = 6, storage: str = "journal") -> SpaceFile:
+    """A finished study of which every trial has a checkpoint that says what it is."""
+    file = space_file(search={"trials": trials})
+    ledger, conductor = conductor_for(file, folder, storage)
+    play(conductor)
+    for trial in ledger.trials():
+        epochs = range(1, len(trial.intermediate_values) + 1)
+        history = [
+            {"epoch": n, "accuracy": trial.intermediate_values[n], "seconds": 1.0} for n in epochs
+        ]
+        known = {name: trial.user_attrs[name] for name in ("architecture", "seed")}
+        state = {"epoch": len(history), "history": history, "trial": known}
+        save(state, Study.open(folder).trial_checkpoints(trial.number))
+    return file
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    records: pd.DataFrame = Ledger.open(folder).records()
+    return records[WHAT_COUNTS].to_dict("records")  # type: ignore[return-value]
+
+
+def epochs_of(folder: Path) -> dict[int, int]:
+    return {trial["number"]: trial["epochs"] for trial in trials(folder)}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def resume(folder: Path, file: SpaceFile, checkpoints: dict[int, int]) -> None:
+    """Begin the study again as the command does, and train what is left."""
+    open_study(folder, StudyFile("study", "", "", file, {}))
+    play(conductor_for(file, folder)[1], checkpoints=dict(checkpoints))
+
+
+@pytest.mark.parametrize("tail", [b"", b"\0", b"\0" * 4096])
+def test_a_power_failure_costs_lines_and_not_the_study(tmp_path: Path, tail: bytes) -> None:
+    """The file ends at any byte of its last lines, or in a block of NULs from there on."""
+    folder = tmp_path / "study"
+    file = searched(folder, trials=4)
+    expected, checkpoints = trials(folder), epochs_of(folder)
+    whole = (folder / "ledger.log").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for size in range(len(whole) - sum(map(len, lines[-4:])), len(whole), 11 if tail else 1):
+        (folder / "ledger.log").write_bytes(whole[:size] + tail)
+        ledger, conductor = conductor_for(file, folder)
+        assert len(ledger.trials()) >= 3
+        play(conductor, checkpoints=dict(checkpoints))
+        assert ledger.records()[WHAT_COUNTS].to_dict("records") == expected, size
+
+
+def operation(**fields: Any) -> bytes:
+    return json.dumps({"worker_id": "w", **fields}).encode()
+
+
+DAMAGES = {
+    "garbage": b"garbage",
+    "nothing but a brace": b"{",
+    "NUL bytes": b"\0" * 600,
+    "not UTF-8": b"\xff\xfe\xfa",
+    "a list": b"[]",
+    "a number": b"1",
+    "null": b"null",
+    "an empty mapping": b"{}",
+    "nested deeply": b"[" * 100_000,
+    "no such operation": operation(op_code=99),
+    "an operation that is a list": operation(op_code=[7]),
+    "an accuracy that is a text": operation(
+        op_code=7, trial_id=0, step=1, intermediate_value="high"
+    ),
+    "an accuracy of no trial": operation(op_code=7, trial_id=10**9, step=1, intermediate_value=0.5),
+    "a trial without an architecture": operation(
+        op_code=4, study_id=0, datetime_start=None, user_attrs={}
+    ),
+    "a trial that ends in a text": operation(op_code=6, trial_id=0, state="x", values=None),
+    "an accuracy of no epoch": operation(op_code=7, trial_id=0, step=None, intermediate_value=0.5),
+    "an attribute of no study": operation(op_code=2, study_id=3, user_attr={"a": 1}),
+    "a line of an epoch cut short": b'{"op_code":7,"worker_id":"1","trial_id":2,"step":1,"inter',
+}
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_told_with_its_line_and_repaired(tmp_path: Path, damage: str, place: str) -> None:
+    file = searched(tmp_path)
+    expected, path = trials(tmp_path), tmp_path / "ledger.log"
+    lines = path.read_bytes().splitlines()
+    at = {"first": 0, "middle": len(lines) // 2, "last": len(lines)}[place]
+    path.write_bytes(b"\n".join([*lines[:at], DAMAGES[damage], *lines[at:]]) + b"\n")
+    before = files(tmp_path)
+
+    opened = [lambda: Ledger.open(tmp_path), lambda: resume(tmp_path, file, {})]
+    for action in opened:
+        with pytest.raises(DamagedLedger) as error:
+            action()
+        assert str(error.value).startswith(f"{path}:{at + 1}: ")
+        assert f"afi-search study repair {tmp_path}" in str(error.value)
+        assert files(tmp_path) == before
+
+    result = CliRunner().invoke(app, ["repair", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "1 pieces" in result.output
+    aside = tmp_path / "ledger.log.damaged-1"
+    assert aside.read_bytes().strip(b"\0\n") == DAMAGES[damage].strip(b"\0")
+    assert trials(tmp_path) == expected
+    resume(tmp_path, file, epochs_of(tmp_path))
+    assert trials(tmp_path) == expected
+    assert "nothing to repair" in CliRunner().invoke(app, ["repair", str(tmp_path)]).output
+
+
+@pytest.mark.parametrize("rest", [b"?", b"\0" * 300, b'{"op_code":4,"worker'])
+@pytest.mark.parametrize("has_checkpoints", [True, False])
+def test_any_line_may_be_lost_and_no_trial_takes_anothers_place(
+    tmp_path: Path, rest: bytes, has_checkpoints: bool
+) -> None:
+    """Those that begin trials among them: trials are counted, and later lines name the count."""
+    folder = tmp_path / "study"
+    file = searched(folder, trials=4)
+    if not has_checkpoints:
+        shutil.rmtree(folder / "checkpoints")
+    expected, checkpoints = trials(folder), epochs_of(folder)
+    whole = (folder / "ledger.log").read_bytes()
+    lines = whole.splitlines()
+    for lost in range(len(lines) - 1):
+        damaged = [*lines[:lost], rest, *lines[lost + 1 :]]
+        (folder / "ledger.log").write_bytes(b"\n".join(damaged) + b"\n")
+        list(repair(folder))
+        ledger, conductor = conductor_for(file, folder)
+        play(conductor, checkpoints=dict(checkpoints))
+
+        got = ledger.records()[WHAT_COUNTS].to_dict("records")
+        if has_checkpoints:
+            assert got == expected, lines[lost]
+            continue
+        begun = sum(b'"op_code":4,' in line for line in lines[: lost + 1])
+        for was, now in zip(expected, got, strict=True):
+            if b'"op_code":4,' in lines[lost] and now["number"] == begun - 1:
+                assert now["state"] == "failed"
+            else:
+                same = ("number", "state", "architecture", "seed", "macs")
+                assert [was[name] for name in same] == [now[name] for name in same], lines[lost]
+
+
+@pytest.mark.parametrize("storage", FILES)
+@pytest.mark.parametrize("content", [None, b""])
+def test_nothing_begins_again_where_the_ledger_is_gone(
+    tmp_path: Path, storage: str, content: bytes | None
+) -> None:
+    file = searched(tmp_path, storage=storage)
+    expected = trials(tmp_path)
+    for path in tmp_path.glob("ledger.*"):
+        path.unlink()
+    if content is not None:
+        (tmp_path / FILES[storage]).write_bytes(content)
+    before = files(tmp_path)
+
+    asked = StudyFile("study", "", "", file, {}, storage)
+    with pytest.raises(UserError, match=r"is gone, or has nothing in it.*study repair"):
+        open_study(tmp_path, asked)
+    assert {**files(tmp_path), FILES[storage]: b""} == {**before, FILES[storage]: b""}
+
+    list(repair(tmp_path))
+    got = trials(tmp_path)
+    assert [t["architecture"] for t in got] == [t["architecture"] for t in expected]
+    assert [t["epochs"] for t in got] == [t["epochs"] for t in expected]
+    assert [t for t in got if t["full"]] == [t for t in expected if t["full"]]
+    open_study(tmp_path, asked)
+    play(conductor_for(file, tmp_path, storage)[1], checkpoints=epochs_of(tmp_path))
+    assert [t["architecture"] for t in trials(tmp_path)] == [t["architecture"] for t in expected]
+
+
+def test_a_trial_without_a_checkpoint_is_lost_with_its_ledger_and_the_others_keep_their_numbers(
+    tmp_path: Path,
+) -> None:
+    searched(tmp_path)
+    expected = trials(tmp_path)
+    (tmp_path / "ledger.log").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "00002")
+    list(repair(tmp_path))
+
+    for was, now in zip(expected, trials(tmp_path), strict=True):
+        if was["number"] == 2:
+            assert now["state"] == "failed"
+        else:
+            assert was["architecture"] == now["architecture"]
+
+
+@pytest.mark.parametrize("content", [b"this is no database", b"SQLite format 3\0" + b"x" * 5000])
+def test_a_database_file_that_is_none_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    searched(tmp_path, storage="sqlite")
+    expected = trials(tmp_path)
+    for path in tmp_path.glob("ledger.*"):
+        path.unlink()
+    (tmp_path / "ledger.db").write_bytes(content)
+    with pytest.raises(UserError, match=r"ledger.db cannot be opened.*study repair"):
+        Ledger.open(tmp_path)
+    list(repair(tmp_path))
+
+    assert (tmp_path / "ledger.db.damaged-1").read_bytes() == content
+    assert [t["architecture"] for t in trials(tmp_path)] == [t["architecture"] for t in expected]
+
+
+@pytest.mark.parametrize("storage", FILES)
+def test_another_recipe_is_not_mixed_in_where_study_yaml_is_gone(
+    tmp_path: Path, storage: str
+) -> None:
+    file = searched(tmp_path, storage=storage)
+    text = (tmp_path / "study.yaml").read_text()
+    (tmp_path / "study.yaml").unlink()
+    other = space_file(search={"trials": 6}, recipe={"epochs": 5})
+    with pytest.raises(StudyError, match=r"recipe.epochs: 9 in the study, 5 now"):
+        open_study(tmp_path, StudyFile("study", "", "", other, {}, storage))
+    assert not (tmp_path / "study.yaml").exists()
+
+    open_study(tmp_path, StudyFile("study", "", "", file, {}, storage))
+    assert (tmp_path / "study.yaml").read_text() == text
+    (tmp_path / "study.yaml").unlink()
+    list(repair(tmp_path))
+    assert (tmp_path / "study.yaml").read_text() == text
+
+
+def test_a_ledger_of_before_or_checkpoints_alone_do_not_say_the_settings(tmp_path: Path) -> None:
+    file = searched(tmp_path)
+    (tmp_path / "study.yaml").unlink()
+    path = tmp_path / "ledger.log"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"study.yaml"' not in line))
+    for what in ("ledger.log", "checkpoints"):
+        with pytest.raises(StudyError, match=f"holds the {what} of a study whose study.yaml is"):
+            resume(tmp_path, file, {})
+        with pytest.raises(StudyError, match="cannot be repaired"):
+            list(repair(tmp_path))
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("content", ["", "{", "name: x", "space: 1"])
+def test_a_damaged_study_yaml_is_the_ledgers_again(tmp_path: Path, content: str) -> None:
+    searched(tmp_path)
+    text = (tmp_path / "study.yaml").read_text()
+    (tmp_path / "study.yaml").write_text(content)
+    list(repair(tmp_path))
+
+    assert (tmp_path / "study.yaml").read_text() == text
+    assert (tmp_path / "study.yaml.damaged-1").read_text() == content
+
+
+def test_settings_that_were_edited_are_not_the_ledgers(tmp_path: Path) -> None:
+    file = searched(tmp_path)
+    path = tmp_path / "study.yaml"
+    path.write_text(path.read_text().replace("epochs: 9", "epochs: 7"))
+    edited = StudyFile.read(tmp_path)
+    with pytest.raises(StudyError, match=r"its ledger was made with other[^$]*epochs: 9 .* 7 now"):
+        open_study(tmp_path, edited)
+    path.write_text(replace(edited, space=file).dump())
+    open_study(tmp_path, replace(edited, space=file))
+
+
+def test_accuracies_are_those_of_the_curve(tmp_path: Path) -> None:
+    """What the tests above compare is not empty."""
+    searched(tmp_path)
+    for trial in Ledger.open(tmp_path).trials():
+        from afi_search.space import Architecture
+
+        architecture = Architecture.parse(trial.user_attrs["architecture"])
+        assert trial.intermediate_values[1] == accuracy(architecture, 1)
