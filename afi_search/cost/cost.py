@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 PAPER_BATCH = 32
@@ -42,8 +42,9 @@ class Cost:
         >>> Cost(100, 10, 0.1, own={"joules": 0.5}).figures()
         {'macs': 100, 'params': 10, 'paper_gflops': 0.1, 'joules': 0.5}
         """
-        known = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "own"}
-        return {name: value for name, value in known.items() if value is not None} | {**self.own}
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        own = known.pop("own")
+        return {**known, **own}
 
 
 class Count(NamedTuple):

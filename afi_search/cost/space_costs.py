@@ -84,9 +84,13 @@ class SpaceCosts:
             cost = self._count(architecture).whole.cost
         own = {
             name: measure_own(name, architecture, cost, self.num_classes, self.image_size)
-            for name in self.space.file.own_measures
+            for name in self._own_measures
         }
         return replace(cost, own=own) if own else cost
+
+    @cached_property
+    def _own_measures(self) -> list[str]:
+        return self.space.file.own_measures
 
     def allow(self, cost: Cost) -> bool:
         """Whether a cost keeps the constraints of the space file."""

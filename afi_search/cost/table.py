@@ -66,9 +66,14 @@ class CostTable:
         """
         if architecture in self.networks or not self.stages:
             return self.networks[architecture]
-        plain = self.networks[Architecture.plain(architecture.backbone)]
         choices = zip(self.added, architecture.stages, strict=True)
-        return Count(*map(sum, zip(plain, *(added[c] for added, c in choices), strict=True)))
+        parts = (self._plain[architecture.backbone], *(added[choice] for added, choice in choices))
+        return Count(*map(sum, zip(*parts, strict=True)))
+
+    @cached_property
+    def _plain(self) -> dict[str, Count]:
+        """Counts of plain backbones, by name."""
+        return {a.backbone: count for a, count in self.networks.items() if not any(a.stages)}
 
     @cached_property
     def added(self) -> tuple[Mapping[StageChoice | None, Count], ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from afi_search.errors import UserError, did_you_mean
 from afi_search.space.attention import ATTENTIONS
@@ -123,6 +124,7 @@ def canonical_ratio(channels: int, ratio: int) -> int:
     return power if hidden_units(channels, power) == hidden else channels // hidden
 
 
+@lru_cache(maxsize=10_000)
 def canonical_choice(choice: StageChoice | None, shape: StageShape) -> StageChoice | None:
     """Return the one spelling of a choice that stands for all that build the same stage.
 

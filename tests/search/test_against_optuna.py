@@ -20,8 +20,13 @@ from afi_search.registry import PRUNERS, SAMPLERS
 from afi_search.search.conductor import Conductor
 from afi_search.search.proposer import _ASKS, _Question, _seed
 from afi_search.search.pruners import make_pruner, register_pruner
-from afi_search.search.samplers import GRID, KNOWN_COST, make_sampler, register_sampler
-from afi_search.search.samplers.placements import known_cost_sampler
+from afi_search.search.samplers import (
+    GRID,
+    KNOWN_COST,
+    known_cost_sampler,
+    make_sampler,
+    register_sampler,
+)
 from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.study.ledger import directions_of
 from tests.search.studies import conductor_costs, conductor_for, space_file

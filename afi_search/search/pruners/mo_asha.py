@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import moocore
 import numpy as np
@@ -98,18 +97,14 @@ class MultiObjectiveAsha(BasePruner):
 
         The trial itself comes first. Of an objective that goes up the negative is the cost.
         """
-        trials = study.get_trials(deepcopy=False)
-        others = (other for number, other in enumerate(trials) if number != trial.number)
-        return self._signs * np.array(
-            [
-                (reached[epoch], *map(facts.__getitem__, self._costs))
-                for reached, facts in (
-                    (one.intermediate_values, one.user_attrs) for one in chain([trial], others)
-                )
-                if epoch in reached
-            ],
-            dtype=float,
-        )
+        others = study.get_trials(deepcopy=False)
+        reached = (trial, *others[: trial.number], *others[trial.number + 1 :])
+        rows = [
+            (one.intermediate_values[epoch], *map(one.user_attrs.__getitem__, self._costs))
+            for one in reached
+            if epoch in one.intermediate_values
+        ]
+        return self._signs * np.array(rows, dtype=float)
 
 
 def is_rung(epoch: int, grace_period: int, reduction_factor: int) -> bool:

@@ -47,7 +47,6 @@ class ChoiceGrid:
             {self._answers(number, params): position for position, params in enumerate(group)}
             for number, group in enumerate(groups)
         ]
-        self._located: dict[int, tuple[FrozenTrial, tuple[tuple[int, ...], tuple[float, ...]]]] = {}
         tables = [
             _indicators(group, names) if scale is None else _scale(scale)
             for group, names, scale in zip(groups, self._names, scales, strict=True)
@@ -70,11 +69,11 @@ class ChoiceGrid:
 
         What is no point of this grid has positions of -1, and no known values.
         """
-        located = [self._locate(trial) for trial in trials]
-        known = len(located[0][1]) if located else 0
-        codes = np.array([code for code, _ in located], dtype=np.int64)
-        costs = np.array([cost for _, cost in located], dtype=float)
-        return codes.reshape(-1, len(self.groups)), costs.reshape(len(located), known)
+        located = [self._locate(trial.params) for trial in trials]
+        codes = np.array(located, dtype=np.int64).reshape(-1, len(self.groups))
+        nothing = (np.nan,) * len(self.cost(np.zeros(len(self.groups), dtype=np.int64)))
+        costs = [self.cost(code) if code[0] >= 0 else nothing for code in codes]
+        return codes, np.array(costs, dtype=float).reshape(len(codes), len(nothing))
 
     def features(self, codes: Codes) -> Floats:
         """Return n x features; half the squared distance of two rows is the share of parameters
@@ -101,33 +100,20 @@ class ChoiceGrid:
 
     def neighbours(self, codes: Codes, random: np.random.Generator) -> Codes:
         """Return the points that differ from one of these in one group, in random order."""
-        rows = [
-            np.concatenate([code[:group], [option], code[group + 1 :]])
-            for code in codes
-            for group, size in enumerate(self._sizes)
-            for option in range(size)
-            if option != code[group]
-        ]
-        unique = np.unique(np.array(rows, dtype=np.int64).reshape(-1, len(self._sizes)), axis=0)
+        rows = [np.empty((0, len(self._sizes)), dtype=np.int64)]
+        for group, size in enumerate(self._sizes):
+            others = np.repeat(codes, size, axis=0)
+            others[:, group] = np.tile(np.arange(size), len(codes))
+            rows.append(others[others[:, group] != np.repeat(codes[:, group], size)])
+        unique = np.unique(np.concatenate(rows), axis=0)
         return random.permutation(unique)
 
-    def _locate(self, trial: FrozenTrial) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Return a trial's positions and known values; of one that has ended, from memory."""
-        known = self._located.get(trial.number)
-        if known is not None and known[0] is trial:
-            return known[1]
+    def _locate(self, params: Params) -> tuple[int, ...]:
         code = tuple(
-            positions.get(self._answers(number, trial.params), -1)
+            positions.get(self._answers(number, params), -1)
             for number, positions in enumerate(self._positions)
         )
-        if min(code) < 0:
-            code = (-1,) * len(code)
-            cost = (np.nan,) * len(self.cost(np.zeros(len(code), dtype=np.int64)))
-        else:
-            cost = self.cost(np.array(code))
-        if trial.state.is_finished():
-            self._located[trial.number] = trial, (code, cost)
-        return code, cost
+        return code if min(code) >= 0 else (-1,) * len(code)
 
     def _answers(self, group: int, params: Params) -> tuple[tuple[str, Any], ...]:
         return tuple((name, params[name]) for name in self._names[group] if name in params)

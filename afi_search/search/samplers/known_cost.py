@@ -11,7 +11,7 @@ What is inside was chosen by playing tables of real trainings: benchmarks/search
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -26,7 +26,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from afi_search.search.samplers.choice_grid import ChoiceGrid, Codes, CostOf, Floats, Params
-from afi_search.search.samplers.evidence import Evidence
+from afi_search.search.samplers.evidence import Evidence, History
 from afi_search.search.samplers.surrogate import Surrogate
 
 PREDICTION = "known_cost:prediction"
@@ -112,7 +112,7 @@ class KnownCostSampler(BaseSampler):
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._independent = RandomSampler(seed=self._seed)
         self._asked = IntersectionSearchSpace(include_pruned=True)
-        self._grid: ChoiceGrid | None = None
+        self._history: History | None = None
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -143,8 +143,7 @@ class KnownCostSampler(BaseSampler):
         if not search_space:
             return {}
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        grid = self._grid_for(search_space)
-        suggestion = self._suggest(grid, others, study.directions, trial.number)
+        suggestion = self.suggest(others, study.directions, trial.number, search_space)
         if suggestion is None:
             return {}
         if suggestion.prediction:
@@ -154,35 +153,36 @@ class KnownCostSampler(BaseSampler):
         return suggestion.params
 
     def suggest(
-        self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], number: int
+        self,
+        trials: Sequence[FrozenTrial],
+        directions: Sequence[StudyDirection],
+        number: int,
+        search_space: Mapping[str, BaseDistribution] | None = None,
     ) -> Suggestion | None:
         """Return what the trial of that number is to try; None where nothing is left.
 
-        This is what a study would be told, without a study; it needs `groups`.
-        """
-        return self._suggest(self._grid_for({}), trials, directions, number)
+        This is what a study would be told, without a study.
 
-    def _suggest(
-        self,
-        grid: ChoiceGrid,
-        others: Sequence[FrozenTrial],
-        directions: Sequence[StudyDirection],
-        number: int,
-    ) -> Suggestion | None:
+        Args:
+            trials: the others, in their order.
+            directions: of the study's objectives.
+            number: of the trial.
+            search_space: its parameters; needed where the sampler has no `groups`.
+        """
         signs = [1.0 if each == StudyDirection.MAXIMIZE else -1.0 for each in directions]
         up = signs.pop(self._learned)
         less = -np.array(signs)
 
-        random = np.random.default_rng([self._seed, number])
-        codes, known = grid.locate(others)
-        tried = {code.tobytes() for code in codes}
+        history = self._history_of(search_space or {})
+        grid, random = history.grid, np.random.default_rng([self._seed, number])
+        seen = history.see(trials)
+        tried = {code.tobytes() for code in seen.codes}
         candidates = self._left(grid, grid.draw(random), tried)
         if not candidates:
             return None
         evidence = None
-        if others and len(others) >= self._startup:
-            cost = _objectives(known, less)
-            evidence = Evidence.of(others, codes, cost, self._learned, up)
+        if trials and len(trials) >= self._startup:
+            evidence = Evidence.of(seen, _objectives(seen.cost, less), up)
         if evidence is None:
             return Suggestion(grid.params(candidates[0]), None)
         candidates += self._left(grid, grid.neighbours(evidence.front(), random), tried)
@@ -221,15 +221,16 @@ class KnownCostSampler(BaseSampler):
         options_of(param_name, param_distribution)
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
-    def _grid_for(self, search_space: dict[str, BaseDistribution]) -> ChoiceGrid:
+    def _history_of(self, search_space: Mapping[str, BaseDistribution]) -> History:
         groups = self._groups or tuple(
             tuple({name: option} for option in options_of(name, distribution))
             for name, distribution in search_space.items()
         )
-        if self._grid is None or self._grid.groups != groups:
+        if self._history is None or self._history.grid.groups != groups:
             scales = [None] * len(groups) if self._groups else map(_scale, search_space.values())
-            self._grid = ChoiceGrid(groups, list(scales), self._cost_of)
-        return self._grid
+            grid = ChoiceGrid(groups, list(scales), self._cost_of)
+            self._history = History(grid, self._learned)
+        return self._history
 
 
 def _scale(distribution: BaseDistribution) -> Floats | None:
