@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from afi_search.cost import SpaceCosts
 from afi_search.search.listener import Listener
 from afi_search.search.rank import INHERITED, audited, beats_what_is_free
-from afi_search.search.samplers.placements import known_cost_sampler
+from afi_search.search.samplers import known_cost_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import losses
 from afi_search.study.ledger import directions_of, to_frame
