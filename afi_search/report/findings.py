@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import optuna
@@ -25,69 +24,50 @@ BEST_SHARE = 0.1
 FEWEST_BEST = 5
 NO_ATTENTION = "none"
 FULL = "full fidelity"
+EFFECTS = ["stage", "width", "trials", "accuracy", "error", "macs"]
 
 
-@dataclass(frozen=True)
-class StageEffect:
-    """What AFI of one width changes in one stage, against that stage without it.
+def stage_effects(view: StudyView) -> DataFrame:
+    """Estimate what AFI of each width changes in each stage, against that stage without it.
 
-    Attributes:
-        stage: its number, from 1.
-        width: `base` or `B`.
-        trials: how many trials have it.
-        accuracy: the change of accuracy, 0 to 1.
-        error: half of the 95 % interval around it.
-        macs: the change of MACs per image.
-    """
-
-    stage: int
-    width: str
-    trials: int
-    accuracy: float
-    error: float
-    macs: float
-
-
-def stage_effects(view: StudyView) -> list[StageEffect]:
-    """Estimate the effect of AFI by stage and width from the trials of full fidelity.
-
-    A linear model, accuracy = plain + one effect a stage and width, is fitted by least squares, so
-    that what the other stages of a trial have is taken account of; ratio, attention and scorer
-    count as noise. Its interval rests on normal errors of equal size.
+    A linear model, accuracy = plain + one effect a stage and width, is fitted by least squares to
+    the trials of full fidelity, so that what the other stages of a trial have is taken account of;
+    ratio, attention and scorer count as noise. Its interval rests on normal errors of equal size.
 
     Args:
         view: of a study of one backbone.
 
     Returns:
-        The effects by stage and width; empty where there are too few trials, or too like ones, to
-        tell them apart. A stage that never was off in a trial has none.
+        A row a stage and width, with the columns EFFECTS: the stage's number from 1, `base` or `B`,
+        how many trials have it, the change of accuracy (0 to 1), half of the 95 % interval around
+        that, and the change of MACs per image. Empty where there are too few trials, or too like
+        ones, to tell them apart. A stage that never was off in a trial has none.
     """
     full = view.full
-    if full.empty:
-        return []
     widths = np.array([_widths(text) for text in full["architecture"]])
     terms = [
         (stage, width)
-        for stage in range(widths.shape[1])
+        for stage in range(widths.shape[1] if len(full) else 0)
         for width in _other_levels(list(widths[:, stage]))
     ]
     columns = [widths[:, stage] == width for stage, width in terms]
     design = np.column_stack([np.ones(len(full)), *columns]).astype(float)
     spare = design.shape[0] - design.shape[1]
     if not terms or spare < FEWEST_SPARE or np.linalg.matrix_rank(design) < design.shape[1]:
-        return []
+        return DataFrame(columns=EFFECTS)
     measured = full[["accuracy", "macs"]].to_numpy(dtype=float)
     inverse = np.linalg.inv(design.T @ design)
     effects = inverse @ design.T @ measured
     variance = float(((measured - design @ effects)[:, 0] ** 2).sum()) / spare
     errors = stdtrit(spare, 0.975) * np.sqrt(variance * np.diag(inverse))
-    return [
-        StageEffect(stage + 1, width, int(column.sum()), float(gain), float(error), float(macs))
+    rows = [
+        (stage + 1, width, int(column.sum()), gain, error, macs)
         for (stage, width), column, (gain, macs), error in zip(
             terms, columns, effects[1:], errors[1:], strict=True
         )
         if OFF in widths[:, stage]
     ]
+    return DataFrame(rows, columns=EFFECTS)
 
 
 def _widths(architecture: str) -> list[str]:
@@ -220,40 +200,20 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(level)
 
 
-@dataclass(frozen=True)
-class Effort:
-    """The training that went into a study.
+def effort(view: StudyView) -> DataFrame:
+    """Add up the training of all trials of a study.
 
-    Attributes:
-        epochs: trained epochs by what became of their trial: of full fidelity, pruned, ...
-        seconds: time in training, likewise.
-        epochs_saved: the epochs that pruned trials were not trained for.
-        seconds_saved: the time these would have taken at each trial's own pace.
+    Returns:
+        Epochs and seconds of training, a row for each thing that became of trials: of full
+        fidelity, pruned, failed, not finished; and `saved`, what pruned trials were not trained
+        for, their time estimated by each trial's own pace.
     """
-
-    epochs: dict[str, int]
-    seconds: dict[str, float]
-    epochs_saved: int
-    seconds_saved: float
-
-    @property
-    def share_saved(self) -> float:
-        """The share of the epochs without pruning that pruning saved."""
-        without = sum(self.epochs.values()) + self.epochs_saved
-        return self.epochs_saved / without if without else 0.0
-
-
-def effort(view: StudyView) -> Effort:
-    """Add up the training of all trials of a study."""
     records = view.records
     kinds = view.kinds.replace({FRONT: FULL, OTHERS: FULL})
-    by_kind = records.groupby(kinds)[["epochs", "seconds"]].sum()
+    spent = records.groupby(kinds)[["epochs", "seconds"]].sum().reindex([FULL, *KINDS[2:]])
     pruned = records[(records["state"] == "pruned") & (records["epochs"] > 0)]
     left = (view.info.epochs - pruned["epochs"]).clip(lower=0)
-    present = [kind for kind in (FULL, *KINDS) if by_kind["epochs"].get(kind, 0) > 0]
-    return Effort(
-        epochs={kind: int(by_kind["epochs"][kind]) for kind in present},
-        seconds={kind: float(by_kind["seconds"][kind]) for kind in present},
-        epochs_saved=int(left.sum()),
-        seconds_saved=float((left * pruned["seconds"] / pruned["epochs"]).sum()),
-    )
+    seconds = float((left * pruned["seconds"] / pruned["epochs"]).sum())
+    spent = spent[spent["epochs"] > 0].astype({"epochs": int, "seconds": float})
+    spent.loc["saved"] = [int(left.sum()), seconds]
+    return spent

@@ -18,15 +18,6 @@ from plotly.offline import get_plotlyjs
 
 from afi_search.files import write_whole
 from afi_search.formatting import duration, mega, percent, signed
-from afi_search.report import study_plots
-from afi_search.report.findings import (
-    FEWEST_TRIALS,
-    Effort,
-    as_optuna,
-    effort,
-    importance,
-    stage_effects,
-)
 from afi_search.report.front_plot import PRUNED_EARLY, front_figure
 from afi_search.report.table import front_rows
 from afi_search.report.view import FRONT, StudyView, axis_named
@@ -61,10 +52,12 @@ def write_page(view: StudyView, folder: Path) -> Path:
 
 def study_page(view: StudyView) -> str:
     """Return the page of a study as HTML; raises what `write_page` does."""
+    from afi_search.report import findings, study_plots  # Optuna's pictures, which front.html lacks
+
     info, records = view.info, view.records
     failed = records[records["state"] == "failed"]
     pruned = records.loc[records["state"] == "pruned", "epochs"]
-    spent, study = effort(view), as_optuna(view)
+    spent, study = findings.effort(view), findings.as_optuna(view)
     figures: dict[str, go.Figure] = {}
     facts: dict[str, Any] = {
         "whole": True,
@@ -74,14 +67,15 @@ def study_page(view: StudyView) -> str:
         "pruned_after": pruned.value_counts().sort_index().to_dict(),
         "full": len(view.full),
         "effects": [],
-        "effort": spent,
-        "spent": list(_spent(spent)) if spent.epochs else [],
+        "spent": list(_spent(spent)),
+        "saved": (saved := int(spent["epochs"]["saved"])),
+        "share_saved": saved / max(1, spent["epochs"].sum()),
         "failed": [
             (f"#{row['number']}", row["architecture"], row["epochs"], row["reason"])
             for row in failed.to_dict("records")
         ],
         "environment": list(_environment(info).items()),
-        "FEWEST_TRIALS": FEWEST_TRIALS,
+        "FEWEST_TRIALS": findings.FEWEST_TRIALS,
         "MOST_CHOICES": study_plots.MOST_CHOICES,
         "MOST_FAILURES": MOST_FAILURES,
         "hovers": dict(zip(records["number"].tolist(), view.hovers, strict=True)),
@@ -97,25 +91,23 @@ def study_page(view: StudyView) -> str:
         figures["curves"] = study_plots.curves_figure(view)
     if len(view.full) > 1 and len(info.backbones) == 1:
         (plain,) = view.references.plain.values()
-        if effects := stage_effects(view):
+        if len(effects := findings.stage_effects(view)):
             figures["stages"] = study_plots.stage_figure(effects, plain.macs)
             facts["effects"] = [
                 (
-                    effect.stage,
-                    effect.width,
-                    effect.trials,
-                    f"{signed(100 * effect.accuracy, 2)} {PLUS_MINUS} {100 * effect.error:.2f}",
-                    signed(100 * effect.macs / plain.macs, 1),
+                    *(row[name] for name in ("stage", "width", "trials")),
+                    f"{signed(100 * row['accuracy'], 2)} {PLUS_MINUS} {100 * row['error']:.2f}",
+                    signed(100 * row["macs"] / plain.macs, 1),
                 )
-                for effect in effects
+                for row in effects.to_dict("records")
             ]
-        weights = importance(study)
+        weights = findings.importance(study)
         facts["choices"] = len(weights)
         if len(weights):
             figures["importance"] = study_plots.importance_figure(weights)
         figures["choices"] = study_plots.parallel_figure(view)
         facts["axes"] = len(figures["choices"].layout.xaxis.tickvals)
-    if spent.epochs:
+    if facts["spent"]:
         figures["timeline"] = study_plots.timeline_figure(view)
     return _render(view, {"front": front_figure(view)} | figures, facts)
 
@@ -173,13 +165,13 @@ def _scores(table: DataFrame) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _spent(spent: Effort) -> Iterator[tuple[str, str, str]]:
-    for name, epochs in spent.epochs.items():
-        yield name, f"{epochs:,}", duration(spent.seconds[name])
-    epochs, seconds = sum(spent.epochs.values()), sum(spent.seconds.values())
-    yield "all that was trained", f"{epochs:,}", duration(seconds)
-    if spent.epochs_saved:
-        yield "saved by pruning", f"{spent.epochs_saved:,}", duration(spent.seconds_saved)
+def _spent(spent: DataFrame) -> Iterator[tuple[str, str, str]]:
+    trained = spent.drop("saved")
+    whole = {"all that was trained": trained.sum(), "saved by pruning": spent.loc["saved"]}
+    rows: dict[Any, Any] = trained.T.to_dict() | whole
+    for name, row in rows.items():
+        if row["epochs"]:
+            yield name, f"{row['epochs']:,.0f}", duration(row["seconds"])
 
 
 def _environment(info: StudyInfo) -> dict[str, str]:

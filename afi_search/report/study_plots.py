@@ -17,7 +17,6 @@ from pandas import DataFrame, Series
 from afi_search.formatting import signed
 from afi_search.report import style
 from afi_search.report.findings import (
-    StageEffect,
     choice_table,
     in_order_of_ends,
     levels_of,
@@ -232,38 +231,45 @@ def importance_figure(table: DataFrame) -> go.Figure:
     return figure
 
 
-def stage_figure(effects: Sequence[StageEffect], plain_macs: float) -> go.Figure:
-    """Draw the change of accuracy by stage and width, each with its change of MACs beside it."""
-    figure = go.Figure()
-    for width, colour, symbol, shift in (
-        ("base", style.FRONT, "circle", -0.15),
-        ("B", style.PAPER, "square", 0.15),
-    ):
-        chosen = [effect for effect in effects if effect.width == width]
-        if not chosen:
-            continue
-        figure.add_scatter(
-            x=[effect.stage + shift for effect in chosen],
-            y=[100 * effect.accuracy for effect in chosen],
-            error_y={
-                "type": "data",
-                "array": [100 * effect.error for effect in chosen],
-                "thickness": 1.2,
-                "width": 4,
-            },
-            name=f"width {width}",
-            mode="markers+text",
-            text=[f"{signed(100 * effect.macs / plain_macs, 1)} %" for effect in chosen],
-            textposition="middle right",
-            textfont={"size": 10, "color": style.SOFT},
-            marker={"color": colour, "symbol": symbol, "size": 10},
-            customdata=[[effect.stage, effect.trials] for effect in chosen],
-            hovertemplate=f"stage %{{customdata[0]}}, width {width}, in %{{customdata[1]}} "
-            "trials<br>%{y:+.2f} points, %{text} MACs<extra></extra>",
-        )
+def stage_figure(effects: DataFrame, plain_macs: float) -> go.Figure:
+    """Draw the change of accuracy by stage and width, each with its change of MACs beside it.
+
+    Args:
+        effects: as of `stage_effects`; not empty.
+        plain_macs: of the plain backbone.
+    """
+    drawn = effects.assign(
+        x=effects["stage"] + effects["width"].map({"base": -0.15, "B": 0.15}),
+        y=100 * effects["accuracy"],
+        error=100 * effects["error"],
+        name="width " + effects["width"],
+        macs=[f"{signed(100 * macs / plain_macs, 1)} %" for macs in effects["macs"]],
+    )
+    figure = px.scatter(
+        drawn.sort_values(["width", "stage"], ascending=[False, True]),
+        x="x",
+        y="y",
+        error_y="error",
+        color="name",
+        symbol="name",
+        text="macs",
+        custom_data=["stage", "width", "trials"],
+        color_discrete_map={"width base": style.FRONT, "width B": style.PAPER},
+        symbol_map={"width base": "circle", "width B": "square"},
+    )
+    figure.update_traces(
+        error_y={"thickness": 1.2, "width": 4},
+        textposition="middle right",
+        textfont={"size": 10, "color": style.SOFT},
+        marker={"size": 10},
+        hovertemplate="stage %{customdata[0]}, width %{customdata[1]}, in %{customdata[2]} trials"
+        "<br>%{y:+.2f} points, %{text} MACs<extra></extra>",
+    )
     style.apply_theme(figure)
-    stages = sorted({effect.stage for effect in effects})
+    stages = sorted(set(effects["stage"]))
+    figure.update_layout(legend_title=None)
     figure.update_xaxes(
+        title_text=None,
         range=[stages[0] - 0.5, stages[-1] + 0.7],
         tickvals=stages,
         ticktext=[f"stage {stage}" for stage in stages],

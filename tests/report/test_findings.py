@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import optuna
 import pytest
@@ -9,7 +10,6 @@ from pandas import DataFrame
 
 from afi_search.report.findings import (
     FEWEST_TRIALS,
-    StageEffect,
     as_optuna,
     choice_table,
     choices_of,
@@ -54,8 +54,8 @@ def trials(noise: float = 0.0, widths: tuple[str, ...] = WIDTHS) -> list[dict[st
     return rows
 
 
-def effects_of(records: DataFrame) -> list[StageEffect]:
-    return stage_effects(StudyView(records, study_info()))
+def effects_of(records: DataFrame) -> list[Any]:
+    return list(stage_effects(StudyView(records, study_info())).itertuples(index=False))
 
 
 def test_effects_that_add_up_are_found_exactly() -> None:
@@ -244,19 +244,22 @@ def test_epochs_and_time_are_added_up_by_what_became_of_the_trials() -> None:
         ]
     )
     spent = effort(StudyView(records, study_info()))
-    assert spent.epochs == {"full fidelity": 18, "pruned": 4, "failed": 2, "not finished": 4}
-    assert spent.seconds == {
+    assert spent["epochs"].to_dict() == {
+        "full fidelity": 18,
+        "pruned": 4,
+        "failed": 2,
+        "not finished": 4,
+        "saved": 6 + 8,
+    }
+    assert spent["seconds"].to_dict() == {
         "full fidelity": 135.0,
         "pruned": 35.0,
         "failed": 7.0,
         "not finished": 8.0,
+        "saved": pytest.approx(6 * 10 + 8 * 5),
     }
-    assert spent.epochs_saved == 6 + 8
-    assert spent.seconds_saved == pytest.approx(6 * 10 + 8 * 5)
-    assert spent.share_saved == pytest.approx(14 / (28 + 14))
 
 
 def test_before_any_trial_nothing_was_spent_or_saved() -> None:
     spent = effort(StudyView(empty(), study_info()))
-    assert spent.epochs == spent.seconds == {}
-    assert (spent.epochs_saved, spent.seconds_saved, spent.share_saved) == (0, 0.0, 0.0)
+    assert spent.to_dict("index") == {"saved": {"epochs": 0, "seconds": 0.0}}

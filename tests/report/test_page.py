@@ -91,6 +91,8 @@ def test_the_page_tells_what_was_pruned_saved_and_lost(tmp_path: Path) -> None:
         assert f"{number} after epoch {epoch}" in text
     saved = int((INFO.epochs - pruned["epochs"]).sum())
     assert f"there would have been {saved:,} epochs more" in text
+    share = saved / (saved + records["epochs"].sum())
+    assert f"{100 * share:.0f} % were saved" in text
     assert f'<td class="text">saved by pruning</td><td class="number">{saved:,}</td>' in text
     assert "loss became nan at epoch 3" in text
     assert "0123abc" in text
