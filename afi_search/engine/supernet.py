@@ -48,19 +48,14 @@ def inherit(
         Interrupted, EngineError, DataUnavailable, DataCorrupt: as `run_trials`.
         SupernetError: the supernet could not be trained.
     """
-    file = study.file.space
-    trained = study.supernet
-    if trained is None or not trained.ledger.trials((TrialState.COMPLETE,)):
-        _train(study, costs, session, checkpoints, data, listener)
-    return Inherited(
-        costs,
-        score_architectures(
-            study,
-            costs,
-            partial(_images, file, data),
-            listener or Listener(),
-        ),
-    )
+    trained, listener = study.supernet, listener or Listener()
+    try:
+        if trained is None or not trained.ledger.trials((TrialState.COMPLETE,)):
+            _train(study, costs, session, checkpoints, data, listener)
+        images = partial(_images, study.file.space, data)
+        return Inherited(costs, score_architectures(study, costs, images, listener))
+    except KeyboardInterrupt:
+        raise Interrupted(study) from None
 
 
 def audit_scores(study: Study, *, data: str | None, listener: Listener) -> None:
@@ -85,7 +80,7 @@ def _train(
     session: RaySession,
     checkpoints: str,
     data: str | None,
-    listener: Listener | None,
+    listener: Listener,
 ) -> None:
     file = study.file.space
     asked = StudyFile(
@@ -100,10 +95,7 @@ def _train(
     job = SupernetJob(file, costs.table)
     with Study.begin(study.folder / SUPERNET, asked) as training:
         proposer = ListedProposer({shown(costs): SUPERNET}, [file.search.seed], costs.of)
-        try:
-            run_trials(training, proposer, session, data=data, listener=listener, supernet=job)
-        except Interrupted:
-            raise Interrupted(study) from None
+        run_trials(training, proposer, session, data=data, listener=listener, supernet=job)
         trial = training.ledger.trial(0)
     if trial.state != TrialState.COMPLETE:
         raise SupernetError(

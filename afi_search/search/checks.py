@@ -43,9 +43,21 @@ def check_images(file: SpaceFile) -> Iterator[Mistake]:
             yield Mistake(where, f"{error} ({name})")
 
 
+def check_supernet(file: SpaceFile) -> Iterator[Mistake]:
+    """Yield a strategy that wants a supernet of architectures that have several backbones."""
+    backbones = {architecture.backbone for architecture in file.architectures}
+    if file.search.strategy != "scratch" and len(backbones) > 1:
+        yield Mistake(
+            ("search", "strategy"),
+            f"{file.search.strategy!r} wants architectures of one backbone, and the list has "
+            f"{', '.join(sorted(backbones))}; take 'scratch'",
+        )
+
+
 CHECKS: tuple[Check, ...] = (
     (("data",), check_validation),
     (("backbone", "data"), check_images),
+    (("search", "architectures"), check_supernet),
 )
 
 

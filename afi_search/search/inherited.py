@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from heapq import nsmallest
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import SpaceCosts
 from afi_search.search.listener import Listener
-from afi_search.search.rank import INHERITED, audited, beats_what_is_free
+from afi_search.search.rank import FEWEST, INHERITED, audited, beats_what_is_free
 from afi_search.search.samplers import known_cost_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import losses
@@ -44,6 +45,7 @@ class Inherited:
         self._costs = costs
         self._space = costs.space
         self._scores = scores
+        self._verdicts: dict[tuple[int, ...], bool] = {}
         known = scores[INHERITED].dropna()
         self._accuracies = {str(text): float(score) for text, score in known.items()}
 
@@ -67,9 +69,17 @@ class Inherited:
         return self._by_choices(architecture) if known is None else known
 
     def is_trusted(self, trials: Iterable[FrozenTrial]) -> bool:
-        """Whether the accuracies of full trials do not contradict the inherited ones."""
+        """Whether full trials do not contradict the scores: the first 12 of them, or 24, 48, ..."""
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        return beats_what_is_free(audited(to_frame(complete), self._scores, {})) is not False
+        count = FEWEST
+        while 2 * count <= len(complete):
+            count *= 2
+        first = nsmallest(count, complete, key=lambda trial: trial.number)
+        asked = tuple(trial.number for trial in first)
+        if asked not in self._verdicts:
+            table = audited(to_frame(first), self._scores, {})
+            self._verdicts = {asked: beats_what_is_free(table) is not False}
+        return self._verdicts[asked]
 
     def _by_choices(self, architecture: Architecture) -> float:
         mean, effects = self._effects

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from afi_search.cost import Cost, SpaceCosts
 from afi_search.search.inherited import Inherited
 from afi_search.search.pruners import make_pruner
+from afi_search.search.rank import INHERITED
 from afi_search.search.samplers import GRID, KNOWN_COST, known_cost_sampler, make_sampler
 from afi_search.search.samplers.known_cost import PREDICTION, KnownCostSampler
 from afi_search.space import Architecture, Space
@@ -80,7 +81,8 @@ class Proposer:
         self._infeasible: dict[Architecture, Cost] = {}
         self._begun: dict[int, FrozenTrial] = {}
         self._inherited = inherited
-        self._known_cost = self._make_known_cost()
+        self._known_cost = self._known_cost_sampler(None)
+        self._hinted = self._known_cost_sampler(inherited)
 
     @property
     def exhausted(self) -> bool:
@@ -98,9 +100,6 @@ class Proposer:
             self._begun[trial.number] = trial
             if self._samples:
                 self._tell(trial)
-            if self._inherited and not self._inherited.is_trusted(self._begun.values()):
-                self._inherited = None
-                self._known_cost = self._make_known_cost()
 
     def propose(self, number: int) -> Proposal | None:
         """Return what the ledger's trial of that number should try, or None if nothing is left.
@@ -112,11 +111,18 @@ class Proposer:
         if self.exhausted:
             return None
         self._infeasible.clear()
-        proposal = next(self._first(), None) or next(self._best_inherited(), None)
+        inherited = self._inherited
+        if inherited is not None and not inherited.is_trusted(self._begun.values()):
+            inherited = None
+        proposal = next(self._first(), None)
+        if proposal is None and inherited is not None:
+            left = filter(self._is_left, inherited.starting)
+            proposal = next((self._known(one, INHERITED) for one in left), None)
         if proposal is None and self._search.sampler == GRID:
             proposal = self._next_after(self._find_left(), GRID)
         if proposal is None:
-            named = self._suggest(number) if self._known_cost else self._ask(number)
+            sampler = self._known_cost if inherited is None else self._hinted
+            named = self._suggest(sampler, number) if sampler else self._ask(number)
             proposal = named or self._draw(number)
         if number in self._copied:
             proposal = replace(proposal, system_attrs=self._kept(number))
@@ -128,23 +134,15 @@ class Proposer:
             if self._is_candidate(architecture):
                 yield self._known(architecture, "first")
 
-    def _best_inherited(self) -> Iterator[Proposal]:
-        for architecture in self._inherited.starting if self._inherited else ():
-            if self._is_left(architecture):
-                yield self._known(architecture, "inherited")
-
-    def _make_known_cost(self) -> KnownCostSampler | None:
+    def _known_cost_sampler(self, inherited: Inherited | None) -> KnownCostSampler | None:
         if self._search.sampler != KNOWN_COST:
             return None
-        hint = self._inherited.accuracy if self._inherited else None
+        hint = None if inherited is None else inherited.accuracy
         return known_cost_sampler(self._space, self._costs, hint)
 
-    def _suggest(self, number: int) -> Proposal | None:
+    def _suggest(self, sampler: KnownCostSampler, number: int) -> Proposal | None:
         """Ask the known-cost sampler, which names nothing that was tried or is infeasible."""
-        assert self._known_cost is not None
-        suggestion = self._known_cost.suggest(
-            list(self._begun.values()), self._copy.directions, number
-        )
+        suggestion = sampler.suggest(list(self._begun.values()), self._copy.directions, number)
         if suggestion is None:
             return None
         proposal = self._known(self._space.answered(suggestion.params), KNOWN_COST)

@@ -15,10 +15,12 @@ from afi_search.model.from_checkpoint import NoCheckpoint, read_checkpoint
 from afi_search.model.from_supernet import inherited_model, trained_supernet
 from afi_search.model.model import load as load_model
 from afi_search.nn import SupernetError, build, warm_start
+from afi_search.search.checks import CHECKS
 from afi_search.search.inherited import PORTION, STARTING, Inherited, score_architectures
 from afi_search.search.listener import Listener
 from afi_search.search.proposer import Proposer
-from afi_search.space import Architecture, Space
+from afi_search.space import Architecture, Space, SpaceFileError
+from afi_search.space.loading import SpaceDocument
 from afi_search.space.schema import SpaceFile
 from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.study import Study
@@ -199,6 +201,33 @@ def test_scores_that_trials_contradict_are_left_out_of_the_next_proposal(tmp_pat
     records = tried(file, tmp_path, {a: -final(a) for a in Space(file).architectures()})
     assert records["origin"].tolist()[:12] == ["inherited"] * 12
     assert set(records["origin"][12:]) == {"known-cost"}
+
+
+def test_a_driver_that_goes_on_proposes_what_the_first_would_have(tmp_path):
+    scores = {
+        a: -final(a) if a.stages[0] else final(a) for a in Space(searched("hybrid")).architectures()
+    }
+    whole = tried(searched("hybrid", trials=30), tmp_path / "one", scores)
+    for trials in (7, 13, 26, 30):
+        parts = tried(searched("hybrid", trials=trials), tmp_path / "parts", scores)
+    assert parts["architecture"].tolist() == whole["architecture"].tolist()
+    assert parts["origin"].tolist() == whole["origin"].tolist()
+
+
+def test_several_backbones_are_told_when_the_file_is_read(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "architectures: [resnet20, resnet32]\ndata: {name: digits}\nsearch:\n  strategy: hybrid\n"
+    )
+    with pytest.raises(SpaceFileError, match=r"space.yaml:4: .*resnet20, resnet32; take 'scratch'"):
+        SpaceDocument.read(path, CHECKS)
+
+
+def test_a_study_is_removed_with_its_supernet(tmp_path, state):
+    study = study_in(tmp_path / "study", FILE, state)
+    assert (tmp_path / "study" / SUPERNET / "checkpoints").is_dir()
+    study.remove()
+    assert not (tmp_path / "study").exists()
 
 
 def test_what_was_not_scored_is_told_from_what_its_choices_have_in_common():
