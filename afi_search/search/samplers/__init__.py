@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from afi_search.cost import SpaceCosts
 from afi_search.registry import SAMPLERS
 from afi_search.search.samplers.known_cost import KnownCostSampler
 from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.space.objective import losses
+
+if TYPE_CHECKING:
+    from afi_search.cost import SpaceCosts
 
 GRID = "grid"
 KNOWN_COST = "known-cost"
