@@ -30,7 +30,8 @@ def captured(step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) ->
     """Return a function that does what `step` does, by a CUDA graph, or `step` where that fails.
 
     A failure, whatever it is, gives one CaptureWarning. In either case no tensor has changed on
-    return, and the process is on the stream it was on. Graphs keep no tensor of autograd's alive.
+    return, and the process is on the stream it was on. Graphs keep no tensor of autograd's alive,
+    and failures none at all.
 
     Args:
         step: to capture.
@@ -47,10 +48,8 @@ def captured(step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) ->
     try:
         graph = _capture(step, static)
     except Exception as error:
-        cause = error.__context__ or error  # what ended the capture, not that it had to end
-        reason = (str(cause).splitlines() or [""])[0] or type(cause).__name__
         warnings.warn(
-            f"the step could not be captured as a CUDA graph and runs eagerly: {reason}",
+            f"the step could not be captured as a CUDA graph and runs eagerly: {_reason(error)}",
             CaptureWarning,
             stacklevel=2,
         )
@@ -92,6 +91,16 @@ def _capture(step: Step, inputs: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
         _clear_workspaces()
     torch.cuda.current_stream().wait_stream(aside)
     return graph
+
+
+def _reason(error: Exception) -> str:
+    """Return in a line what ended the capture, and not that it had to end.
+
+    In a function of its own: a variable with the error would be part of its own traceback, a circle
+    that keeps all tensors of all its frames until the garbage is collected.
+    """
+    cause = error.__context__ or error
+    return (str(cause).splitlines() or [""])[0] or type(cause).__name__
 
 
 @cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -61,6 +63,29 @@ def test_what_a_failed_capture_changed_is_put_back(monkeypatch):
     assert torch.equal(total, torch.ones(2))
 
 
+def test_a_failed_capture_leaves_nothing_for_the_garbage_collector(monkeypatch):
+    total, given = torch.ones(2), [torch.ones(2)]
+    kept = []
+
+    def step(x):
+        kept.append(weakref.ref(x))
+        try:
+            raise ValueError("first")
+        except ValueError:
+            raise RuntimeError("then") from None
+
+    monkeypatch.setattr("afi_search.capture._capture", lambda step, inputs: step(*inputs))
+    gc.disable()
+    try:
+        with pytest.warns(CaptureWarning, match="first"):
+            captured(step, given, [total])
+        alive = [tensor() for tensor in kept]
+    finally:
+        gc.enable()
+
+    assert alive == [None]
+
+
 @needs_cuda
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("text", ["resnet20(base-r4)", "resnet20(B-r8-se, off, base-r4-shared)"])
@@ -97,6 +122,8 @@ def test_after_a_failed_capture_the_process_is_as_it_was():
         if torch.cuda.is_current_stream_capturing():
             total[0].item()
 
+    torch._C._cuda_clearCublasWorkspaces()  # of tests before
+    gc.collect()
     before = torch.cuda.current_stream(), torch.cuda.memory_allocated()
     for _ in range(3):
         with pytest.warns(CaptureWarning, match="runs eagerly: .*capturing"):
