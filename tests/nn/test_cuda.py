@@ -30,7 +30,8 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA 
 
 def run(module: str, *arguments: str, **variables: str) -> None:
     """Run a program of the tests, which must end well."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -74,7 +75,8 @@ def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
 @on_gpu
 @pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
 @pytest.mark.parametrize("text", NETWORKS)
-def test_on_a_gpu_networks_compute_what_plain_torch_does(text, precision):
+def test_on_a_gpu_networks_compute_what_plain_torch_does(text, precision, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     compare(text, precision, "cuda")
 
 

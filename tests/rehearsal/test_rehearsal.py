@@ -52,7 +52,7 @@ STEPS = [
     ("shufflenetv2(base-r4)", "bf16"),
     ("resnext29(B-r8)", "bf16"),
 ]
-if THERE_IS_A_GPU:  # Triton compiles for seconds a network, and benchmarks.gpu captures all families
+if THERE_IS_A_GPU:  # A network's kernels compile for seconds; benchmarks.gpu captures all families.
     STEPS = [STEPS[2], STEPS[3]]
 EXTRAS = ["memory", "failing", "promotion", "latency"]
 Seen = dict[tuple[str, str | None], dict[str, Any]]
