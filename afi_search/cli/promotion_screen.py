@@ -7,9 +7,7 @@ from pathlib import Path
 
 from afi_search.cli import stop_was_asked
 from afi_search.cli.common import console
-from afi_search.engine.promotion_worker import Probe
-from afi_search.promote.estimate import Needs, describe
-from afi_search.promote.promotion import PromotionListener
+from afi_search.promote.promotion import Needs, PromotionListener
 from afi_search.space import Architecture
 from afi_search.train import EpochResult
 
@@ -38,8 +36,8 @@ class PromotionScreen(PromotionListener):
     def starts_from(self, weights: str, fitting: str) -> None:
         console.say(f"Starting from {weights}: {fitting}")
 
-    def measured(self, probe: Probe, needed: Needs, workers: int, epochs: int) -> None:
-        console.say(describe(probe, needed, workers=workers, epochs=epochs))
+    def measured(self, needed: Needs) -> None:
+        console.say(str(needed))
 
     def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
         console.say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
@@ -53,35 +54,20 @@ def confirmed_table(
     for trial in trials:
         if trial.state == TrialState.COMPLETE and trial.number in test_accuracy:
             groups.setdefault(trial.user_attrs["architecture"], []).append(trial)
-    facts = [of_one[0].user_attrs for of_one in groups.values()]
-    test = [
-        Point(of_one[0].user_attrs["macs"], tuple(test_accuracy[t.number] for t in of_one))
-        for of_one in groups.values()
-    ]
-    validation = [
-        Point(of_one[0].user_attrs["macs"], tuple(curve(t)[-1] for t in of_one))
-        for of_one in groups.values()
-    ]
-    test_spread, validation_spread = pooled_spread(test), pooled_spread(validation)
-    rows = [
-        (
-            about["architecture"],
-            about["origin"],
-            verdict,
-            len(measured.accuracies),
-            measured.mean,
-            *interval(measured, test_spread),
-            validated.mean,
-            *interval(validated, validation_spread),
-            about["macs"],
-            about["params"],
-            about["paper_gflops"],
-        )
-        for about, verdict, measured, validated in zip(
-            facts, verdicts(test), test, validation, strict=True
-        )
-    ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    facts = pd.DataFrame([of_one[0].user_attrs for of_one in groups.values()])
+    found: dict[str, Any] = {"seeds": list(map(len, groups.values()))}
+    for name, accuracy in (
+        ("test", lambda trial: test_accuracy[trial.number]),
+        ("validation", lambda trial: curve(trial)[-1]),
+    ):
+        points = [Point(o[0].user_attrs["macs"], tuple(map(accuracy, o))) for o in groups.values()]
+        if name == "test":
+            found["verdict"] = verdicts(points)
+        spread = pooled_spread(points)
+        found[name] = [point.mean for point in points]
+        found[f"{name}_low"] = [interval(point, spread)[0] for point in points]
+        found[f"{name}_high"] = [interval(point, spread)[1] for point in points]
+    table = facts.assign(**found).reindex(columns=list(COLUMNS))
     return table.sort_values(["macs", "test"], kind="stable", ignore_index=True)
 
 

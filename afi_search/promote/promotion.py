@@ -8,7 +8,7 @@ STUDY/promote/NAME/model/          what `afi_search.load` opens
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,10 +22,10 @@ from afi_search.engine.session import ray_session
 from afi_search.engine.torch_train import PromotionError, measure_worker, train_to_the_end
 from afi_search.errors import UserError
 from afi_search.files import write_whole
+from afi_search.formatting import duration
 from afi_search.model.from_checkpoint import promoted_model, with_shared_names
 from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
-from afi_search.promote.estimate import Needs, needs
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.backbone import IMAGENET_SIZE
 from afi_search.space.recipe import read_recipe
@@ -36,7 +36,61 @@ from afi_search.study.folder import PROMOTE, StudyFile, gather_facts, has_study,
 from afi_search.study.pareto import front
 from afi_search.study.study import Study
 from afi_search.train import CheckpointMismatch, EpochResult, load
+from afi_search.train.checkpoint import KEPT
 from afi_search.train.trainer import require_same
+
+FORWARD_SHARE = 1 / 3
+"""Testing an image takes about a third of training on it: the backward pass costs two forwards."""
+_BINDS_BELOW = 0.9
+"""The loader binds where it gives fewer images/s than this share of the model's."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a promotion needs: measured on one worker for a few seconds, then multiplied.
+
+    Communication between workers is not in it; over NVLink or InfiniBand it takes a few per cent.
+
+    Attributes:
+        probe: what one worker measured.
+        workers: how many there will be.
+        epochs: left to train.
+        train, validation: images an epoch.
+        averages: whether a running average of the weights is kept.
+    """
+
+    probe: Probe
+    workers: int
+    epochs: int
+    train: int
+    validation: int
+    averages: bool
+
+    @property
+    def seconds(self) -> float:
+        """For the epochs that are left."""
+        training = min(self.probe.model_speed, self.probe.loader_speed)
+        testing = min(self.probe.model_speed / FORWARD_SHARE, self.probe.loader_speed)
+        return self.epochs * (self.train / training + self.validation / testing) / self.workers
+
+    @property
+    def disk(self) -> int:
+        """Bytes of the checkpoints, at the most, and of the exported weights."""
+        copies = 2 + self.averages  # weights, momentum, and the average
+        checkpoints = KEPT + 1  # the new one is whole before the oldest goes
+        return 4 * self.probe.weights * (checkpoints * copies + 1)
+
+    def __str__(self) -> str:
+        probe, device = self.probe, "GPU" if self.probe.on_gpu else "process"
+        slower = probe.loader_speed < _BINDS_BELOW * probe.model_speed
+        binds = "the loader binds: give it more CPU cores" if slower else "the model binds"
+        return (
+            f"{self.epochs} epoch{'s' if self.epochs > 1 else ''} on {self.workers} "
+            f"{'GPUs' if probe.on_gpu else 'CPU processes'}: about {duration(self.seconds)}, "
+            f"{probe.memory / 1e9:.2f} GB of memory a {device}, {self.disk / 1e9:.2f} GB of disk. "
+            f"Measured for one {device}: the model {probe.model_speed:,.0f} images/s, its loader "
+            f"{probe.loader_speed:,.0f} images/s; {binds}."
+        )
 
 
 class PromotionListener:
@@ -62,8 +116,8 @@ class PromotionListener:
     def starts_from(self, weights: str, fitting: str) -> None:
         """Pretrained weights were read; `fitting` says which of them fit."""
 
-    def measured(self, probe: Probe, needed: Needs, workers: int, epochs: int) -> None:
-        """It is known what the epochs that are left will take."""
+    def measured(self, needed: Needs) -> None:
+        """It is known what the epochs that are left will take; `str(needed)` says it in words."""
 
     def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
         """An epoch of `epochs` has ended."""
@@ -169,17 +223,15 @@ def promote_one(
         fitting = warm_start(make_model(config), config.pretrained)
         listener.starts_from(config.pretrained, str(fitting))
     if finished < epochs:
-        measured = measure_worker(config, capacity)
-        workers, left = capacity.concurrency, epochs - finished
-        needed = needs(
-            measured,
-            workers=workers,
-            epochs=left,
+        needed = Needs(
+            measure_worker(config, capacity),
+            workers=capacity.concurrency,
+            epochs=epochs - finished,
             train=config.train_images,
             validation=config.validation_images,
             averages=config.recipe.ema_decay is not None,
         )
-        listener.measured(measured, needed, workers, left)
+        listener.measured(needed)
 
         def on_epoch(history: list[EpochResult]) -> None:
             write_history(own, history)
