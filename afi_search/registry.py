@@ -8,7 +8,7 @@ others register is known as soon as their module, named under `imports:`, has be
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module, invalidate_caches
 from pathlib import Path
@@ -142,6 +142,23 @@ def _demand_from(folder: str | Path | None, module: ModuleType) -> None:
             f"{module.__name__!r} is to be imported from {folder}, and another module of that name "
             f"has been, from {module.__file__}; rename one of them"
         )
+
+
+def lazy_exports(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Return a `__getattr__` (PEP 562) by which a package's names are imported when asked for.
+
+    Args:
+        package: its name.
+        modules: module below the package -> the names that it has.
+    """
+    module_of = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(module_of[name]), name)
+
+    return get
 
 
 class UnknownDataset(UnknownName):

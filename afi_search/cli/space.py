@@ -67,7 +67,7 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
 
     import torch
 
-    from afi_search.search.estimate import images_per_second
+    from afi_search.search.prepare import images_per_second
 
     images = trained_images(source, file.data.validation, file.data.train_subset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,7 +8,7 @@ space_costs  the cost of every architecture of a space, and how many keep its co
 
 from typing import TYPE_CHECKING
 
-from afi_search.lazy import lazy_exports
+from afi_search.registry import lazy_exports
 
 if TYPE_CHECKING:
     from afi_search.cost.cost import Cost as Cost
@@ -24,14 +24,10 @@ else:
     __getattr__ = lazy_exports(  # what a cost is, and a table that is kept, are read without torch
         __name__,
         {
-            "Cost": "afi_search.cost.cost",
-            "CostTable": "afi_search.cost.table",
-            "Count": "afi_search.cost.cost",
-            "LatencyError": "afi_search.cost.latency",
-            "Parts": "afi_search.cost.cost",
-            "SpaceCosts": "afi_search.cost.space_costs",
-            "count": "afi_search.cost.counts",
-            "measure": "afi_search.cost.counts",
-            "time_stages": "afi_search.cost.latency",
+            "cost": ("Cost", "Count", "Parts"),
+            "counts": ("count", "measure"),
+            "latency": ("LatencyError", "time_stages"),
+            "space_costs": ("SpaceCosts",),
+            "table": ("CostTable",),
         },
     )

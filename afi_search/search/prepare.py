@@ -1,16 +1,18 @@
-"""What comes before a search: which preset, which data set, what the architectures cost."""
+"""What comes before a search: which preset, which data set, what architectures cost and take."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from afi_search.cost import CostTable
-from afi_search.data import DataUnavailable, locate, spec_of
+from afi_search.data import DatasetSpec, DataUnavailable, ImageSet, Split, locate, spec_of
 from afi_search.search.listener import Listener
-from afi_search.space import Space, SpaceFile
+from afi_search.space import Architecture, Recipe, Space, SpaceFile
 from afi_search.space.loading import SpaceDocument
 
 if TYPE_CHECKING:
+    import torch
+
     from afi_search.cost import SpaceCosts
 
 AUTO, NONE = "auto", "none"
@@ -74,3 +76,25 @@ def measure_costs(space: Space, listener: Listener, kept: CostTable | None = Non
     )
     listener.costs_measured(costs.table.device)
     return costs
+
+
+def images_per_second(
+    architecture: Architecture, recipe: Recipe, source: DatasetSpec, device: torch.device
+) -> float:
+    """Return how many images a second a trial trains here, by a few steps of made-up images."""
+    import torch
+
+    from afi_search.nn import build
+    from afi_search.train import seed_everything, trial_trainer
+
+    def made_up(count: int) -> ImageSet:
+        images = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8)
+        return ImageSet(images, torch.arange(count) % source.num_classes)
+
+    size = source.image_size
+    seed_everything(0)
+    model = build(architecture, num_classes=source.num_classes, image_size=size)
+    data = Split(source, made_up(3 * recipe.batch_size), made_up(source.num_classes))
+    short = recipe.model_copy(update={"epochs": 3})
+    trainer = trial_trainer(model, short, data, seed=0, device=device)
+    return max(trainer.run_epoch().images_per_second for _ in range(2))  # the first is warm-up
