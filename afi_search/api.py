@@ -299,7 +299,7 @@ def _search(
     from afi_search.space import Space
 
     space = Space(asked.space)
-    with ray_session(address) as session:
+    with ray_session(address, listener.engine_lost) as session:
         if not has_study(folder):  # there is something to train: Ray starts while costs are counted
             session.begin()
         costs = measure_costs(space, listener, CostTable.read(folder))

@@ -10,16 +10,36 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from types import FrameType
+from typing import NoReturn
 
 from afi_search.errors import UserError
 from afi_search.formatting import printable
 
-INTERRUPTED = 130
+GOES_ON = "Nothing is lost; the same command resumes it."
+AGAIN = "Ctrl-C again stops at once."
+_INTERRUPTED = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h"
-_asked_to_stop = False
+
+
+def _tell() -> None:
+    _write(f"\nStopping. {AGAIN}")
+
+
+@dataclass
+class _Stop:
+    """Whether a person has asked to stop, and who tells that it is on its way."""
+
+    asked: bool = False
+    tell: Callable[[], None] = _tell
+
+
+_stop = _Stop()
 
 
 @contextmanager
@@ -34,8 +54,8 @@ def in_words() -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(2)
         except (Exception, KeyboardInterrupt) as error:
-            if _asked_to_stop or isinstance(error, KeyboardInterrupt):
-                _end("Interrupted. Nothing is lost; the same command resumes it.", INTERRUPTED)
+            if _stop.asked or isinstance(error, KeyboardInterrupt):
+                _end(f"Interrupted. {GOES_ON}", _INTERRUPTED)
             if isinstance(error, OSError):
                 _end(f"error: {_refusal(error)}", 2)
             if "determine home directory" in str(error):  # pathlib's words, at Ray's import
@@ -45,43 +65,72 @@ def in_words() -> Iterator[None]:
             raise
 
 
-def stop_was_asked() -> None:
-    """Note that what runs is stopping already: from now on, a signal ends the process at once."""
-    global _asked_to_stop
-    _asked_to_stop = True
+@contextmanager
+def told_to_stop(tell: Callable[[], None]) -> Iterator[None]:
+    """Within it, `tell` says that the command is stopping: at once, in a thread of its own."""
+    before, _stop.tell = _stop.tell, tell
+    try:
+        yield
+    finally:
+        _stop.tell = before
+
+
+def end_at_once(words: str, code: int) -> NoReturn:
+    """End the process from any thread, whatever the main one waits for; Ray's end with it."""
+    if sys.stdout.isatty():
+        os.write(1, _SHOW_CURSOR)
+    _write(words)
+    os._exit(code)
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    global _asked_to_stop
-    handled = (signal.SIGINT, signal.SIGTERM)
+    """Answer signals in a thread, as the main one may be in C, where it hears of none."""
     in_charge = threading.current_thread() is threading.main_thread()
-    if not in_charge or signal.getsignal(signal.SIGINT) is _stop:
+    if not in_charge or signal.getsignal(signal.SIGINT) is _interrupt:
         yield
         return
-    before = {number: signal.signal(number, _stop) for number in handled}
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+    threading.Thread(target=_answer, args=(reading,), daemon=True).start()
     try:
         yield
     finally:
-        _asked_to_stop = False
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(earlier)
+        os.close(writing)
+        _stop.asked = False
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    if _asked_to_stop:
-        if sys.stdout.isatty():
-            os.write(1, _SHOW_CURSOR)
-        os._exit(INTERRUPTED)  # Linux ends Ray's processes with it
-    stop_was_asked()
-    with suppress(OSError):  # not print: what is interrupted may be printing
-        os.write(2, b"\nStopping; Ctrl-C again stops at once.\n")
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _stop.asked = True
     raise KeyboardInterrupt
 
 
-def _end(words: str, code: int) -> None:
-    print(printable(words), file=sys.stderr)
+def _answer(reading: int) -> None:
+    with open(reading, "rb", buffering=0) as arriving:
+        numbers = (byte[0] for byte in iter(partial(arriving.read, 1), b""))
+        for position, _ in enumerate(number for number in numbers if number in _SIGNALS):
+            if position:
+                end_at_once("Stopped at once. The same command resumes it.", _INTERRUPTED)
+            _stop.asked = True
+            _stop.tell()
+
+
+os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # it shares the pipe
+
+
+def _end(words: str, code: int) -> NoReturn:
+    _write(words)
     sys.exit(code)
+
+
+def _write(words: str) -> None:
+    with suppress(OSError):
+        print(printable(words), file=sys.stderr, flush=True)
 
 
 def _refusal(error: OSError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from afi_search.cli import stop_was_asked
+from afi_search.cli import GOES_ON, end_at_once
 from afi_search.cli.common import console
 from afi_search.promote.promotion import Needs, PromotionListener
 from afi_search.space import Architecture
@@ -47,9 +47,8 @@ class PromotionScreen(PromotionListener):
             f"{epoch.seconds:.0f} s"
         )
 
-    def stopping(self) -> None:
-        stop_was_asked()
-        console.say("Stopping: the epoch at hand is trained again. Ctrl-C again stops at once.")
+    def engine_lost(self, reason: str) -> None:
+        end_at_once(f"error: {reason}. {GOES_ON}", 2)
 
     def written(self, paths: Sequence[Path]) -> None:
         console.written(paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import ExitStack
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
@@ -12,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from afi_search.cli import stop_was_asked
+from afi_search.cli import AGAIN, GOES_ON, end_at_once, told_to_stop
 from afi_search.cli.common import console
 from afi_search.data import DataUnavailable
 from afi_search.formatting import duration, mega
@@ -23,10 +24,7 @@ from afi_search.study.pareto import GrowingFront
 from afi_search.study.study import Study
 
 _FINISHED_SHOWN = 8
-_STOPPING = (
-    "Stopping: epochs that end within seconds are kept, others are trained again. Ctrl-C again "
-    "stops at once."
-)
+_STOPPING = f"Stopping: epochs that end within seconds are kept, others are trained again. {AGAIN}"
 _COLOURS = {
     TrialState.RUNNING: "cyan",
     TrialState.COMPLETE: "green",
@@ -43,6 +41,7 @@ class Screen(Listener):
         self._status = console.status("")
         self._space = ""
         self._live: Live | None = None
+        self._telling = ExitStack()
         self._stopping = False
 
     def preset_chosen(self, preset: str, note: str) -> None:
@@ -81,6 +80,7 @@ class Screen(Listener):
         self._done = self._done_before = len(trials) - len(self._unfinished)
         self._latest: deque[FrozenTrial] = deque(maxlen=_FINISHED_SHOWN)
         console.say(self.announcement(study))
+        self._telling.enter_context(told_to_stop(self._stops))
         if console.is_terminal:
             self._live = Live(
                 console=console,
@@ -111,8 +111,11 @@ class Screen(Listener):
     def scored(self, count: int, total: int) -> None:
         console.say(f"{count:,} of {total:,} architectures have an inherited accuracy.")
 
-    def stopping(self) -> None:
-        stop_was_asked()
+    def engine_lost(self, reason: str) -> None:
+        self.run_ended()
+        end_at_once(f"error: {reason}. {GOES_ON}", 2)
+
+    def _stops(self) -> None:
         self._stopping = True
         if self._live is None:
             console.say(_STOPPING)
@@ -121,6 +124,7 @@ class Screen(Listener):
         console.say(verdict)
 
     def run_ended(self) -> None:
+        self._telling.close()
         if self._live is not None:
             self._live.stop()
 

@@ -88,7 +88,7 @@ def run_trials(
             worker = tune.with_resources(
                 tune.with_parameters(TrialWorker, common=common, data=images), capacity.resources
             )
-            finished = run_workers(conductor, worker, capacity.concurrency, listener.stopping)
+            finished = run_workers(conductor, worker, capacity.concurrency)
     finally:
         listener.run_ended()
     if not finished:

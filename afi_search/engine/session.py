@@ -7,17 +7,20 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import grpc
 import ray
 from ray._common.utils import get_ray_address_file
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
@@ -28,6 +31,8 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from afi_search.errors import UserError
 
 _SECONDS_TO_ANSWER = 8
+_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_OF_SILENCE = 40  # after 60 Ray itself ends this process
 _LONGEST_PLACE = 20
 """Of the 107 bytes that the path of a socket may have, our folder and Ray's take the rest."""
 _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
@@ -87,11 +92,7 @@ def find_cluster(address: str) -> Cluster:
         )
     try:
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        options = (("grpc.enable_http_proxy", 0),)
-        with init_grpc_channel(cluster.address, options) as channel:
-            head = NodeInfoGcsServiceStub(channel)
-            ask = gcs_service_pb2.CheckAliveRequest()  # type: ignore[attr-defined]
-            head.CheckAlive(ask, timeout=_SECONDS_TO_ANSWER)
+        _ask(cluster.address)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise EngineError(
@@ -103,6 +104,20 @@ def find_cluster(address: str) -> Cluster:
             f"start one there with `ray start --head`, or leave --address out"
         ) from None
     return cluster
+
+
+def _ask(address: str) -> None:
+    with init_grpc_channel(address, (("grpc.enable_http_proxy", 0),)) as channel:
+        request = gcs_service_pb2.CheckAliveRequest()  # type: ignore[attr-defined]
+        NodeInfoGcsServiceStub(channel).CheckAlive(request, timeout=_SECONDS_TO_ANSWER)
+
+
+def _answers(address: str) -> bool:
+    try:
+        _ask(address)
+    except grpc.RpcError:
+        return False
+    return True
 
 
 def _started_here() -> Cluster:
@@ -132,10 +147,16 @@ class RaySession:
 
     Args:
         cluster: to join; None: Ray is started here.
+        lost: called in a thread of its own where Ray has died, with how; calls into Ray may then
+            wait for a minute, after which Ray ends this process.
     """
 
-    def __init__(self, cluster: Cluster | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster | None = None, lost: Callable[[str], None] | None = None
+    ) -> None:
         self._cluster = cluster
+        self._lost = lost
+        self._over = Event()
         self._dashboard: Future[str] | None = None
         self._folder: Path | None = None
         self._environment: dict[str, str | None] = {}
@@ -176,6 +197,7 @@ class RaySession:
             os.environ.update(_for_itself(self._folder))
             where = {"include_dashboard": True, "_temp_dir": f"{self._folder}/ray"}
         ray_constants.ENABLE_RAY_CLUSTER = self._cluster is not None  # it has been read already
+        ray_worker._worker_logs_enabled = False  # log_to_driver lets through that a process died
         try:
             context = ray.init(
                 "local" if self._cluster is None else self._cluster.address,
@@ -191,11 +213,29 @@ class RaySession:
                 f"Ray does not start on {self._cluster or 'this machine'}: {reason}{logs}"
             ) from None
         joined = f" of the cluster {self._cluster}" if self._cluster else ""
+        if self._lost is not None:
+            Thread(target=self._watch, args=(self._lost,), daemon=True).start()
         if not context.dashboard_url:
             return f"none{joined}"
         return f"http://{context.dashboard_url}{joined} ({_who_may_open()})"
 
+    def _watch(self, lost: Callable[[str], None]) -> None:
+        node: Any = ray_worker._global_node
+        answered = time.monotonic()
+        while not self._over.wait(_SECONDS_BETWEEN_LOOKS):
+            if self._cluster is None:
+                dead = {kind for kind, _ in node.dead_processes()} & {"gcs_server", "raylet"}
+                reason = f"Ray's process {min(dead)} was killed or has died" if dead else ""
+            else:
+                answered = time.monotonic() if _answers(self._cluster.address) else answered
+                silent = time.monotonic() - answered > _SECONDS_OF_SILENCE
+                reason = f"the Ray cluster {self._cluster} is silent" if silent else ""
+            if reason:
+                lost(reason)
+                return
+
     def _stop(self) -> None:
+        self._over.set()
         ray.shutdown()
         for name, value in self._environment.items():
             os.environ.pop(name, None)
@@ -207,16 +247,19 @@ class RaySession:
 
 
 @contextmanager
-def ray_session(address: str | None = None) -> Iterator[RaySession]:
+def ray_session(
+    address: str | None = None, lost: Callable[[str], None] | None = None
+) -> Iterator[RaySession]:
     """Yield a session that has not begun, and close it at the end.
 
     Args:
         address: of a running cluster, as `find_cluster` takes it; None: Ray is started here.
+        lost: as `RaySession` has it.
 
     Raises:
         EngineError: no cluster answers there.
     """
-    session = RaySession(None if address is None else find_cluster(address))
+    session = RaySession(None if address is None else find_cluster(address), lost)
     try:
         yield session
     finally:

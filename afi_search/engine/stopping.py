@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 from optuna.exceptions import StorageInternalError
 
@@ -39,14 +38,13 @@ class StopRequest:
 
 
 @contextmanager
-def asked_to_stop(stopping: Callable[[], None]) -> Iterator[StopRequest]:
-    """Yield a request that Ctrl-C and SIGTERM make; a second one goes to who was asked before.
+def asked_to_stop(then: Callable[[], None] | None = None) -> Iterator[StopRequest]:
+    """Yield a request that Ctrl-C and SIGTERM make; a second one is a KeyboardInterrupt.
 
     Signals reach the main thread alone; elsewhere nobody makes the request.
 
     Args:
-        stopping: called at once when it is made, in a thread of its own: what the signal has
-            interrupted may hold the locks that it needs.
+        then: called when it is made, in a thread of its own.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -54,18 +52,13 @@ def asked_to_stop(stopping: Callable[[], None]) -> Iterator[StopRequest]:
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if not request.asked:
-            request.asked = True
-            threading.Thread(target=stopping, daemon=True).start()
-            return
-        earlier = before[number]
-        if not callable(earlier):
+        if request.asked:
             raise KeyboardInterrupt
-        earlier(number, frame)
+        request.asked = True
+        if then is not None:
+            threading.Thread(target=then, daemon=True).start()
 
-    before: dict[int, Any] = {
-        number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:

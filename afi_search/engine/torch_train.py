@@ -51,7 +51,6 @@ def train_to_the_end(
     folder: Path,
     on_epoch: Callable[[list[EpochResult]], None],
     on_left_out: Callable[[dict[str, str]], None],
-    stopping: Callable[[], None],
 ) -> bool:
     """Train from the last checkpoint to the recipe's end; False when a person interrupts it.
 
@@ -61,7 +60,6 @@ def train_to_the_end(
         folder: of the promotion.
         on_epoch: called in a thread of its own with all epochs so far as each of them ends.
         on_left_out: likewise with why each image that a worker left out so far cannot be read.
-        stopping: likewise, at once, when a person asks to stop.
 
     Raises:
         PromotionError: the training diverged, or its workers failed again and again.
@@ -84,13 +82,9 @@ def train_to_the_end(
             ),
         )
 
-        def stop_training() -> None:
-            stopping()
-            trainer.abort()
-
         try:
             with (
-                asked_to_stop(stop_training) as stop,
+                asked_to_stop(trainer.abort) as stop,
                 _listening(news, on_epoch, on_left_out, failures),
             ):
                 trainer.fit()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +26,7 @@ _WORKER_DEATHS = 3
 _SECONDS_TO_ANSWER = 30.0
 
 
-def run_workers(
-    conductor: Conductor,
-    worker: Any,
-    concurrency: int,
-    stopping: Callable[[], None] = lambda: None,
-) -> bool:
+def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
     """Run all trials that the conductor assigns in workers of any kind.
 
     Args:
@@ -40,7 +34,6 @@ def run_workers(
         worker: a Tune trainable that takes what `config_of` gives and reports as `TrialWorker`
             does, with its resources.
         concurrency: trials at a time.
-        stopping: called at once, in a thread of its own, when a person asks to stop.
 
     Returns:
         Whether the study went to its end; False when it was interrupted (Ctrl-C or SIGTERM), its
@@ -52,7 +45,7 @@ def run_workers(
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells is in the ledger
     with (
-        asked_to_stop(stopping) as stop,
+        asked_to_stop() as stop,
         tempfile.TemporaryDirectory(prefix="afi_search-") as scratch,
     ):
         # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.

@@ -84,7 +84,8 @@ def confirm_study(
         seeds = fresh_seeds(asked.space.search.seed, wanted.seeds)
         proposer = ListedProposer(origins, seeds, cost)
         try:
-            with ray_session(address) as session:
+            lost = listener.engine_lost if listener is not None else None
+            with ray_session(address, lost) as session:
                 run_trials(confirmation, proposer, session, data=data, listener=listener)
             _test(confirmation, data)
         finally:

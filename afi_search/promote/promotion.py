@@ -122,8 +122,8 @@ class PromotionListener:
     def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
         """An epoch of `epochs` has ended."""
 
-    def stopping(self) -> None:
-        """Ctrl-C or SIGTERM asked to stop; called at once, in a thread of its own."""
+    def engine_lost(self, reason: str) -> None:
+        """Ray has died, and this process within a minute; called in a thread of its own."""
 
     def written(self, paths: Sequence[Path]) -> None:
         """The trained model was exported."""
@@ -181,7 +181,7 @@ def promote_study(
     for what in (*images.ignored, *skipped.values()):
         listener.left_out(what)
     study = StudyFile.read(folder) if has_study(folder) else None
-    with ray_session(address) as session:
+    with ray_session(address, listener.engine_lost) as session:
         dashboard = session.wait()
         capacity = plan_promotion(workers, cluster_nodes())
         for architecture in chosen:
@@ -244,7 +244,7 @@ def promote_one(
                 listener.left_out(reasons[path])
             told.update(reasons)
 
-        if not train_to_the_end(config, capacity, own, on_epoch, on_left_out, listener.stopping):
+        if not train_to_the_end(config, capacity, own, on_epoch, on_left_out):
             return False
     state = load(config.checkpoints)
     if state is None or state["epoch"] < epochs:

@@ -59,8 +59,8 @@ class Listener:
     def audited(self, verdict: str) -> None:
         """Full trials tell what inherited accuracies have been worth; in words."""
 
-    def stopping(self) -> None:
-        """Ctrl-C or SIGTERM asked the run to stop; called at once, in a thread of its own."""
+    def engine_lost(self, reason: str) -> None:
+        """Ray has died, and this process within a minute; called in a thread of its own."""
 
     def run_ended(self) -> None:
         """The run has ended, in whatever way; called once after every `study_opened`."""
