@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import ray
+from filelock import FileLock, Timeout
 from ray._common.utils import get_ray_address_file
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
@@ -33,6 +34,7 @@ from afi_search.errors import UserError
 _SECONDS_TO_ANSWER = 8
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_OF_SILENCE = 40  # after 60 Ray itself ends this process
+_PREFIX, _LOCK_FILE, _SECONDS_TO_LOCK = "afi-", ".lock", 60
 _LONGEST_PLACE = 20
 """Of the 107 bytes that the path of a socket may have, our folder and Ray's take the rest."""
 _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
@@ -192,7 +194,7 @@ class RaySession:
         os.environ.update({k: os.environ.get(k, value) for k, value in _ENVIRONMENT.items()})
         where: dict[str, Any] = {}
         if self._cluster is None:
-            self._folder = _private_folder()
+            self._folder, self._lock = _private_folder()
             self._environment = {name: os.environ.get(name) for name in _OURS}
             os.environ.update(_for_itself(self._folder))
             where = {"include_dashboard": True, "_temp_dir": f"{self._folder}/ray"}
@@ -266,16 +268,31 @@ def ray_session(
         session.close()
 
 
-def _private_folder() -> Path:
-    """Make a folder that nobody else enters; Ray opens those that it makes in it to everybody."""
+def _private_folder() -> tuple[Path, FileLock]:
+    """Make a folder that nobody else enters, locked while it is in use; delete those that are not.
+
+    Ray opens to everybody what it makes in it.
+    """
     for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")):
         if len(os.fsencode(place)) <= _LONGEST_PLACE:
             with suppress(OSError):
-                return Path(tempfile.mkdtemp(prefix="afi-", dir=place))
+                folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+                lock = FileLock(folder / _LOCK_FILE)
+                lock.acquire()
+                _sweep(Path(place))
+                return folder, lock
     raise EngineError(
         f"Ray's sockets need a folder that can be written and whose path is no longer than "
         f"{_LONGEST_PLACE} characters; name one with TMPDIR"
     )
+
+
+def _sweep(place: Path) -> None:
+    """Delete what killed processes of this user have left."""
+    for locked in place.glob(f"{_PREFIX}*/{_LOCK_FILE}"):
+        with suppress(OSError, Timeout), FileLock(locked, timeout=0):
+            if time.time() - locked.stat().st_mtime > _SECONDS_TO_LOCK:
+                shutil.rmtree(locked.parent, ignore_errors=True)
 
 
 def _for_itself(folder: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from afi_search.engine import session
 from afi_search.engine.session import EngineError, find_cluster
 from tests.driver import SPACE, Driver
 
@@ -127,3 +129,37 @@ def test_auto_says_whose_cluster_does_not_answer(
     monkeypatch.setenv("RAY_ADDRESS", "nowhere.invalid:6379")
     with pytest.raises(EngineError, match=r"no Ray cluster answers at nowhere\.invalid:6379"):
         find_cluster("auto")
+
+
+@pytest.mark.parametrize("killed", ["gcs_server", "raylet/raylet"])
+def test_where_a_process_of_ray_is_killed_it_is_told_how_to_go_on(
+    driver: Driver, killed: str
+) -> None:
+    for process in driver.descendants(killed):
+        process.kill()
+
+    assert driver.end() == 2
+    told = driver.output.splitlines()[-1]
+    name = killed.rpartition("/")[2]
+    assert told.startswith(f"error: Ray's process {name} was killed")
+    assert told.endswith("Nothing is lost; the same command resumes it.")
+    assert "Traceback" not in driver.output
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_in_use_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LONGEST_PLACE", 1000)
+    monkeypatch.setattr(session, "_SECONDS_TO_LOCK", -1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    other = tmp_path / "afi-something-else"
+    other.mkdir()
+    left, lock = session._private_folder()
+    lock.release()
+    used, held = session._private_folder()
+
+    assert not left.exists()
+    session._private_folder()
+    assert used.exists()
+    assert held.is_locked
+    assert other.exists()
