@@ -102,9 +102,12 @@ class Study(stored.Study):
         Raises:
             Interrupted, UserError: as `run_study` does.
         """
+        from afi_search.device import describe_device
+
         search = self.file.space.search
         grown = search.model_copy(update={"trials": search.trials + count})
-        asked = replace(self.file, space=self.file.space.model_copy(update={"search": grown}))
+        space = self.file.space.model_copy(update={"search": grown})
+        asked = replace(self.file, space=space, facts=gather_facts(_command(), describe_device()))
         source = self.folder / STUDY_FILE
         study = _search(self.folder, asked, source, data, address, listener or Listener())
         self.file, self.ledger = study.file, study.ledger
@@ -292,7 +295,7 @@ def _search(
 ) -> Study:
     """Create or resume a study and run its trials; `source` is the file that messages name."""
     from afi_search.cost import CostTable
-    from afi_search.engine.session import ray_session
+    from afi_search.engine.session import EngineError, ray_session
     from afi_search.search.checks import demand_feasible
     from afi_search.search.prepare import measure_costs
     from afi_search.search.proposer import Proposer
@@ -310,20 +313,24 @@ def _search(
 
             costs.table.write(folder)
             inherited = None
-            if asked.space.search.strategy != "scratch":
-                from afi_search.engine.supernet import inherit
+            try:
+                if asked.space.search.strategy != "scratch":
+                    from afi_search.engine.supernet import inherit
 
-                inherited = inherit(
-                    study, costs, session, asked.checkpoints, data=data, listener=listener
+                    inherited = inherit(
+                        study, costs, session, asked.checkpoints, data=data, listener=listener
+                    )
+                run_trials(
+                    study,
+                    Proposer(space, costs, study.objectives, study.file.ledger, inherited),
+                    session,
+                    retention=study.retention(),
+                    data=data,
+                    listener=listener,
                 )
-            run_trials(
-                study,
-                Proposer(space, costs, study.objectives, study.file.ledger, inherited),
-                session,
-                retention=study.retention(),
-                data=data,
-                listener=listener,
-            )
+            except EngineError as error:
+                error.study = study
+                raise
             if inherited is not None:
                 from afi_search.engine.supernet import audit_scores
 

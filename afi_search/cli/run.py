@@ -42,6 +42,7 @@ def run(
     """
     from afi_search.api import run_study
     from afi_search.cli.screen import Screen, demand_success
+    from afi_search.errors import UserError
     from afi_search.study.study import Interrupted
 
     try:
@@ -56,8 +57,9 @@ def run(
             checkpoints=checkpoints,
             listener=Screen(),
         )
-    except Interrupted as stopped:
-        show(stopped.study)
+    except (Interrupted, UserError) as stopped:
+        if (begun := getattr(stopped, "study", None)) is not None:
+            show(begun)
         raise
     show(study)
     demand_success(study)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import ray
@@ -30,6 +30,9 @@ from ray.core.generated import gcs_service_pb2
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from afi_search.errors import UserError
+
+if TYPE_CHECKING:
+    from afi_search.study.study import Study
 
 _SECONDS_TO_ANSWER = 8
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -56,7 +59,13 @@ _THREAD = ThreadPoolExecutor(1, "ray")
 
 
 class EngineError(UserError):
-    """Ray or the machine cannot do what the study asks of it."""
+    """Ray or the machine cannot do what the study asks of it.
+
+    Attributes:
+        study: that was stopped by it; None where none had begun.
+    """
+
+    study: Study | None = None
 
 
 @dataclass(frozen=True)

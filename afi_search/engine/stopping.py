@@ -11,6 +11,8 @@ from types import FrameType
 
 from optuna.exceptions import StorageInternalError
 
+from afi_search.study.journal import StorageError
+
 
 @dataclass
 class StopRequest:
@@ -33,7 +35,7 @@ class StopRequest:
         """Within it, break off where the ledger cannot be written or read."""
         try:
             yield
-        except (OSError, StorageInternalError) as error:
+        except (OSError, StorageInternalError, StorageError) as error:
             self.break_off(f"the ledger cannot be written: {error.__cause__ or error}")
 
 

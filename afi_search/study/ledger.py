@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pandas as pd
@@ -26,6 +26,7 @@ from afi_search.cost import Cost
 from afi_search.errors import UserError
 from afi_search.space import Architecture
 from afi_search.space.objective import goes_up, own_measures
+from afi_search.study.database import HeldStorage, Hold
 from afi_search.study.folder import StudyFile
 from afi_search.study.ownership import Mark
 from afi_search.study.storage import FILES, JOURNAL, has_file, in_database, open_storage
@@ -126,6 +127,7 @@ class Ledger:
         objectives: Sequence[str],
         seed: int,
         storage_name: str = JOURNAL,
+        hold: Hold | None = None,
     ) -> Ledger:
         """Open the study's ledger, making it first if it is not there.
 
@@ -135,6 +137,7 @@ class Ledger:
             objectives: what is optimised.
             seed: of the study, for whoever reads the ledger.
             storage_name: `journal`, `sqlite` or the URL of a PostgreSQL database.
+            hold: of the study in a database, for which it waits where that goes away.
 
         Raises:
             StorageError: the storage cannot be opened.
@@ -142,6 +145,8 @@ class Ledger:
                 written.
         """
         storage = open_storage(folder, storage_name)
+        if hold is not None:
+            storage = cast(BaseStorage, HeldStorage(storage, hold))
         try:
             try:
                 study = optuna.load_study(study_name=name, storage=storage)

@@ -58,7 +58,7 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
     with only_driver(folder):
         study = Study(folder, _settings(folder, imports))
         file = study.file
-        with only_client(file.storage, file.ledger):
+        with only_client(file.storage, file.ledger) as hold:
             if not in_database(file.storage) and (folder / FILES[file.storage]).exists():
                 yield from _mend_file(study)
             ledger = Ledger.at(folder, file.storage, file.ledger)
@@ -66,7 +66,12 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
             if owner and owner.why_not_of(mark) and not owner.may_have_moved_to(mark):
                 raise StudyError(f"{folder}: its ledger {owner.why_not_of(mark)}")
             study.ledger = Ledger.create(
-                folder, file.ledger, study.objectives, file.space.search.seed, file.storage
+                folder,
+                file.ledger,
+                study.objectives,
+                file.space.search.seed,
+                file.storage,
+                hold,
             )
             if ledger is None:
                 yield "The ledger was gone: a new one was made."

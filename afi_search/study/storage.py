@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from afi_search.study.database import Hold, cause, held, open_database, postgresql
 from afi_search.study.journal import Journal, LedgerJournal, StorageError
 
 JOURNAL, SQLITE = "journal", "sqlite"
 FILES = {JOURNAL: "ledger.log", SQLITE: "ledger.db"}
 _SECONDS_UNTIL_LOCKED = 60
-_NO_DRIVER = "PostgreSQL needs an extra that is not installed: pip install -e '.[postgres]'"
 
 
 def check_storage(name: str) -> str:
@@ -33,7 +30,7 @@ def check_storage(name: str) -> str:
     """
     if name in FILES:
         return name
-    url = _postgresql(name)
+    url = postgresql(name)
     if url.password is not None or any("password" in key.lower() for key in url.query):
         raise StorageError(
             f"--storage {url.set(query={}).render_as_string(hide_password=True)}: leave the "
@@ -56,8 +53,7 @@ def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False)
     path = folder / FILES[name] if name in FILES else None
     try:
         if path is None:
-            url = _postgresql(name).render_as_string(hide_password=False)
-            return get_storage(RDBStorage(url, engine_kwargs={"pool_pre_ping": True}))
+            return open_database(name)
         if name == JOURNAL:
             journal = Journal(path)
             if not must_exist:
@@ -74,8 +70,6 @@ def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False)
         return get_storage(
             RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
         )
-    except ImportError:
-        raise StorageError(_NO_DRIVER) from None
     except (
         StorageInternalError,
         SQLAlchemyError,
@@ -85,8 +79,9 @@ def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False)
         ValueError,
     ) as error:
         hint = f"; afi-search study repair {folder} sets it aside" if name == SQLITE else ""
-        cause = f"{_cause(error)}{hint}"
-        raise StorageError(f"the ledger {path or name} cannot be opened: {cause}") from None
+        raise StorageError(
+            f"the ledger {path or name} cannot be opened: {cause(error)}{hint}"
+        ) from None
 
 
 def has_file(folder: Path, name: str) -> bool:
@@ -101,32 +96,14 @@ def in_database(name: str) -> bool:
 
 
 @contextmanager
-def only_client(name: str, study: str) -> Iterator[None]:
+def only_client(name: str, ledger: str) -> Iterator[Hold | None]:
     """Hold a study in a database for this process alone; files need no more than their folder.
 
     Raises:
         StorageError: another process holds it, or the database cannot be reached.
     """
-    if not in_database(name):
-        yield
-        return
-    try:
-        engine = create_engine(_postgresql(name))
-    except ImportError:
-        raise StorageError(_NO_DRIVER) from None
-    try:
-        with engine.connect() as connection:
-            key = {"key": zlib.crc32(study.encode())}
-            if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
-                raise StorageError(
-                    f"another driver is at work on the study {study} in that database; wait for "
-                    f"it, or stop it first"
-                )
-            yield
-    except SQLAlchemyError as error:
-        raise StorageError(f"--storage {name}: {_cause(error)}") from None
-    finally:
-        engine.dispose()
+    with held(name, ledger) if in_database(name) else nullcontext() as hold:
+        yield hold
 
 
 class _Connection(sqlite3.Connection):
@@ -140,24 +117,3 @@ class _Connection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.execute("PRAGMA journal_mode=WAL")
         self.execute("PRAGMA synchronous=NORMAL")
-
-
-def _postgresql(name: str) -> URL:
-    """Read a database's URL, with the driver that the extra `postgres` installs."""
-    try:
-        url = make_url(name)
-    except ArgumentError:
-        url = None
-    if url is None or url.get_backend_name() != "postgresql":
-        raise StorageError(
-            f"--storage {name!r} must be {JOURNAL}, {SQLITE}, or postgresql://USER@HOST/DATABASE"
-        )
-    return url.set(drivername="postgresql+psycopg")
-
-
-def _cause(error: BaseException) -> str:
-    """Return the first line of what the database itself said."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    original = getattr(error, "orig", None) or error
-    return (str(original).splitlines() or [type(original).__name__])[0]

@@ -111,14 +111,19 @@ class Study:
             known = StudyFile.read(folder) if is_there else _left_in_a_ledger(folder, asked)
             study = cls(folder, resumed(folder, asked, known, may_change=may_change))
             file = study.file
-            with only_client(file.storage, file.ledger):
+            with only_client(file.storage, file.ledger) as hold:
                 ledger = Ledger.at(folder, file.storage, file.ledger)
                 if known is not None and ledger is None:
                     raise Ledger.gone(folder, file)
                 if ledger is not None:
                     study._demand_own(ledger, may_change)
                 study.ledger = Ledger.create(
-                    folder, file.ledger, study.objectives, file.space.search.seed, file.storage
+                    folder,
+                    file.ledger,
+                    study.objectives,
+                    file.space.search.seed,
+                    file.storage,
+                    hold,
                 )
                 with claimed(folder, file):
                     write_whole(folder / STUDY_FILE, file.dump())

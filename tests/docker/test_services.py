@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,12 +33,8 @@ def database() -> Iterator[str]:
     programs = postgresql.find_programs()
     if programs is None:
         pytest.skip("needs PostgreSQL's programs: apt-get install postgresql")
-    # Not pytest's folder, which another pytest that starts closes to the server's user.
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        postgresql.server(programs, Path(folder) / "postgresql") as url,
-    ):
-        yield url
+    with postgresql.server(programs) as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -18,9 +20,40 @@ def find_programs() -> Path | None:
     return Path(found).parent if found else None
 
 
+@dataclass
+class Server:
+    """A server that runs.
+
+    Attributes:
+        url: of its empty database.
+    """
+
+    url: str
+    _call: Callable[..., None]
+    _options: tuple[str, ...]
+
+    def start(self) -> None:
+        self._call("pg_ctl", "start", "-w", *self._options)
+
+    def stop(self, mode: str = "fast") -> None:
+        self._call("pg_ctl", "stop", "-w", "-m", mode)
+
+    def restart(self, mode: str = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
+
 @contextmanager
-def server(programs: Path, folder: Path) -> Iterator[str]:
-    """Run a server with an empty database; yield its URL."""
+def server(programs: Path) -> Iterator[Server]:
+    """Run a server with an empty database.
+
+    Not in pytest's folder, which another pytest that starts closes to the server's user.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _server(programs, Path(folder))
+
+
+def _server(programs: Path, folder: Path) -> Iterator[Server]:
     # The server refuses to run as root; Debian's package has made a user for it.
     user = "postgres" if os.getuid() == 0 else None
     data = folder / "data"
@@ -41,8 +74,10 @@ def server(programs: Path, folder: Path) -> Iterator[str]:
 
     call("initdb", "--auth=trust", "--username=afi", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -k {data}"
-    call("pg_ctl", "start", "-w", "-l", str(data / "log"), "-o", options)
+    url = f"postgresql://afi@127.0.0.1:{port}/postgres"
+    running = Server(url, call, ("-l", str(data / "log"), "-o", options))
+    running.start()
     try:
-        yield f"postgresql://afi@127.0.0.1:{port}/postgres"
+        yield running
     finally:
-        call("pg_ctl", "stop", "-w", "-m", "fast")
+        running.stop()

@@ -25,13 +25,13 @@ FILES = {"journal": "ledger.log", "sqlite": "ledger.db"}
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def database() -> Iterator[str]:
     pytest.importorskip("psycopg", reason="needs the extra postgres")
     programs = postgresql.find_programs()
     if programs is None:
         pytest.skip("needs PostgreSQL's programs: apt-get install postgresql")
-    with postgresql.server(programs, tmp_path_factory.mktemp("postgresql")) as url:
-        yield url
+    with postgresql.server(programs) as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
