@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from afi_search.model import Model
-    from afi_search.promote.promotion import PromotionListener
 
 
 class Study(stored.Study):
@@ -165,7 +164,7 @@ class Study(stored.Study):
         checkpoints: str | None = None,
         workers: int | None = None,
         address: str | None = None,
-        listener: PromotionListener | None = None,
+        listener: Listener | None = None,
     ) -> None:
         """Train the winners on ImageNet, or resume that, and write models into `promote/`.
 
@@ -186,7 +185,7 @@ class Study(stored.Study):
             UserError: the data, the recipe or the checkpoints are not what they should be.
             Interrupted: Ctrl-C.
         """
-        from afi_search.promote.promotion import PromotionListener, promote_study
+        from afi_search.promote.promotion import promote_study
         from afi_search.study.study import Interrupted
 
         wanted = self.file.space.promote or Promote()
@@ -199,7 +198,7 @@ class Study(stored.Study):
             [Architecture.of(each) for each in architectures],
             workers=workers,
             address=address,
-            listener=listener or PromotionListener(),
+            listener=listener or Listener(),
         )
         if not finished:
             raise Interrupted(self)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from afi_search.cli import GOES_ON, end_at_once
 from afi_search.cli.common import console
-from afi_search.promote.promotion import Needs, PromotionListener
+from afi_search.search.listener import Listener
 from afi_search.space import Architecture
 from afi_search.train import EpochResult
 
 
-class PromotionScreen(PromotionListener):
+class PromotionScreen(Listener):
     """Prints how a promotion goes."""
 
     def front_is_unconfirmed(self, folder: Path) -> None:
@@ -21,23 +21,25 @@ class PromotionScreen(PromotionListener):
             f"first: afi-search confirm {folder}"
         )
 
-    def left_out(self, what: str) -> None:
+    def image_left_out(self, what: str) -> None:
         console.say(f"Left out: {what}")
 
-    def begins(self, architecture: Architecture, recipe: str, folder: Path, dashboard: str) -> None:
+    def promotion_begun(
+        self, architecture: Architecture, recipe: str, folder: Path, dashboard: str
+    ) -> None:
         console.say(
             f"Promoting {architecture} by the recipe {recipe}, in {folder}. "
             f"Ray dashboard: {dashboard}."
         )
 
-    def goes_on(self, epoch: int, epochs: int) -> None:
+    def promotion_resumed(self, epoch: int, epochs: int) -> None:
         console.say(f"Going on after epoch {epoch} of {epochs}.")
 
-    def starts_from(self, weights: str, fitting: str) -> None:
+    def weights_read(self, weights: str, fitting: str) -> None:
         console.say(f"Starting from {weights}: {fitting}")
 
-    def measured(self, needed: Needs) -> None:
-        console.say(str(needed))
+    def promotion_measured(self, seconds: float, needed: str) -> None:
+        console.say(needed)
 
     def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
         console.say(
@@ -50,5 +52,5 @@ class PromotionScreen(PromotionListener):
     def engine_lost(self, reason: str) -> None:
         end_at_once(f"error: {reason}. {GOES_ON}", 2)
 
-    def written(self, paths: Sequence[Path]) -> None:
+    def model_written(self, paths: Sequence[Path]) -> None:
         console.written(paths)

@@ -252,33 +252,26 @@ def register_cifar(name: str, reader: str, classes: str, **channels: Any) -> Non
         return CifarFiles(name, getattr(import_module("torchvision.datasets"), reader), folder)
 
     names = tuple(word.replace("-", " ") for word in classes.split())
+    spec = DatasetSpec(
+        name,
+        num_classes=len(names),
+        image_size=32,
+        mirror_safe=True,
+        train_images=50_000,
+        validation=5000,
+        class_names=names,
+        **channels,
+    )
     register_dataset(
-        DatasetSpec(
-            name=name,
-            num_classes=len(names),
-            image_size=32,
-            mirror_safe=True,
-            train_images=50_000,
-            validation=5000,
-            class_names=names,
-            **channels,
-        ),
+        spec,
         read=lambda folder: files(folder).read(),
         prepare=lambda folder, download: files(folder).prepare(download),
     )
 
 
-register_cifar(
-    "cifar10",
-    "CIFAR10",
-    CIFAR10_CLASSES,
-    mean=(0.4914, 0.4822, 0.4465),
-    std=(0.2470, 0.2435, 0.2616),
+_CHANNELS = (
+    ("cifar10", "CIFAR10", CIFAR10_CLASSES, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    ("cifar100", "CIFAR100", CIFAR100_CLASSES, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 )
-register_cifar(
-    "cifar100",
-    "CIFAR100",
-    CIFAR100_CLASSES,
-    mean=(0.5071, 0.4865, 0.4409),
-    std=(0.2673, 0.2564, 0.2762),
-)
+for _name, _reader, _classes, _mean, _std in _CHANNELS:
+    register_cifar(_name, _reader, _classes, mean=_mean, std=_std)

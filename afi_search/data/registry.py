@@ -80,20 +80,14 @@ def register_dataset(spec: DatasetSpec, read: Read, prepare: Prepare | None = No
     DATASETS.register(spec.name, _Registered(spec, read, prepare))
 
 
-def dataset_names() -> list[str]:
-    """Return the names of all data sets, sorted."""
-    return sorted(DATASETS.names)
-
-
 def dataset_spec(name: str) -> DatasetSpec:
     """Return a data set's facts (classes, image size, ...) without reading it.
 
     Raises:
         UnknownDataset: no data set has this name.
 
-    Example:
-        >>> dataset_spec("cifar100").num_classes
-        100
+    >>> dataset_spec("cifar100").num_classes
+    100
     """
     return _registered(name).spec
 

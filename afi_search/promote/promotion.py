@@ -26,6 +26,7 @@ from afi_search.formatting import duration
 from afi_search.model.from_checkpoint import promoted_model, with_shared_names
 from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
+from afi_search.search.listener import Listener
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.backbone import IMAGENET_SIZE
 from afi_search.space.recipe import read_recipe
@@ -93,43 +94,7 @@ class Needs:
         )
 
 
-class PromotionListener:
-    """Is told how a promotion goes; a subclass overrides what it wants to know.
-
-    >>> class Accuracies(PromotionListener):
-    ...     def epoch_ended(self, epoch, epochs):
-    ...         print(epoch.epoch, epoch.accuracy)
-    """
-
-    def front_is_unconfirmed(self, folder: Path) -> None:
-        """Winners are chosen from a study without a confirmation."""
-
-    def left_out(self, what: str) -> None:
-        """An image, or a folder that is no class, is left out; `what` names it and says why."""
-
-    def begins(self, architecture: Architecture, recipe: str, folder: Path, dashboard: str) -> None:
-        """An architecture is next; `dashboard` says where Ray's is."""
-
-    def goes_on(self, epoch: int, epochs: int) -> None:
-        """A checkpoint of `epoch` was found."""
-
-    def starts_from(self, weights: str, fitting: str) -> None:
-        """Pretrained weights were read; `fitting` says which of them fit."""
-
-    def measured(self, needed: Needs) -> None:
-        """It is known what the epochs that are left will take; `str(needed)` says it in words."""
-
-    def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
-        """An epoch of `epochs` has ended."""
-
-    def engine_lost(self, reason: str) -> None:
-        """Ray has died, and this process within a minute; called in a thread of its own."""
-
-    def written(self, paths: Sequence[Path]) -> None:
-        """The trained model was exported."""
-
-
-_SILENT = PromotionListener()
+_SILENT = Listener()
 
 
 def promote_study(
@@ -141,7 +106,7 @@ def promote_study(
     skip_broken: bool = False,
     name: str | None = None,
     address: str | None = None,
-    listener: PromotionListener = _SILENT,
+    listener: Listener = _SILENT,
 ) -> bool:
     """Promote a study's winners one after another; return whether all came to their end.
 
@@ -153,7 +118,7 @@ def promote_study(
         skip_broken: leave out images that are wrong, also those that turn out so in training.
         name: of the promotion's folder, for one architecture.
         address: of a running Ray cluster to join.
-        listener: is told how it goes.
+        listener: hears of the progress.
 
     Raises:
         PromotionError: there is no data, no winner or no backbone, or the training failed.
@@ -179,7 +144,7 @@ def promote_study(
         )
     images, skipped = check(Path(wanted.data), wanted.classes, skip=skip_broken)
     for what in (*images.ignored, *skipped.values()):
-        listener.left_out(what)
+        listener.image_left_out(what)
     study = StudyFile.read(folder) if has_study(folder) else None
     with ray_session(address, listener.engine_lost) as session:
         dashboard = session.wait()
@@ -204,24 +169,22 @@ def promote_study(
                 imports=study.space.imports if study else (),
                 imports_from=study.space.imports_from if study else None,
             )
-            listener.begins(architecture, stem, own, dashboard)
+            listener.promotion_begun(architecture, stem, own, dashboard)
             with only_driver(own):
                 if not promote_one(config, own, capacity, listener):
                     return False
     return True
 
 
-def promote_one(
-    config: PromotionConfig, own: Path, capacity: Capacity, listener: PromotionListener
-) -> bool:
+def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener: Listener) -> bool:
     """Train one architecture to the recipe's end and export it; False when interrupted."""
     require_shared(config.checkpoints)
     epochs, finished = config.recipe.epochs, _finished(config)
     if finished:
-        listener.goes_on(finished, epochs)
+        listener.promotion_resumed(finished, epochs)
     elif config.pretrained is not None:
         fitting = warm_start(make_model(config), config.pretrained)
-        listener.starts_from(config.pretrained, str(fitting))
+        listener.weights_read(config.pretrained, str(fitting))
     if finished < epochs:
         needed = Needs(
             measure_worker(config, capacity),
@@ -231,7 +194,7 @@ def promote_one(
             validation=config.validation_images,
             averages=config.recipe.ema_decay is not None,
         )
-        listener.measured(needed)
+        listener.promotion_measured(needed.seconds, str(needed))
 
         def on_epoch(history: list[EpochResult]) -> None:
             write_history(own, history)
@@ -241,7 +204,7 @@ def promote_one(
 
         def on_left_out(reasons: dict[str, str]) -> None:
             for path in sorted(reasons.keys() - told):
-                listener.left_out(reasons[path])
+                listener.image_left_out(reasons[path])
             told.update(reasons)
 
         if not train_to_the_end(config, capacity, own, on_epoch, on_left_out):
@@ -252,7 +215,7 @@ def promote_one(
     state = with_shared_names(state)
     write_history(own, [EpochResult(**epoch) for epoch in state["history"]])
     facts = {name: fact for name, fact in gather_facts("", describe_device()).items() if fact}
-    listener.written(promoted_model(state, facts).save(own / "model"))
+    listener.model_written(promoted_model(state, facts).save(own / "model"))
     return True
 
 
@@ -274,9 +237,7 @@ def _finished(config: PromotionConfig) -> int:
     return int(state["epoch"])
 
 
-def winners(
-    folder: Path, wanted: Promote, listener: PromotionListener = _SILENT
-) -> list[Architecture]:
+def winners(folder: Path, wanted: Promote, listener: Listener = _SILENT) -> list[Architecture]:
     """Return the most accurate architectures of a study, as ImageNet backbones.
 
     Of a confirmation those that it has not refuted; without one, those of the front. What decides

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from optuna.trial import FrozenTrial
 
 from afi_search.data import DataUnavailable
+from afi_search.space import Architecture
 from afi_search.study.study import Study
+
+if TYPE_CHECKING:
+    from afi_search.train import EpochResult
 
 
 class Listener:
-    """Hears what happens in a run; override what you want to hear. The rest is not told to anyone.
+    """Hears of a search, a confirmation or a promotion; override what you want to hear of.
 
-    The methods are called in the driver's process, in this order; `trial_changed` again and again.
+    The methods are called in the driver's process, in this order; `trial_changed` and `epoch_ended`
+    again and again.
 
     >>> class Counting(Listener):
     ...     changes = 0
@@ -64,3 +73,29 @@ class Listener:
 
     def run_ended(self) -> None:
         """The run has ended, in whatever way; called once after every `study_opened`."""
+
+    def front_is_unconfirmed(self, folder: Path) -> None:
+        """A promotion chooses its winners from a study without a confirmation."""
+
+    def image_left_out(self, what: str) -> None:
+        """An image, or a folder that is no class, is left out; `what` names it and says why."""
+
+    def promotion_begun(
+        self, architecture: Architecture, recipe: str, folder: Path, dashboard: str
+    ) -> None:
+        """An architecture is trained next; `dashboard` says where Ray's is."""
+
+    def promotion_resumed(self, epoch: int, epochs: int) -> None:
+        """A checkpoint of `epoch` was found."""
+
+    def weights_read(self, weights: str, fitting: str) -> None:
+        """A promotion starts from pretrained weights; `fitting` says which of them fit."""
+
+    def promotion_measured(self, seconds: float, needed: str) -> None:
+        """It is known how long the epochs that are left will take; and, in words, all they need."""
+
+    def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
+        """An epoch of a promotion's `epochs` has ended."""
+
+    def model_written(self, paths: Sequence[Path]) -> None:
+        """The trained model was exported."""

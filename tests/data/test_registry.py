@@ -14,7 +14,7 @@ from afi_search.registry import DATASETS
 
 
 def test_the_data_sets_are_known_before_they_are_read():
-    assert {"cifar10", "cifar100", "digits"} <= set(data.dataset_names())
+    assert {"cifar10", "cifar100", "digits"} <= set(DATASETS.names)
     assert data.dataset_spec("cifar100").num_classes == 100
     assert data.dataset_spec("cifar10").image_size == 32
 
