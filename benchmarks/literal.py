@@ -32,6 +32,9 @@ class LiteralReading(Reading):
         pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in self.sources])
         return torch.softmax(next(self._scorers)(pooled), dim=0)
 
+    def carry(self, integrated: Tensor) -> None:
+        pass
+
 
 def score(scorer: Scorer, pooled: Tensor) -> Tensor:
     """Return the scores, narrowed where autocast narrows."""

@@ -10,11 +10,11 @@ import sys
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from afi_search.nn.ops import batch_norm, common, cuda
+from afi_search.nn.ops import common, cuda
 from tests.nn.on_device import compare
 
 if __name__ == "__main__":
     kernels = SimpleNamespace(**vars(cuda), available=lambda: True)
-    with patch.object(common, "cpu", kernels), patch.object(batch_norm, "fuses", lambda x: True):
+    with patch.object(common, "cpu", kernels):
         for argument in sys.argv[1:]:
             compare(*argument.split("/"), "cpu")

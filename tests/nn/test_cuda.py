@@ -63,13 +63,13 @@ def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(torch, "ones", fail)
-    common._cuda.cache_clear()
+    common._loaded_cuda.cache_clear()
     with pytest.warns(UserWarning, match="needs gcc .*Failed to find C compiler") as told:
         assert common._cuda() is None
         assert common._cuda() is None
 
     assert len(told) == 1
-    common._cuda.cache_clear()
+    common._loaded_cuda.cache_clear()
 
 
 @on_gpu

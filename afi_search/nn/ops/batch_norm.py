@@ -23,11 +23,6 @@ CEILINGS = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 """Where an activation ends."""
 
 
-def fuses(x: Tensor) -> bool:
-    """Return whether there is an operator on the device of x."""
-    return x.is_cuda
-
-
 class BatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d that is told what follows it."""
 
@@ -42,7 +37,7 @@ class BatchNorm2d(nn.BatchNorm2d):
                 ReLU6; None leaves it as it is.
             skip: B x C x H x W, added to what is normalised before it is activated.
         """
-        if not (fuses(x) and self._is_one_operator(x, skip)):
+        if not self._is_one_operator(x, skip):
             return followed(super().forward(x), ceiling, skip)
         moments = self.running_mean, self.running_var
         if self.training:

@@ -59,8 +59,12 @@ def kernels(x: Tensor) -> ModuleType:
 
 
 @torch.compiler.assume_constant_result
-@cache
 def _cuda() -> ModuleType | None:
+    return _loaded_cuda()
+
+
+@cache
+def _loaded_cuda() -> ModuleType | None:
     """Return Triton's kernels; None, after a warning, where Triton cannot make them run."""
     try:
         from afi_search.nn.ops import cuda

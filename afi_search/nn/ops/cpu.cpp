@@ -12,6 +12,8 @@
 #include <cstring>
 #include <type_traits>
 
+#define INLINE __attribute__((always_inline))
+
 namespace {
 
 constexpr int GROUP = 4;  // pixels that share a weight once it is loaded
@@ -115,192 +117,290 @@ template <class V, class N> inline void store(const V &from, bfloat16 *to, N n) 
   memcpy(to, &halves, n * sizeof(bfloat16));
 }
 
-template <class T> inline T *at(const Feature &feature, int64_t image, int64_t pixel, int64_t c) {
-  return static_cast<T *>(feature.data) + image * feature.image + pixel * feature.pixel + c;
+// What a few pixels of an image have in a few channels.
+template <class V, int size> struct Values {
+  V of[size];
+};
+#define OPERATOR(op)                                                                               \
+  template <class V, int size>                                                                     \
+  inline Values<V, size> operator op(Values<V, size> x, const Values<V, size> &y) {                \
+    for (int i = 0; i < size; ++i) x.of[i] = x.of[i] op y.of[i];                                   \
+    return x;                                                                                      \
+  }                                                                                                \
+  template <class V, int size> inline Values<V, size> operator op(Values<V, size> x, const V &y) { \
+    for (int i = 0; i < size; ++i) x.of[i] = x.of[i] op y;                                         \
+    return x;                                                                                      \
+  }
+OPERATOR(+)
+OPERATOR(-)
+OPERATOR(*)
+
+// Where those values are: every function is said in reads and writes of such groups.
+template <class T, class A, int size, class N> struct Group {
+  using V = Vector<A, N>;
+  using Block = Values<V, size>;
+  int64_t image, pixel, c;
+  N n;
+
+  T *at(const Feature &feature, int i) const {
+    return static_cast<T *>(feature.data) + image * feature.image + (pixel + i) * feature.pixel + c;
+  }
+  Block read(const Feature &feature) const {
+    Block x;
+    for (int i = 0; i < size; ++i) load(at(feature, i), x.of[i], n);
+    return x;
+  }
+  void write(const Block &x, const Feature &feature) const {
+    for (int i = 0; i < size; ++i) store(x.of[i], at(feature, i), n);
+  }
+};
+
+// Some channels of some pixels of an image.
+template <class T, class A, class N> struct Lane {
+  using V = Vector<A, N>;
+  int64_t image, begin, end, c;
+  N n;
+
+  // One number for each channel.
+  V read(const A *of) const {
+    V x;
+    load(of + c, x, n);
+    return x;
+  }
+  void write(const V &x, A *to) const { store(x, to + c, n); }
+  template <class Body> INLINE void for_groups(const Body &body) const {
+    int64_t pixel = begin;
+    for (; pixel + GROUP <= end; pixel += GROUP) body(Group<T, A, GROUP, N>{image, pixel, c, n});
+    for (; pixel < end; ++pixel) body(Group<T, A, 1, N>{image, pixel, c, n});
+  }
+};
+
+template <class V, int size> inline V total(const Values<V, size> &x) {
+  V sum = x.of[0];
+  for (int i = 1; i < size; ++i) sum += x.of[i];
+  return sum;
 }
 
-template <class Body> void for_images(const Shape &shape, const Body &body) {
-#pragma omp parallel for num_threads(shape.threads) schedule(static)
-  for (int64_t image = 0; image < shape.images; ++image) body(image);
+template <class V, int size, class A> inline Values<V, size> clamped(Values<V, size> x, A ceiling) {
+  const V zero = {}, most = zero + ceiling;
+  for (V &y : x.of) y = y < zero ? zero : y, y = y > most ? most : y;
+  return x;
 }
 
-template <class Body> void for_tiles(const Shape &shape, const Body &body) {
-  for (int64_t pixel = 0; pixel < shape.pixels; pixel += TILE)
-    body(pixel, std::min<int64_t>(pixel + TILE, shape.pixels));
+// x where y is not at an end of its activation, else zero.
+template <class V, int size, class A>
+inline Values<V, size> gated(Values<V, size> x, const Values<V, size> &y, A ceiling) {
+  for (int i = 0; i < size; ++i)
+    x.of[i] = ((y.of[i] > A(0)) & (y.of[i] < ceiling)) ? x.of[i] : V{};
+  return x;
 }
 
-// Calls body(c, n) for every run of n channels.
-template <class Body> inline void for_lanes(int64_t channels, const Body &body) {
+template <class T, class A, class Body>
+INLINE inline void for_lanes(int64_t image, int64_t begin, int64_t end, int64_t channels,
+                             const Body &body) {
   int64_t c = 0;
 #ifdef __AVX512F__
-  for (; c + 16 <= channels; c += 16) body(c, All<16>{});
+  for (; c + 16 <= channels; c += 16) body(Lane<T, A, All<16>>{image, begin, end, c, {}});
 #endif
-  for (; c + 8 <= channels; c += 8) body(c, All<8>{});
-  if (c < channels) body(c, Left{static_cast<int>(channels - c)});
+  for (; c + 8 <= channels; c += 8) body(Lane<T, A, All<8>>{image, begin, end, c, {}});
+  const Left left{static_cast<int>(channels - c)};
+  if (c < channels) body(Lane<T, A, Left>{image, begin, end, c, left});
 }
 
-// Calls body(pixel, size) for every group of pixels, its size a constant for the compiler.
-template <class Body> inline void for_groups(int64_t begin, int64_t end, const Body &body) {
-  int64_t pixel = begin;
-  for (; pixel + GROUP <= end; pixel += GROUP) body(pixel, std::integral_constant<int, GROUP>{});
-  for (; pixel < end; ++pixel) body(pixel, std::integral_constant<int, 1>{});
+// Calls body(image, begin, end) for the tiles of every image, in order.
+template <class Body> void for_tiles(const Shape &shape, Body body) {
+#pragma omp parallel for num_threads(shape.threads) schedule(static) firstprivate(body)
+  for (int64_t image = 0; image < shape.images; ++image)
+    for (int64_t begin = 0; begin < shape.pixels; begin += TILE)
+      body(image, begin, std::min<int64_t>(begin + TILE, shape.pixels));
+}
+template <class T, class A, class Body>
+void for_all(const Shape &shape, int64_t channels, Body body) {
+  for_tiles(shape, [=](int64_t image, int64_t begin, int64_t end) INLINE {
+    for_lanes<T, A>(image, begin, end, channels, body);
+  });
 }
 
-// Adds what the features have in a group of pixels, times their weights.
-template <class T, class A, int size, class N>
-inline void add_terms(Vector<A, N> (&total)[size], const Terms &terms, int64_t image, int64_t pixel,
-                      int64_t c, N n) {
+// Adds what the features have, times their weights.
+template <class T, class A, class N, class Group, class Block>
+INLINE inline Block with_terms(const Lane<T, A, N> &lane, const Group &group, Block sum,
+                               const Terms &terms) {
   for (int64_t j = 0; j < terms.count; ++j) {
     const Term &term = terms.of[j];
-    Vector<A, N> weight = Vector<A, N>{} + A(1), x;
-    if (term.weight)
-      load(static_cast<const A *>(term.weight) + image * term.image + c, weight, n);
-    const T *from = at<T>(term.feature, image, pixel, c);
-    for (int i = 0; i < size; ++i) {
-      load(from + i * term.feature.pixel, x, n);
-      total[i] += weight * x;
-    }
+    const A *weight = static_cast<const A *>(term.weight) + lane.image * term.image;
+    const Block x = group.read(term.feature);
+    sum = term.weight ? sum + x * lane.read(weight) : sum + x;
   }
+  return sum;
 }
 
-// Adds up a group's pixels.
-template <class V> inline V total(const V (&of)[1]) { return of[0]; }
-template <class V> inline V total(const V (&of)[GROUP]) {
-  return (of[0] + of[1]) + (of[2] + of[3]);
-}
-
-// Adds a group's sum to a channel's.
-template <class A, class V, class N> inline void add_to(A *sum, const V &more, N n) {
-  V before;
-  load(sum, before, n);
-  store(before + more, sum, n);
-}
-
-// Adds to dots, terms x images x channels, the sums over the pixels of gradient times feature.
-template <class T, class A>
-inline void add_dots(const Shape &shape, const Feature &gradient, const Terms &terms, int64_t image,
-                     int64_t begin, int64_t end, A *dots) {
-  const int64_t channels = gradient.channels;
-  for (int64_t j = 0; j < terms.count; ++j)
-    for_groups(begin, end, [&](int64_t pixel, auto size) {
-      for_lanes(channels, [&](int64_t c, auto n) {
-        using V = Vector<A, decltype(n)>;
-        V products[decltype(size)::value], x, y;
-        for (int i = 0; i < size; ++i) {
-          load(at<T>(gradient, image, pixel + i, c), x, n);
-          load(at<T>(terms.of[j].feature, image, pixel + i, c), y, n);
-          products[i] = x * y;
-        }
-        add_to(dots + (j * shape.images + image) * channels + c, total(products), n);
-      });
-    });
-}
-
-// Writes start + plus + the sum of the terms, and zero where `gate` is not between zero and ceiling.
-template <class T, class A>
-inline void write_sum(int64_t channels, const A *start, const Feature &plus, const Terms &terms,
-                      const Feature &gate, A ceiling, const Feature &out, int64_t image,
-                      int64_t begin, int64_t end) {
-  for_groups(begin, end, [&](int64_t pixel, auto size) {
-    for_lanes(channels, [&](int64_t c, auto n) {
-      using V = Vector<A, decltype(n)>;
-      V total[decltype(size)::value] = {}, x;
-      if (start) {
-        load(start + image * channels + c, x, n);
-        for (int i = 0; i < size; ++i) total[i] = x;
-      }
-      if (plus.data)
-        for (int i = 0; i < size; ++i) {
-          load(at<T>(plus, image, pixel + i, c), x, n);
-          total[i] += x;
-        }
-      add_terms<T, A>(total, terms, image, pixel, c, n);
-      if (gate.data)
-        for (int i = 0; i < size; ++i) {
-          load(at<T>(gate, image, pixel + i, c), x, n);
-          total[i] = ((x > A(0)) & (x < ceiling)) ? total[i] : V{};
-        }
-      for (int i = 0; i < size; ++i) store(total[i], at<T>(out, image, pixel + i, c), n);
-    });
-  });
-}
-
-// Writes `before`, kept between zero and ceiling, to one or two places, and adds to `sums` what it
-// sums up to over the pixels.
-template <class T, class A>
-inline void write_rectified(int64_t channels, const Feature &before, A ceiling, const Feature &out,
-                            const Feature &also, A *sums, int64_t image, int64_t begin,
-                            int64_t end) {
-  for_groups(begin, end, [&](int64_t pixel, auto size) {
-    for_lanes(channels, [&](int64_t c, auto n) {
-      using V = Vector<A, decltype(n)>;
-      const V zero = {}, most = zero + ceiling;
-      V y[decltype(size)::value];
-      for (int i = 0; i < size; ++i) {
-        load(at<T>(before, image, pixel + i, c), y[i], n);
-        y[i] = y[i] < zero ? zero : y[i];
-        y[i] = y[i] > most ? most : y[i];
-        store(y[i], at<T>(out, image, pixel + i, c), n);
-        if (also.data) store(y[i], at<T>(also, image, pixel + i, c), n);
-      }
-      add_to(sums + c, total(y), n);
-    });
-  });
-}
-
-template <class T, class A> void weighted_sum(Row row, double ceiling) {
+template <class T, class A> void weighted_sum(Row row, A ceiling) {
   const Shape shape = row.shape();
   const Feature out = row.feature(), plus = row.feature(), gate = row.feature();
-  const int64_t channels = out.channels;
   const A *start = row.address<const A>();
   const Terms terms = row.terms();
-  for_images(shape, [&](int64_t image) {
-    write_sum<T, A>(channels, start, plus, terms, gate, A(ceiling), out, image, 0, shape.pixels);
+  for_all<T, A>(shape, out.channels, [=](auto lane) INLINE {
+    typename decltype(lane)::V of_channel = {};
+    if (start) of_channel = lane.read(start + lane.image * out.channels);
+    lane.for_groups([=](auto group) INLINE {
+      auto sum = typename decltype(group)::Block{} + of_channel;
+      if (plus.data) sum = sum + group.read(plus);
+      sum = with_terms(lane, group, sum, terms);
+      if (gate.data) sum = gated(sum, group.read(gate), ceiling);
+      group.write(sum, out);
+    });
   });
 }
 
-template <class T, class A> void channel_dots(Row row) {
+template <class T, class A> void channel_dots(Row row, A) {
   const Shape shape = row.shape();
   const Feature gradient = row.feature();
-  A *dots = row.address<A>();
+  A *dots = row.address<A>();  // terms x images x channels
   const Terms terms = row.terms();
-  std::fill_n(dots, terms.count * shape.images * gradient.channels, A(0));
-  for_images(shape, [&](int64_t image) {
-    for_tiles(shape, [&](int64_t begin, int64_t end) {
-      add_dots<T, A>(shape, gradient, terms, image, begin, end, dots);
+  const int64_t channels = gradient.channels;
+  std::fill_n(dots, terms.count * shape.images * channels, A(0));
+  for_all<T, A>(shape, channels, [=](auto lane) INLINE {
+    for (int64_t j = 0; j < terms.count; ++j) {
+      A *own = dots + (j * shape.images + lane.image) * channels;
+      auto sum = lane.read(own);
+      lane.for_groups([=, &sum](auto group) INLINE {
+        sum += total(group.read(gradient) * group.read(terms.of[j].feature));
+      });
+      lane.write(sum, own);
+    }
+  });
+}
+
+template <class T, class A> void join(Row row, A ceiling) {
+  const Shape shape = row.shape();
+  const Feature before = row.feature(), x = row.feature(), also = row.feature();
+  A *sums = row.address<A>();  // images x channels
+  const Feature r = row.feature();
+  const Terms terms = row.terms();
+  std::fill_n(sums, shape.images * before.channels, A(0));
+  for_tiles(shape, [=](int64_t image, int64_t begin, int64_t end) INLINE {
+    for_lanes<T, A>(image, begin, end, before.channels, [=](auto lane) INLINE {
+      A *own = sums + image * before.channels;
+      auto sum = lane.read(own);
+      lane.for_groups([=, &sum](auto group) INLINE {
+        const auto y = clamped(group.read(before), ceiling);
+        group.write(y, x);
+        if (also.data) group.write(y, also);
+        sum += total(y);
+      });
+      lane.write(sum, own);
+    });
+    for_lanes<T, A>(image, begin, end, r.channels, [=](auto lane) INLINE {
+      lane.for_groups([=](auto group) INLINE {
+        group.write(with_terms(lane, group, typename decltype(group)::Block{}, terms), r);
+      });
     });
   });
 }
 
-template <class T, class A> void join(Row row, double ceiling) {
+// Two sums over the pixels of each image: of x less origin, and of its square.
+template <class T, class A> void moments(Row row, A) {
   const Shape shape = row.shape();
-  const Feature before = row.feature(), both = row.feature(), feature = row.feature();
-  const int64_t channels = before.channels;
-  A *pooled = row.address<A>();
-  const Feature beside = row.feature();
-  const Terms terms = row.terms();
-  for_images(shape, [&](int64_t image) {
-    A *means = pooled + image * channels;
-    std::fill_n(means, channels, A(0));
-    for_tiles(shape, [&](int64_t begin, int64_t end) {
-      write_rectified<T, A>(channels, before, A(ceiling), both, feature, means, image, begin, end);
-      write_sum<T, A>(beside.channels, nullptr, {}, terms, {}, A(0), beside, image, begin, end);
+  const Feature x = row.feature();
+  const A *origin = row.address<const A>();
+  A *sums = row.address<A>();  // images x 2 x channels
+  std::fill_n(sums, 2 * shape.images * x.channels, A(0));
+  for_all<T, A>(shape, x.channels, [=](auto lane) INLINE {
+    A *first = sums + 2 * lane.image * x.channels, *second = first + x.channels;
+    const auto from = lane.read(origin);
+    auto sum = lane.read(first), squares = lane.read(second);
+    lane.for_groups([=, &sum, &squares](auto group) INLINE {
+      const auto d = group.read(x) - from;
+      sum += total(d);
+      squares += total(d * d);
     });
-    for (int64_t c = 0; c < channels; ++c) means[c] /= shape.pixels;
+    lane.write(sum, first);
+    lane.write(squares, second);
+  });
+}
+
+// (x - mean) * scale + bias + skip, activated where there is a ceiling above zero.
+template <class T, class A> void normalise(Row row, A ceiling) {
+  const Shape shape = row.shape();
+  const Feature x = row.feature(), skip = row.feature(), out = row.feature();
+  const A *mean = row.address<const A>(), *scale = row.address<const A>();
+  const A *bias = row.address<const A>();
+  for_all<T, A>(shape, x.channels, [=](auto lane) INLINE {
+    const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
+    lane.for_groups([=](auto group) INLINE {
+      auto y = (group.read(x) - centre) * factor + plus;
+      if (skip.data) y = y + group.read(skip);
+      if (ceiling > 0) y = clamped(y, ceiling);
+      group.write(y, out);
+    });
+  });
+}
+
+// Two sums over the pixels of each image: of the gradient g of what was activated, and of
+// g * (x - mean). Where the activation ends is seen from its output, or, if nothing was added
+// before it, from x.
+template <class T, class A> void normalise_sums(Row row, A ceiling) {
+  const Shape shape = row.shape();
+  const Feature d_out = row.feature(), x = row.feature(), out = row.feature();
+  const Feature d_skip = row.feature();
+  const A *mean = row.address<const A>(), *scale = row.address<const A>();
+  const A *bias = row.address<const A>();
+  A *sums = row.address<A>();  // images x 2 x channels
+  std::fill_n(sums, 2 * shape.images * x.channels, A(0));
+  for_all<T, A>(shape, x.channels, [=](auto lane) INLINE {
+    A *first = sums + 2 * lane.image * x.channels, *second = first + x.channels;
+    const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
+    auto sum = lane.read(first), products = lane.read(second);
+    lane.for_groups([=, &sum, &products](auto group) INLINE {
+      auto g = group.read(d_out);
+      const auto d = group.read(x) - centre;
+      if (ceiling > 0 && out.data) g = gated(g, group.read(out), ceiling);
+      if (ceiling > 0 && !out.data) g = gated(g, d * factor + plus, ceiling);
+      if (d_skip.data) group.write(g, d_skip);
+      sum += total(g);
+      products += total(g * d);
+    });
+    lane.write(sum, first);
+    lane.write(products, second);
+  });
+}
+
+// scale * (g - constant - (x - mean) * slope), g gated by x where there is a ceiling above zero.
+template <class T, class A> void normalise_gradient(Row row, A ceiling) {
+  const Shape shape = row.shape();
+  const Feature d_out = row.feature(), x = row.feature(), d_x = row.feature();
+  const A *mean = row.address<const A>(), *scale = row.address<const A>();
+  const A *bias = row.address<const A>(), *constant = row.address<const A>();
+  const A *slope = row.address<const A>();
+  for_all<T, A>(shape, x.channels, [=](auto lane) INLINE {
+    const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
+    const auto less = lane.read(constant), slant = lane.read(slope);
+    lane.for_groups([=](auto group) INLINE {
+      auto g = group.read(d_out);
+      const auto d = group.read(x) - centre;
+      if (ceiling > 0) g = gated(g, d * factor + plus, ceiling);
+      group.write((g - less - d * slant) * factor, d_x);
+    });
   });
 }
 
 }  // namespace
 
-#define EXPORT(name, T, A)                                                                         \
-  extern "C" void weighted_sum_##name(const int64_t *row, double ceiling) {                        \
-    weighted_sum<T, A>(Row(row), ceiling);                                                         \
+#define EXPORT(function)                                                                           \
+  extern "C" void function##_float32(const int64_t *row, double ceiling) {                         \
+    function<float, float>(Row(row), ceiling);                                                     \
   }                                                                                                \
-  extern "C" void channel_dots_##name(const int64_t *row) { channel_dots<T, A>(Row(row)); }        \
-  extern "C" void join_##name(const int64_t *row, double ceiling) {                                \
-    join<T, A>(Row(row), ceiling);                                                                 \
+  extern "C" void function##_float64(const int64_t *row, double ceiling) {                         \
+    function<double, double>(Row(row), ceiling);                                                   \
+  }                                                                                                \
+  extern "C" void function##_bfloat16(const int64_t *row, double ceiling) {                        \
+    function<bfloat16, float>(Row(row), ceiling);                                                  \
   }
 
-EXPORT(float32, float, float)
-EXPORT(float64, double, double)
-EXPORT(bfloat16, bfloat16, float)
+EXPORT(weighted_sum)
+EXPORT(channel_dots)
+EXPORT(join)
+EXPORT(moments)
+EXPORT(normalise)
+EXPORT(normalise_sums)
+EXPORT(normalise_gradient)

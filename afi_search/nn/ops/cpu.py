@@ -58,7 +58,7 @@ def weighted_sum(
         ceiling: of the gate.
     """
     rows = (*map(_feature, (out, plus, gate)), _array(start), _terms(features, weights))
-    _run("weighted_sum", out, *rows, reals=[ceiling])
+    _run("weighted_sum", out, *rows, ceiling=ceiling)
 
 
 def channel_dots(out: Tensor, gradient: Tensor, features: Sequence[Tensor]) -> None:
@@ -87,43 +87,118 @@ def join(
     channels = before.shape[1]
     x, r = _feature(both[:, :channels]), _feature(both[:, channels:])
     terms = _terms(features, weights)
-    _run(
-        "join",
-        before,
-        _feature(before),
-        x,
-        _feature(also),
-        _array(means),
-        r,
-        terms,
-        reals=[ceiling],
-    )
+    rows = _feature(before), x, _feature(also), _array(means), r, terms
+    _run("join", before, *rows, ceiling=ceiling)
+    means /= before.shape[2] * before.shape[3]
 
 
-def _run(name: str, like: Tensor, *arguments: Sequence[int], reals: Sequence[float] = ()) -> None:
+def moments(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    running_mean: Tensor,
+    running_variance: Tensor,
+    batches: Tensor,
+    momentum: float,
+) -> None:
+    """Write the mean and the variance of each channel, and update those that run.
+
+    Args:
+        x: B x C x H x W, without gaps.
+        mean, variance, running_mean, running_variance: C.
+        batches: their number so far, which is counted up.
+        momentum: the share of x in the running ones.
+    """
+    count = x.numel() // x.shape[1]
+    # Squares are of differences from a pixel, so that nothing is lost where the mean is large.
+    origin = x[0, :, 0, 0].to(mean.dtype)
+    sums = mean.new_empty(x.shape[0], 2, x.shape[1])
+    _run("moments", x, _feature(x), _array(origin), _array(sums))
+    shift, square = sums.sum(0, dtype=torch.float64).div_(count)
+    mean.copy_(origin + shift)
+    variance.copy_((square - shift * shift).clamp_(min=0.0))
+    running_mean.lerp_(mean, momentum)
+    running_variance.lerp_(variance * (count / (count - 1)), momentum)
+    batches.add_(1)
+
+
+def normalise(
+    out: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None,
+    epsilon: float,
+    ceiling: float | None,
+) -> None:
+    """Write (x - mean) / sqrt(variance + epsilon) * weight + bias + skip to out.
+
+    All features are B x C x H x W, without gaps. Where there is a ceiling, the result is kept
+    between zero and it.
+    """
+    of = mean, weight * torch.rsqrt(variance + epsilon), bias
+    _run("normalise", x, *map(_feature, (x, skip, out)), *map(_array, of), ceiling=ceiling)
+
+
+def normalise_backward(
+    d_out: Tensor,
+    x: Tensor,
+    out: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: float,
+    ceiling: float | None,
+) -> list[Tensor]:
+    """Return the gradients of x, weight, bias and, where `out` is given, of skip.
+
+    All features are B x C x H x W, without gaps; the mean and the variance are those of x.
+
+    Args:
+        out: what `normalise` returned, where it added skip and activated the sum.
+    """
+    d_x, d_skip = torch.empty_like(x), None if out is None else torch.empty_like(x)
+    spread = torch.rsqrt(variance + epsilon)
+    of = mean, weight * spread, bias
+    sums = mean.new_empty(x.shape[0], 2, x.shape[1])
+    rows = *map(_feature, (d_out, x, out, d_skip)), *map(_array, (*of, sums))
+    _run("normalise_sums", x, *rows, ceiling=ceiling)
+    d_bias, products = sums.sum(0, dtype=torch.float64).to(mean.dtype)
+    d_weight = products * spread
+    count = x.numel() // x.shape[1]
+    given, gate = (d_out, ceiling) if d_skip is None else (d_skip, None)
+    less = d_bias / count, d_weight * spread / count  # named, as only their addresses are passed
+    rows = *map(_feature, (given, x, d_x)), *map(_array, (*of, *less))
+    _run("normalise_gradient", x, *rows, ceiling=gate)
+    return [d_x, d_weight, d_bias, *([] if d_skip is None else [d_skip])]
+
+
+def _run(name: str, like: Tensor, *arguments: Sequence[int], ceiling: float | None = None) -> None:
     """Call a function of the library.
 
     Args:
         name: the function.
         like: a feature of the dtype, B, H and W of all that it is called with.
         arguments: made by `_feature`, `_array` and `_terms`, in the order in which they are read.
-        reals: what follows them.
+        ceiling: where an activation ends; none where None.
     """
     batch, _, height, width = like.shape
     numbers = [batch, height * width, torch.get_num_threads()]
     for argument in arguments:
         numbers += argument
     row = (ctypes.c_int64 * len(numbers))(*numbers)
-    _function(f"{name}_{NAMES[like.dtype]}")(row, *map(ctypes.c_double, reals))
+    _function(f"{name}_{NAMES[like.dtype]}")(row, ctypes.c_double(ceiling or 0.0))
 
 
 def _feature(x: Tensor | None) -> tuple[int, ...]:
     """Pass a feature, or none."""
     if x is None:
         return 0, 0, 0, 0
-    over_images, _, over_rows, over_columns = x.stride()
-    over_pixels = over_columns if x.shape[3] > 1 else over_rows
-    return x.shape[1], x.data_ptr(), over_images, over_pixels
+    over_pixels = x.stride(3) if x.shape[3] > 1 else x.stride(2)
+    return x.shape[1], x.data_ptr(), x.stride(0), over_pixels
 
 
 def _array(x: Tensor | None) -> tuple[int]:

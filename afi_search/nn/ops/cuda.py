@@ -20,14 +20,15 @@ from torch import Tensor
 
 from afi_search.nn.ops.common import pixel_stride
 
-TILE, DOTS_TILE, NORM_TILE = 2048, 4096, 8192
+TILE, DOTS_TILE = 2048, 4096
 """Numbers of one feature that a program works on at a time."""
 WIDEST = 32
 """Channels of a tile at most, of the kernels of AFI."""
 COLUMNS = 128
 """Columns of a tile of batch norm's kernels."""
-BLOCKS = 256
-"""Programs that share the pixels of a channel in batch norm's sums, at most."""
+BLOCKS = 128
+"""Programs that share the pixels of a channel in batch norm's sums, at most. The last of them adds
+up what all have left, alone, so that more of them are slower."""
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -182,8 +183,8 @@ def _moments(  # type: ignore[no-untyped-def]
         second += d * d
     if _last_with(first, second, partial, counter, column, width):
         pixels = (size // channels).to(sum_dtype)
-        shift = _whole_sum(partial, 0, column, width, channels, tile_rows) / pixels
-        square = _whole_sum(partial, 1, column, width, channels, tile_rows) / pixels
+        shift, square = _whole_sums(partial, column, width, channels, tile_rows)
+        shift, square = shift / pixels, square / pixels
         value = tl.maximum(square - shift * shift, 0.0, propagate_nan=tl.PropagateNan.ALL)
         inside = column < channels
         tl.store(mean + column, origin + shift, inside)
@@ -283,10 +284,9 @@ def _norm_sums(  # type: ignore[no-untyped-def]
     if _last_with(first, second, partial, counter, column, width):
         inside = column < channels
         spread = tl.rsqrt(tl.load(variance + c) + epsilon)
-        total = _whole_sum(partial, 0, column, width, channels, tile_rows)
-        tl.store(d_bias + column, total, inside)
-        total = _whole_sum(partial, 1, column, width, channels, tile_rows)
-        tl.store(d_weight + column, total * spread, inside)
+        gradients, products = _whole_sums(partial, column, width, channels, tile_rows)
+        tl.store(d_bias + column, gradients, inside)
+        tl.store(d_weight + column, products * spread, inside)
 
 
 @triton.jit(do_not_specialize=["channels"])
@@ -361,18 +361,22 @@ def _last_with(first, second, partial, counter, column, width):  # type: ignore[
 
 
 @triton.jit
-def _whole_sum(partial, which, column, width, channels, tile_rows: tl.constexpr):  # type: ignore[no-untyped-def]
+def _whole_sums(partial, column, width, channels, tile_rows: tl.constexpr):  # type: ignore[no-untyped-def]
     """Add up what all programs left of the columns, and the columns of the same channel."""
     count = tl.num_programs(0)
-    total = tl.zeros((tile_rows, column.shape[0]), partial.dtype.element_ty)
+    first = tl.zeros((tile_rows, column.shape[0]), partial.dtype.element_ty)
+    second = tl.zeros((tile_rows, column.shape[0]), partial.dtype.element_ty)
     for begin in range(0, count, tile_rows):
         row = begin + tl.arange(0, tile_rows)[:, None]
-        at = (which * count + row) * width + column[None, :]
+        at = row * width + column[None, :]
         inside = (row < count) & (column < width)[None, :]
-        total += tl.load(partial + at, inside, other=0.0, cache_modifier=".cg")
-    by_column = tl.sum(total, 0)
+        first += tl.load(partial + at, inside, other=0.0, cache_modifier=".cg")
+        at += count * width
+        second += tl.load(partial + at, inside, other=0.0, cache_modifier=".cg")
     alike = (column % channels)[:, None] == (column % channels)[None, :]
-    return tl.sum(tl.where(alike, by_column[:, None], 0.0), 0)
+    first = tl.where(alike, tl.sum(first, 0)[:, None], 0.0)
+    second = tl.where(alike, tl.sum(second, 0)[:, None], 0.0)
+    return tl.sum(first, 0), tl.sum(second, 0)
 
 
 def weighted_sum(
@@ -520,7 +524,7 @@ def moments(
         batches: their number so far, which is counted up.
         momentum: the share of x in the running ones.
     """
-    grid, size, constants = _rows(x)
+    grid, size, constants = _rows(x, 128, 16)
     blocks = min(grid[0], BLOCKS)
     _moments[blocks, grid[1]](
         x,
@@ -552,7 +556,7 @@ def normalise(
     All features are B x C x H x W, without gaps. Where there is a ceiling, the result is kept
     between zero and it.
     """
-    grid, size, constants = _rows(x)
+    grid, size, constants = _rows(x, 64, 8)
     rest = epsilon, ceiling or 0.0, *size, ceiling is not None
     _normalise[grid](out, x, mean, variance, weight, bias, skip, *rest, **constants)
 
@@ -575,7 +579,7 @@ def normalise_backward(
     Args:
         out: what `normalise` returned, where it added skip and activated the sum.
     """
-    grid, size, constants = _rows(x)
+    grid, size, constants = _rows(x, 128, 16)
     blocks = min(grid[0], BLOCKS)
     rectified = ceiling is not None
     d_weight, d_bias = torch.empty_like(mean), torch.empty_like(mean)
@@ -585,21 +589,23 @@ def normalise_backward(
     _norm_sums[blocks, grid[1]](
         d_weight, d_bias, d_out, x, out, d_skip, *of, *meeting, *size, rectified, **constants
     )
+    grid, size, constants = _rows(x, 64, 8)
     d_x = torch.empty_like(x)
     given, gated = (d_out, rectified) if d_skip is None else (d_skip, False)
     _norm_gradient[grid](d_x, given, x, d_weight, d_bias, *of, *size, gated, **constants)
     return [d_x, d_weight, d_bias, *([] if d_skip is None else [d_skip])]
 
 
-def _rows(x: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, object]]:
+def _rows(
+    x: Tensor, rows: int, warps: int
+) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, object]]:
     """Return how x is cut: a grid, its size, the numbers of a row and channels, and constants."""
     channels, size = x.shape[1], x.numel()
     width = max(channels, COLUMNS // channels * channels)
-    rows = NORM_TILE // COLUMNS
     grid = triton.cdiv(triton.cdiv(size, width), rows), triton.cdiv(width, COLUMNS)
     unit = math.gcd(8, channels)
     cut = {"unit": unit, "sum_dtype": _sum_dtype(x), "tile_rows": rows, "columns": COLUMNS}
-    return grid, (size, width, channels // unit), {**cut, "num_warps": 8}
+    return grid, (size, width, channels // unit), {**cut, "num_warps": warps}
 
 
 def _meeting(like: Tensor, blocks: int, width: int) -> tuple[Tensor, Tensor]:
