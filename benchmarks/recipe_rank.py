@@ -1,4 +1,4 @@
-"""Does the short recipe rank architectures as the long one does, and what does each cost?
+r"""Does the short recipe rank architectures as the long one does, and what does each cost?
 
     python -m benchmarks.recipe_rank spaces/resnet.yaml --architectures 24       a GPU, hours
     python -m benchmarks.recipe_rank spaces/resnet.yaml --backbone resnet20 --architectures 24 \\

@@ -12,10 +12,10 @@ _DIRECTIVE = re.compile(r"\s*# doctest: .*")
 
 
 def fenced(text: str) -> str:
-    """Return a docstring whose doctests stand in fences.
+    r"""Return a docstring whose doctests stand in fences.
 
-    >>> fenced("Add.\\n\\n>>> 1 + 1  # doctest: +SKIP\\n2")
-    'Add.\\n\\n```pycon\\n>>> 1 + 1\\n2\\n```'
+    >>> fenced("Add.\n\n>>> 1 + 1  # doctest: +SKIP\n2")
+    'Add.\n\n```pycon\n>>> 1 + 1\n2\n```'
     """
     return _DIRECTIVE.sub("", _EXAMPLE.sub(r"\1```pycon\n\1\2\n\1```", text))
 

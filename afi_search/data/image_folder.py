@@ -163,7 +163,7 @@ def _entries(root: Path, below: str, ignored: list[str]) -> Iterator[tuple[str, 
     """Yield what is in a folder, sorted, and whether it is a folder; without what is hidden."""
     for entry in sorted(os.scandir(root / below), key=lambda entry: entry.name):
         path = f"{below}/{entry.name}"
-        is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+        is_folder = Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
         if not entry.name.startswith("."):
             yield path, is_folder
         elif is_folder or path.lower().endswith(IMG_EXTENSIONS):

@@ -324,7 +324,7 @@ def _keep_private(token: Path) -> None:
     if token.exists():
         token.chmod(0o600)
         return
-    with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
 
 

@@ -1,6 +1,7 @@
 """Reading a space file: once, with every mistake in it and in its presets.
 
-A file is named by its path, or by the name of one of those that come with the package."""
+A file is named by its path, or by the name of one of those that come with the package.
+"""
 
 from __future__ import annotations
 

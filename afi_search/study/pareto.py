@@ -124,7 +124,7 @@ class GrowingFront:
 
     @property
     def points(self) -> np.ndarray:
-        """n x (1 + costs): accuracy and losses."""
+        """Accuracy and losses, n x (1 + costs)."""
         return np.array(list(self._points.values())).reshape(-1, 1 + len(self._costs))
 
     @property

@@ -119,7 +119,7 @@ def test_a_front_that_cannot_be_written_is_shown_all_the_same(study: Path) -> No
 
 
 def test_a_full_disk_behind_the_output_is_told(study: Path) -> None:
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*PROGRAM, "front", str(study)], stdout=full, stderr=subprocess.PIPE, text=True
         )

@@ -146,8 +146,8 @@ def test_images_of_val_that_are_not_sorted_get_a_hint(
 
 
 def test_names_need_not_be_utf_8(pictures: Path) -> None:
-    os.rename(pictures / "train" / "n02", os.fsencode(pictures) + b"/train/n\xe9")
-    os.rename(pictures / "val" / "n02", os.fsencode(pictures) + b"/val/n\xe9")
+    (pictures / "train" / "n02").rename(pictures / "train" / os.fsdecode(b"n\xe9"))
+    (pictures / "val" / "n02").rename(pictures / "val" / os.fsdecode(b"n\xe9"))
     broken = os.fsencode(pictures) + b"/val/n\xe9/\xff.JPEG"
     Path(os.fsdecode(broken)).touch()
     images, skipped = check(pictures, 3, skip=True)

@@ -31,7 +31,7 @@ TWINS = {
 
 
 def make_twin(backbone: str) -> torch.nn.Module:
-    """torchvision's model, with batch norms that are not the identity."""
+    """Torchvision's model, with batch norms that are not the identity."""
     twin = TWINS[backbone](weights=None)
     with torch.no_grad():
         for module in twin.modules():

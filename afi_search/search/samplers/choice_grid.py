@@ -76,8 +76,10 @@ class ChoiceGrid:
         return codes, np.array(costs, dtype=float).reshape(len(codes), len(nothing))
 
     def features(self, codes: Codes) -> Floats:
-        """Return n x features; half the squared distance of two rows is the share of parameters
-        in which they differ."""
+        """Return n x features.
+
+        Half the squared distance of two rows is the share of parameters in which they differ.
+        """
         columns = [table[codes[:, number]] for number, table in enumerate(self._tables)]
         return np.concatenate(columns, axis=1) / np.sqrt(self._parameters)
 
