@@ -80,6 +80,9 @@ class Screen(Listener):
         self._done = self._done_before = len(trials) - len(self._unfinished)
         self._latest: deque[FrozenTrial] = deque(maxlen=_FINISHED_SHOWN)
         console.say(self.announcement(study))
+        if study.news:
+            news = ", ".join(f"{name} {value}" for name, value in study.news.items())
+            console.say(f"Other than before: {news}. The study keeps what each run ran with.")
         self._telling.enter_context(told_to_stop(self._stops))
         if console.is_terminal:
             self._live = Live(

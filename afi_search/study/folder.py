@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import platform
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -54,7 +53,10 @@ _WRITTEN = (
     *("confirmed.csv", "confirmed.json", "analysis/gradcam.png", "analysis/selectivity.*"),
     *("analysis/weights*.png", "analysis/weights.csv", "analysis/memory.csv", ".lock"),
     f".*{UNFINISHED}",
+    *(f"{PROMOTE}/*/{name}" for name in ("history.csv", ".lock", f".*{UNFINISHED}")),
+    *(f"{PROMOTE}/*/model/{name}" for name in ("model.safetensors", "model.json", "README.md")),
 )
+_FOLDERS = ("analysis", f"{PROMOTE}/*/model", f"{PROMOTE}/*", PROMOTE)
 _LOCK_FILE = ".lock"
 STARTED = "started"
 _MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
@@ -269,29 +271,35 @@ def claimed(folder: Path, study: StudyFile) -> Iterator[None]:
 
 def written_in(folder: Path) -> list[str]:
     """Return the names of what a study has written into its folder."""
-    names = {
-        path.relative_to(folder).parts[0]
-        for pattern in (STUDY_FILE, IN_THE_FOLDER, CONFIRM, SUPERNET, PROMOTE, *_WRITTEN)
-        for path in folder.glob(pattern)
-    }
-    return sorted(names)
+    patterns = (STUDY_FILE, IN_THE_FOLDER, CONFIRM, SUPERNET, PROMOTE, *_WRITTEN)
+    paths = (path for pattern in patterns for path in folder.glob(pattern))
+    return sorted({path.relative_to(folder).parts[0] for path in paths})
 
 
 def delete_written(folder: Path) -> None:
     """Delete what a study has written into its folder, study.yaml last; all else stays."""
-    checkpoints = folder / IN_THE_FOLDER
-    if checkpoints.is_symlink():
-        checkpoints.unlink()
-    elif checkpoints.is_dir():
-        delete_checkpoints(str(checkpoints))
-    if (folder / PROMOTE).is_dir() and not (folder / PROMOTE).is_symlink():
-        shutil.rmtree(folder / PROMOTE)
-    for pattern in (*_WRITTEN, STUDY_FILE):
-        for path in folder.glob(pattern):
-            path.unlink()
-    for emptied in (folder / "analysis", folder):
+    from afi_search.train.checkpoint import delete
+
+    if (folder / IN_THE_FOLDER).is_symlink():
+        (folder / IN_THE_FOLDER).unlink()
+    for checkpoints in _inside(folder, IN_THE_FOLDER, f"{PROMOTE}/*/{IN_THE_FOLDER}"):
+        delete(str(checkpoints))
+        if checkpoints.is_dir():
+            delete_checkpoints(str(checkpoints))
+    for path in _inside(folder, *_WRITTEN, STUDY_FILE):
+        path.unlink()
+    for emptied in (*_inside(folder, *_FOLDERS), folder):
         with suppress(OSError):  # what the study has not written is in it
             emptied.rmdir()
+
+
+def _inside(folder: Path, *patterns: str) -> Iterator[Path]:
+    """Yield what is there by those names, but through links to elsewhere."""
+    here = folder.resolve()
+    for pattern in patterns:
+        for path in list(folder.glob(pattern)):
+            if path.parent.resolve().is_relative_to(here):
+                yield path
 
 
 @contextmanager

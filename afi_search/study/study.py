@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -25,6 +25,7 @@ from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.folder import (
     CONFIRM,
     PROMOTE,
+    STARTED,
     STUDY_FILE,
     SUPERNET,
     StudyError,
@@ -69,11 +70,13 @@ class Study:
     Attributes:
         folder: of the study.
         file: what its study.yaml says.
+        news: facts (commit, versions, device) that are others in this run than before.
     """
 
     def __init__(self, folder: Path, file: StudyFile) -> None:
         self.folder = folder
         self.file = file
+        self.news: Mapping[str, str] = {}
         self._is_held = False
 
     @classmethod
@@ -111,6 +114,8 @@ class Study:
             known = StudyFile.read(folder) if is_there else _left_in_a_ledger(folder, asked)
             study = cls(folder, resumed(folder, asked, known, may_change=may_change))
             file = study.file
+            if known is not None and len(file.later) > len(known.later):
+                study.news = {k: v for k, v in file.later[-1].items() if k != STARTED}
             with only_client(file.storage, file.ledger) as hold:
                 ledger = Ledger.at(folder, file.storage, file.ledger)
                 if known is not None and ledger is None:
@@ -206,7 +211,8 @@ class Study:
         if self._is_held:
             yield
             return
-        promotions = [path for path in (self.folder / PROMOTE).glob("*") if path.is_dir()]
+        folders = (self.folder / PROMOTE).glob("*")
+        promotions = [path for path in folders if path.is_dir() and not path.is_symlink()]
         with ExitStack() as stack:
             for folder in (*(part.folder for part in self._parts()), *promotions):
                 stack.enter_context(only_driver(folder))

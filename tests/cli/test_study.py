@@ -175,6 +175,17 @@ def test_of_marked_checkpoints_only_what_a_study_writes_is_deleted(tmp_path: Pat
     (location,) = (tmp_path / "shared").iterdir()
     foreign = [location / "notes.txt", location / "00003" / "mine.pt", location / "7" / "x"]
     foreign += [study / "thesis.tex", study / "checkpoints" / "mine", study / "front.xlsx"]
+    promoted = study / "promote" / "resnet50"
+    foreign += [study / "promote" / "plan.md", promoted / "mine.csv", promoted / "model" / "x.onnx"]
+    theirs = tmp_path / "theirs"
+    save({"epoch": 1}, str(theirs / "checkpoints"))
+    (theirs / "history.csv").write_text("theirs")
+    before = sorted(theirs.rglob("*"))
+    save({"epoch": 1}, str(promoted / "checkpoints"))
+    for name in ("history.csv", "model/model.json", "model/README.md", ".lock"):
+        (promoted / name).parent.mkdir(exist_ok=True)
+        (promoted / name).write_text("ours")
+    (study / "promote" / "linked").symlink_to(theirs)
     for path in foreign:
         path.parent.mkdir(exist_ok=True)
         path.write_text("years of work")
@@ -182,6 +193,7 @@ def test_of_marked_checkpoints_only_what_a_study_writes_is_deleted(tmp_path: Pat
 
     assert result.exit_code == 0, result.output
     assert all(path.exists() for path in foreign)
+    assert sorted(theirs.rglob("*")) == before
     assert {path for path in location.rglob("*") if path.is_file()} == set(foreign[:3])
     assert {path for path in study.rglob("*") if path.is_file()} == set(foreign[3:])
     assert f"{study / 'thesis.tex'}, which no study writes" in result.output
