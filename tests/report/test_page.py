@@ -9,6 +9,7 @@ from pandas import DataFrame, concat
 from afi_search.promote.confirm_results import COLUMNS as CONFIRMED_COLUMNS
 from afi_search.report.page import write_page
 from afi_search.report.view import StudyView
+from afi_search.search.rank import audited
 from tests.report.browser import OpenedPage, open_page
 from tests.report.synthetic_records import empty, searched, study_info
 
@@ -133,6 +134,18 @@ def test_what_is_confirmed_stands_on_the_page_with_its_intervals(tmp_path: Path)
     assert "70.1 \N{PLUS-MINUS SIGN} 0.5" in section
     assert "71.1 \N{PLUS-MINUS SIGN} 0.7" in section
     assert "stands" in section
+
+
+def test_the_page_says_what_scores_are_worth(tmp_path: Path) -> None:
+    records = searched(40, info=INFO)
+    full = records.loc[records["full"], ["architecture", "accuracy"]].set_index("architecture")
+    scores = full.rename(columns={"accuracy": "inherited"})
+    table = audited(records, scores, {"inherited": 6.25})
+    text = write_page(StudyView(records, INFO, audit=table), tmp_path).read_text("utf-8")
+    section = text.split("What scores are worth")[1].split("</table>")[0]
+    assert "The supernet orders architectures better than their size does" in section
+    assert '<td class="number">6.2</td>' in section
+    assert "What scores are worth" not in write_page(StudyView(records, INFO), tmp_path).read_text()
 
 
 def test_every_point_of_a_trials_lines_tells_what_is_known_of_it(tmp_path: Path) -> None:
