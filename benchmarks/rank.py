@@ -122,13 +122,12 @@ def shown(means: pd.DataFrame) -> Table:
 
 def plot(means: pd.DataFrame, path: Path, title: str) -> None:
     """Draw tau against cost; what is free stands at the left edge."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
     least = 0.1
     for name, row in means.iterrows():
         at = max(row["cost"], least)
         error = [[row["tau"] - row["low"]], [row["high"] - row["tau"]]]
-        axes.errorbar(at, row["tau"], error, fmt="o", capsize=3)
-        axes.annotate(str(name), (at, row["tau"]), (6, 4), textcoords="offset points", fontsize=8)
+        axes.errorbar(at, row["tau"], error, fmt="o", capsize=3, label=str(name))
     axes.axhline(0, color="grey", lw=0.8)
     axes.set(
         xscale="log",
@@ -136,6 +135,7 @@ def plot(means: pd.DataFrame, path: Path, title: str) -> None:
         xlabel="cost of scoring all networks, in trainings of one (0.1: free)",
         ylabel="Kendall's tau with the test accuracy, 95 %",
     )
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.savefig(path, dpi=150)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from heapq import nsmallest
+from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -114,7 +115,7 @@ def score_architectures(
         NoCheckpoint, CorruptCheckpoint: the study has trained no supernet, or it cannot be read.
     """
     ledger, limit = study.ledger, study.file.space.search.supernet.scores
-    entered = ledger.scores().get(INHERITED, pd.Series(dtype=float))
+    entered = ledger.scores().get(INHERITED, pd.Series(dtype=float)).dropna()
     known = {Architecture.parse(str(text)): float(score) for text, score in entered.items()}
     every = costs.feasible is not None and costs.feasible <= limit
     total = costs.feasible if every and costs.feasible is not None else limit
@@ -128,19 +129,19 @@ def score_architectures(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net, precision = trained_supernet(study).to(device), study.file.space.recipe.precision
     inherit = InheritedAccuracy(net, images(), precision=precision, device=device)
-    left = _all_left(costs, known) if every else _proposed(costs, known)
-    portion: dict[Architecture, dict[str, float]] = {}
-    for architecture in left:
-        begun = perf_counter()
-        known[architecture] = inherit(architecture).accuracy
-        seconds = perf_counter() - begun
-        portion[architecture] = {INHERITED: known[architecture], "inherited_seconds": seconds}
-        if len(portion) == PORTION or len(known) == total:
-            ledger.note_scores(portion)
-            portion = {}
-            listener.scored(len(known), total)
-        if len(known) == total:
-            break
+    left = islice(_all_left(costs, known) if every else _proposed(costs, known), total - len(known))
+
+    def scored() -> Iterator[tuple[Architecture, dict[str, float]]]:
+        for architecture in left:
+            begun = perf_counter()
+            known[architecture] = inherit(architecture).accuracy
+            seconds = perf_counter() - begun
+            yield architecture, {INHERITED: known[architecture], "inherited_seconds": seconds}
+
+    scores = scored()
+    while portion := dict(islice(scores, PORTION)):
+        ledger.note_scores(portion)
+        listener.scored(len(known), total)
     return ledger.scores()
 
 

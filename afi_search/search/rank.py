@@ -153,7 +153,7 @@ def verdict(table: pd.DataFrame) -> str:
     facts = (
         f"Kendall's tau with the final accuracies {row['tau']:.2f} ({row['low']:.2f} to "
         f"{row['high']:.2f}), {row['partial']:.2f} among architectures of equal MACs; of MACs "
-        f"alone {table['tau'].get('macs', math.nan):.2f}"
+        f"alone {table['tau'].get('macs', math.nan):.2f}. It cost {row['cost']:.1f} full trials"
     )
     if not beats:
         return f"The supernet does not beat what is free, and is left out of proposals: {facts}."
