@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -160,23 +161,25 @@ class TorchvisionLoader:
     ) -> None:
         self.left_out: dict[str, str] = {}
         self._order = _EpochOrder(len(images.train), sharding, recipe.seed)
-        self._train = DataLoader(
-            _AugmentedImages(images, recipe, skip_broken),
-            batch_sampler=self._order,
-            collate_fn=_collate,
-            num_workers=processes,
-            persistent_workers=processes > 0,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),
-        )
         own = images.validation[sharding.rank :: sharding.world]
-        self._validation = DataLoader(
-            _PlainImages(images, own, evaluation(recipe), skip_broken),
-            batch_size=sharding.per_device_batch,
-            collate_fn=_collate,
-            num_workers=processes,
-            pin_memory=torch.cuda.is_available(),
+        cropped = evaluation(recipe).cropped
+        common: dict[str, Any] = {
+            "collate_fn": _collate,
+            "num_workers": processes,
+            "pin_memory": torch.cuda.is_available(),
+        }
+        self._train = DataLoader(
+            _Listed(images.folder, images.train, augmentation(recipe), skip_broken),
+            batch_sampler=self._order,
+            persistent_workers=processes > 0,
             generator=torch.Generator(),
+            **common,
+        )
+        self._validation = DataLoader(
+            _Listed(images.folder, own, cropped, skip_broken),
+            batch_size=sharding.per_device_batch,
+            generator=torch.Generator(),
+            **common,
         )
 
     def train(self, epoch: int) -> Iterator[Batch]:
@@ -224,7 +227,7 @@ def make_mix(recipe: ImageNetRecipe, num_classes: int) -> Mix | None:
 
 
 class _EpochOrder(Sampler[list[tuple[int, int]]]):
-    """The batches of an epoch as lists of (epoch, image), so that workers know the epoch."""
+    """The batches of an epoch as lists of (seed, image), so that each is augmented by its own."""
 
     def __init__(self, images: int, sharding: BatchSharding, seed: int) -> None:
         self.epoch = 0
@@ -238,70 +241,57 @@ class _EpochOrder(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = epoch_order(self._images, self._sharding, self._seed, self.epoch)
         for batch in order.flatten(0, 1).tolist():
-            yield [(self.epoch, image) for image in batch]
+            yield [(derived_seed(self._seed, self.epoch, image), image) for image in batch]
 
 
 Item = tuple[Batch | None, dict[str, str]]
 """An image and its label, None where it is left out; and why each path was left out."""
 
 
-class _AugmentedImages(Dataset[Item]):
-    def __init__(self, images: Images, recipe: ImageNetRecipe, skip_broken: bool) -> None:
-        self._images = images
-        self._augment = augmentation(recipe)
-        self._seed = recipe.seed
-        self._skip_broken = skip_broken
+class _Listed(Dataset[Item]):
+    """Images of a list, transformed: by their place, or by (seed, place) where that is random.
 
-    def __getitem__(self, item: tuple[int, int]) -> Item:
-        epoch, index = item
-        left_out: dict[str, str] = {}
-        pixels, listed = None, self._images.train
-        for step in range(len(listed)):
-            path, label = listed[(index + step) % len(listed)]
-            pixels = _read(self._images, path, left_out if self._skip_broken else None)
-            if pixels is not None:
-                break
-        if pixels is None:
-            raise ImagesError(f"{printable(self._images.folder)}: no image can be read any more")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(self._seed, epoch, index))
-            return (self._augment(pixels), torch.tensor(label)), left_out
+    With a seed the next image takes the place of one that cannot be read, without one nothing does.
+    """
 
-
-class _PlainImages(Dataset[Item]):
     def __init__(
         self,
-        images: Images,
-        own: Sequence[tuple[str, int]],
-        preprocessing: Preprocessing,
+        folder: Path,
+        listed: Sequence[tuple[str, int]],
+        transform: Callable[[Tensor], Tensor],
         skip_broken: bool,
     ) -> None:
-        self._images = images
-        self._own = own
-        self._preprocessing = preprocessing
+        self._folder = folder
+        self._listed = listed
+        self._transform = transform
         self._skip_broken = skip_broken
 
     def __len__(self) -> int:
-        return len(self._own)
+        return len(self._listed)
 
-    def __getitem__(self, index: int) -> Item:
-        path, label = self._own[index]
+    def __getitem__(self, item: int | tuple[int, int]) -> Item:
         left_out: dict[str, str] = {}
-        pixels = _read(self._images, path, left_out if self._skip_broken else None)
-        if pixels is None:
-            return None, left_out
-        return (self._preprocessing.cropped(pixels), torch.tensor(label)), left_out
+        if isinstance(item, int):
+            return self._image(item, left_out), left_out
+        seed, place = item
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for step in range(len(self)):
+                found = self._image((place + step) % len(self), left_out)
+                if found is not None:
+                    return found, left_out
+        raise ImagesError(f"{printable(self._folder)}: no image can be read any more")
 
-
-def _read(images: Images, path: str, left_out: dict[str, str] | None) -> Tensor | None:
-    """Read an image; where it cannot be, note why and return None, or stop without a note."""
-    try:
-        return read_image(images.folder / path)
-    except ImageError as error:
-        if left_out is None:
-            raise ImagesError(f"{error}. To leave out what is broken: --skip-broken") from None
-        left_out[path] = str(error)
-        return None
+    def _image(self, place: int, left_out: dict[str, str]) -> Batch | None:
+        path, label = self._listed[place]
+        try:
+            pixels = read_image(self._folder / path)
+        except ImageError as error:
+            if not self._skip_broken:
+                raise ImagesError(f"{error}. To leave out what is broken: --skip-broken") from None
+            left_out[path] = str(error)
+            return None
+        return self._transform(pixels), torch.tensor(label)
 
 
 def _collate(items: Sequence[Item]) -> Item:

@@ -32,11 +32,8 @@ def shipped_spaces() -> dict[str, Path]:
     'resnet.yaml'
     """
     package = Path(__file__).parents[1]
-    folders = (
-        package / "spaces",
-        package.parent / "spaces",
-    )  # of a wheel, of a checkout
-    folder = next((f for f in folders if f.is_dir()), folders[0])
+    of_wheel, of_checkout = package / "spaces", package.parent / "spaces"
+    folder = of_wheel if of_wheel.is_dir() else of_checkout
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
@@ -95,8 +92,8 @@ class SpaceDocument:
             raw = {**raw, "imports_from": str(folder.absolute())}
         plain, mistakes = _check(raw, every)
         presets = {}
-        for name, preset in _presets(raw):
-            presets[name], more = _check(_with_preset(raw, preset), every)
+        for name, merged in _with_presets(raw):
+            presets[name], more = _check(merged, every)
             mistakes += [
                 Mistake(("presets", name, *mistake.path), mistake.message)
                 for mistake in more
@@ -140,20 +137,25 @@ def _check(raw: Mapping[Any, Any], checks: Iterable[Check]) -> tuple[SpaceFile, 
     return file, mistakes
 
 
-def _presets(raw: Mapping[Any, Any]) -> Iterator[tuple[Any, Mapping[Any, Any]]]:
-    """Yield the presets that can be put in place; those that cannot are mistakes of the file."""
+def _with_presets(raw: Mapping[Any, Any]) -> Iterator[tuple[Any, dict[Any, Any]]]:
+    """Yield each preset's name, and the file with it in place.
+
+    A preset that cannot be put in place is a mistake of the file.
+    """
     presets = raw.get("presets")
+    plain = {key: value for key, value in raw.items() if key != "presets"}
     for name, preset in presets.items() if isinstance(presets, dict) else ():
-        if isinstance(preset, dict) and all(
-            isinstance(preset.get(section, {}), dict) for section in _SECTIONS
-        ):
-            yield name, preset
-
-
-def _with_preset(raw: Mapping[Any, Any], preset: Mapping[Any, Any]) -> dict[Any, Any]:
-    merged = {key: value for key, value in raw.items() if key != "presets"}
-    for section in _SECTIONS:
-        before = merged.get(section) or {}
-        if section in preset and isinstance(before, dict):
-            merged[section] = {**before, **preset[section]}
-    return merged
+        if not isinstance(preset, dict):
+            continue
+        changes = {key: preset[key] for key in _SECTIONS if key in preset}
+        if all(isinstance(changed, dict) for changed in changes.values()):
+            before = {key: raw.get(key) or {} for key in changes}
+            yield (
+                name,
+                plain
+                | {
+                    key: {**before[key], **changed}
+                    for key, changed in changes.items()
+                    if isinstance(before[key], dict)
+                },
+            )
