@@ -164,4 +164,4 @@ def _reason(error: RuntimeError, paths: Iterable[Path]) -> str:
             read_image(path)
         except ImageError as broken:
             return f"{broken}. Move it away, or take --loader torchvision with --skip-broken"
-    return f"DALI cannot go on: {str(error).strip()}"
+    return f"DALI has failed: {str(error).strip()}"

@@ -1,7 +1,7 @@
 """Batches of images from folders: decoded and augmented by torchvision v2 on CPU processes.
 
 Order and augmentation depend on seed, epoch and image alone: not on how many processes load, nor
-on what was loaded before. So a training that goes on after a crash sees what it would have seen.
+on what was loaded before. So a training that is resumed sees what it would have seen.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ class Loader(Protocol):
 def share_out(batch_size: int, images_per_device: int, rank: int, world: int) -> BatchSharding:
     """Share a batch out to devices, in as few rounds as fit.
 
+    >>> share_out(256, images_per_device=48, rank=0, world=2)
+    BatchSharding(rank=0, world=2, accumulation_steps=4, per_device_batch=32)
+
     Raises:
         RecipeError: the batch cannot be divided by the number of devices.
     """
@@ -80,8 +83,8 @@ class ImageSource:
     """Images in folders, as one process of many or alone; see `DataSource`.
 
     Nothing random outlives an epoch: order, crops and mixtures are drawn from seeds made of the
-    recipe's seed, the epoch and the process. So a training can go on after any epoch with as many
-    processes as there are then.
+    recipe's seed, the epoch and the process. So a training can be resumed after any epoch with any
+    number of processes.
 
     Args:
         loader: of this process's batches.

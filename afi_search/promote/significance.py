@@ -1,7 +1,7 @@
 """Which points of a front survive, by the accuracies of several seeds.
 
 The spread between seeds is taken to be the same for all architectures of a confirmation, which is
-what makes three seeds enough to say something: it is pooled over all of them, and so are its
+what makes three seeds informative: it is pooled over all of them, and so are its
 degrees of freedom.
 """
 
@@ -73,7 +73,10 @@ def verdicts(points: Sequence[Point]) -> list[Verdict]:
     have to succeed, so the level needs no correction (intersection-union test; Berger 1982).
     `beaten`: at least one of them is more accurate than it, by a one-sided t-test at the level
     divided by their number (Bonferroni).
-    `open`: neither; more seeds may tell. A point that nothing is as cheap as stands.
+    `open`: neither; more seeds may tell. The cheapest point always stands: it has no rivals.
+
+    >>> verdicts([Point(10, (0.70, 0.71)), Point(20, (0.80, 0.81)), Point(30, (0.75, 0.76))])
+    ['stands', 'stands', 'beaten']
     """
     spread = pooled_spread(points)
     return [

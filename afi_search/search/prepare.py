@@ -25,7 +25,7 @@ def choose_preset(document: SpaceDocument, asked: str, listener: Listener) -> st
         document: the space file.
         asked: a preset; `auto`: `short` where there is a CUDA device and `smoke` where there is
             none, if the file has it; `none`: no preset.
-        listener: is told what `auto` means here.
+        listener: hears what `auto` means here.
     """
     if asked == NONE:
         return None

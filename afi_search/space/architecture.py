@@ -37,6 +37,9 @@ class StageChoice:
         attention: add-on attention applied to R, or None.
         scorer: `block`, an AFI module a block (the paper), or `stage`, one scorer for the stage.
 
+    >>> print(StageChoice("B", 16, attention="se"))
+    B-r16-se
+
     Raises:
         ArchitectureError: a value that is none of these.
     """
@@ -144,6 +147,11 @@ class Architecture:
 
     Canonical: however it was spelled, the same network is the same architecture, with the same
     text, hash and id.
+
+    >>> Architecture.parse("resnet32( base-r4,off,B-r16-se )").text
+    'resnet32(base-r4, off, B-r16-se)'
+    >>> Architecture.parse("resnet32(off)") == Architecture.plain("resnet32")
+    True
 
     Raises:
         UnknownBackbone: the backbone is not registered.

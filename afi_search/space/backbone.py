@@ -136,6 +136,9 @@ def register_backbone(backbone: Backbone) -> Backbone:
 def get_backbone(name: str) -> Backbone:
     """Return the backbone of that name.
 
+    >>> get_backbone("resnet32").stages[0]
+    StageShape(channels=16, blocks=5)
+
     Raises:
         UnknownBackbone: there is none; the message lists those there are.
     """

@@ -1,6 +1,6 @@
 """Mistakes in what a person wrote: where each is, and what would be right.
 
-Space files, recipes and model cards are all checked by pydantic; its errors are told here.
+Space files, recipes and model cards are all checked by pydantic; its errors are worded here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Mistake:
 
 
 def explain(error: ValidationError, model: type[BaseModel], *below: str) -> Iterator[Mistake]:
-    """Yield what pydantic found in the input of `model`, which stands under the keys `below`."""
+    """Yield what pydantic found in the input of `model`, which lies under the keys `below`."""
     for details in error.errors():
         path = tuple(part for part in details["loc"] if part != "[key]")
         yield Mistake((*below, *path), _message(details, path, model))
@@ -52,7 +52,7 @@ def describe(source: Document | str, mistakes: Iterable[Mistake]) -> str:
 
     Args:
         source: the document, or the name of a file whose lines are not known.
-        mistakes: each is told once.
+        mistakes: equal ones are listed once.
 
     >>> describe("card.json", [Mistake(("facts", "seed"), "is missing")])
     'card.json: facts.seed: is missing'

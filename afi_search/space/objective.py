@@ -32,7 +32,7 @@ class Objective:
             driver's process, for every architecture that is looked at. None for what the package
             counts.
         direction: `down` where less is better, `up` where more is.
-        title: what a reader is told instead of the name.
+        title: what tables and pictures show instead of the name.
         unit: of the number, for readers.
 
     Raises:
@@ -99,7 +99,11 @@ def losses(values: Mapping[Any, Any], names: Iterable[str]) -> list[Any]:
 
 
 def keeps(name: str, value: float, limit: float) -> bool:
-    """Whether a value keeps the limit of an objective: at most that much, or at least."""
+    """Whether a value keeps the limit of an objective: at most that much, or at least.
+
+    >>> keeps("macs", 79e6, 80e6), keeps("accuracy", 0.6, 0.7)
+    (True, False)
+    """
     return value >= limit if goes_up(name) else value <= limit
 
 

@@ -156,7 +156,7 @@ class Data(Strict):
             box filter; the data set's own otherwise.
         folder: where it lies or is to be downloaded to; AFI_SEARCH_DATA or the user's cache
             otherwise.
-        fallback: a data set to go on with, under another study name, where `name` is neither on
+        fallback: a data set to take instead, under another study name, where `name` is neither on
             disk nor to be downloaded.
         validation: training images held out for validation; the data set's own number otherwise.
         train_subset: take a stratified subset of that many training images.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from typing import Any
 
@@ -24,6 +24,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
+from threadpoolctl import ThreadpoolController
 
 from afi_search.search.samplers.choice_grid import ChoiceGrid, Codes, CostOf, Floats, Params
 from afi_search.search.samplers.evidence import Evidence, History
@@ -161,7 +162,7 @@ class KnownCostSampler(BaseSampler):
     ) -> Suggestion | None:
         """Return what the trial of that number is to try; None where nothing is left.
 
-        This is what a study would be told, without a study.
+        What `sample_relative` does, without a study.
 
         Args:
             trials: the others, in their order.
@@ -186,18 +187,18 @@ class KnownCostSampler(BaseSampler):
         if evidence is None:
             return Suggestion(grid.params(candidates[0]), None)
         candidates += self._left(grid, grid.neighbours(evidence.front(), random), tried)
-        chosen, mean, deviation = propose(
-            evidence,
-            grid.features,
-            np.array(candidates),
-            _objectives(np.array([grid.cost(code) for code in candidates]), less),
-            self._hints(grid),
-        )
+        cost = _objectives(np.array([grid.cost(code) for code in candidates]), less)
+        with _linear_algebra().limit(limits=1):
+            chosen, mean, deviation = propose(
+                evidence, grid.features, np.array(candidates), cost, self._hints(grid)
+            )
         return Suggestion(grid.params(candidates[chosen]), (up * mean, deviation))
 
     def _hints(self, grid: ChoiceGrid) -> Callable[[Codes], Floats]:
         """Return what gives the hints of points, n x hints."""
-        hint_of = self._hint_of or (lambda params: ())
+        hint_of = self._hint_of
+        if hint_of is None:
+            return lambda codes: np.empty((len(codes), 0))
         return lambda codes: np.array([hint_of(grid.params(code)) for code in codes], dtype=float)
 
     def _left(self, grid: ChoiceGrid, codes: Iterable[Codes], tried: set[bytes]) -> list[Codes]:
@@ -231,6 +232,12 @@ class KnownCostSampler(BaseSampler):
             grid = ChoiceGrid(groups, list(scales), self._cost_of)
             self._history = History(grid, self._learned)
         return self._history
+
+
+@cache
+def _linear_algebra() -> ThreadpoolController:
+    """Matrices are too small here for several threads, whose number would be in the last digits."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _scale(distribution: BaseDistribution) -> Floats | None:
