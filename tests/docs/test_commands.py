@@ -186,7 +186,7 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
             assert (page.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("name", ["tests", "release"])
+@pytest.mark.parametrize("name", ["audit", "release", "tests"])
 def test_workflows_keep_their_schema(name: str) -> None:
     path = ROOT / f".github/workflows/{name}.yml"
     schema = [
