@@ -27,7 +27,7 @@ def trained_supernet(study: Study) -> Supernet:
         )
     net = Supernet(Space(study.file.space))
     net.load_state_dict(trial_state(study.supernet.folder, 0)["model"])
-    return net
+    return net.to(memory_format=torch.channels_last)
 
 
 def inherited_model(

@@ -20,6 +20,8 @@ from afi_search.study.ledger import UNFINISHED, Ledger, Proposal, curve
 
 RUNG = "rung "
 DEATHS = "deaths"
+WEIGHED = "inherited:accuracy"
+"""System attribute of a proposed trial: the accuracy in the supernet that was gone by."""
 
 
 @dataclass(frozen=True)

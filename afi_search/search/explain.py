@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.search.conductor import DEATHS, RUNG
+from afi_search.search.conductor import DEATHS, RUNG, WEIGHED
 from afi_search.search.samplers.known_cost import PREDICTION
 from afi_search.study.ledger import STATE_WORDS, curve
 
@@ -35,6 +35,9 @@ def explain(trial: FrozenTrial) -> Iterator[str]:
             f"Of all that was compared it promised to add most to the front at its cost: an "
             f"accuracy of {mean:.2%} +- {deviation:.2%} was predicted."
         )
+    if WEIGHED in trial.system_attrs:
+        inherited = trial.system_attrs[WEIGHED]
+        yield f"With the weights of the supernet it had an accuracy of {inherited:.2%}."
     accuracies = curve(trial)
     for epoch, accuracy in enumerate(accuracies, start=1):
         verdict = facts.get(f"{RUNG}{epoch}")

@@ -24,6 +24,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import Cost, SpaceCosts
+from afi_search.search.conductor import WEIGHED
 from afi_search.search.inherited import Inherited
 from afi_search.search.pruners import make_pruner
 from afi_search.search.rank import INHERITED
@@ -124,6 +125,9 @@ class Proposer:
             sampler = self._known_cost if inherited is None else self._hinted
             named = self._suggest(sampler, number) if sampler else self._ask(number)
             proposal = named or self._draw(number)
+        if inherited is not None and proposal.origin in (INHERITED, KNOWN_COST):
+            weighed = {WEIGHED: inherited.accuracy(proposal.architecture)}
+            proposal = replace(proposal, system_attrs=proposal.system_attrs | weighed)
         if number in self._copied:
             proposal = replace(proposal, system_attrs=self._kept(number))
         self._begin(number, proposal.architecture, _running(proposal))

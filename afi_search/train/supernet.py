@@ -69,11 +69,6 @@ class Schedule:
         self._ends: list[Architecture] | None = None
 
     @property
-    def per_step(self) -> int:
-        """How many architectures a step trains."""
-        return len(self(0))
-
-    @property
     def distils(self) -> bool:
         """Whether the first architecture of a step teaches the others, instead of the labels."""
         return self._strategy == SANDWICH

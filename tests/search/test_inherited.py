@@ -16,6 +16,7 @@ from afi_search.model.from_supernet import inherited_model, trained_supernet
 from afi_search.model.model import load as load_model
 from afi_search.nn import SupernetError, build, warm_start
 from afi_search.search.checks import CHECKS
+from afi_search.search.explain import explain
 from afi_search.search.inherited import PORTION, STARTING, Inherited, score_architectures
 from afi_search.search.listener import Listener
 from afi_search.search.proposer import Proposer
@@ -188,6 +189,17 @@ def test_a_hybrid_search_starts_with_the_best_and_goes_on_with_its_sampler(tmp_p
     file = searched("hybrid", trials=20)
     records = tried(file, tmp_path, {a: final(a) for a in Space(file).architectures()})
     assert records["origin"].tolist() == ["inherited"] * STARTING + ["known-cost"] * 10
+
+
+def test_it_is_told_what_was_inherited(tmp_path):
+    file = searched("hybrid", trials=16)
+    scores = {a: final(a) for a in Space(file).architectures()}
+    tried(file, tmp_path, scores)
+    for trial in Study.open(tmp_path).ledger.trials():
+        inherited = scores[Architecture.parse(trial.user_attrs["architecture"])]
+        assert f"weights of the supernet it had an accuracy of {inherited:.2%}." in str(
+            list(explain(trial))
+        )
 
 
 def test_a_hint_that_is_right_leads_a_search_to_the_best(tmp_path):
