@@ -25,6 +25,8 @@ from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import judge, make_pruner
 from afi_search.space import Space, SpaceFile
 from afi_search.study import Ledger
+from afi_search.study.folder import StudyFile
+from afi_search.study.storage import JOURNAL
 from benchmarks.overhead import SPACE
 from benchmarks.rounds import RESULTS
 
@@ -43,7 +45,7 @@ def fill(folder: Path, file: SpaceFile, trials: int) -> None:
     """Write a ledger of made-up trials."""
     space = Space(file)
     costs = SpaceCosts(space, num_classes=100, image_size=32)
-    ledger = Ledger.create(folder, NAME, file.objectives, seed=0)
+    ledger = Ledger.create(folder, StudyFile(NAME, "", "", file, {}))
     random = np.random.default_rng(0)
     for index in random.choice(space.size, size=trials, replace=False):
         architecture = space[int(index)]
@@ -91,7 +93,8 @@ def measure(folder: Path, sampler: str, trials: int) -> dict[str, object]:
     found: list[tuple[Ledger, Conductor]] = []
 
     def start() -> None:
-        ledger = Ledger.create(folder, NAME, file.objectives, seed=0)
+        ledger = Ledger.at(folder, JOURNAL, NAME)
+        assert ledger is not None
         proposer = Proposer(space, costs, file.objectives)
         found.append((ledger, Conductor(ledger, file, proposer, make_pruner(file))))
 

@@ -43,6 +43,7 @@ from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
 from afi_search.space import Space, SpaceFile
 from afi_search.study import Ledger
+from afi_search.study.folder import StudyFile
 from benchmarks.rounds import RESULTS
 
 REPORTS = 5
@@ -101,7 +102,7 @@ def ours(sampler: str) -> Callable[[int, Path, Capacity], Callable[[], object]]:
         space = Space(file)
         costs = SpaceCosts(space, num_classes=100, image_size=32)
         costs.of(space[0])
-        ledger = Ledger.create(folder, "overhead", file.objectives, file.search.seed)
+        ledger = Ledger.create(folder, StudyFile("overhead", "", "", file, {}))
         conductor = Conductor(
             ledger,
             file,

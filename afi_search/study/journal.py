@@ -101,7 +101,7 @@ class Journal(JournalFileBackend):
                 yield log
 
     def append_logs(self, logs: list[Log]) -> None:
-        """Append operations.
+        """Append operations, in place of a last line that a power failure left unfinished.
 
         Raises:
             OSError: they cannot be written; the file is then as it was.
@@ -113,13 +113,6 @@ class Journal(JournalFileBackend):
             _append_whole(self.path, lines, on_disk=matters)
         finally:
             self._alone.release()
-
-    def drop_unfinished_line(self) -> None:
-        """Cut off a last line that a power failure left unfinished; for its one writer."""
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole != len(content):
-            os.truncate(self.path, whole)
 
 
 class LedgerJournal(JournalStorage):
@@ -293,9 +286,12 @@ def _begin(trial: FrozenTrial) -> Log:
 
 
 def _append_whole(path: Path, content: bytes, *, on_disk: bool) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    file = os.open(path, os.O_RDWR | os.O_APPEND)
     try:
         before = os.fstat(file).st_size
+        if before and os.pread(file, 1, before - 1) != b"\n":
+            before = path.read_bytes().rfind(b"\n") + 1
+            os.ftruncate(file, before)
         try:
             while content:
                 content = content[os.write(file, content) :]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from afi_search.space.objective import goes_up, own_measures
 from afi_search.study.database import HeldStorage, Hold
 from afi_search.study.folder import StudyFile
 from afi_search.study.ownership import Mark
-from afi_search.study.storage import FILES, JOURNAL, has_file, in_database, open_storage
+from afi_search.study.storage import FILES, has_file, in_database, open_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -120,53 +121,27 @@ class Ledger:
         self._storage = storage
 
     @classmethod
-    def create(
-        cls,
-        folder: Path,
-        name: str,
-        objectives: Sequence[str],
-        seed: int,
-        storage_name: str = JOURNAL,
-        hold: Hold | None = None,
-    ) -> Ledger:
-        """Open the study's ledger, making it first if it is not there.
+    def create(cls, folder: Path, study: StudyFile, hold: Hold | None = None) -> Ledger:
+        """Make the ledger of a new study.
 
         Args:
             folder: of the study; embedded storages are files in it.
-            name: of the study in the storage.
-            objectives: what is optimised.
-            seed: of the study, for whoever reads the ledger.
-            storage_name: `journal`, `sqlite` or the URL of a PostgreSQL database.
+            study: whose ledger.
             hold: of the study in a database, for which it waits where that goes away.
 
         Raises:
             StorageError: the storage cannot be opened.
-            LedgerError: there is a ledger of that name with other objectives, or it cannot be
-                written.
+            LedgerError: it cannot be written.
         """
-        storage = open_storage(folder, storage_name)
-        if hold is not None:
-            storage = cast(BaseStorage, HeldStorage(storage, hold))
-        try:
-            try:
-                study = optuna.load_study(study_name=name, storage=storage)
-            except KeyError:
-                directions = directions_of(objectives)
-                study = optuna.create_study(study_name=name, storage=storage, directions=directions)
-            if study.metric_names is None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ExperimentalWarning)
-                    study.set_metric_names(list(objectives))
-                study.set_user_attr("seed", seed)
-        except (OSError, StorageInternalError) as error:
-            raise LedgerError(f"the ledger of {folder} cannot be written: {error}") from None
-        if study.metric_names != list(objectives):
-            raise LedgerError(
-                f"the ledger of {folder} was made for the objectives "
-                f"{', '.join(study.metric_names or ())}, and the space file has "
-                f"{', '.join(objectives)}"
+        storage = _opened(folder, study.storage, hold)
+        with _written(folder):
+            directions = directions_of(study.space.objectives)
+            made = optuna.create_study(
+                study_name=study.ledger or study.name, storage=storage, directions=directions
             )
-        return cls(study, storage)
+            ledger = cls(made, storage)
+            ledger._name_objectives(study)
+        return ledger
 
     @classmethod
     def open(cls, folder: str | Path) -> Ledger:
@@ -184,7 +159,9 @@ class Ledger:
         return ledger
 
     @classmethod
-    def at(cls, folder: Path, storage_name: str, name: str) -> Ledger | None:
+    def at(
+        cls, folder: Path, storage_name: str, name: str, hold: Hold | None = None
+    ) -> Ledger | None:
         """Open the ledger in a study's folder, or of that name in a database; None: there is none.
 
         Raises:
@@ -192,7 +169,7 @@ class Ledger:
         """
         if not in_database(storage_name) and not has_file(folder, storage_name):
             return None
-        storage = open_storage(folder, storage_name, must_exist=True)
+        storage = _opened(folder, storage_name, hold)
         names = optuna.get_all_study_names(storage)
         if not in_database(storage_name):
             name = next(iter(names), name)
@@ -215,11 +192,31 @@ class Ledger:
         mark = self.study.user_attrs.get(_OWNER)
         return None if mark is None else Mark(**mark)
 
-    def claim(self, study: Mark, settings: str) -> None:
-        """Mark it as that study's, for its driver, and keep its study.yaml."""
-        for key, value in ((_OWNER, asdict(study)), (SETTINGS, settings)):
-            if self.study.user_attrs.get(key) != value:
-                self.study.set_user_attr(key, value)
+    def claim(self, owner: Mark, study: StudyFile, folder: Path) -> None:
+        """Mark it as that study's, for its driver, and keep its study.yaml.
+
+        Raises:
+            LedgerError: it was made for other objectives, or it cannot be written.
+        """
+        with _written(folder):
+            self._name_objectives(study)
+            for key, value in ((_OWNER, asdict(owner)), (SETTINGS, study.dump())):
+                if self.study.user_attrs.get(key) != value:
+                    self.study.set_user_attr(key, value)
+        objectives = list(study.space.objectives)
+        if self.study.metric_names != objectives:
+            raise LedgerError(
+                f"the ledger of {folder} was made for the objectives "
+                f"{', '.join(self.study.metric_names or ())}, and the space file has "
+                f"{', '.join(objectives)}"
+            )
+
+    def _name_objectives(self, study: StudyFile) -> None:
+        if self.study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self.study.set_metric_names(list(study.space.objectives))
+            self.study.set_user_attr("seed", study.space.search.seed)
 
     def settings(self) -> StudyFile | None:
         """Return the study's settings when a driver last held it; None in ledgers of before."""
@@ -356,6 +353,19 @@ class Ledger:
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+
+def _opened(folder: Path, name: str, hold: Hold | None) -> BaseStorage:
+    storage = open_storage(folder, name)
+    return storage if hold is None else cast(BaseStorage, HeldStorage(storage, hold))
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, StorageInternalError) as error:
+        raise LedgerError(f"the ledger of {folder} cannot be written: {error}") from None
 
 
 def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:

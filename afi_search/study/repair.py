@@ -61,18 +61,11 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
         with only_client(file.storage, file.ledger) as hold:
             if not in_database(file.storage) and (folder / FILES[file.storage]).exists():
                 yield from _mend_file(study)
-            ledger = Ledger.at(folder, file.storage, file.ledger)
+            ledger = Ledger.at(folder, file.storage, file.ledger, hold)
             owner, mark = ledger and ledger.owner(), mark_of(folder, file)
             if owner and owner.why_not_of(mark) and not owner.may_have_moved_to(mark):
                 raise StudyError(f"{folder}: its ledger {owner.why_not_of(mark)}")
-            study.ledger = Ledger.create(
-                folder,
-                file.ledger,
-                study.objectives,
-                file.space.search.seed,
-                file.storage,
-                hold,
-            )
+            study.ledger = ledger or Ledger.create(folder, file, hold)
             if ledger is None:
                 yield "The ledger was gone: a new one was made."
             yield from _bring_back(study)
@@ -184,4 +177,4 @@ def _take_over(study: Study) -> Iterator[str]:
     if found is not None and found.may_have_moved_to(mark):
         put_mark(location, mark)
         yield f"The checkpoints in {location} are now this study's, and not those of {found.home}."
-    study.ledger.claim(mark, study.file.dump())
+    study.ledger.claim(mark, study.file, study.folder)

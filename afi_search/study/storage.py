@@ -39,13 +39,12 @@ def check_storage(name: str) -> str:
     return name
 
 
-def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False) -> BaseStorage:
+def open_storage(folder: Path, name: str = JOURNAL) -> BaseStorage:
     """Open the storage of that name; one in a file lies in `folder`.
 
     Args:
         folder: of the study.
         name: `journal`, `sqlite` or the URL of a PostgreSQL database.
-        must_exist: whether it is there already, and is only to be read.
 
     Raises:
         StorageError: it cannot be opened.
@@ -55,10 +54,7 @@ def open_storage(folder: Path, name: str = JOURNAL, *, must_exist: bool = False)
         if path is None:
             return open_database(name)
         if name == JOURNAL:
-            journal = Journal(path)
-            if not must_exist:
-                journal.drop_unfinished_line()
-            return LedgerJournal(journal)
+            return LedgerJournal(Journal(path))
         connect = partial(
             sqlite3.connect,
             path,

@@ -117,22 +117,15 @@ class Study:
             if known is not None and len(file.later) > len(known.later):
                 study.news = {k: v for k, v in file.later[-1].items() if k != STARTED}
             with only_client(file.storage, file.ledger) as hold:
-                ledger = Ledger.at(folder, file.storage, file.ledger)
+                ledger = Ledger.at(folder, file.storage, file.ledger, hold)
                 if known is not None and ledger is None:
                     raise Ledger.gone(folder, file)
                 if ledger is not None:
                     study._demand_own(ledger, may_change)
-                study.ledger = Ledger.create(
-                    folder,
-                    file.ledger,
-                    study.objectives,
-                    file.space.search.seed,
-                    file.storage,
-                    hold,
-                )
+                study.ledger = ledger or Ledger.create(folder, file, hold)
                 with claimed(folder, file):
                     write_whole(folder / STUDY_FILE, file.dump())
-                study.ledger.claim(mark_of(folder, file), file.dump())
+                study.ledger.claim(mark_of(folder, file), file, folder)
                 yield study
 
     @cached_property

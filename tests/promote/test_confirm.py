@@ -90,7 +90,7 @@ def confirmation(folder: Path, seeds: int, texts: list[str]) -> tuple[Ledger, Co
     origins = {Architecture.parse(text): "front" for text in texts}
     file = confirmation_file(folder, space_file(), Confirm(seeds=seeds), origins)
     open_study(folder, StudyFile("c", "", "", file, {}), may_change=("architectures",))
-    ledger = Ledger.create(folder, "c", ("accuracy", "macs"), 0)
+    ledger = Ledger.open(folder)
     proposer = ListedProposer(
         origins, fresh_seeds(0, seeds), lambda a: COST(a, num_classes=10, image_size=32)
     )

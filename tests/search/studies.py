@@ -57,8 +57,7 @@ def conductor_for(
 ) -> tuple[Ledger, Conductor]:
     if not has_study(folder):
         open_study(folder, StudyFile("study", "", "", file, {}, storage))
-    name = StudyFile.read(folder).ledger
-    ledger = Ledger.create(folder, name, file.objectives, file.search.seed, storage)
+    ledger = Ledger.open(folder)
     space, costs = Space(file), conductor_costs(file)
     pruner = make_pruner(file)
     return ledger, Conductor(

@@ -199,9 +199,17 @@ def test_a_copied_study_goes_on_by_itself(tmp_path: Path) -> None:
 
 def test_other_objectives_need_another_ledger(tmp_path: Path) -> None:
     conductor_for(space_file(), tmp_path)
+    alone = space_file(objectives=["accuracy"], search={"pruner": "asha"})
+    asked = StudyFile("study", "", "", alone, {})
+    with pytest.raises(StudyError, match=r"objectives: \['accuracy', 'macs'\] in the study"):
+        open_study(tmp_path, asked)
+    path = tmp_path / "ledger.log"  # of before its settings stood in it
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"study.yaml"' not in line))
+    (tmp_path / "study.yaml").write_text(replace(StudyFile.read(tmp_path), space=alone).dump())
 
     with pytest.raises(LedgerError, match="was made for the objectives accuracy, macs"):
-        conductor_for(space_file(objectives=["accuracy"], search={"pruner": "asha"}), tmp_path)
+        open_study(tmp_path, asked)
 
 
 def test_facts_name_versions_and_commit() -> None:
