@@ -220,15 +220,15 @@ def test_operators_name_what_does_not_match():
     operators = torch.ops.afi
 
     with pytest.raises(ValueError, match=r"features\[1\] has shape .*4, 4\); it must be .*4, 5\)"):
-        operators.weighted_sum([x, x[..., :4]], [], [], weights)
+        operators.weighted_sum([x, x[..., :4]], weights)
     with pytest.raises(TypeError, match=r"features\[1\] is torch.float64; it must be .*32"):
-        operators.weighted_sum([x, x.double()], [], [], weights)
+        operators.weighted_sum([x, x.double()], weights)
     with pytest.raises(ValueError, match=r"weights has shape \(2, 2, 8\); it must be \(1, 2, 8\)"):
-        operators.weighted_sum([x], [], [], weights)
+        operators.weighted_sum([x], weights)
     with pytest.raises(TypeError, match=r"weights is torch.float64; it must be torch.float32"):
-        operators.weighted_sum([x, x], [], [], weights.double())
+        operators.weighted_sum([x, x], weights.double())
     with pytest.raises(ValueError, match=r"features\[0\] has shape .*3, 5\); it must be .*4, 5\)"):
-        operators.join(x, [x[:, :, :3]], [], [], None, 6.0, True, 0, 0)
+        operators.join(x, 6.0, True, [x[:, :, :3]], None)
 
 
 def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Tensor]:

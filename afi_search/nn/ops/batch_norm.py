@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from afi_search.nn.afi import rectify_
-from afi_search.nn.ops.common import accelerates, at_least_float32, empty, kernels
+from afi_search.nn.ops.common import accelerates, at_least_float32, kernels
 
 CEILINGS = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 """Where an activation ends."""
@@ -43,7 +43,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.training:
             running = *moments, self.num_batches_tracked, self.momentum
             moments = _moments(x.detach(), *running)
-        y: Tensor = _normalise(x, *moments, self.weight, self.bias, skip, self.eps, ceiling)
+        y: Tensor = Normalise.apply(x, *moments, self.weight, self.bias, skip, self.eps, ceiling)
         return y
 
     def _is_one_operator(self, x: Tensor, skip: Tensor | None) -> bool:
@@ -60,23 +60,41 @@ class BatchNorm2d(nn.BatchNorm2d):
         )
 
 
-@torch.library.custom_op(
-    "afi::moments", mutates_args=("running_mean", "running_variance", "batches")
-)
+class Normalise(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + epsilon) * weight + bias + skip, activated.
+
+    Its gradient takes the mean and the variance to be those of x.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        *of, skip, ctx.epsilon, ctx.ceiling = given
+        ctx.sums = skip is not None
+        out: Tensor = _normalise(*of, skip, ctx.epsilon, ctx.ceiling)
+        ctx.save_for_backward(*of, out if ctx.sums and ctx.ceiling is not None else None)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        d_out = d_out.contiguous(memory_format=torch.channels_last)
+        of = ctx.saved_tensors
+        d_x, d_weight, d_bias, *d_skip = _normalise_backward(d_out, *of, ctx.epsilon, ctx.ceiling)
+        d_skip = d_skip or [d_out if ctx.sums else None]
+        return d_x, None, None, d_weight, d_bias, d_skip[0], None, None
+
+
+@torch.library.custom_op("afi::moments", mutates_args=("running_mean", "running_var", "batches"))
 def _moments(
-    x: Tensor, running_mean: Tensor, running_variance: Tensor, batches: Tensor, momentum: float
+    x: Tensor, running_mean: Tensor, running_var: Tensor, batches: Tensor, momentum: float
 ) -> tuple[Tensor, Tensor]:
     """Return the mean and the variance of every channel, and update the running ones."""
-    mean, variance = torch.empty_like(running_mean), torch.empty_like(running_mean)
-    running = running_mean, running_variance, batches, momentum
-    kernels(x).moments(x, mean, variance, *running)
-    return mean, variance
+    made = torch.empty_like(running_mean), torch.empty_like(running_mean)
+    kernels(x).moments(x, *made, running_mean, running_var, batches, momentum)
+    return made
 
 
 @_moments.register_fake
-def _(
-    x: Tensor, running_mean: Tensor, running_variance: Tensor, batches: Tensor, momentum: float
-) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, running_mean: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return torch.empty_like(running_mean), torch.empty_like(running_mean)
 
 
@@ -91,83 +109,40 @@ def _normalise(
     epsilon: float,
     ceiling: float | None,
 ) -> Tensor:
-    """Return (x - mean) / sqrt(variance + epsilon) * weight + bias + skip, activated.
-
-    Its gradient takes the mean and the variance to be those of x.
-    """
-    out = empty(x, x.shape[1])
+    """Return what `Normalise` says."""
+    out = torch.empty_like(x)
     skip = None if skip is None else skip.contiguous(memory_format=torch.channels_last)
     kernels(x).normalise(out, x, mean, variance, weight, bias, skip, epsilon, ceiling)
     return out
 
 
 @_normalise.register_fake
-def _(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    skip: Tensor | None,
-    epsilon: float,
-    ceiling: float | None,
-) -> Tensor:
-    return empty(x, x.shape[1])
+def _(x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x)
 
 
 @torch.library.custom_op("afi::normalise_backward", mutates_args=())
 def _normalise_backward(
     d_out: Tensor,
     x: Tensor,
-    out: Tensor | None,
     mean: Tensor,
     variance: Tensor,
     weight: Tensor,
     bias: Tensor,
+    out: Tensor | None,
     epsilon: float,
     ceiling: float | None,
 ) -> list[Tensor]:
     """Return the gradients of x, weight, bias and, where `out` is given, of skip."""
-    d_out = d_out.contiguous(memory_format=torch.channels_last)
-    of = x, out, mean, variance, weight, bias
-    made: list[Tensor] = kernels(x).normalise_backward(d_out, *of, epsilon, ceiling)
+    of = mean, variance, weight, bias
+    made: list[Tensor] = kernels(x).normalise_backward(d_out, x, out, *of, epsilon, ceiling)
     return made
 
 
 @_normalise_backward.register_fake
-def _(
-    d_out: Tensor,
-    x: Tensor,
-    out: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    epsilon: float,
-    ceiling: float | None,
-) -> list[Tensor]:
-    features = [empty(x, x.shape[1]) for _ in range(1 if out is None else 2)]
-    return [features[0], torch.empty_like(weight), torch.empty_like(bias), *features[1:]]
-
-
-def _keep_normalised(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *given, skip, ctx.epsilon, ctx.ceiling = inputs
-    ctx.sums = skip is not None
-    ctx.save_for_backward(*given, *([output] if ctx.sums and ctx.ceiling is not None else []))
-
-
-def _normalised_backward(ctx: Any, d_out: Tensor) -> tuple[Any, ...]:
-    x, mean, variance, weight, bias, *outs = ctx.saved_tensors
-    of = mean, variance, weight, bias
-    out = outs[0] if outs else None
-    d_x, d_weight, d_bias, *d_skip = _normalise_backward(
-        d_out, x, out, *of, ctx.epsilon, ctx.ceiling
-    )
-    d_skip = d_skip or [d_out if ctx.sums else None]
-    return d_x, None, None, d_weight, d_bias, d_skip[0], None, None
-
-
-_normalise.register_autograd(_normalised_backward, setup_context=_keep_normalised)
+def _(d_out: Tensor, x: Tensor, mean: Tensor, variance: Tensor, *rest: Any) -> list[Tensor]:
+    features = [torch.empty_like(x) for one in (x, rest[2]) if one is not None]
+    return [features[0], torch.empty_like(mean), torch.empty_like(mean), *features[1:]]
 
 
 def normalised(

@@ -2,7 +2,7 @@
 
 X_j is read by every later block i: R_i = sum_j w_ij X_j. Left to autograd, each reader makes a
 gradient as large as X_j, and autograd adds them up: N^2 / 2 such gradients in a stage of N blocks.
-Here `afi::join` returns, beside what the second convolution reads, a pair of stubs for each later
+Here `Join` returns, beside what the second convolution reads, a pair of stubs for each later
 reader: tensors without data, shaped like X_j and like w_ij. A reader takes the feature detached,
 and the stubs; its backward returns dR_i and w_ij as the stubs' gradients, which copies nothing, and
 join's backward makes of them dX_j = dz_j / HW + sum_i w_ij dR_i + what its own block gives, at
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -53,11 +54,11 @@ class GatheredSums(Sums):
         if not torch.is_grad_enabled():  # nothing else keeps the other channels
             source = in_rows(source.contiguous(memory_format=torch.channels_last))
             return Source(source, []), global_average(source)
-        pooled, *stubs = _pool(feature, channels, readers)
+        pooled, *stubs = Pool.apply(feature, channels, readers)
         return Source(source.detach(), _paired(stubs)), pooled
 
     def weighted_sum(self, sources: Sequence[Source], weights: Tensor) -> Tensor:
-        integrated: Tensor = _weighted_sum(*_read(sources), weights)
+        integrated: Tensor = WeightedSum.apply(weights, *_read(sources))
         return integrated
 
     def join(
@@ -73,7 +74,7 @@ class GatheredSums(Sums):
         # Without gradients nothing keeps the buffer, and X apart lets it go.
         apart = channels < NARROW or not training
         readers, rereaders = readers * training, rereaders * training
-        made = _join(before, *_read(sources), weights, ceiling, apart, readers, rereaders)
+        made = Join.apply(before, ceiling, apart, readers, rereaders, weights, *_read(sources))
         both, pooled, feature, *stubs = made
         pairs = _paired(stubs)
         x = feature if apart else both[:, :channels]
@@ -89,10 +90,10 @@ def _paired(stubs: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(zip(stubs[::2], stubs[1::2], strict=True))
 
 
-def _read(sources: Sequence[Source]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Return the sources' features and a pair of stubs of each that has any."""
+def _read(sources: Sequence[Source]) -> tuple[Any, ...]:
+    """Return the number of sources, their features and a pair of stubs of each that has any."""
     stubs = [source.stubs.pop() for source in sources if source.stubs]
-    return [s.feature for s in sources], [x for x, _ in stubs], [w for _, w in stubs]
+    return len(sources), *(source.feature for source in sources), *chain(*stubs)
 
 
 def _stubs(feature: Tensor, readers: int) -> list[Tensor]:
@@ -104,105 +105,128 @@ def _stubs(feature: Tensor, readers: int) -> list[Tensor]:
 
 def _given(stubs: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
     """Return the gradients and weights that a backward pass has brought to the stubs."""
-    return (
-        [gradient for gradient in stubs[::2] if gradient is not None],
-        [weight for weight in stubs[1::2] if weight is not None],
-    )
+    return [one for one in stubs[::2] if one is not None], [
+        one for one in stubs[1::2] if one is not None
+    ]
 
 
-@torch.library.custom_op("afi::pool", mutates_args=())
-def _pool(feature: Tensor, channels: int, readers: int) -> list[Tensor]:
-    """Return GAP of the first channels, B x channels, and for every reader two stubs."""
-    source = feature[:, :channels]
-    return [global_average(source), *_stubs(source, readers)]
+class Pool(torch.autograd.Function):
+    """GAP of the first channels of a feature, B x channels, and for every reader two stubs."""
+
+    @staticmethod
+    def forward(ctx: Any, feature: Tensor, channels: int, readers: int) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(feature)
+        ctx.channels = channels
+        ctx.set_materialize_grads(False)
+        source = feature[:, :channels]
+        return global_average(source), *_stubs(source, readers)
+
+    @staticmethod
+    def backward(ctx: Any, d_pooled: Tensor | None, *left: Tensor | None) -> tuple[Any, ...]:
+        (feature,) = ctx.saved_tensors
+        source = feature[:, : ctx.channels]
+        d_source = _gather(source, None, _share(d_pooled, source), *_given(left))
+        return F.pad(d_source, (0, 0, 0, 0, 0, feature.shape[1] - ctx.channels)), None, None
 
 
-@_pool.register_fake
-def _(feature: Tensor, channels: int, readers: int) -> list[Tensor]:
-    source = feature[:, :channels]
-    pooled = feature.new_empty(source.shape[:2], dtype=at_least_float32(feature.dtype))
-    return [pooled, *_stubs(source, readers)]
+class WeightedSum(torch.autograd.Function):
+    """sum_j weights[j] * features[j], B x C x H x W.
+
+    Given weights, features x B x C, float32 or wider, and what `_read` returns. Features with
+    stubs, the last ones, get no gradient; their stubs' are dR and w.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, count: int, *read: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *read[:count])
+        ctx.pairs = (len(read) - count) // 2
+        integrated: Tensor = _weighted_sum(list(read[:count]), weights)
+        return integrated
+
+    @staticmethod
+    def backward(ctx: Any, d_sum: Tensor) -> tuple[Any, ...]:
+        weights, *features = ctx.saved_tensors
+        d_weights, *d_read = _gradients_of_sum(in_rows(d_sum), weights, features, ctx.pairs)
+        return d_weights, None, *d_read
 
 
-def _keep_pooled(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    feature, ctx.channels, _ = inputs
-    ctx.save_for_backward(feature)
-    ctx.set_materialize_grads(False)
+class Join(torch.autograd.Function):
+    """(X, R), B x (C + C') x H x W; GAP(X), B x C; X or an empty tensor; two stubs a reader.
+
+    Given X before its activation, B x C x H x W; its ceiling; whether X is wanted apart; how many
+    later blocks read X, and R; and what R is the sum of, as in `WeightedSum`, or without weights
+    the one feature that it is.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        before: Tensor,
+        ceiling: float,
+        apart: bool,
+        readers: int,
+        rereaders: int,
+        weights: Tensor | None,
+        count: int,
+        *read: Tensor,
+    ) -> tuple[Tensor, ...]:
+        features = list(read[:count])
+        both, pooled, x = _join(before, ceiling, apart, features, weights)
+        summed = () if weights is None else features
+        ctx.save_for_backward(x if apart else both, weights, *summed)
+        ctx.ceiling, ctx.readers, ctx.shape = ceiling, readers, both.shape
+        ctx.channels, ctx.pairs = before.shape[1], (len(read) - count) // 2
+        ctx.set_materialize_grads(False)
+        return both, pooled, x, *_stubs(before, readers), *_stubs(features[0], rereaders)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
+        kept, weights, *features = ctx.saved_tensors
+        d_both, d_pooled, _, *left = given
+        d_both = kept.new_zeros(ctx.shape) if d_both is None else d_both
+        x, d_x, d_sum = (
+            kept[:, : ctx.channels],
+            d_both[:, : ctx.channels],
+            d_both[:, ctx.channels :],
+        )
+        of_x, of_r = _given(left[: 2 * ctx.readers]), _given(left[2 * ctx.readers :])
+        d_before = _gather(x, d_x, _share(d_pooled, x), *of_x, x, ctx.ceiling)
+        if of_r[0]:
+            d_sum = _gather(d_sum, d_sum, None, *of_r)
+        d_weights, *d_read = _gradients_of_sum(d_sum, weights, features, ctx.pairs)
+        return d_before, None, None, None, None, d_weights, None, *d_read
 
 
-def _pooled_backward(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
-    (feature,) = ctx.saved_tensors
-    d_pooled, *left = given
-    share = None if d_pooled is None else d_pooled / math.prod(feature.shape[2:])
-    d_source = _gather(feature[:, : ctx.channels], None, share, *_given(left), None)
-    return F.pad(d_source, (0, 0, 0, 0, 0, feature.shape[1] - ctx.channels)), None, None
+def _share(d_pooled: Tensor | None, x: Tensor) -> Tensor | None:
+    """Return what GAP's gradient is in every pixel of x."""
+    return None if d_pooled is None else d_pooled / math.prod(x.shape[2:])
 
 
-_pool.register_autograd(_pooled_backward, setup_context=_keep_pooled)
+def _gradients_of_sum(
+    d_sum: Tensor, weights: Tensor | None, features: list[Tensor], pairs: int
+) -> list[Tensor | None]:
+    """Return the gradients of weights, features and pairs of stubs."""
+    if weights is None:
+        return [None, d_sum]
+    if d_sum.shape[1] < NARROW:  # a slice would be read many times, by the dots and by joins
+        d_sum = d_sum.contiguous(memory_format=torch.channels_last)
+    by_source = weights.contiguous().unbind()
+    direct, stubbed = by_source[: len(features) - pairs], by_source[len(features) - pairs :]
+    d_features = [_gather(d_sum, None, None, [d_sum], [weight]) for weight in direct]
+    d_stubs = chain(*((d_sum, weight) for weight in stubbed))
+    return [_channel_dots(d_sum, features), *d_features, *[None] * pairs, *d_stubs]
 
 
 @torch.library.custom_op("afi::weighted_sum", mutates_args=())
-def _weighted_sum(
-    features: list[Tensor], stubs: list[Tensor], weight_stubs: list[Tensor], weights: Tensor
-) -> Tensor:
-    """Return sum_j weights[j] * features[j], B x C x H x W.
-
-    Args:
-        features: B x C x H x W each. Those with stubs, the last ones, get no gradient.
-        stubs, weight_stubs: of the last features; their gradients are dR and w.
-        weights: len(features) x B x C, float32 or wider.
-    """
+def _weighted_sum(features: list[Tensor], weights: Tensor) -> Tensor:
+    """Return sum_j weights[j] * features[j]."""
     _check("weighted_sum", features, weights, features[0])
     out = empty(features[0], features[0].shape[1])
     kernels(out).weighted_sum(out, list(map(in_rows, features)), weights.contiguous().unbind())
     return out
 
 
-def _check(name: str, features: list[Tensor], weights: Tensor | None, like: Tensor) -> None:
-    batch, channels = like.shape[0], features[0].shape[1]
-    for j, feature in enumerate(features):
-        check(
-            f"afi::{name}: features[{j}]", feature, (batch, channels, *like.shape[2:]), like.dtype
-        )
-    if weights is not None:
-        wide = at_least_float32(like.dtype)
-        check(f"afi::{name}: weights", weights, (len(features), batch, channels), wide)
-
-
-@_weighted_sum.register_fake
-def _(
-    features: list[Tensor], stubs: list[Tensor], weight_stubs: list[Tensor], weights: Tensor
-) -> Tensor:
-    return empty(features[0], features[0].shape[1])
-
-
-def _keep_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, stubs, _, weights = inputs
-    ctx.save_for_backward(weights, *features)
-    ctx.stubs = len(stubs)
-
-
-def _sum_backward(ctx: Any, d_sum: Tensor) -> tuple[Any, ...]:
-    weights, *features = ctx.saved_tensors
-    return _gradients_of_sum(in_rows(d_sum), features, weights, ctx.stubs)
-
-
-def _gradients_of_sum(
-    d_sum: Tensor, features: list[Tensor], weights: Tensor | None, stubs: int
-) -> tuple[list[Tensor | None], list[Tensor], list[Tensor], Tensor | None]:
-    """Return the gradients of features, stubs, weight stubs and weights."""
-    if weights is None:
-        return [d_sum], [], [], None
-    if d_sum.shape[1] < NARROW:  # a slice would be read many times, by the dots and by joins
-        d_sum = d_sum.contiguous(memory_format=torch.channels_last)
-    by_source = weights.contiguous().unbind()
-    direct = len(features) - stubs
-    d_features = [_gather(d_sum, None, None, [d_sum], [w], None) for w in by_source[:direct]]
-    dots = _channel_dots(d_sum, features)
-    return [*d_features, *[None] * stubs], [d_sum] * stubs, list(by_source[direct:]), dots
-
-
-_weighted_sum.register_autograd(_sum_backward, setup_context=_keep_sum)
+_weighted_sum.register_fake(lambda features, _: empty(features[0], features[0].shape[1]))
 
 
 @torch.library.custom_op("afi::channel_dots", mutates_args=())
@@ -226,7 +250,7 @@ def _gather(
     share: Tensor | None,
     gradients: list[Tensor],
     weights: list[Tensor],
-    feature: Tensor | None,
+    feature: Tensor | None = None,
     ceiling: float = 0.0,
 ) -> Tensor:
     """Return own + share + sum_i weights[i] * gradients[i], B x C x H x W.
@@ -239,107 +263,45 @@ def _gather(
         feature, ceiling: X and where its activation ends; the result is zero where it is at an end.
     """
     out = empty(like, like.shape[1])
-    features, by = list(map(in_rows, gradients)), [w.contiguous() for w in weights]
+    features, by = list(map(in_rows, gradients)), [weight.contiguous() for weight in weights]
     share = None if share is None else share.contiguous()
     plus, gate = (None if x is None else in_rows(x) for x in (own, feature))
     kernels(out).weighted_sum(out, features, by, share, plus, gate, ceiling)
     return out
 
 
-@_gather.register_fake
-def _(
-    like: Tensor,
-    own: Tensor | None,
-    share: Tensor | None,
-    gradients: list[Tensor],
-    weights: list[Tensor],
-    feature: Tensor | None,
-    ceiling: float = 0.0,
-) -> Tensor:
-    return empty(like, like.shape[1])
+_gather.register_fake(lambda like, *_: empty(like, like.shape[1]))
 
 
 @torch.library.custom_op("afi::join", mutates_args=())
 def _join(
-    before: Tensor,
-    features: list[Tensor],
-    stubs: list[Tensor],
-    weight_stubs: list[Tensor],
-    weights: Tensor | None,
-    ceiling: float,
-    apart: bool,
-    readers: int,
-    rereaders: int,
-) -> list[Tensor]:
-    """Return X and R side by side, and what later blocks need of them.
-
-    Args:
-        before: X before its activation, B x C x H x W.
-        features, stubs, weight_stubs, weights: what R, B x C' x H x W, is the weighted sum of, as
-            in `afi::weighted_sum`; without weights it is the one feature itself.
-        ceiling: X is `before`, kept between 0 and this.
-        apart: whether X is returned by itself, too.
-        readers, rereaders: how many later blocks read X, and R.
-
-    Returns:
-        (X, R), B x (C + C') x H x W; GAP(X), B x C; X or an empty tensor; and for every reader two
-        stubs, those of X first.
-    """
+    before: Tensor, ceiling: float, apart: bool, features: list[Tensor], weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (X, R), GAP(X), and X or an empty tensor."""
     _check("join", features, weights, before)
-    made = _joined(
-        before, features, stubs, weight_stubs, weights, ceiling, apart, readers, rereaders
-    )
+    made = both, pooled, x = _joined(before, ceiling, apart, features, weights)
     by = None if weights is None else weights.contiguous().unbind()
     read = list(map(in_rows, features))
-    both, pooled, feature = made[:3]
-    kernels(both).join(in_rows(before), ceiling, read, by, both, pooled, feature if apart else None)
+    kernels(both).join(in_rows(before), ceiling, read, by, both, pooled, x if apart else None)
     return made
 
 
 @_join.register_fake
 def _joined(
-    before: Tensor,
-    features: list[Tensor],
-    stubs: list[Tensor],
-    weight_stubs: list[Tensor],
-    weights: Tensor | None,
-    ceiling: float,
-    apart: bool,
-    readers: int,
-    rereaders: int,
-) -> list[Tensor]:
-    channels, wide = before.shape[1], at_least_float32(before.dtype)
-    return [
-        empty(before, channels + features[0].shape[1]),
-        before.new_empty(before.shape[:2], dtype=wide),
-        empty(before, channels) if apart else before.new_empty(0),
-        *_stubs(before, readers),
-        *_stubs(features[0], rereaders),
-    ]
+    before: Tensor, ceiling: float, apart: bool, features: list[Tensor], weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        empty(before, before.shape[1] + features[0].shape[1]),
+        before.new_empty(before.shape[:2], dtype=at_least_float32(before.dtype)),
+        empty(before, before.shape[1]) if apart else before.new_empty(0),
+    )
 
 
-def _keep_joined(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    before, features, stubs, _, weights, ctx.ceiling, apart, ctx.readers, _ = inputs
-    both, _, feature, *_ = output
-    ctx.channels, ctx.shape, ctx.stubs = before.shape[1], both.shape, len(stubs)
-    read = [] if weights is None else [weights, *features]
-    ctx.save_for_backward(feature if apart else both, *read)
-    ctx.set_materialize_grads(False)
-
-
-def _joined_backward(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
-    kept, *read = ctx.saved_tensors
-    d_both, d_pooled, _, *left = given
-    d_both = kept.new_zeros(ctx.shape) if d_both is None else d_both
-    x, d_x, d_sum = kept[:, : ctx.channels], d_both[:, : ctx.channels], d_both[:, ctx.channels :]
-    share = None if d_pooled is None else d_pooled / math.prod(x.shape[2:])
-    of_x, of_r = _given(left[: 2 * ctx.readers]), _given(left[2 * ctx.readers :])
-    d_before = _gather(x, d_x, share, *of_x, x, ctx.ceiling)
-    if of_r[0]:
-        d_sum = _gather(d_sum, d_sum, None, *of_r, None)
-    weights, *features = read or [None]
-    gradients = _gradients_of_sum(d_sum, features, weights, ctx.stubs)
-    return d_before, *gradients, None, None, None, None
-
-
-_join.register_autograd(_joined_backward, setup_context=_keep_joined)
+def _check(name: str, features: list[Tensor], weights: Tensor | None, like: Tensor) -> None:
+    batch, channels = like.shape[0], features[0].shape[1]
+    for j, feature in enumerate(features):
+        shape = batch, channels, *like.shape[2:]
+        check(f"afi::{name}: features[{j}]", feature, shape, like.dtype)
+    if weights is not None:
+        wide = at_least_float32(like.dtype)
+        check(f"afi::{name}: weights", weights, (len(features), batch, channels), wide)
