@@ -122,7 +122,7 @@ class Study(stored.Study):
         checkpoints: str | None = None,
         listener: Listener | None = None,
     ) -> pd.DataFrame:
-        """Train the front again, by the full recipe with several seeds, and test it; or resume.
+        """Train the front again, by the recipe of `confirm:` with several seeds, and test it.
 
         What is not given is as the space file's `confirm` section says.
 
@@ -134,7 +134,7 @@ class Study(stored.Study):
 
         Returns:
             One row an architecture: its mean accuracies (0 to 1) on test and validation images with
-            95 % intervals, and a verdict: it `stands`, is `beaten`, or that is `open`.
+            95 % intervals, and a verdict, as `afi_search.promote.significance.verdicts` gives.
 
         Raises:
             UserError: there is nothing to confirm, or it was begun with other settings.

@@ -8,11 +8,16 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 UNFINISHED = ".unfinished"
 """How the name of a file ends that is being written; a killed process leaves it."""
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?|[+-]?inf", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -117,3 +122,22 @@ def plain(value: Any) -> Any:
     if value is None or value != value or value in (math.inf, -math.inf):
         return None
     return value
+
+
+def csv_of(table: DataFrame, **options: Any) -> str:
+    """Return a table as CSV in which no text is a formula for a spreadsheet.
+
+    Texts that begin as formulas do are led by an apostrophe, as OWASP advises ("CSV Injection").
+
+    Args:
+        table: its index is left out.
+        options: of `pandas.DataFrame.to_csv`.
+    """
+    texts = table.select_dtypes(include=["object", "string"])
+    safe = table.assign(**{str(name): texts[name].map(_no_formula) for name in texts})
+    return safe.to_csv(index=False, lineterminator="\n", **options)
+
+
+def _no_formula(value: Any) -> Any:
+    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value

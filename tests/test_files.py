@@ -1,9 +1,24 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
 from threading import Barrier
 
-from afi_search.files import write_once
+import pandas as pd
+import pytest
+
+from afi_search.files import csv_of, write_once
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "-1+cmd|' /C calc'!A0"])
+def test_no_text_in_a_table_is_a_formula(text: str) -> None:
+    table = pd.DataFrame({"text": [text, "plain", None], "x": [-1.5, 2, 3]})
+    assert pd.read_csv(StringIO(csv_of(table)))["text"].tolist()[:2] == [f"'{text}", "plain"]
+
+
+def test_numbers_stay_numbers() -> None:
+    table = pd.DataFrame({"x": [-1.5, 2.0], "as text": ["-0.3", "+1e-3"]})
+    assert csv_of(table) == "x,as text\n-1.5,-0.3\n2.0,+1e-3\n"
 
 
 def test_what_was_decided_holds(tmp_path):

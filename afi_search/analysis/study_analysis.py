@@ -18,7 +18,7 @@ from afi_search.analysis.table6 import as_csv, own_table, paper_table6
 from afi_search.analysis.weights import mean_weights, weights_plot
 from afi_search.data import DatasetSpec, ImageSet, locate, read_data, split_of
 from afi_search.data.tensor_source import Normalise
-from afi_search.files import write_whole
+from afi_search.files import csv_of, write_whole
 from afi_search.study.folder import StudyFile
 
 FOLDER = "analysis"
@@ -161,7 +161,4 @@ def _distribution(indices: Tensor) -> dict[str, float]:
 
 
 def _csv(table: DataFrame, digits: int) -> str:
-    text: str = table.to_csv(
-        index=False, float_format=f"%.{digits}f", na_rep="nan", lineterminator="\n"
-    )
-    return text
+    return csv_of(table, float_format=f"%.{digits}f", na_rep="nan")

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from afi_search.analysis.memory import MIB, Memory, allocated, traced
+from afi_search.files import csv_of
 from afi_search.nn import build
 from afi_search.report.table import terminal_table
 from afi_search.space import Architecture
@@ -117,5 +118,4 @@ def as_csv(tables: Sequence[DataFrame]) -> str:
     whole = pd.concat(tables)
     written = {name: whole[name].map("{:.1f}".format) for name in OURS}
     written |= {name: whole[name].map("{:.4f}".format) for name in RATIOS}
-    text: str = whole.assign(**written).to_csv(index=False, lineterminator="\n")
-    return text
+    return csv_of(whole.assign(**written))

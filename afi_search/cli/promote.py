@@ -84,8 +84,8 @@ def promote_and_show(
     Raises:
         KeyboardInterrupt: a person stopped it.
     """
-    from afi_search.cli.promotion_screen import PromotionScreen
+    from afi_search.cli.screen import Screen
     from afi_search.promote.promotion import promote_study
 
-    if not promote_study(folder, wanted, named, listener=PromotionScreen(), **options):
+    if not promote_study(folder, wanted, named, listener=Screen(), **options):
         raise KeyboardInterrupt

@@ -1,10 +1,15 @@
-"""What a person sees while trials run: a live table, or a line a change without a terminal."""
+"""What a person sees while trials run: a live table, or a line a change without a terminal.
+
+Of a promotion, it is a line an epoch.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
@@ -18,10 +23,12 @@ from afi_search.cli.common import console
 from afi_search.data import DataUnavailable
 from afi_search.formatting import duration, mega
 from afi_search.search.listener import Listener
+from afi_search.space import Architecture
 from afi_search.study.folder import StudyError
 from afi_search.study.ledger import STATE_WORDS, UNFINISHED, curve
 from afi_search.study.pareto import GrowingFront
 from afi_search.study.study import Study
+from afi_search.train import EpochResult
 
 _FINISHED_SHOWN = 8
 _STOPPING = f"Stopping: epochs that end within seconds are kept, others are trained again. {AGAIN}"
@@ -141,6 +148,49 @@ class Screen(Listener):
             self._unfinished[trial.number] = trial
         if not console.is_terminal:
             console.say(self._line(trial))
+
+    def front_is_unconfirmed(self, folder: Path) -> None:
+        console.say(
+            f"The front is not confirmed: its most accurate by one seed is taken. To be sure "
+            f"first: afi-search confirm {folder}"
+        )
+
+    def chosen_from_confirmed(self, architectures: Sequence[str]) -> None:
+        console.say(
+            f"Chosen: {', '.join(architectures)}: the cheapest whose confirmed validation accuracy "
+            f"cannot be told from the best at a level of 5 %."
+        )
+
+    def image_left_out(self, what: str) -> None:
+        console.say(f"Left out: {what}")
+
+    def promotion_begun(
+        self, architecture: Architecture, recipe: str, folder: Path, dashboard: str
+    ) -> None:
+        console.say(
+            f"Promoting {architecture} by the recipe {recipe}, in {folder}. "
+            f"Ray dashboard: {dashboard}."
+        )
+
+    def promotion_resumed(self, epoch: int, epochs: int) -> None:
+        console.say(f"Going on after epoch {epoch} of {epochs}.")
+
+    def weights_read(self, weights: str, fitting: str) -> None:
+        console.say(f"Starting from {weights}: {fitting}")
+
+    def promotion_measured(self, seconds: float, needed: str) -> None:
+        console.say(needed)
+
+    def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
+        console.say(
+            f"epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.3f}  "
+            f"top-1 {100 * epoch.accuracy:.2f} %  top-5 {100 * (epoch.top5 or 0):.2f} %  "
+            f"{epoch.images_per_second:,.0f} images/s  {epoch.workers} workers  "
+            f"{epoch.seconds:.0f} s"
+        )
+
+    def model_written(self, paths: Sequence[Path]) -> None:
+        console.written(paths)
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="bold")

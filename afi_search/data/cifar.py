@@ -9,7 +9,7 @@ what is sent.
 from __future__ import annotations
 
 import hashlib
-import shutil
+import logging
 import tarfile
 import urllib.request
 from concurrent.futures import Future
@@ -23,14 +23,16 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from afi_search.data.dataset import DatasetSpec, ImageSet
 from afi_search.data.registry import DataCorrupt, DataUnavailable, register_dataset
+from afi_search.formatting import size
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
 
+_LOG = logging.getLogger(__name__)
+_PART = 1 << 16
 CONNECT_SECONDS = 8.0
 STALL_SECONDS = 20.0
 
@@ -180,17 +182,23 @@ def file_md5(path: Path) -> str:
 
 
 def download(url: str, target: Path, md5: str, name: str) -> None:
-    """Download `url` to the file `target`, with a progress bar on stderr.
+    """Download `url` to the file `target`; the log of this module tells each tenth of it.
 
     Raises:
         OSError: no connection within CONNECT_SECONDS, nothing received for STALL_SECONDS, no room
             on the disk, or what came has another MD5.
     """
     response = _connect(url)
-    bar = {"total": response.length, "desc": f"Downloading {name}", "mininterval": 1.0}
+    total, done = getattr(response, "length", None) or 0, 0
+    tenth = total // 10 or 10_000_000
     try:
-        with response, target.open("wb") as file, tqdm.wrapattr(file, "write", **bar) as out:
-            shutil.copyfileobj(response, out)
+        with response, target.open("wb") as file:
+            while part := response.read(_PART):
+                file.write(part)
+                before, done = done, done + len(part)
+                if before // tenth != done // tenth:
+                    of = f" of {size(total)}" if total else ""
+                    _LOG.info("Downloading %s: %s%s", name, size(done), of)
     except (OSError, HTTPException) as error:
         raise OSError(f"{url} broke off: {error}") from error
     if (found := file_md5(target)) != md5:

@@ -1,4 +1,4 @@
-"""Confirming a front: the full recipe, several seeds, the test set at the end.
+"""Confirming a front: the recipe of `confirm:`, several seeds, the test set at the end.
 
 A confirmation is a study of its own in the folder `confirm` of the study it confirms, so that what
 is searched and what is confirmed never mix.
@@ -69,7 +69,7 @@ def confirm_study(
     asked = StudyFile(
         name=f"{study.name}-confirm",
         preset="",
-        note=f"The front of {study.name} by the full recipe, with {wanted.seeds} seeds.",
+        note=f"The front of {study.name}, with {wanted.seeds} seeds.",
         space=confirmation_file(folder, study.file.space, wanted, origins),
         facts=gather_facts(f"afi-search confirm {study.folder}", describe_device()),
         storage=study.file.storage,

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.files import plain, write_whole
+from afi_search.files import csv_of, plain, write_whole
 from afi_search.promote.significance import LEVEL, Point, interval, pooled_spread, verdicts
 from afi_search.study.info import MACS_CONVENTION
 from afi_search.study.ledger import curve
@@ -38,7 +39,8 @@ CONVENTIONS = {
     "low, high": "95 % interval of the mean over seeds (Student's t, spread pooled over all "
     "architectures); it does not hold the error of drawing these images",
     "verdict": "stands: more accurate on the test set than every other that is as cheap or "
-    f"cheaper, at a level of {LEVEL:.0%}; beaten: one of these is more accurate; open: neither",
+    f"cheaper, at a level of {LEVEL:.0%}; beaten: one of these is more accurate; tied: the best of "
+    "these is exactly as accurate; open: seeds do not tell; unrivalled: nothing is as cheap",
     "macs": MACS_CONVENTION,
 }
 
@@ -71,11 +73,33 @@ def confirmed_table(
     return table.sort_values(["macs", "test"], kind="stable", ignore_index=True)
 
 
+def most_promising(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what is not beaten, first what is to be promoted first.
+
+    That is the cheapest of all whose validation accuracy cannot be told from the best one at a
+    level of 5 % (two-sided t-test); then the same of what is left, and so on. The rule is the one
+    standard error rule of Breiman et al. (Classification and Regression Trees, 1984) with a test in
+    the place of the one error.
+
+    Args:
+        table: as `confirmed_table` returns it, cheapest first.
+    """
+    left, order = table[table["verdict"] != "beaten"], []
+    half = (table["validation_high"] - table["validation"]).fillna(0)  # one seed has no interval
+    while len(left):
+        mean, error = left["validation"], half.loc[left.index]
+        best = mean.argmax()
+        alike = left[mean.iloc[best] - mean <= np.hypot(error.iloc[best], error)]
+        order.append(alike.index[0])
+        left = left.drop(alike.index[0])
+    return table.loc[order]
+
+
 def write_confirmed(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Write confirmed.csv and confirmed.json into a confirmation's folder; return the paths."""
     document = {"conventions": CONVENTIONS, "confirmed": table.to_dict("records")}
     contents = (
-        table.to_csv(index=False, lineterminator="\n"),
+        csv_of(table),
         json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n",
     )
     return [write_whole(folder / name, text) for name, text in zip(FILES, contents, strict=True)]

@@ -21,11 +21,12 @@ from afi_search.engine.promotion_worker import Probe, PromotionConfig, make_mode
 from afi_search.engine.session import ray_session
 from afi_search.engine.torch_train import PromotionError, measure_worker, train_to_the_end
 from afi_search.errors import UserError
-from afi_search.files import write_whole
+from afi_search.files import csv_of, write_whole
 from afi_search.formatting import duration
 from afi_search.model.from_checkpoint import promoted_model, with_shared_names
 from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
+from afi_search.promote.confirm_results import most_promising
 from afi_search.search.listener import Listener
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.backbone import IMAGENET_SIZE
@@ -240,8 +241,8 @@ def _finished(config: PromotionConfig) -> int:
 def winners(folder: Path, wanted: Promote, listener: Listener = _SILENT) -> list[Architecture]:
     """Return the most accurate architectures of a study, as ImageNet backbones.
 
-    Of a confirmation those that it has not refuted; without one, those of the front. What decides
-    is the accuracy on validation images, never the test set's.
+    Of a confirmation as `most_promising` orders them; without one, those of the front by their one
+    accuracy. What decides is the accuracy on validation images, never the test set's.
 
     Raises:
         UserError: the folder holds no study, or the study has no front.
@@ -251,8 +252,8 @@ def winners(folder: Path, wanted: Promote, listener: Listener = _SILENT) -> list
         listener.front_is_unconfirmed(folder)
         points = front(Ledger.open(folder).records()).sort_values("accuracy", ascending=False)
     else:
-        points = confirmed[confirmed["verdict"] != "beaten"]
-        points = points.sort_values("validation", ascending=False)
+        points = most_promising(confirmed)
+        listener.chosen_from_confirmed(list(points["architecture"].head(wanted.top)))
     if points.empty:
         raise PromotionError(f"{folder}: has no front to promote from; resume the study first")
     chosen = map(Architecture.parse, points["architecture"].head(wanted.top))
@@ -280,7 +281,7 @@ def for_imagenet(architecture: Architecture, wanted: Promote | None = None) -> A
 def write_history(own: Path, history: Sequence[EpochResult]) -> None:
     """Write history.csv: one row an epoch, with the number of workers that trained it."""
     table = pd.DataFrame(map(asdict, history)).rename(columns={"accuracy": "top1"})
-    write_whole(own / "history.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_whole(own / "history.csv", csv_of(table))
 
 
 def _checkpoints_of(own: Path, below: str) -> str:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from scipy.stats import t as student
 
-Verdict = Literal["stands", "open", "beaten"]
+Verdict = Literal["stands", "unrivalled", "open", "tied", "beaten"]
 LEVEL = 0.05
 
 
@@ -73,10 +73,12 @@ def verdicts(points: Sequence[Point]) -> list[Verdict]:
     have to succeed, so the level needs no correction (intersection-union test; Berger 1982).
     `beaten`: at least one of them is more accurate than it, by a one-sided t-test at the level
     divided by their number (Bonferroni).
-    `open`: neither; more seeds may tell. The cheapest point always stands: it has no rivals.
+    `unrivalled`: nothing is as cheap, so that it was compared with nothing.
+    `tied`: the most accurate of them is exactly as accurate.
+    `open`: none of these; more seeds may tell.
 
     >>> verdicts([Point(10, (0.70, 0.71)), Point(20, (0.80, 0.81)), Point(30, (0.75, 0.76))])
-    ['stands', 'stands', 'beaten']
+    ['unrivalled', 'stands', 'beaten']
     """
     spread = pooled_spread(points)
     return [
@@ -86,12 +88,14 @@ def verdicts(points: Sequence[Point]) -> list[Verdict]:
 
 
 def _verdict(point: Point, rivals: Sequence[Point], spread: Spread) -> Verdict:
+    if not rivals:
+        return "unrivalled"
     if all(chance_better(point, rival, spread) < LEVEL for rival in rivals):
         return "stands"
     corrected = LEVEL / len(rivals)
     if any(chance_better(rival, point, spread) < corrected for rival in rivals):
         return "beaten"
-    return "open"
+    return "tied" if math.isclose(max(r.mean for r in rivals), point.mean) else "open"
 
 
 def chance_better(point: Point, other: Point, spread: Spread) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from afi_search.files import plain, write_whole
+from afi_search.files import csv_of, plain, write_whole
 from afi_search.report.front_plot import front_figure
 from afi_search.report.front_png import front_png
 from afi_search.report.page import front_page
@@ -63,16 +63,13 @@ def write_report(view: StudyView, folder: Path) -> list[Path]:
 
 def front_csv(view: StudyView) -> str:
     """Return the front as CSV, cheapest first; accuracy 0 to 1, MACs per image."""
-    text: str = view.front[_front_columns(view)].to_csv(index=False, lineterminator="\n")
-    return text
+    return csv_of(view.front[_front_columns(view)])
 
 
 def trials_csv(view: StudyView) -> str:
     """Return all trials as CSV, in the order of their numbers; the curve is JSON in its cell."""
     ordered = view.records.sort_values("number", kind="stable")
-    written = ordered.assign(curve=[json.dumps(plain(curve)) for curve in ordered["curve"]])
-    text: str = written.to_csv(index=False, lineterminator="\n")
-    return text
+    return csv_of(ordered.assign(curve=[json.dumps(plain(curve)) for curve in ordered["curve"]]))
 
 
 def front_json(view: StudyView) -> str:

@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from afi_search.files import write_whole
 from afi_search.formatting import duration, mega, percent, signed
+from afi_search.promote.confirm_results import CONVENTIONS
 from afi_search.report.front_plot import PRUNED_EARLY, front_figure
 from afi_search.report.table import front_rows
 from afi_search.report.view import FRONT, StudyView, axis_named
@@ -62,6 +63,8 @@ def study_page(view: StudyView) -> str:
     facts: dict[str, Any] = {
         "whole": True,
         "confirmed": [] if view.confirmed is None else list(_confirmed(view.confirmed)),
+        "confirmed_by": view.confirmed_by,
+        "VERDICT": CONVENTIONS["verdict"],
         "scores": [] if view.audit is None else list(_scores(view.audit)),
         "verdict": "" if view.audit is None else verdict(view.audit),
         "pruned_after": pruned.value_counts().sort_index().to_dict(),

@@ -93,6 +93,7 @@ class StudyView:
         records: the ledger's trials; see `afi_search.study.ledger.COLUMNS`.
         info: the study's facts.
         confirmed: what its confirmation has found, as `confirmed_table` returns it.
+        confirmed_by: the recipe that it took, in a sentence.
         audit: what scores have been worth, as `afi_search.search.rank.audit` returns it.
 
     Raises:
@@ -108,23 +109,29 @@ class StudyView:
     records: DataFrame
     info: StudyInfo
     confirmed: DataFrame | None = None
+    confirmed_by: str = ""
     audit: DataFrame | None = None
 
     @classmethod
     def of(cls, study: Study) -> Self:
         """Read a study and its confirmation, where there is one."""
-        confirmed = None
+        confirmed, confirmed_by = None, ""
         if (confirmation := study.confirmation) is not None:
             from afi_search.promote.confirm_results import confirmed_table
 
             ledger = confirmation.ledger
             confirmed = confirmed_table(ledger.trials(), ledger.tested())
+            recipe = confirmation.file.space.recipe
+            confirmed_by = (
+                f"Each training: {recipe.epochs} epochs of {confirmation.info.train_images or 0:,} "
+                f"images, batches of {recipe.batch_size}."
+            )
         audit = None
         if study.supernet is not None:
             from afi_search.search import rank
 
             audit = rank.audit(study)
-        return cls(study.records(), study.info, confirmed, audit)
+        return cls(study.records(), study.info, confirmed, confirmed_by, audit)
 
     @cached_property
     def references(self) -> References:

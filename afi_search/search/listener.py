@@ -77,6 +77,9 @@ class Listener:
     def front_is_unconfirmed(self, folder: Path) -> None:
         """A promotion chooses its winners from a study without a confirmation."""
 
+    def chosen_from_confirmed(self, architectures: Sequence[str]) -> None:
+        """A promotion has chosen these by `afi_search.promote.confirm_results.most_promising`."""
+
     def image_left_out(self, what: str) -> None:
         """An image, or a folder that is no class, is left out; `what` names it and says why."""
 

@@ -294,7 +294,7 @@ class Search(Strict):
 
 
 class Confirm(Strict):
-    """How the front is confirmed: the full recipe, several seeds, and the test set at the end.
+    """How the front is confirmed: a recipe of its own, several seeds, the test set at the end.
 
     Attributes:
         top: confirm only so many of the front, the most accurate; all of it otherwise.

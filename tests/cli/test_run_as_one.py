@@ -10,9 +10,14 @@ import pytest
 
 import afi_search
 from afi_search.cli.run import promote_where_imagenet_is
+from afi_search.cli.screen import demand_success
 from afi_search.space import SpaceFileError
 from afi_search.space.loading import SpaceDocument
 from afi_search.space.schema import Promote
+from afi_search.study.folder import StudyError
+from afi_search.study.study import Study
+from tests.search.studies import conductor_for, play
+from tests.search.studies import space_file as studies_space_file
 
 SPACE = """
 backbone: resnet20
@@ -71,6 +76,20 @@ def test_without_imagenet_the_command_that_goes_on_is_printed(
 ) -> None:
     promote_where_imagenet_is(tmp_path, Promote(data="/there/is/none"), None)
     assert f"afi-search promote {tmp_path} --data IMAGENET" in capsys.readouterr().out
+
+
+def test_a_study_whose_trials_all_failed_is_no_success(tmp_path: Path) -> None:
+    _, conductor = conductor_for(studies_space_file(), tmp_path)
+    demand_success(Study.open(tmp_path))
+    for reason in ("RuntimeError: no memory", "another"):
+        assignment = conductor.next()
+        assert assignment is not None
+        conductor.fail(assignment.number, reason)
+    with pytest.raises(StudyError, match=r"all 2 trials failed\. Trial 0: RuntimeError: no memory"):
+        demand_success(Study.open(tmp_path))
+
+    play(conductor)
+    demand_success(Study.open(tmp_path))
 
 
 @pytest.mark.slow

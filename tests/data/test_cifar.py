@@ -385,3 +385,16 @@ def test_a_cifar10_file_among_cifar100s_is_named(cifar100_folder, tmp_path):
 
     with pytest.raises(data.DataCorrupt, match="meta is cut short, damaged or of another data"):
         data.locate("cifar100", tmp_path)
+
+
+def test_a_download_tells_of_itself_in_the_log_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "archive"
+    archive.write_bytes(bytes(25_000_000))
+    caplog.set_level("INFO", "afi_search.data")
+    cifar.download(archive.as_uri(), tmp_path / "copy", md5(archive.read_bytes()), "tiny")
+
+    assert len(caplog.messages) == 2
+    assert all(message.startswith("Downloading tiny: ") for message in caplog.messages)
+    assert capfd.readouterr() == ("", "")

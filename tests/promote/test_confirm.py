@@ -128,7 +128,7 @@ def test_only_what_is_tested_is_in_the_table(tmp_path: Path) -> None:
 
     assert list(table["architecture"]) == ["resnet20(base-r4)", "resnet20"]
     assert list(table["test"]) == pytest.approx([0.601, 0.701])
-    assert list(table["verdict"]) == ["stands", "stands"]
+    assert list(table["verdict"]) == ["unrivalled", "stands"]
     assert (table["test_low"] < table["test"]).all()
     write_confirmed(table, tmp_path)
     document = json.loads((tmp_path / "confirmed.json").read_text())

@@ -26,11 +26,18 @@ def test_clear_differences_are_seen() -> None:
     waste = Point(30, (0.720, 0.722, 0.721))
     alike = Point(40, (0.7505, 0.7525, 0.7515))
 
-    assert verdicts([cheap, dear, waste, alike]) == ["stands", "stands", "beaten", "open"]
+    assert verdicts([cheap, dear, waste, alike]) == ["unrivalled", "stands", "beaten", "open"]
 
 
-def test_the_cheapest_stands_whatever_it_reaches() -> None:
-    assert verdicts([Point(10, (0.1, 0.1)), Point(20, (0.9, 0.9))]) == ["stands", "stands"]
+def test_the_cheapest_has_no_rival_whatever_it_reaches() -> None:
+    assert verdicts([Point(10, (0.1, 0.1)), Point(20, (0.9, 0.9))]) == ["unrivalled", "stands"]
+
+
+def test_ties_are_called_ties() -> None:
+    one, other = Point(10, (0.4, 0.6, 0.5)), Point(10, (0.5, 0.5, 0.5))
+    assert verdicts([one, other]) == ["tied", "tied"]
+    assert verdicts([one, other, Point(20, (0.5, 0.6, 0.4))]) == ["tied", "tied", "tied"]
+    assert verdicts([Point(10, (0.5, 0.5)), Point(20, (0.5, 0.5))]) == ["unrivalled", "tied"]
 
 
 def test_of_two_that_cost_the_same_one_can_be_beaten() -> None:
@@ -38,7 +45,7 @@ def test_of_two_that_cost_the_same_one_can_be_beaten() -> None:
 
 
 def test_one_seed_each_says_nothing_of_the_dearer() -> None:
-    assert verdicts([Point(10, (0.5,)), Point(20, (0.9,))]) == ["stands", "open"]
+    assert verdicts([Point(10, (0.5,)), Point(20, (0.9,))]) == ["unrivalled", "open"]
     low, high = interval(Point(10, (0.5,)), pooled_spread([Point(10, (0.5,))]))
     assert math.isnan(low)
     assert math.isnan(high)
