@@ -20,8 +20,12 @@ import psutil
 import pytest
 
 from afi_search.study import Ledger
+from afi_search.study.folder import StudyFile
+from afi_search.study.journal import StorageError
+from afi_search.study.storage import only_client
 from afi_search.train import load
 from tests.driver import SPACE, Driver
+from tests.study import postgresql
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -186,3 +190,25 @@ def test_a_full_disk_stops_the_study_and_an_empty_one_lets_it_go_on(folder: Path
     finally:
         bury(folder)
         subprocess.run(["umount", "-l", studies], check=True)
+
+
+def test_a_database_that_restarts_is_waited_for_and_keeps_others_out(folder: Path) -> None:
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
+    programs = postgresql.find_programs()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's programs: apt-get install postgresql")
+    with postgresql.server(programs) as server:
+        driver = Driver(folder, "tiny.yaml", "--storage", server.url)
+        driver.wait_for(r"trial 0 .*epoch 2/4")
+        server.stop()
+        driver.wait_for(r"The database is away")
+        server.start()
+        driver.wait_for(r"The database is there again")
+        with pytest.raises(StorageError, match="another driver"):
+            study = StudyFile.read(folder / "studies" / "resnet20-digits")
+            with only_client(server.url, study.ledger):
+                pass
+        assert driver.end(400) == 0, driver.output
+        assert "Traceback" not in driver.output
+        assert (folder / "studies" / "resnet20-digits" / "front.html").exists()
+        check_whole(study_records(folder))

@@ -108,24 +108,16 @@ class StudyFile:
 
     def dump(self) -> str:
         """Return the YAML text."""
-        stream = StringIO()
-        yaml = YAML()
+        stream, yaml = StringIO(), YAML()
         yaml.width = 100
-        yaml.dump(
-            {
-                "name": self.name,
-                "id": self.id,
-                "ledger": self.ledger,
-                "preset": self.preset,
-                "note": self.note,
-                "storage": self.storage,
-                "checkpoints": self.checkpoints,
-                "facts": dict(self.facts),
-                "later": list(map(dict, self.later)),
-                "space": self.space.model_dump(mode="json", exclude={"presets"}),
-            },
-            stream,
-        )
+        texts = ("name", "id", "ledger", "preset", "note", "storage", "checkpoints")
+        settings = {
+            **{name: getattr(self, name) for name in texts},
+            "facts": dict(self.facts),
+            "later": list(map(dict, self.later)),
+            "space": self.space.model_dump(mode="json", exclude={"presets"}),
+        }
+        yaml.dump(settings, stream)
         return stream.getvalue()
 
     @classmethod

@@ -245,8 +245,8 @@ class Study:
         What the study has not written stays: other files in its folder, checkpoints and ledgers
         elsewhere that do not bear its mark, promotions' checkpoints elsewhere.
 
-        Killed in between, what is left is a study whose trials begin again; study.yaml goes last,
-        so that the same call finishes the work.
+        Killed in between, what is left is a study without trials; study.yaml goes last, so that
+        the same call finishes the work.
 
         Raises:
             StudyError, StorageError: a driver is at work on a part of it.
@@ -257,19 +257,16 @@ class Study:
                 for belonging in part._elsewhere():
                     if not belonging.foreign:
                         belonging.delete()
-            delete_written(self.folder / CONFIRM)
-            delete_written(self.folder / SUPERNET)
-            delete_written(self.folder)
+            for folder in (self.folder / CONFIRM, self.folder / SUPERNET, self.folder):
+                if folder == self.folder or not folder.is_symlink():
+                    delete_written(folder)
 
     def _elsewhere(self) -> list[Belonging]:
         mark, found = mark_of(self.folder, self.file), []
         if is_elsewhere(self.folder, self.checkpoints):
             what = f"the checkpoints in {self.checkpoints}"
-            foreign = why_not_owned(self.checkpoints, mark)
-            taken, delete = (
-                size_of(self.checkpoints),
-                partial(delete_checkpoints, self.checkpoints),
-            )
+            foreign, taken = why_not_owned(self.checkpoints, mark), size_of(self.checkpoints)
+            delete = partial(delete_checkpoints, self.checkpoints)
             found.append(Belonging(what, foreign, taken, delete))
         if in_database(self.file.storage):
             with suppress(LedgerError):  # it has been deleted
@@ -308,7 +305,7 @@ class Study:
 
     def _part(self, name: str) -> Study | None:
         folder = self.folder / name
-        return Study.open(folder) if has_study(folder) else None
+        return Study.open(folder) if has_study(folder) and not folder.is_symlink() else None
 
     def __repr__(self) -> str:
         states = self.records()["state"].value_counts()

@@ -186,6 +186,9 @@ def test_of_marked_checkpoints_only_what_a_study_writes_is_deleted(tmp_path: Pat
         (promoted / name).parent.mkdir(exist_ok=True)
         (promoted / name).write_text("ours")
     (study / "promote" / "linked").symlink_to(theirs)
+    searched(tmp_path / "another")
+    (study / "confirm").symlink_to(tmp_path / "another")
+    another = sorted((tmp_path / "another").rglob("*"))
     for path in foreign:
         path.parent.mkdir(exist_ok=True)
         path.write_text("years of work")
@@ -194,6 +197,7 @@ def test_of_marked_checkpoints_only_what_a_study_writes_is_deleted(tmp_path: Pat
     assert result.exit_code == 0, result.output
     assert all(path.exists() for path in foreign)
     assert sorted(theirs.rglob("*")) == before
+    assert sorted((tmp_path / "another").rglob("*")) == another
     assert {path for path in location.rglob("*") if path.is_file()} == set(foreign[:3])
     assert {path for path in study.rglob("*") if path.is_file()} == set(foreign[3:])
     assert f"{study / 'thesis.tex'}, which no study writes" in result.output
