@@ -98,13 +98,14 @@ class MultiObjectiveAsha(BasePruner):
         The trial itself comes first. Of an objective that goes up the negative is the cost.
         """
         others = study.get_trials(deepcopy=False)
-        reached = (trial, *others[: trial.number], *others[trial.number + 1 :])
-        rows = [
-            (one.intermediate_values[epoch], *map(one.user_attrs.__getitem__, self._costs))
-            for one in reached
+        reached = [
+            (one.intermediate_values[epoch], one.user_attrs)
+            for one in (trial, *others[: trial.number], *others[trial.number + 1 :])
             if epoch in one.intermediate_values
         ]
-        return self._signs * np.array(rows, dtype=float)
+        accuracies = [accuracy for accuracy, _ in reached]
+        costs = ([facts[name] for _, facts in reached] for name in self._costs)
+        return self._signs * np.array([accuracies, *costs], dtype=float).T
 
 
 def is_rung(epoch: int, grace_period: int, reduction_factor: int) -> bool:
