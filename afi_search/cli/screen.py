@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
@@ -28,7 +29,9 @@ from afi_search.study.folder import StudyError
 from afi_search.study.ledger import STATE_WORDS, UNFINISHED, curve
 from afi_search.study.pareto import GrowingFront
 from afi_search.study.study import Study
-from afi_search.train import EpochResult
+
+if TYPE_CHECKING:
+    from afi_search.train import EpochResult
 
 _FINISHED_SHOWN = 8
 _STOPPING = f"Stopping: epochs that end within seconds are kept, others are trained again. {AGAIN}"
