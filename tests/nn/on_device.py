@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +48,7 @@ def compare(text: str, precision: str, device: str, size: int = 32) -> None:
 
     with plain():
         wanted = outcome(exact, images, "fp64")
-    with patch("torch.backends.cudnn.allow_tf32", False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         found = outcome(ours, given, precision)
     largest = max(wanted[name].norm() for name, _ in exact.named_parameters())
 

@@ -25,6 +25,7 @@ NETWORKS = [
     "mobilenetv2(base-r16-eca)",
     "resnet50(base-r4)",
 ]
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU runs them")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -37,6 +38,7 @@ def run(module: str, *arguments: str, **variables: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@without_gpu
 @pytest.mark.parametrize("text", ["resnet20(base-r4)", "resnet20(B-r8-se-shared)"])
 def test_interpreted_kernels_compute_what_plain_torch_does(text):
     pytest.importorskip("triton")
@@ -44,6 +46,7 @@ def test_interpreted_kernels_compute_what_plain_torch_does(text):
     run("tests.nn.interpreted", *(f"{text}/{p}" for p in ("fp64", "bf16")), TRITON_INTERPRET="1")
 
 
+@without_gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("text", NETWORKS)
 def test_interpreted_kernels_compute_every_family(text):
@@ -52,6 +55,7 @@ def test_interpreted_kernels_compute_every_family(text):
     run("tests.nn.interpreted", f"{text}/fp64", TRITON_INTERPRET="1")
 
 
+@without_gpu
 def test_kernels_compile_for_the_gpus_that_people_have():
     pytest.importorskip("triton")
 

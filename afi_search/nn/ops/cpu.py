@@ -4,6 +4,8 @@ A CPU runs what lies between convolutions at the speed of its memory, so these f
 write every feature as seldom as they can. torch's own operations, which stand in where there is no
 compiler, pass over the features several times.
 
+The functions take what those of the same name in `cuda` do, which says what that is.
+
 The library is kept in the user's cache. `CXX` names the compiler, `c++` where it does not. The
 compiler must know OpenMP; the threads are torch's own.
 """
@@ -46,23 +48,13 @@ def weighted_sum(
     gate: Tensor | None = None,
     ceiling: float = 0.0,
 ) -> None:
-    """Write start + plus + sum_j weights[j] * features[j] to `out`.
-
-    Args:
-        out: B x C x H x W.
-        features: of the same shape.
-        weights: B x C each, without gaps.
-        start: B x C, without gaps.
-        plus: as a feature.
-        gate: X; the result is zero where it is not between zero and the ceiling.
-        ceiling: of the gate.
-    """
+    """Write start + plus + sum_j weights[j] * features[j] to `out`."""
     rows = (*map(_feature, (out, plus, gate)), _array(start), _terms(features, weights))
     _run("weighted_sum", out, *rows, ceiling=ceiling)
 
 
 def channel_dots(out: Tensor, gradient: Tensor, features: Sequence[Tensor]) -> None:
-    """Write the sums over the pixels of gradient * features[j] to out, features x B x C."""
+    """Write the sums over the pixels of gradient * features[j] to `out`."""
     _run("channel_dots", gradient, _feature(gradient), _array(out), _terms(features))
 
 
@@ -75,15 +67,7 @@ def join(
     means: Tensor,
     also: Tensor | None,
 ) -> None:
-    """Write X and R side by side.
-
-    Args:
-        before: X is this, kept between zero and the ceiling, B x C x H x W.
-        features, weights: what R is the sum of, B x C' x H x W and B x C'; weights of 1 where None.
-        both: (X, R), B x (C + C') x H x W.
-        means: those of X, B x C, without gaps.
-        also: where X is written once more.
-    """
+    """Write X and R side by side to `both`."""
     channels = before.shape[1]
     x, r = _feature(both[:, :channels]), _feature(both[:, channels:])
     terms = _terms(features, weights)
@@ -101,14 +85,7 @@ def moments(
     batches: Tensor,
     momentum: float,
 ) -> None:
-    """Write the mean and the variance of each channel, and update those that run.
-
-    Args:
-        x: B x C x H x W, without gaps.
-        mean, variance, running_mean, running_variance: C.
-        batches: their number so far, which is counted up.
-        momentum: the share of x in the running ones.
-    """
+    """Write the mean and the variance of each channel, and update those that run."""
     count = x.numel() // x.shape[1]
     # Squares are of differences from a pixel, so that nothing is lost where the mean is large.
     origin = x[0, :, 0, 0].to(mean.dtype)
@@ -133,11 +110,7 @@ def normalise(
     epsilon: float,
     ceiling: float | None,
 ) -> None:
-    """Write (x - mean) / sqrt(variance + epsilon) * weight + bias + skip to out.
-
-    All features are B x C x H x W, without gaps. Where there is a ceiling, the result is kept
-    between zero and it.
-    """
+    """Write (x - mean) / sqrt(variance + epsilon) * weight + bias + skip to `out`, activated."""
     of = mean, weight * torch.rsqrt(variance + epsilon), bias
     _run("normalise", x, *map(_feature, (x, skip, out)), *map(_array, of), ceiling=ceiling)
 
@@ -153,13 +126,7 @@ def normalise_backward(
     epsilon: float,
     ceiling: float | None,
 ) -> list[Tensor]:
-    """Return the gradients of x, weight, bias and, where `out` is given, of skip.
-
-    All features are B x C x H x W, without gaps; the mean and the variance are those of x.
-
-    Args:
-        out: what `normalise` returned, where it added skip and activated the sum.
-    """
+    """Return the gradients of x, weight, bias and, where `out` is given, of skip."""
     d_x, d_skip = torch.empty_like(x), None if out is None else torch.empty_like(x)
     spread = torch.rsqrt(variance + epsilon)
     of = mean, weight * spread, bias

@@ -24,11 +24,11 @@ TILE, DOTS_TILE = 2048, 4096
 """Numbers of one feature that a program works on at a time."""
 WIDEST = 32
 """Channels of a tile at most, of the kernels of AFI."""
-COLUMNS = 128
-"""Columns of a tile of batch norm's kernels."""
-BLOCKS = 128
+ROWS, COLUMNS = 256, 32
+"""Of a tile of batch norm's kernels."""
+BLOCKS = 256
 """Programs that share the pixels of a channel in batch norm's sums, at most. The last of them adds
-up what all have left, alone, so that more of them are slower."""
+up what all have left, alone, so that many columns or programs are slow."""
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -524,7 +524,7 @@ def moments(
         batches: their number so far, which is counted up.
         momentum: the share of x in the running ones.
     """
-    grid, size, constants = _rows(x, 128, 16)
+    grid, size, constants = _rows(x)
     blocks = min(grid[0], BLOCKS)
     _moments[blocks, grid[1]](
         x,
@@ -556,7 +556,7 @@ def normalise(
     All features are B x C x H x W, without gaps. Where there is a ceiling, the result is kept
     between zero and it.
     """
-    grid, size, constants = _rows(x, 64, 8)
+    grid, size, constants = _rows(x)
     rest = epsilon, ceiling or 0.0, *size, ceiling is not None
     _normalise[grid](out, x, mean, variance, weight, bias, skip, *rest, **constants)
 
@@ -579,7 +579,7 @@ def normalise_backward(
     Args:
         out: what `normalise` returned, where it added skip and activated the sum.
     """
-    grid, size, constants = _rows(x, 128, 16)
+    grid, size, constants = _rows(x)
     blocks = min(grid[0], BLOCKS)
     rectified = ceiling is not None
     d_weight, d_bias = torch.empty_like(mean), torch.empty_like(mean)
@@ -589,23 +589,20 @@ def normalise_backward(
     _norm_sums[blocks, grid[1]](
         d_weight, d_bias, d_out, x, out, d_skip, *of, *meeting, *size, rectified, **constants
     )
-    grid, size, constants = _rows(x, 64, 8)
     d_x = torch.empty_like(x)
     given, gated = (d_out, rectified) if d_skip is None else (d_skip, False)
     _norm_gradient[grid](d_x, given, x, d_weight, d_bias, *of, *size, gated, **constants)
     return [d_x, d_weight, d_bias, *([] if d_skip is None else [d_skip])]
 
 
-def _rows(
-    x: Tensor, rows: int, warps: int
-) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, object]]:
+def _rows(x: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, object]]:
     """Return how x is cut: a grid, its size, the numbers of a row and channels, and constants."""
     channels, size = x.shape[1], x.numel()
     width = max(channels, COLUMNS // channels * channels)
-    grid = triton.cdiv(triton.cdiv(size, width), rows), triton.cdiv(width, COLUMNS)
+    grid = triton.cdiv(triton.cdiv(size, width), ROWS), triton.cdiv(width, COLUMNS)
     unit = math.gcd(8, channels)
-    cut = {"unit": unit, "sum_dtype": _sum_dtype(x), "tile_rows": rows, "columns": COLUMNS}
-    return grid, (size, width, channels // unit), {**cut, "num_warps": warps}
+    cut = {"unit": unit, "sum_dtype": _sum_dtype(x), "tile_rows": ROWS, "columns": COLUMNS}
+    return grid, (size, width, channels // unit), {**cut, "num_warps": 8}
 
 
 def _meeting(like: Tensor, blocks: int, width: int) -> tuple[Tensor, Tensor]:

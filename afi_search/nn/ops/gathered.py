@@ -9,8 +9,8 @@ join's backward makes of them dX_j = dz_j / HW + sum_i w_ij dR_i + what its own 
 once. All of it travels along autograd's edges, so checkpointing, partial backward passes, DDP and
 compilers need nothing besides. Second derivatives are not had this way.
 
-X_j and R_j are kept once, as slices of the buffer that the second convolution reads. Where X_j has
-fewer than 32 channels, a strided read of that slice is slow with channels last: it is kept apart.
+X_j and R_j are kept once, as slices of the buffer that the second convolution reads. Where X_j is
+narrow, a strided read of that slice is slow with channels last: it is kept apart.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from torch import Tensor
 from afi_search.nn.afi import Joined, Sums, global_average
 from afi_search.nn.ops.common import at_least_float32, check, empty, in_rows, kernels
 
-NARROW = 32
-"""Below that many channels a slice of a channels-last buffer is slow to read."""
+NARROW, NARROW_BYTES = 32, 32
+"""Below that many channels (on a GPU, bytes a pixel) a slice of a buffer is slow to read."""
 
 
 class Source(NamedTuple):
@@ -72,7 +72,7 @@ class GatheredSums(Sums):
     ) -> Joined:
         channels, training = before.shape[1], torch.is_grad_enabled()
         # Without gradients nothing keeps the buffer, and X apart lets it go.
-        apart = channels < NARROW or not training
+        apart = _is_narrow(before) or not training
         readers, rereaders = readers * training, rereaders * training
         made = Join.apply(before, ceiling, apart, readers, rereaders, weights, *_read(sources))
         both, pooled, feature, *stubs = made
@@ -84,6 +84,11 @@ class GatheredSums(Sums):
             Source(x.detach(), pairs[:readers]),
             Source(both[:, channels:].detach(), pairs[readers:]),
         )
+
+
+def _is_narrow(x: Tensor) -> bool:
+    channels = x.shape[1]
+    return channels * x.element_size() < NARROW_BYTES if x.is_cuda else channels < NARROW
 
 
 def _paired(stubs: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -208,7 +213,7 @@ def _gradients_of_sum(
     """Return the gradients of weights, features and pairs of stubs."""
     if weights is None:
         return [None, d_sum]
-    if d_sum.shape[1] < NARROW:  # a slice would be read many times, by the dots and by joins
+    if _is_narrow(d_sum):  # a slice would be read many times, by the dots and by joins
         d_sum = d_sum.contiguous(memory_format=torch.channels_last)
     by_source = weights.contiguous().unbind()
     direct, stubbed = by_source[: len(features) - pairs], by_source[len(features) - pairs :]
