@@ -44,7 +44,10 @@ def captured(step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) ->
     static = [tensor.detach().clone() for tensor in inputs]
     before = [tensor.detach().clone() for tensor in changed]
     device = inputs[0].device
-    random = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    random = None
+    if device.type == "cuda":
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        random = generator.clone_state()
     try:
         graph = _capture(step, static)
     except Exception as error:
@@ -53,13 +56,16 @@ def captured(step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) ->
             CaptureWarning,
             stacklevel=2,
         )
+        if random is not None:  # In the state at hand torch 2.11 believes that it is captured.
+            generator.graphsafe_set_state(random)
         return step
     finally:
         with torch.no_grad():
             for tensor, value in zip(changed, before, strict=True):
                 tensor.copy_(value)
-        if random is not None:
-            torch.cuda.set_rng_state(random, device)
+
+    if random is not None:
+        generator.set_state(random.get_state())
 
     def replay(*given: Tensor) -> None:
         for tensor, value in zip(static, given, strict=True):

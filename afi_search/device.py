@@ -1,19 +1,104 @@
-"""Name of the compute device."""
+"""The device that computes: which it is, what it is called, and what is wrong with it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afi_search.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+_FAULTS = re.compile(
+    r"CUDA (driver )?error|Triton Error \[CUDA\]|CU(BLAS|DNN)_STATUS_(EXECUTION|INTERNAL|MAPPING)"
+)
 
 
-def describe_device() -> str:
-    """Return the GPUs' or else the CPU's name and number of this machine."""
+class UnusableGpu(UserError):
+    """There is a GPU, and PyTorch cannot compute on it."""
+
+
+def compute_device(*, booked: bool = False) -> torch.device:
+    """Return the GPU where PyTorch sees one, and otherwise the CPU.
+
+    Args:
+        booked: whether it must be a GPU, as one has been booked for this process.
+
+    Raises:
+        UnusableGpu: one is booked and PyTorch sees none; says why.
+    """
     import torch
 
     if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+        return torch.device("cuda")
+    if booked:
+        raise UnusableGpu(f"a GPU of {platform.node()} is booked and cannot be used: {_why_none()}")
+    return torch.device("cpu")
+
+
+def require_usable_gpu() -> None:
+    """Make sure that PyTorch sees the GPU of this machine, where it has one that is not hidden.
+
+    Raises:
+        UnusableGpu: it does not; says why.
+    """
+    import torch
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if not hidden and any(_DEVICES.glob("nvidia[0-9]*")) and not torch.cuda.is_available():
+        raise UnusableGpu(
+            f"this machine has a GPU, and PyTorch cannot use it: {_why_none()}; mend that, or set "
+            f"CUDA_VISIBLE_DEVICES= to do without it"
+        )
+
+
+_DEVICES = Path("/dev")
+
+
+def _why_none() -> str:
+    import torch
+
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        return str(error).split("\n")[0]
+    return "no reason is given"
+
+
+def is_fault(error: Exception) -> bool:
+    """Return whether an error is one of the GPU, after which its process computes nothing more.
+
+    That a network needs more memory than there is, or than its process may take, is none.
+    """
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, torch.AcceleratorError) or bool(_FAULTS.search(str(error)))
+
+
+def describe_device(kind: str | None = None) -> str:
+    """Return the GPUs' or else the CPU's name and number of this machine.
+
+    Args:
+        kind: `cuda` or `cpu`; None: the GPUs where PyTorch sees any.
+    """
+    import torch
+
+    if torch.cuda.is_available() if kind is None else kind == "cuda":
+        named = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+        return f"{named}, TF32 in fp32 convolutions" if _rounds_to_tf32() else named
     return f"{os.cpu_count()} cores, {_cpu_name()}"
+
+
+def _rounds_to_tf32() -> bool:
+    import torch
+
+    return torch.backends.cudnn.allow_tf32 and torch.cuda.get_device_capability(0) >= (8, 0)
 
 
 def _cpu_name() -> str:

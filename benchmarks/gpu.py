@@ -189,6 +189,7 @@ def _speed(text: str, precision: str, batch: int, rounds: int) -> float:
     with patch.object(trainer_module, "captured", _eager):
         eager_speed = STEPS * batch / seconds(partial(eager._train), max(1, rounds // 2))
     del eager
+    loop = batch / seconds(_plain_step(text, batch, precision), 3 * rounds)
     free()
     begun = time.perf_counter()
     with warnings.catch_warnings(record=True) as warned:
@@ -202,7 +203,6 @@ def _speed(text: str, precision: str, batch: int, rounds: int) -> float:
         console.print(failure)
     told("captured", float(ON_GPU and not failures), "> 0" if ON_GPU else "")
     speed = STEPS * batch / seconds(trainer._train, rounds)
-    loop = batch / seconds(_plain_step(text, batch, precision), 3 * rounds)
     told("images/s", speed)
     told("images/s over those of eager steps", speed / eager_speed, "> 1")
     told("images/s over those of a plain loop", speed / loop, "> 1")

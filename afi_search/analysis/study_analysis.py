@@ -18,6 +18,7 @@ from afi_search.analysis.table6 import as_csv, own_table, paper_table6
 from afi_search.analysis.weights import mean_weights, weights_plot
 from afi_search.data import DatasetSpec, ImageSet, locate, read_data, split_of
 from afi_search.data.tensor_source import Normalise
+from afi_search.device import compute_device
 from afi_search.files import csv_of, write_whole
 from afi_search.study.folder import StudyFile
 
@@ -73,7 +74,7 @@ def analyse_study(
     locate(settings.name, data or settings.folder)
     held_out = split_of(settings, read_data(settings, data))
     spec = held_out.spec
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     for network in models:
         network.model.to(device)
     validation = held_out.validation.to(device)

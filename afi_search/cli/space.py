@@ -39,7 +39,7 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
     from afi_search.cli.screen import Screen
     from afi_search.data import spec_of, trained_images
-    from afi_search.device import describe_device
+    from afi_search.device import compute_device, describe_device
     from afi_search.search.checks import CHECKS, demand_feasible
     from afi_search.search.prepare import choose_preset, measure_costs
     from afi_search.space import Architecture, Space
@@ -65,12 +65,10 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
     )
     demand_feasible(space, costs)
 
-    import torch
-
     from afi_search.search.prepare import images_per_second
 
     images = trained_images(source, file.data.validation, file.data.train_subset)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     asked = [*filter(file.asks_for, ("memory", "latency")), *file.own_measures]

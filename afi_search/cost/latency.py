@@ -88,14 +88,7 @@ def target_device(name: str) -> torch.device:
 def describe_target(device: torch.device, batch: int) -> str:
     """Return a description of the device, threads, batch size and dtype of a latency."""
     threads = "" if device.type == "cuda" else f"{torch.get_num_threads()} threads on "
-    numbers = "float32 (TF32 in convolutions)" if _rounds_to_tf32(device) else "float32"
-    return f"{threads}{describe_device()}; batches of {batch}, {numbers}"
-
-
-def _rounds_to_tf32(device: torch.device) -> bool:
-    """Return whether convolutions of float32 round what they multiply to TF32."""
-    allowed = device.type == "cuda" and torch.backends.cudnn.allow_tf32
-    return allowed and torch.cuda.get_device_capability(device) >= (8, 0)
+    return f"{threads}{describe_device(device.type)}; batches of {batch}, float32"
 
 
 class _Clock:

@@ -11,19 +11,48 @@ from pathlib import Path
 
 import torch
 
+from afi_search.errors import UserError
+
 EMPTY_WORKER = 1_000_000_000
 """Bytes that Python, PyTorch and Ray take in a worker before there is a trial, about."""
+
+CONTEXT = 1_000_000_000
+"""Bytes of a GPU that a process takes beside its tensors: 878 MB on an H200 with CUDA 13.0."""
 
 _STATUS = Path("/proc/self/status")
 
 
-def limit_gpu(share: float) -> None:
-    """Let this process allocate no more than that share of its GPU's memory.
+class NoRoom(UserError):
+    """A share of a GPU is less than a process needs before it has computed anything."""
 
-    PyTorch's own context, some hundred MB a process, is not counted.
+
+def limit_gpu(share: float) -> None:
+    """Let this process take no more than that share of its GPU's memory, its context included.
+
+    Raises:
+        NoRoom: the context alone is more.
     """
-    if 0 < share < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(share)
+    if 0 < share < 1:
+        size = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(left_to_tensors(share, size))
+
+
+def left_to_tensors(share: float, size: int) -> float:
+    """Return which part of a GPU of `size` bytes is left of a share, beside a process's context.
+
+    >>> left_to_tensors(0.5, 8_000_000_000)
+    0.375
+
+    Raises:
+        NoRoom: nothing is.
+    """
+    left = share - CONTEXT / size
+    if left <= 0:
+        raise NoRoom(
+            f"search.gpus_per_trial: {share:g} of a GPU of {size:,} bytes leaves no room beside "
+            f"the {CONTEXT:,} that each process takes of it; let fewer trials share it"
+        )
+    return left
 
 
 def limit_memory(size: int | None) -> None:

@@ -124,14 +124,9 @@ class StudyMetrics:
 
 
 class WorkerMetrics:
-    """The metrics of a worker: its speed and its memory in the trial at hand.
+    """The metrics of a worker: its speed and its memory in the trial at hand."""
 
-    Args:
-        device: that it trains on.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._trial = ""
         self._epoch: EpochResult | None = None
 
@@ -145,8 +140,8 @@ class WorkerMetrics:
 
     def samples(self) -> list[Sample]:
         """Return the current values; speed and epoch time are absent until an epoch has ended."""
-        on_gpu = self._device.type == "cuda"
-        values = {"afi_gpu_memory_bytes": torch.cuda.memory_reserved() if on_gpu else 0.0}
+        reserved = torch.cuda.memory_reserved() if torch.cuda.is_initialized() else 0
+        values = {"afi_gpu_memory_bytes": float(reserved)}
         epoch = self._epoch
         if epoch is not None:
             values["afi_images_per_second"] = epoch.images_per_second

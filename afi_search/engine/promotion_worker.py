@@ -19,6 +19,7 @@ from afi_search.data.dali import DaliLoader
 from afi_search.data.image_folder import Images, list_images
 from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader, share_out
 from afi_search.data.source import Batch, BatchSharding
+from afi_search.device import compute_device
 from afi_search.model.from_checkpoint import with_shared_names
 from afi_search.nn import build, warm_start
 from afi_search.registry import import_modules
@@ -56,6 +57,7 @@ class PromotionConfig:
         checkpoints: folder or fsspec URL that every node reaches.
         pretrained: weights to start from.
         threads: CPU cores of each worker.
+        gpus: whether each has a GPU as well.
         loader: `torchvision` or `dali`.
         study: the study's name, for the model card; empty without one.
         imports, imports_from: modules that register what the study names, and their folder.
@@ -71,6 +73,7 @@ class PromotionConfig:
     checkpoints: str
     pretrained: str | None
     threads: int
+    gpus: bool = False
     loader: LoaderName = "torchvision"
     skip_broken: bool = False
     study: str = ""
@@ -128,6 +131,7 @@ def train_worker(given: dict[str, Any]) -> None:
     news: Queue = given["news"]
     context = ray_train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    compute_device(booked=config.gpus)
     device = get_device()
     images = list_images(config.folder, config.skipped)
     recipe = config.recipe
@@ -154,7 +158,7 @@ def train_worker(given: dict[str, Any]) -> None:
 
 def probe(config: PromotionConfig, world: int) -> Probe:
     """Measure a few training steps and a few seconds of loading, as one worker of `world`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device(booked=config.gpus)
     images = list_images(config.folder, config.skipped)
     recipe = config.recipe
     shared = share_out(recipe.batch_size, recipe.images_per_device, 0, world)
@@ -208,6 +212,7 @@ def make_trainer(
     if device.type == "cpu":
         torch.set_num_threads(config.threads)
         keep_freed_memory()
+    torch.backends.cudnn.benchmark = True
     backbone = config.architecture.backbone
     precision = resolve_precision(
         config.recipe.precision,

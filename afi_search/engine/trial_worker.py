@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from torch import nn
 
 from afi_search.data import ImageSet, Split
 from afi_search.data.tensor_source import pad_images
-from afi_search.engine.limits import as_limit, limit_gpu, limit_memory
+from afi_search.device import UnusableGpu, compute_device, is_fault
+from afi_search.engine.limits import NoRoom, as_limit, limit_gpu, limit_memory
 from afi_search.engine.metrics import WorkerMetrics, exported
 from afi_search.nn import build
 from afi_search.registry import import_modules
@@ -112,13 +114,18 @@ def config_of(assignment: Assignment) -> dict[str, Any]:
     }
 
 
+class LostGpu(Exception):
+    """A worker's GPU has a fault; no trial is to blame."""
+
+
 class TrialWorker(tune.Trainable):
     """Trains the trials that Tune hands it, an epoch a step, and checkpoints each epoch.
 
     A step's result has the accuracies and seconds of all epochs so far, so that whoever reads it
     knows of those that an earlier driver did not live to enter. What goes wrong in a trial is a
     result too (`failed`, with the reason): the actor lives on for the next trial. What is wrong
-    with the machine and not with the trial is `broken`: the study stops, and the trial waits.
+    with the machine and not with the trial is `broken`: the study stops, and the trial waits. A
+    fault of the GPU is raised: the actor ends, and the trial goes on in another.
     """
 
     def setup(  # type: ignore[override]  # with_parameters adds common and data
@@ -128,12 +135,11 @@ class TrialWorker(tune.Trainable):
         import_modules(common.imports, common.imports_from)
         self._common = common
         self._data = data.tensors()
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(common.threads)
+        torch.backends.cudnn.benchmark = True
         keep_freed_memory()
-        limit_gpu(common.gpus)
         limit_memory(common.memory)
-        self._metrics = WorkerMetrics(self._device)
+        self._metrics = WorkerMetrics()
         self._exporting = ExitStack()
         self._exporting.enter_context(exported(common.study, self._metrics.samples))
         gc.freeze()  # What is there by now stays: collecting between trials need not look at it.
@@ -143,8 +149,7 @@ class TrialWorker(tune.Trainable):
         """Begin another trial in the same process."""
         del self._trainer
         gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         self._begin(new_config)
         return True
 
@@ -155,6 +160,8 @@ class TrialWorker(tune.Trainable):
         except DivergedError as error:
             return self._failed(str(error))
         except Exception as error:
+            if is_fault(error):
+                raise LostGpu(f"{platform.node()}: {_in_a_line(error)}") from None
             reason = as_limit(error, self._common.memory) or _in_a_line(error)
             return self._failed(reason, traceback.format_exc())
 
@@ -180,6 +187,8 @@ class TrialWorker(tune.Trainable):
         if self._trainer is None:
             try:
                 self._trainer, resumed = self._start()
+            except (UnusableGpu, NoRoom) as error:
+                return {"number": self._number, "broken": str(error)}
             except OSError as error:
                 where = self._common.checkpoints
                 return {"number": self._number, "broken": f"{where} cannot be used: {error}"}
@@ -194,8 +203,10 @@ class TrialWorker(tune.Trainable):
         return self._progress(self._trainer)
 
     def _start(self) -> tuple[Trainer, bool]:
+        device = compute_device(booked=self._common.gpus > 0)
+        limit_gpu(self._common.gpus)
         architecture = Architecture.parse(self._architecture)
-        recipe = self._recipe(architecture.backbone)
+        recipe = self._recipe(architecture.backbone, device)
         seed_everything(self._seed)
         job = self._common.supernet
         make = (
@@ -203,7 +214,7 @@ class TrialWorker(tune.Trainable):
             if job is None
             else partial(job.trainer, architecture)
         )
-        trainer = make(recipe, self._data, seed=self._seed, device=self._device)
+        trainer = make(recipe, self._data, seed=self._seed, device=device)
         folder = trial_location(self._common.checkpoints, self._number)
         try:
             state = load(folder)
@@ -222,7 +233,7 @@ class TrialWorker(tune.Trainable):
             image_size=self._data.spec.image_size,
         )
 
-    def _recipe(self, backbone: str) -> Recipe:
+    def _recipe(self, backbone: str, device: torch.device) -> Recipe:
         """Return the recipe with the precision that this study's trials of a backbone have."""
         recipe = self._common.recipe
         precision = resolve_precision(
@@ -231,7 +242,7 @@ class TrialWorker(tune.Trainable):
             make=lambda: self._build(Architecture.plain(backbone)),
             batch_size=recipe.batch_size,
             image_size=self._data.spec.image_size,
-            device=self._device,
+            device=device,
             folder=self._common.checkpoints,
         )
         return recipe.model_copy(update={"precision": precision})

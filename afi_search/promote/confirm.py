@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 from optuna.trial import TrialState
 
 from afi_search.cost import Cost, measure
 from afi_search.data import locate, read_data, spec_of
 from afi_search.data.tensor_source import Normalise, normalised_batches
-from afi_search.device import describe_device
+from afi_search.device import compute_device, describe_device
 from afi_search.engine.run_study import run_trials
 from afi_search.engine.session import ray_session
 from afi_search.errors import UserError
@@ -209,7 +208,7 @@ def _test(confirmation: Study, data: str | None) -> None:
     if not untested:
         return
     images = read_data(confirmation.file.space.data, data)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     normalise = Normalise(images.spec.mean, images.spec.std, device)
     for number in untested:
         folder = confirmation.folder

@@ -164,6 +164,7 @@ def promote_study(
                 checkpoints=_checkpoints_of(own, below),
                 pretrained=wanted.pretrained,
                 threads=capacity.threads,
+                gpus=bool(capacity.gpus),
                 loader=wanted.loader,
                 skip_broken=skip_broken,
                 study=study.name if study else "",

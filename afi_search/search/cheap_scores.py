@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from afi_search.data import Split
 from afi_search.data.tensor_source import Normalise, normalised_batches
+from afi_search.device import compute_device
 from afi_search.nn import build
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 from afi_search.space import Architecture
@@ -42,7 +43,7 @@ def score_cheaply(study: Study, images: Callable[[], Split]) -> None:
         return
     data = images()
     batch = calibration_images(data, IMAGES)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     normalise = Normalise(data.spec.mean, data.spec.std, device)
     ((pixels, labels),) = normalised_batches(batch, normalise, IMAGES)
     found = {}

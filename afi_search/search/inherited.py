@@ -121,12 +121,12 @@ def score_architectures(
     total = costs.feasible if every and costs.feasible is not None else limit
     if len(known) >= total:
         return ledger.scores()
-    import torch
 
+    from afi_search.device import compute_device
     from afi_search.model.from_supernet import trained_supernet
     from afi_search.train.supernet import InheritedAccuracy
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     net, precision = trained_supernet(study).to(device), study.file.space.recipe.precision
     inherit = InheritedAccuracy(net, images(), precision=precision, device=device)
     left = islice(_all_left(costs, known) if every else _proposed(costs, known), total - len(known))

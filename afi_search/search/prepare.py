@@ -26,16 +26,20 @@ def choose_preset(document: SpaceDocument, asked: str, listener: Listener) -> st
         asked: a preset; `auto`: `short` where there is a CUDA device and `smoke` where there is
             none, if the file has it; `none`: no preset.
         listener: hears what `auto` means here.
+
+    Raises:
+        UnusableGpu: `auto` would be chosen for the CPU of a machine whose GPU does not work.
     """
     if asked == NONE:
         return None
     if asked != AUTO:
         return asked
-    import torch
+    from afi_search.device import compute_device, require_usable_gpu
 
-    chosen = "short" if torch.cuda.is_available() else "smoke"
+    chosen = {"cuda": "short", "cpu": "smoke"}[compute_device().type]
     if chosen not in document.presets:
         return None
+    require_usable_gpu()
     listener.preset_chosen(chosen, document.notes[chosen])
     return chosen
 

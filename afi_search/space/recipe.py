@@ -52,7 +52,8 @@ class BaseRecipe(Strict):
         warmup: the fraction of all steps in which the rate rises from zero.
         drops_at: fractions of all steps at which the step schedule drops.
         drop: what the step schedule divides the rate by.
-        precision: `fp32`, `bf16`, or `auto`: in a study and in a promotion the one that the device
+        precision: `fp32`, whose convolutions a GPU from Ampere on computes in TF32, as is PyTorch's
+            default; `bf16`; or `auto`: in a study and in a promotion the one that the device
             is measured to be faster in, otherwise bf16 where the device has instructions for it.
     """
 

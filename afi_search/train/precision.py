@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ CPU_BF16 = ("avx512_bf16", "amx_bf16")
 ROUNDS = 3
 LARGEST_BATCH = 128
 LARGEST_ON_CPU = 2**18
-"""Images of a measured step at most, and pixels of all of them on a CPU, which would take long."""
+"""Images of a step measured on a CPU at most, and pixels of all of them; more would take long."""
 
 Precision = Literal["fp32", "bf16"]
 
@@ -64,9 +65,9 @@ def resolve_precision(
         return precision
     if not computes_bf16(device):
         return "fp32"
-    batch = min(batch_size, LARGEST_BATCH)
+    batch = batch_size
     if device.type == "cpu":
-        batch = min(batch, max(2, LARGEST_ON_CPU // image_size**2))
+        batch = min(batch, LARGEST_BATCH, max(2, LARGEST_ON_CPU // image_size**2))
 
     def measure() -> str:
         return faster(make(), torch.rand(batch, 3, image_size, image_size), device)
@@ -81,7 +82,10 @@ def resolve_precision(
 
 
 def faster(model: nn.Module, images: torch.Tensor, device: torch.device) -> Precision:
-    """Return in which precision forward and backward pass take less time, measured in turn."""
+    """Return in which precision forward and backward pass take less time, measured in turn.
+
+    One in which they need more memory than there is takes for ever.
+    """
     model = model.to(device).to(memory_format=torch.channels_last)
     images = images.to(device).to(memory_format=torch.channels_last)
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
@@ -89,7 +93,10 @@ def faster(model: nn.Module, images: torch.Tensor, device: torch.device) -> Prec
     seconds: dict[str, list[float]] = {precision: [] for precision in precisions}
     for _ in range(1 + ROUNDS):
         for precision, step in steps.items():
-            seconds[precision].append(_time(step, images))
+            try:
+                seconds[precision].append(_time(step, images))
+            except torch.OutOfMemoryError:
+                seconds[precision].append(math.inf)
     times = {precision: median(of[1:]) for precision, of in seconds.items()}
     return min(precisions, key=lambda precision: times[precision])
 

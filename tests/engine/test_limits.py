@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from afi_search.engine.limits import limit_gpu
+from afi_search.engine.limits import CONTEXT, NoRoom, left_to_tensors, limit_gpu
 
 TRIAL = """
 import sys
@@ -50,13 +51,19 @@ def test_a_trial_within_its_cap_trains(tmp_path: Path) -> None:
     assert "'accuracies': [" in train(tmp_path, 4)
 
 
-@pytest.mark.parametrize(("share", "set_to"), [(0.25, [0.25]), (1.0, []), (0.0, [])])
-def test_a_share_of_a_gpu_is_a_share_of_its_memory(
+@pytest.mark.parametrize(("share", "set_to"), [(0.5, [0.4]), (1.0, []), (0.0, [])])
+def test_a_share_of_a_gpu_is_a_share_of_its_memory_with_the_context_in_it(
     monkeypatch: pytest.MonkeyPatch, share: float, set_to: list[float]
 ) -> None:
     asked: list[float] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpu = SimpleNamespace(total_memory=10 * CONTEXT)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", asked.append)
     limit_gpu(share)
 
-    assert asked == set_to
+    assert asked == pytest.approx(set_to)
+
+
+def test_a_share_that_a_context_fills_is_told() -> None:
+    with pytest.raises(NoRoom, match=r"search.gpus_per_trial: 0.1 of a GPU of 8,000,000,000 bytes"):
+        left_to_tensors(0.1, 8 * CONTEXT)

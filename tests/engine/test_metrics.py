@@ -15,7 +15,6 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-import torch
 
 from afi_search.engine import metrics
 from afi_search.engine.metrics import METRICS, Sample, StudyMetrics, WorkerMetrics, exported
@@ -65,7 +64,7 @@ def test_before_the_first_full_trial_there_is_no_best(tmp_path: Path) -> None:
 
 
 def test_a_pace_is_that_of_the_trial_at_hand() -> None:
-    worker_metrics = WorkerMetrics(torch.device("cpu"))
+    worker_metrics = WorkerMetrics()
     worker_metrics.begin(3)
     worker_metrics.trained(
         EpochResult(1, accuracy=0.5, loss=1.0, seconds=2.5, images_per_second=400.0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import torch
 
 from afi_search.data import Dataset, split
 from afi_search.data.tensor_source import pad_images
-from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
+from afi_search.engine.trial_worker import LostGpu, SharedSplit, TrialConfig, TrialWorker
 from afi_search.space import Recipe
-from afi_search.train import load
+from afi_search.train import Trainer, load
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
 
@@ -87,6 +88,57 @@ def test_what_goes_wrong_leaves_the_worker_fit_for_the_next_trial(
     assert "Traceback" in result["details"]
     worker.reset_config({"number": 8, "architecture": "resnet20", "seed": 3})
     assert len(worker.step()["accuracies"]) == 1
+
+
+def test_a_booked_gpu_that_pytorch_does_not_see_stops_the_study(
+    tmp_path: Path, data: SharedSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    common = TrialConfig(RECIPE, str(tmp_path), threads=1, gpus=0.5)
+    worker = TrialWorker.__new__(TrialWorker)
+    worker.setup({"number": 7, "architecture": "resnet20", "seed": 3}, common, data)
+
+    result = worker.step()
+
+    assert re.match(r"a GPU of .+ is booked and cannot be used: .", result["broken"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel errors might"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_a_fault_of_the_gpu_ends_the_worker_and_not_the_trial(
+    tmp_path: Path, data: SharedSplit, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    worker = begin(tmp_path, data)
+    expected = worker.step()["accuracies"]
+
+    def fall_off_the_bus(trainer: Trainer) -> None:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Trainer, "run_epoch", fall_off_the_bus)
+        with pytest.raises(LostGpu, match=re.escape(str(error).splitlines()[0])):
+            worker.step()
+
+    assert begin(tmp_path, data).step()["accuracies"] == expected
+
+
+def test_too_little_memory_of_a_gpu_is_the_trial_s_own(
+    tmp_path: Path, data: SharedSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take_too_much(trainer: Trainer) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(Trainer, "run_epoch", take_too_much)
+
+    assert "out of memory" in begin(tmp_path, data).step()["failed"]
 
 
 def test_unreadable_checkpoints_mean_beginning_again(tmp_path: Path, data: SharedSplit) -> None:

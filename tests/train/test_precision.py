@@ -76,6 +76,34 @@ def test_without_a_cache_to_write_to_it_is_measured_again(measured, tmp_path):
     assert settle(tmp_path / "two") == "fp32"
 
 
+def test_on_a_gpu_it_is_measured_with_the_recipe_s_batch(monkeypatch, tmp_path):
+    batches = []
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "_cache", lambda step, device: tmp_path / step)
+    monkeypatch.setattr(
+        precision, "faster", lambda model, images, device: batches.append(len(images)) or "bf16"
+    )
+    for name in ("cuda", "cpu"):
+        device, folder = torch.device(name), str(tmp_path / name)
+        resolve_precision(
+            "auto", "a", network, batch_size=512, image_size=32, device=device, folder=folder
+        )
+
+    assert batches == [512, 128]
+
+
+def test_a_precision_that_does_not_fit_into_memory_is_not_taken(monkeypatch):
+    def run(step, images):
+        if step == "fp32":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 1.0
+
+    monkeypatch.setattr(precision, "_step", lambda model, images, precision: precision)
+    monkeypatch.setattr(precision, "_time", run)
+
+    assert precision.faster(nn.Identity(), torch.zeros(1, 3, 8, 8), CPU) == "bf16"
+
+
 def test_what_the_recipe_names_is_not_measured(measured, tmp_path):
     assert settle(tmp_path, "fp32") == "fp32"
     assert settle(tmp_path, "bf16") == "bf16"
