@@ -38,7 +38,7 @@ def explain(
     from afi_search.search.explain import explain as explain_trial
     from afi_search.study import Ledger
 
-    console.say(*explain_trial(Ledger.open(study).find(trial)))
+    console.say(*explain_trial(Ledger.find_in(study, trial)))
 
 
 def analyse(

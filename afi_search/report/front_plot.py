@@ -24,9 +24,7 @@ from afi_search.report.view import (
     FRONT,
     OTHERS,
     StudyView,
-    describe_costs,
     hover,
-    interval,
     plural,
 )
 
@@ -157,7 +155,7 @@ def _panels(axes: Mapping[str, Mapping[str, Any]], view: StudyView, x_range: Ran
 def _points(view: StudyView) -> dict[str, DataFrame]:
     """Return what is drawn by its kind: x, y, the ends of an interval around y, and hover."""
     axis, records = view.axis, view.records
-    low, high = interval(records["accuracy"], view.info.validation_images)
+    low, high = view.intervals
     drawn = records.assign(
         x=records[axis.column] / axis.unit,
         y=100 * records["accuracy"],
@@ -178,7 +176,7 @@ def _points(view: StudyView) -> dict[str, DataFrame]:
                 f"{result.model}, the paper's own result",
                 result.architecture,
                 f"{result.top1:.2f} % test accuracy after {result.dataset.epochs} epochs",
-                *describe_costs(costs.figures(), view.references.plain[result.backbone]),
+                *view.describe_costs(costs.figures(), view.references.plain[result.backbone]),
             ]
         ]
     ]

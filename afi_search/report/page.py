@@ -22,7 +22,6 @@ from afi_search.promote.confirm_results import CONVENTIONS
 from afi_search.report.front_plot import PRUNED_EARLY, front_figure
 from afi_search.report.table import front_rows
 from afi_search.report.view import FRONT, StudyView, axis_named
-from afi_search.search.rank import verdict
 from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, StudyInfo
 from afi_search.study.pareto import costs_of
 from afi_search.study.reference import reference_point
@@ -66,7 +65,7 @@ def study_page(view: StudyView) -> str:
         "confirmed_by": view.confirmed_by,
         "VERDICT": CONVENTIONS["verdict"],
         "scores": [] if view.audit is None else list(_scores(view.audit)),
-        "verdict": "" if view.audit is None else verdict(view.audit),
+        "verdict": "" if view.audit is None else _verdict(view.audit),
         "pruned_after": pruned.value_counts().sort_index().to_dict(),
         "full": len(view.full),
         "effects": [],
@@ -151,6 +150,12 @@ def _confirmed(table: DataFrame) -> Iterator[tuple[Any, ...]]:
         )
         macs, seeds = mega(row["macs"]), row["seeds"]
         yield row["architecture"], row["origin"], test, validation, macs, seeds, row["verdict"]
+
+
+def _verdict(audit: DataFrame) -> str:
+    from afi_search.search.rank import verdict  # takes scipy.stats along
+
+    return verdict(audit)
 
 
 def _scores(table: DataFrame) -> Iterator[tuple[str, ...]]:

@@ -189,20 +189,35 @@ def parallel_figure(view: StudyView) -> go.Figure:
                 legendrank=rank,
                 showlegend=True,
             )
-    for x, y, text in labels:
-        on_choice = x < len(table.columns)
-        figure.add_annotation(
-            x=x,
-            y=y,
-            text=text or NOT_APPLICABLE,
-            showarrow=False,
-            font={"size": 11},
-            bgcolor="rgba(255, 255, 255, 0.8)" if on_choice else None,
-            xanchor="center" if on_choice else "left",
-            xshift=0 if on_choice else 6,
-        )
-    for position in range(len(heights)):
-        figure.add_vline(x=position, line={"color": style.FAINT, "width": 1}, layer="below")
+    choices = len(table.columns)
+    figure.update_layout(  # at once: plotly copies all of them for each that is added
+        annotations=[
+            {
+                "x": x,
+                "y": y,
+                "text": text or NOT_APPLICABLE,
+                "showarrow": False,
+                "font": {"size": 11},
+                "bgcolor": "rgba(255, 255, 255, 0.8)" if x < choices else None,
+                "xanchor": "center" if x < choices else "left",
+                "xshift": 0 if x < choices else 6,
+            }
+            for x, y, text in labels
+        ],
+        shapes=[
+            {
+                "type": "line",
+                "x0": x,
+                "x1": x,
+                "y0": 0,
+                "y1": 1,
+                "yref": "y domain",
+                "line": {"color": style.FAINT, "width": 1},
+                "layer": "below",
+            }
+            for x in range(len(heights))
+        ],
+    )
     style.apply_theme(figure, dragmode=False, margin={"l": 20, "r": 56, "t": 24, "b": 56})
     figure.update_xaxes(
         range=[-0.5, len(heights) - 0.5],

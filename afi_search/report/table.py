@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from afi_search.formatting import against, count, mega, percent
-from afi_search.report.view import StudyView, measured
+from afi_search.report.view import StudyView
 
 CAPTION = (
     "accuracy: held-out validation images; "
@@ -47,7 +47,7 @@ def front_rows(view: StudyView) -> list[dict[str, str]]:
         figures = {
             "MACs, M": mega(row["macs"]),
             "vs plain": against(row["macs"], view.references.plain[row["backbone"]].macs),
-            **{cost.heading: cost.write(row[cost.column]) for cost in measured(row)},
+            **{cost.heading: cost.write(row[cost.column]) for cost in view.measured(row)},
             "parameters": count(row["params"]),
             "paper FLOPs, G": f"{row['paper_gflops']:.2f}",
             "epochs": str(row["epochs"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +26,7 @@ FAILED, UNFINISHED = "failed", "not finished"
 KINDS = (FRONT, OTHERS, PRUNED, FAILED, UNFINISHED)
 """What becomes of a trial."""
 HOVER_LETTERS = 44
+_FOLD = re.compile(rf"\S.{{0,{HOVER_LETTERS - 1}}}(?=\s|$)|\S+")
 Z_95 = 1.959963984540054
 """So many standard deviations around its mean hold 95 % of a normal distribution."""
 
@@ -163,8 +164,15 @@ class StudyView:
     @cached_property
     def hovers(self) -> Series:
         """What plotly shows of each trial at the pointer."""
-        told = [hover(self.describe(row)) for row in self.records.to_dict("records")]
+        low, high = self.intervals
+        rows = zip(self.records.to_dict("records"), low, high, strict=True)
+        told = [hover(self._describe(*row)) for row in rows]
         return Series(told, index=self.records.index, dtype=object)
+
+    @cached_property
+    def intervals(self) -> tuple[Series, Series]:
+        """The ends of the 95 % interval around each accuracy, 0 to 1."""
+        return interval(self.records["accuracy"].astype(float), self.info.validation_images)
 
     @property
     def heading(self) -> str:
@@ -194,42 +202,42 @@ class StudyView:
         ]
         return [part for part in parts if part]
 
-    def describe(self, row: Mapping[Any, Any]) -> list[str]:
+    def _describe(self, row: Mapping[Any, Any], low: float, high: float) -> list[str]:
         """Say what is known of a trial, in short lines; the architecture comes first."""
         accuracy = f"{percent(row['accuracy'])} % validation accuracy"
         if not row["full"]:
             accuracy += f" after {row['epochs']} of {self.info.epochs} epochs"
         elif self.info.validation_images:
-            low, high = interval(row["accuracy"], self.info.validation_images)
             accuracy += f" (95 %: {percent(low)} to {percent(high)})"
         return [
             row["architecture"],
             accuracy,
-            *describe_costs(row, self.references.plain[row["backbone"]]),
+            *self.describe_costs(row, self.references.plain[row["backbone"]]),
             f"trial #{row['number']}, {plural(row['epochs'], 'epoch')}, seed {row['seed']}",
         ]
 
+    def describe_costs(self, costs: Mapping[Any, Any], plain: Cost) -> list[str]:
+        """Say what a network costs, a line a cost, beside the plain backbone."""
+        macs, params = costs["macs"], costs["params"]
+        return [
+            f"{mega(macs)} M MACs per image ({against(macs, plain.macs)} vs plain)",
+            *(axis.say(costs[axis.column]) for axis in self.measured(costs)),
+            f"{count(params)} parameters ({against(params, plain.params)} vs plain)",
+            f"{costs['paper_gflops']:.2f} G FLOPs as the paper counts (batch 32)",
+        ]
 
-def describe_costs(costs: Mapping[Any, Any], plain: Cost) -> list[str]:
-    """Say what a network costs, a line a cost, beside the plain backbone."""
-    return [
-        f"{mega(costs['macs'])} M MACs per image ({against(costs['macs'], plain.macs)} vs plain)",
-        *(cost.say(costs[cost.column]) for cost in measured(costs)),
-        f"{count(costs['params'])} parameters ({against(costs['params'], plain.params)} vs plain)",
-        f"{costs['paper_gflops']:.2f} G FLOPs as the paper counts (batch 32)",
-    ]
+    def measured(self, costs: Mapping[Any, Any]) -> list[CostAxis]:
+        """Return those of the costs that only some studies ask for which are known."""
+        return [axis for axis in self._optional if math.isfinite(costs.get(axis.column, math.nan))]
 
-
-def measured(row: Mapping[Any, Any]) -> list[CostAxis]:
-    """Return those of the costs that only some studies ask for which are known."""
-    known = {name: row.get(name) for name in ("memory", "latency", *own_measures())}
-    return [axis_named(n) for n, cost in known.items() if cost is not None and math.isfinite(cost)]
+    @cached_property
+    def _optional(self) -> list[CostAxis]:
+        return [axis_named(name) for name in ("memory", "latency", *own_measures())]
 
 
 def hover(lines: Sequence[str]) -> str:
     """Return lines as plotly shows them at the pointer, the first one in bold and folded."""
-    folded = textwrap.wrap(lines[0], HOVER_LETTERS, break_on_hyphens=False)
-    head = "<br>".join(map(escape, folded))
+    head = "<br>".join(map(escape, _FOLD.findall(lines[0])))
     return "<br>".join([f"<b>{head}</b>", *map(escape, lines[1:])])
 
 

@@ -16,12 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from afi_search.search.pruners import judge
 from afi_search.space import Architecture
 from afi_search.space.schema import SpaceFile
-from afi_search.study.ledger import UNFINISHED, Ledger, Proposal, curve
-
-RUNG = "rung "
-DEATHS = "deaths"
-WEIGHED = "inherited:accuracy"
-"""System attribute of a proposed trial: the accuracy in the supernet that was gone by."""
+from afi_search.study.ledger import DEATHS, RUNG, UNFINISHED, Ledger, Proposal, curve
 
 
 @dataclass(frozen=True)

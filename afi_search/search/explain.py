@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.search.conductor import DEATHS, RUNG, WEIGHED
-from afi_search.search.samplers.known_cost import PREDICTION
-from afi_search.study.ledger import STATE_WORDS, curve
+from afi_search.study.ledger import DEATHS, PREDICTION, RUNG, STATE_WORDS, WEIGHED, curve
 
 _ORIGINS = {
     "first": "is a baseline or stands in the space file's list, which come before the sampler",

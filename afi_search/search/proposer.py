@@ -24,15 +24,14 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import Cost, SpaceCosts
-from afi_search.search.conductor import WEIGHED
 from afi_search.search.inherited import Inherited
 from afi_search.search.pruners import make_pruner
 from afi_search.search.rank import INHERITED
 from afi_search.search.samplers import GRID, KNOWN_COST, known_cost_sampler, make_sampler
-from afi_search.search.samplers.known_cost import PREDICTION, KnownCostSampler
+from afi_search.search.samplers.known_cost import KnownCostSampler
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
-from afi_search.study.ledger import Proposal, directions_of
+from afi_search.study.ledger import PREDICTION, WEIGHED, Proposal, directions_of
 
 _ASKS = 3
 _DRAWS = 2000

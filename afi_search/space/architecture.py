@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from afi_search.errors import UserError, did_you_mean
 from afi_search.space.attention import ATTENTIONS
@@ -223,7 +223,7 @@ class Architecture:
         except ArchitectureError as error:
             raise ArchitectureError(f"{text!r}: {error}") from None
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The canonical text; `parse` reads it back to an equal architecture."""
         choices = self.choice_texts

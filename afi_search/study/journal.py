@@ -15,10 +15,11 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import distribution_to_json
+from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._storage import JournalOperation as Op
@@ -93,7 +94,7 @@ class Journal(JournalFileBackend):
                     return  # another process is writing it, or was when the power failed
                 self._log_number_offset[number + 1] = self._log_number_offset[number] + len(line)
                 try:
-                    log = json.loads(line)
+                    log = json.loads(line.decode())
                 except (ValueError, RecursionError):
                     nul = "holds NUL bytes, as a power failure leaves them"
                     why = nul if b"\0" in line else "is not JSON"
@@ -124,6 +125,7 @@ class LedgerJournal(JournalStorage):
 
     def __init__(self, journal: Journal) -> None:
         self._path = journal.path
+        self._is_read = False
         try:
             super().__init__(journal)
         except UserError:
@@ -131,8 +133,11 @@ class LedgerJournal(JournalStorage):
         except Exception as error:  # whatever Optuna meets in a line that is not its own
             line, why = self._replay_result.log_number_read, f"cannot be read ({error!r})"
             raise DamagedLedger(self._path, line, why) from None
+        self._replay_result.__class__ = JournalStorageReplayResult
 
     def _sync_with_backend(self) -> None:
+        if not self._is_read:
+            self._is_read, self._replay_result = True, _FirstReading(self._worker_id_prefix)
         known = self._replay_result
         known.apply_logs(self._checked(self._backend.read_logs(known.log_number_read)))
 
@@ -142,6 +147,59 @@ class LedgerJournal(JournalStorage):
             if why := _why_not_an_operation(log) or _refers_to_nothing(log, known):
                 raise DamagedLedger(self._path, known.log_number_read + 1, why)
             yield log
+
+
+class _FirstReading(JournalStorageReplayResult):
+    """What Optuna makes of a journal's lines, in half of the time that it takes for thousands.
+
+    Trials of a study have their choices from the same lists, each of which is read once; and as
+    nobody holds a trial yet, a line changes it where it is, instead of a copy.
+    """
+
+    def _apply_create_trial(self, log: Log) -> None:
+        before = len(self._trials)
+        super()._apply_create_trial(log | {"distributions": {}, "params": {}})
+        if len(self._trials) > before:
+            trial = self._trials[before]
+            offered = log.get("distributions", {}).items()
+            trial.distributions = {name: _distribution(text) for name, text in offered}
+            trial.params = {
+                name: trial.distributions[name].to_external_repr(value)
+                for name, value in log.get("params", {}).items()
+            }
+
+    def _apply_set_trial_intermediate_value(self, log: Log) -> None:
+        if self._trial_exists_and_updatable(log["trial_id"], log):
+            values = self._trials[log["trial_id"]].intermediate_values
+            values[log["step"]] = log["intermediate_value"]
+
+    def _apply_set_trial_user_attr(self, log: Log) -> None:
+        if self._trial_exists_and_updatable(log["trial_id"], log):
+            self._trials[log["trial_id"]].user_attrs.update(log["user_attr"])
+
+
+_distribution = cache(json_to_distribution)
+
+
+def read_trial(path: Path, number: int) -> FrozenTrial | None:
+    """Return one trial of a journal without reading the others; None where there is none.
+
+    Raises:
+        Exception: whatever is met in lines that are damaged.
+    """
+    known = _FirstReading("")
+    begins, about = b'{"op_code":%d,' % Op.CREATE_TRIAL, b'"trial_id":%d,' % number
+    begun = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            begun += line.startswith(begins)
+            if begun == 0 or (line.startswith(begins) and begun == number + 1) or about in line:
+                log = json.loads(line)
+                known.apply_logs([log | {"trial_id": 0} if about in line else log])
+    for trial in known._trials.values():
+        trial.number = number
+        return trial
+    return None
 
 
 def mend(

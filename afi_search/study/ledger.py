@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import optuna
-import pandas as pd
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage
@@ -29,8 +28,12 @@ from afi_search.space import Architecture
 from afi_search.space.objective import goes_up, own_measures
 from afi_search.study.database import HeldStorage, Hold
 from afi_search.study.folder import StudyFile
+from afi_search.study.journal import read_trial
 from afi_search.study.ownership import Mark
-from afi_search.study.storage import FILES, has_file, in_database, open_storage
+from afi_search.study.storage import FILES, JOURNAL, has_file, in_database, open_storage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -40,6 +43,12 @@ _OWNER = "owner"
 _SCORES = "scores/"  # before the number of a portion of them
 SETTINGS = "study.yaml"
 _TESTED = "test_accuracy/"  # before a trial's number
+
+RUNG, DEATHS = "rung ", "deaths"
+PREDICTION, WEIGHED = "known_cost:prediction", "inherited:accuracy"
+"""The names of what a trial remembers of its decisions: by epoch why it went on, which workers it
+lost, the accuracy that its sampler foresaw (mean and deviation), and the one in the supernet that
+was gone by."""
 
 OBJECTIVES = "objectives"
 """The name under which a table of records says, in its `attrs`, what its study optimises."""
@@ -256,11 +265,26 @@ class Ledger:
         `naswot`, `zico` and `synflow` are those of untrained networks; `inherited_seconds` and
         `cheap_seconds` are what they took.
         """
+        import pandas as pd
+
         rows: dict[str, dict[str, float]] = {}
         for key, portion in self.study.user_attrs.items():
             for text, of in portion.items() if key.startswith(_SCORES) else ():
                 rows.setdefault(text, {}).update(of)
         return pd.DataFrame.from_dict(rows, orient="index", dtype="float64")
+
+    @classmethod
+    def find_in(cls, folder: str | Path, number: int) -> FrozenTrial:
+        """Return the trial of a study that a person asks for, if possible without the others.
+
+        Raises:
+            UserError: as `open` and `find` do.
+        """
+        path = Path(folder) / FILES[JOURNAL]
+        with suppress(Exception):  # which opening it as a whole tells in words
+            if StudyFile.read(folder).storage == JOURNAL and (trial := read_trial(path, number)):
+                return trial
+        return cls.open(folder).find(number)
 
     def find(self, number: int) -> FrozenTrial:
         """Return the trial a person asks for.
@@ -379,6 +403,8 @@ def to_frame(trials: Iterable[FrozenTrial]) -> pd.DataFrame:
 
     What users' functions measured has columns of its own, after the others.
     """
+    import pandas as pd
+
     rows = list(trials)
     own = [name for name in own_measures() if any(name in trial.user_attrs for trial in rows)]
     columns = COLUMNS | dict.fromkeys(own, "float64")

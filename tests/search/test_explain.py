@@ -5,7 +5,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from afi_search.search.explain import explain
-from afi_search.search.samplers.known_cost import PREDICTION
+from afi_search.study.ledger import PREDICTION
 from tests.search.studies import conductor_for, play, space_file
 
 

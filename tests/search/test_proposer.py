@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from afi_search.search.samplers.known_cost import PREDICTION
 from afi_search.space import Space
 from afi_search.study import Ledger
+from afi_search.study.ledger import PREDICTION
 from tests.search.studies import conductor_costs, conductor_for, play, space_file
 
 

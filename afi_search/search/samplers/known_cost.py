@@ -29,9 +29,7 @@ from threadpoolctl import ThreadpoolController
 from afi_search.search.samplers.choice_grid import ChoiceGrid, Codes, CostOf, Floats, Params
 from afi_search.search.samplers.evidence import Evidence, History
 from afi_search.search.samplers.surrogate import Surrogate
-
-PREDICTION = "known_cost:prediction"
-"""System attribute of a proposed trial: mean and standard deviation of its predicted value."""
+from afi_search.study.ledger import PREDICTION
 
 _CANDIDATES = 512
 """Random points that are compared for a proposal, besides the front's neighbours."""

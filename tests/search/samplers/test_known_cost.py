@@ -21,8 +21,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.search.samplers.choice_grid import ChoiceGrid
 from afi_search.search.samplers.evidence import Evidence, Seen
-from afi_search.search.samplers.known_cost import PREDICTION, KnownCostSampler, best_addition
+from afi_search.search.samplers.known_cost import KnownCostSampler, best_addition
 from afi_search.search.samplers.surrogate import Surrogate
+from afi_search.study.ledger import PREDICTION
 
 CHOICES = ("plain", "thin", "wide")
 SPACE: dict[str, BaseDistribution] = {
