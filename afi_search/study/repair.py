@@ -55,6 +55,8 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
         StudyError: a driver is at work on it, or its settings are not known any more.
         StorageError: its database cannot be reached.
     """
+    if not any((folder / name).is_file() for name in (STUDY_FILE, *FILES.values())):
+        raise StudyError(f"{folder}: is not a study's folder; it has no {STUDY_FILE} and no ledger")
     with only_driver(folder):
         study = Study(folder, _settings(folder, imports))
         file = study.file
@@ -106,12 +108,16 @@ def _mend_file(study: Study) -> Iterator[str]:
     except DamagedLedger:
         named = {"study_name": study.file.ledger, "directions": directions_of(study.objectives)}
         count, missing = mend(path, named, partial(_trial, study), partial(_trained, study))
-        yield f"{path}: {count} pieces that are no operations were set aside beside it."
+        yield f"{path}: what is no operation was set aside beside it; pieces of lines: {count}."
         if missing:
             yield f"The first lines of the trials {', '.join(map(str, missing))} were among them."
     except StorageError as error:
-        yield f"{error}; it was set aside as {set_aside(path).name}."
+        aside = set_aside(path)
+        yield f"{path}: was no database ({error}); it was set aside as {aside.name}."
         path.unlink()
+        for log in ("-wal", "-shm"):
+            if (of_it := path.with_name(path.name + log)).exists():
+                of_it.rename(aside.with_name(aside.name + log))
 
 
 def _bring_back(study: Study) -> Iterator[str]:

@@ -132,7 +132,7 @@ def test_damage_is_told_with_its_line_and_repaired(tmp_path: Path, damage: str, 
 
     result = CliRunner().invoke(app, ["repair", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert "1 pieces" in result.output
+    assert "pieces of lines: 1" in result.output
     aside = tmp_path / "ledger.log.damaged-1"
     assert aside.read_bytes().strip(b"\0\n") == DAMAGES[damage].strip(b"\0")
     assert trials(tmp_path) == expected
@@ -263,7 +263,7 @@ def test_a_ledger_of_before_or_checkpoints_alone_do_not_say_the_settings(tmp_pat
             resume(tmp_path, file, {})
         with pytest.raises(StudyError, match="cannot be repaired"):
             list(repair(tmp_path))
-        path.unlink(missing_ok=True)
+        path.write_text("")
 
 
 @pytest.mark.parametrize("content", ["", "{", "name: x", "space: 1"])
@@ -275,6 +275,14 @@ def test_a_damaged_study_yaml_is_the_ledgers_again(tmp_path: Path, content: str)
 
     assert (tmp_path / "study.yaml").read_text() == text
     assert (tmp_path / "study.yaml.damaged-1").read_text() == content
+
+
+def test_a_folder_that_is_no_studys_is_not_repaired_and_not_made_one(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "typo"):
+        result = CliRunner().invoke(app, ["repair", str(folder)])
+        assert result.exit_code == 2
+        assert "is not a study's folder" in result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_settings_that_were_edited_are_not_the_ledgers(tmp_path: Path) -> None:
