@@ -6,6 +6,7 @@ python -m afi_search.run SPACE
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,8 +59,9 @@ def run(
             listener=Screen(),
         )
     except (Interrupted, UserError) as stopped:
-        if (begun := getattr(stopped, "study", None)) is not None:
-            show(begun)
+        with suppress(OSError):  # what stopped it may be the disk, and is told
+            if (begun := getattr(stopped, "study", None)) is not None:
+                show(begun)
         raise
     show(study)
     demand_success(study)
