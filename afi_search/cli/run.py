@@ -59,7 +59,7 @@ def run(
             listener=Screen(),
         )
     except (Interrupted, UserError) as stopped:
-        with suppress(OSError):  # what stopped it may be the disk, and is told
+        with suppress(OSError, UserError):  # what stopped it may be the disk, and is told
             if (begun := getattr(stopped, "study", None)) is not None:
                 show(begun)
         raise

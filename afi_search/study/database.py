@@ -156,6 +156,7 @@ class HeldStorage:
     def __init__(self, storage: BaseStorage, hold: Hold) -> None:
         self._storage = storage
         self._hold = hold
+        self._gave_up = False
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._storage, name)
@@ -190,7 +191,7 @@ class HeldStorage:
                 raise
             _logger.warning("The database is away (%s); the study waits for it.", cause(error))
         call = again or partial(method, *args, **kwargs)
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + (0 if self._gave_up else _PATIENCE)
         while True:
             try:
                 self._hold.renew()
@@ -201,6 +202,7 @@ class HeldStorage:
                 if not _is_away(error):
                     raise
                 if time.monotonic() > end:
+                    self._gave_up = True
                     minutes = round(_PATIENCE / 60)
                     raise StorageError(
                         f"the ledger's database has been away for {minutes} minutes: {cause(error)}"

@@ -158,6 +158,9 @@ def test_a_database_that_stays_away_ends_the_wait_in_words(
         try:
             with pytest.raises(StorageError, match="has been away for 0 minutes"):
                 study.ledger.study.set_user_attr("a", 1)
+            monkeypatch.setattr(database, "_PATIENCE", 3600.0)  # it is not waited for again
+            with pytest.raises(StorageError, match="has been away"):
+                study.records()
         finally:
             server.start()
 
