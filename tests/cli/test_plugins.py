@@ -60,7 +60,8 @@ def test_one_of_each_kind_is_searched(tmp_path: Path, space: Path, command: str)
 
     assert search.returncode == 0, search.stdout + search.stderr
     study = tmp_path / "studies" / "toynet-shades"
-    records, info = Study.open(study).records(), Study.open(study).info
+    opened = Study.open(study, imports=True)
+    records, info = opened.records(), opened.info
     assert (info.backbones, info.dataset, info.image_size) == (("toynet",), "shades", 16)
     assert list(records["architecture"]) == ["toynet", "toynet(B-r4-gate)"]
     assert list(records["origin"]) == ["first", "last"]
