@@ -50,6 +50,17 @@ def test_the_dockerfile_has_no_lint() -> None:
     passes(SCRIPTS / "hadolint", DOCKER / "Dockerfile")
 
 
+def test_what_is_compiled_outlives_the_containers() -> None:
+    text = (DOCKER / "Dockerfile").read_text()
+    kept = json.loads(re.findall(r"^VOLUME (.+)$", text, re.MULTILINE)[0])
+
+    for name in ("TRITON_CACHE_DIR", "XDG_CACHE_HOME"):
+        (place,) = re.findall(rf"\b{name}=(\S+)", text)
+        assert any(Path(place).is_relative_to(volume) for volume in kept)
+    workers = [services()[name] for name in ("gpu-worker", "cpu-worker")]
+    assert all("studies:/studies" in worker["volumes"] for worker in workers)
+
+
 def test_the_dockerfile_copies_what_is_there_and_nothing_is_kept_from_it() -> None:
     text = (DOCKER / "Dockerfile").read_text()
     copied = [
