@@ -262,7 +262,8 @@ def interval(accuracy: Any, images: int | None) -> tuple[Any, Any]:
     centre = share + Z_95**2 / (2 * images)
     margin = Z_95 * np.sqrt((share * (1 - share) + Z_95**2 / (4 * images)) / images)
     scale = 1 + Z_95**2 / images
-    return (centre - margin) / scale, (centre + margin) / scale
+    low, high = (centre - margin) / scale, (centre + margin) / scale
+    return np.clip(low, 0, accuracy), np.clip(high, accuracy, 1)  # where all or none are right
 
 
 def plural(number: int, noun: str) -> str:

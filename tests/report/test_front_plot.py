@@ -116,8 +116,7 @@ def test_ends_of_an_interval_solve_the_score_equation(images: int, data: st.Data
     for end in (low, high):
         distance = (accuracy - end) ** 2
         assert distance == pytest.approx(Z_95**2 * end * (1 - end) / images, abs=1e-9)
-    assert -1e-12 <= low <= accuracy + 1e-12
-    assert accuracy - 1e-12 <= high <= 1 + 1e-12
+    assert 0 <= low <= accuracy <= high <= 1
 
 
 @pytest.mark.parametrize(("accuracy", "apart"), [(0.15, True), (0.70, False)])
