@@ -27,6 +27,7 @@ from afi_search.search.conductor import Assignment
 from afi_search.space import Architecture, Recipe
 from afi_search.study.checkpoint_location import trial_location
 from afi_search.train import (
+    CheckpointMismatch,
     CorruptCheckpoint,
     DivergedError,
     Trainer,
@@ -189,8 +190,8 @@ class TrialWorker(tune.Trainable):
                 self._trainer, resumed = self._start()
             except (UnusableGpu, NoRoom) as error:
                 return {"number": self._number, "broken": str(error)}
-            except OSError as error:
-                where = self._common.checkpoints
+            except (OSError, CheckpointMismatch) as error:
+                where = trial_location(self._common.checkpoints, self._number)
                 return {"number": self._number, "broken": f"{where} cannot be used: {error}"}
             if resumed:
                 return self._progress(self._trainer)
@@ -223,7 +224,10 @@ class TrialWorker(tune.Trainable):
             delete(folder)
             state = None
         if state is not None:
-            trainer.load_state_dict(state)
+            try:
+                trainer.load_state_dict(state)
+            except KeyError as missing:
+                raise CheckpointMismatch(f"the checkpoint has no {missing}") from None
         return trainer, state is not None
 
     def _build(self, architecture: Architecture) -> nn.Module:

@@ -11,7 +11,7 @@ from afi_search.data import Dataset, split
 from afi_search.data.tensor_source import pad_images
 from afi_search.engine.trial_worker import LostGpu, SharedSplit, TrialConfig, TrialWorker
 from afi_search.space import Recipe
-from afi_search.train import Trainer, load
+from afi_search.train import Trainer, load, save
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
 
@@ -159,3 +159,30 @@ def test_shared_arrays_are_the_split(digits: Dataset, data: SharedSplit) -> None
     assert torch.equal(again.validation.images, original.validation.images)
     assert torch.equal(again.validation.labels, original.validation.labels)
     assert again.spec == original.spec
+
+
+def test_a_checkpoint_of_another_training_stops_the_study_and_is_not_touched(
+    tmp_path: Path, data: SharedSplit
+) -> None:
+    begin(tmp_path, data, architecture="resnet20(B-r16)").step()
+    before = load(str(tmp_path / "00007"))
+    told = begin(tmp_path, data).step()["broken"]
+
+    assert told.startswith(f"{tmp_path}/00007 cannot be used: the checkpoint is of another")
+    assert load(str(tmp_path / "00007"))["history"] == before["history"]
+
+
+def test_what_is_no_checkpoint_of_a_trial_stops_the_study(
+    tmp_path: Path, data: SharedSplit
+) -> None:
+    save({"epoch": 1, "weights": torch.zeros(1)}, str(tmp_path / "00007"))
+
+    assert "00007 cannot be used: the checkpoint has no " in begin(tmp_path, data).step()["broken"]
+
+
+def test_a_folder_that_is_a_loop_of_links_stops_the_study(
+    tmp_path: Path, data: SharedSplit
+) -> None:
+    (tmp_path / "00007").symlink_to(tmp_path / "00007")
+
+    assert f"{tmp_path}/00007" in begin(tmp_path, data).step()["broken"]

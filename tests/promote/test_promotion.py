@@ -211,8 +211,8 @@ def test_pictures_become_a_model_that_ships(pictures: Path, tmp_path: Path) -> N
 
 
 COMMAND = (
-    "from afi_search.cli.promote import promote; import typer; "
-    "app = typer.Typer(); app.command()(promote); app()"
+    "from afi_search.cli.common import Command; from afi_search.cli.promote import promote; "
+    "import typer; app = typer.Typer(); app.command(cls=Command)(promote); app()"
 )
 
 
@@ -266,7 +266,7 @@ def test_ctrl_c_ends_cleanly(pictures: Path, tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=300)
 
     assert process.returncode == 130, output
-    assert "The same command goes on" in output
+    assert "the same command resumes it" in output
     assert "Traceback" not in output
     assert load(str(tmp_path / "promote" / "p" / "checkpoints")) is not None
 
