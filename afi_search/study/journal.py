@@ -54,6 +54,9 @@ _FIELDS: dict[int, dict[str, type | tuple[type, ...]]] = {
 _BROUGHT_BACK = {Op.SET_TRIAL_INTERMEDIATE_VALUE, Op.SET_TRIAL_USER_ATTR, Op.SET_TRIAL_SYSTEM_ATTR}
 _LEAST_OF_A_TRIAL = 200  # bytes
 
+_SECONDS_OF_A_LOCK = 4
+"""A lock is held while a line is written; an older one was left by a killed process."""
+
 
 class StorageError(UserError):
     """The ledger's storage cannot be used."""
@@ -78,7 +81,7 @@ class Journal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._alone = JournalFileSymlinkLock(str(path))
+        self._alone = JournalFileSymlinkLock(str(path), grace_period=_SECONDS_OF_A_LOCK)
         super().__init__(str(path), self._alone)
 
     def read_logs(self, log_number_from: int) -> Iterator[Log]:  # type: ignore[override]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from afi_search.space import Space, SpaceFileError
+from afi_search.study.folder import StudyFile
 from afi_search.study.study import Study
 
 SPACE = """
@@ -148,3 +149,31 @@ def test_another_module_of_that_name_is_not_taken_for_it(space: Path) -> None:
 
     with pytest.raises(SpaceFileError, match="another module of that name has been, from"):
         Space.load(other / space.name)
+
+
+def test_reading_a_strangers_study_runs_none_of_its_modules_unasked(
+    tmp_path: Path, space: Path
+) -> None:
+    """Nor does it where the names that they register are needed: that is told."""
+    counted = "objectives: [accuracy, macs]"
+    text = SPACE.replace("objectives: [accuracy, joules, gates, macs]", counted)
+    space.write_text(text.replace("constraints: {joules: 5}\n", ""))
+    file = StudyFile("toy", "", "", Space.load(space).file, {})
+    Study.begin(tmp_path / "study", file).__enter__()
+    (space.parent / "everything.py").write_text(
+        f"{(space.parent / 'everything.py').read_text()}\nprint('THE STRANGER RUNS')\n"
+    )
+    for command in ("front", "study prune"):
+        for asked in ([], ["--imports"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "afi_search", *command.split(), "study", *asked],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                capture_output=True,
+                text=True,
+                timeout=250,
+            )
+            assert ("THE STRANGER RUNS" in done.stdout) == bool(asked)
+            assert done.returncode == (0 if asked else 2), done.stderr
+            assert ("--imports runs them" in done.stderr) == (not asked)
+            assert "Traceback" not in done.stderr
