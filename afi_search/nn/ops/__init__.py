@@ -1,11 +1,11 @@
-"""The one seam to accelerated code: what AFI computes on features, in fewer passes over memory.
+"""The one seam to accelerated code: what lies between convolutions, in fewer passes over memory.
 
-Three operators of torch.library, `afi::pool`, `afi::weighted_sum` and `afi::join`, each with a rule
-for autograd and one for fake tensors. Under autocast they compute in the dtypes that they get. A
-CPU runs C++ (`cpu`), a GPU Triton (`cuda`), and where neither can be had the operators' own torch
-code stands in.
+Operators of torch.library, each with a rule for fake tensors: `afi::weighted_sum`, `afi::join`,
+`afi::channel_dots` and `afi::gather` (`gathered`), `afi::moments`, `afi::normalise` and its
+gradient (`batch_norm`). Autograd functions call them. Under autocast they compute in the dtypes
+that they get. A CPU runs C++ (`cpu`), a GPU Triton (`cuda`); where neither can be had, where
+features do not lie with channels last, and in `plain()`, networks run in plain torch.
 
-What they buy of a training step in torch's own operations (benchmarks/afi_step.py, base-r4, batch
-128, one thread of a loaded CPU): up to 7 % in fp32 (ResNet-32 and 110), 18 to 21 % in bf16
-(ResNet-32), and half a feature of memory in every block. With batches of 12 they cost 11 %.
+What they buy of a training step (AFI-ResNet-32, base-r4, batch 128, one thread, CPU seconds, the
+step of benchmarks/afi_step.py): AFI's sums 5 % in fp32 and 20 % in bf16, batch norm 4 and 12 %.
 """
