@@ -51,13 +51,13 @@ def captured(step: Step, inputs: Sequence[Tensor], changed: Sequence[Tensor]) ->
     try:
         graph = _capture(step, static)
     except Exception as error:
+        if random is not None:  # In the state at hand torch 2.11 believes that it is captured.
+            generator.graphsafe_set_state(random)
         warnings.warn(
             f"the step could not be captured as a CUDA graph and runs eagerly: {_reason(error)}",
             CaptureWarning,
             stacklevel=2,
         )
-        if random is not None:  # In the state at hand torch 2.11 believes that it is captured.
-            generator.graphsafe_set_state(random)
         return step
     finally:
         with torch.no_grad():

@@ -97,6 +97,37 @@ def test_a_killed_worker_costs_no_finished_epoch(folder: Path) -> None:
     assert set(records["state"]) <= {"complete", "pruned"}
 
 
+FAULTY = """
+import os
+from pathlib import Path
+import torch
+from afi_search.train import Trainer
+HERE, train = Path(__file__).parent, Trainer.run_epoch
+def run_epoch(trainer):
+    (HERE / f"worker-{os.getpid()}").touch()
+    if trainer.epoch == 1 and not (HERE / "faulty").exists():
+        (HERE / "faulty").write_text(str(os.getpid()))
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\\nCompile with ..")
+    return train(trainer)
+Trainer.run_epoch = run_epoch
+"""
+"""A module of a study's own, by which one epoch has a fault of the GPU."""
+
+
+@pytest.mark.slow
+def test_a_fault_of_a_gpu_costs_its_worker_and_no_trial(folder: Path) -> None:
+    (folder / "tiny.yaml").write_text(f"{SPACE.rstrip()}\nimports: [gpu_with_a_fault]\n")
+    (folder / "gpu_with_a_fault.py").write_text(FAULTY)
+    driver = Driver(folder, "tiny.yaml")
+
+    assert driver.end() == 0, driver.output
+    records = Ledger.open(folder / "studies" / "resnet20-digits").records()
+    assert len(records) == 5
+    assert set(records["state"]) <= {"complete", "pruned"}
+    workers = {path.name.partition("-")[2] for path in folder.glob("worker-*")}
+    assert len(workers) >= 2 and (folder / "faulty").read_text() in workers
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_study_at_16_pixels_has_16_pixels_everywhere(folder: Path) -> None:
