@@ -18,7 +18,6 @@ from plotly.offline import get_plotlyjs
 
 from afi_search.files import write_whole
 from afi_search.formatting import duration, mega, percent, signed
-from afi_search.promote.confirm_results import CONVENTIONS
 from afi_search.report.front_plot import PRUNED_EARLY, front_figure
 from afi_search.report.table import front_rows
 from afi_search.report.view import FRONT, StudyView, axis_named
@@ -63,7 +62,7 @@ def study_page(view: StudyView) -> str:
         "whole": True,
         "confirmed": [] if view.confirmed is None else list(_confirmed(view.confirmed)),
         "confirmed_by": view.confirmed_by,
-        "VERDICT": CONVENTIONS["verdict"],
+        "VERDICT": "" if view.confirmed is None else _meaning_of_verdicts(),
         "scores": [] if view.audit is None else list(_scores(view.audit)),
         "verdict": "" if view.audit is None else _verdict(view.audit),
         "pruned_after": pruned.value_counts().sort_index().to_dict(),
@@ -150,6 +149,12 @@ def _confirmed(table: DataFrame) -> Iterator[tuple[Any, ...]]:
         )
         macs, seeds = mega(row["macs"]), row["seeds"]
         yield row["architecture"], row["origin"], test, validation, macs, seeds, row["verdict"]
+
+
+def _meaning_of_verdicts() -> str:
+    from afi_search.promote.confirm_results import CONVENTIONS  # takes scipy.stats along
+
+    return CONVENTIONS["verdict"]
 
 
 def _verdict(audit: DataFrame) -> str:
