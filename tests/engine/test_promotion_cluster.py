@@ -48,5 +48,8 @@ def test_three_workers_on_two_nodes_with_checkpoints_in_s3(
     assert not (own / "checkpoints").exists()
     model = afi_search.load(own / "model")
     from_bucket = read_checkpoint(f"s3://{bucket}/promotions/p")
-    assert torch.equal(from_bucket(noise(2, 32)), model(noise(2, 32)))
+    # Batch norm of two images of one pixel each makes weights whose outputs overflow for some.
+    outputs = from_bucket(noise(8, 32)), model(noise(8, 32))
+    torch.testing.assert_close(*outputs, rtol=0, atol=0, equal_nan=True)
+    assert outputs[0].isfinite().any()
     assert from_bucket.facts.training["workers by epoch"] == [3, 3]
