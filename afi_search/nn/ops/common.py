@@ -42,12 +42,13 @@ def accelerates(x: Tensor) -> bool:
     """Return whether the operators are to be used for a feature, B x C x H x W.
 
     They take features with channels last, on a CPU where there is a C++ compiler, on a GPU where
-    Triton runs. Not subclasses of tensors, such as torch.export's: they see torch's own operations.
+    Triton runs; on `meta` they tell what either keeps in memory. Not subclasses of tensors, such as
+    torch.export's: they see torch's own operations.
     """
     if _switched_off or type(x) is not Tensor or x.dtype not in DTYPES:
         return False
-    if not x.is_contiguous(memory_format=torch.channels_last):
-        return False
+    if x.is_meta or not x.is_contiguous(memory_format=torch.channels_last):
+        return x.is_meta
     return (x.is_cpu and cpu.available()) or (x.is_cuda and _cuda() is not None)
 
 
