@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -371,8 +371,9 @@ class Ledger:
 
         The table's `attrs` say under `OBJECTIVES` what the study optimises.
         """
-        table = to_frame(self.trials())
-        table.attrs[OBJECTIVES] = list(self.study.metric_names or ())
+        objectives = list(self.study.metric_names or ())
+        table = to_frame(self.trials(), objectives)
+        table.attrs[OBJECTIVES] = objectives
         return table
 
     def _id(self, number: int) -> int:
@@ -398,15 +399,20 @@ def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:
     return [up if goes_up(name) else down for name in objectives]
 
 
-def to_frame(trials: Iterable[FrozenTrial]) -> pd.DataFrame:
+def to_frame(trials: Iterable[FrozenTrial], objectives: Collection[str] = ()) -> pd.DataFrame:
     """Return one row a trial, in the order given.
 
-    What users' functions measured has columns of its own, after the others.
+    What users' functions measured has columns of its own, after the others; so have those
+    functions that are objectives where nothing has been measured yet.
     """
     import pandas as pd
 
     rows = list(trials)
-    own = [name for name in own_measures() if any(name in trial.user_attrs for trial in rows)]
+    own = [
+        name
+        for name in own_measures()
+        if name in objectives or any(name in trial.user_attrs for trial in rows)
+    ]
     columns = COLUMNS | dict.fromkeys(own, "float64")
     table = pd.DataFrame([_row(trial, own) for trial in rows], columns=list(columns))
     return table.astype(columns)

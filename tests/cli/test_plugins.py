@@ -155,9 +155,6 @@ def test_reading_a_strangers_study_runs_none_of_its_modules_unasked(
     tmp_path: Path, space: Path
 ) -> None:
     """Nor does it where the names that they register are needed: that is told."""
-    counted = "objectives: [accuracy, macs]"
-    text = SPACE.replace("objectives: [accuracy, joules, gates, macs]", counted)
-    space.write_text(text.replace("constraints: {joules: 5}\n", ""))
     file = StudyFile("toy", "", "", Space.load(space).file, {})
     Study.begin(tmp_path / "study", file).__enter__()
     (space.parent / "everything.py").write_text(
