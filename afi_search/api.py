@@ -294,7 +294,7 @@ def _search(
 ) -> Study:
     """Create or resume a study and run its trials; `source` is the file that messages name."""
     from afi_search.cost import CostTable
-    from afi_search.engine.session import EngineError, ray_session
+    from afi_search.engine.ray_session import EngineError, ray_session
     from afi_search.search.checks import demand_feasible
     from afi_search.search.prepare import measure_costs
     from afi_search.search.proposer import Proposer

@@ -35,8 +35,8 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from afi_search.cost import SpaceCosts
-from afi_search.engine.cluster import Capacity, cluster_nodes, plan_trials
-from afi_search.engine.session import ray_session
+from afi_search.engine.capacity import Capacity, cluster_nodes, plan_trials
+from afi_search.engine.ray_session import ray_session
 from afi_search.engine.tune import run_workers
 from afi_search.search.conductor import Conductor
 from afi_search.search.proposer import Proposer

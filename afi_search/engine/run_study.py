@@ -8,9 +8,9 @@ from optuna.trial import FrozenTrial
 from ray import tune
 
 from afi_search.data import read_data, split_of
-from afi_search.engine.cluster import cluster_nodes, plan_trials, require_shared
+from afi_search.engine.capacity import cluster_nodes, plan_trials, require_shared
 from afi_search.engine.metrics import StudyMetrics, exported
-from afi_search.engine.session import RaySession
+from afi_search.engine.ray_session import RaySession
 from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
 from afi_search.engine.tune import run_workers
 from afi_search.search.conductor import Conductor, Proposes

@@ -8,8 +8,8 @@ from optuna.trial import TrialState
 
 from afi_search.cost import SpaceCosts
 from afi_search.data import Split, read_data, split_of
+from afi_search.engine.ray_session import RaySession
 from afi_search.engine.run_study import run_trials
-from afi_search.engine.session import RaySession
 from afi_search.nn import SupernetError
 from afi_search.search.cheap_scores import score_cheaply
 from afi_search.search.inherited import Inherited, score_architectures

@@ -15,7 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
-from afi_search.engine.cluster import Capacity
+from afi_search.engine.capacity import Capacity
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, probe, train_worker
 from afi_search.engine.stopping import asked_to_stop
 from afi_search.errors import UserError

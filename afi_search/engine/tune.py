@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from afi_search.engine.session import EngineError
+from afi_search.engine.ray_session import EngineError
 from afi_search.engine.stopping import StopRequest, asked_to_stop
 from afi_search.engine.trial_worker import config_of
 from afi_search.search.conductor import Conductor

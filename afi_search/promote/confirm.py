@@ -16,8 +16,8 @@ from afi_search.cost import Cost, measure
 from afi_search.data import locate, read_data, spec_of
 from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import compute_device, describe_device
+from afi_search.engine.ray_session import ray_session
 from afi_search.engine.run_study import run_trials
-from afi_search.engine.session import ray_session
 from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import trial_model, trial_state
 from afi_search.promote.confirm_results import confirmed_table, write_confirmed

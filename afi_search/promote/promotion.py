@@ -16,9 +16,9 @@ import pandas as pd
 from afi_search.data.dali import require_dali
 from afi_search.data.image_folder import check
 from afi_search.device import describe_device
-from afi_search.engine.cluster import Capacity, cluster_nodes, plan_promotion, require_shared
+from afi_search.engine.capacity import Capacity, cluster_nodes, plan_promotion, require_shared
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, make_model
-from afi_search.engine.session import ray_session
+from afi_search.engine.ray_session import ray_session
 from afi_search.engine.torch_train import PromotionError, measure_worker, train_to_the_end
 from afi_search.errors import UserError
 from afi_search.files import csv_of, write_whole

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from afi_search.engine.limits import EMPTY_WORKER
-from afi_search.engine.session import EngineError
+from afi_search.engine.ray_session import EngineError
 from afi_search.files import open_url
 from afi_search.space.schema import Search
 

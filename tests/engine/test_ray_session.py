@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from afi_search.engine import session
-from afi_search.engine.session import EngineError, find_cluster
+from afi_search.engine import ray_session
+from afi_search.engine.ray_session import EngineError, find_cluster
 from tests.driver import SPACE, Driver
 
 SOMEBODY = 65534
@@ -149,17 +149,17 @@ def test_where_a_process_of_ray_is_killed_it_is_told_how_to_go_on(
 def test_what_a_killed_process_left_is_swept_and_what_is_in_use_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_LONGEST_PLACE", 1000)
-    monkeypatch.setattr(session, "_SECONDS_TO_LOCK", -1)
+    monkeypatch.setattr(ray_session, "_LONGEST_PLACE", 1000)
+    monkeypatch.setattr(ray_session, "_SECONDS_TO_LOCK", -1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     other = tmp_path / "afi-something-else"
     other.mkdir()
-    left, lock = session._private_folder()
+    left, lock = ray_session._private_folder()
     lock.release()
-    used, held = session._private_folder()
+    used, held = ray_session._private_folder()
 
     assert not left.exists()
-    session._private_folder()
+    ray_session._private_folder()
     assert used.exists()
     assert held.is_locked
     assert other.exists()
