@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 
 from afi_search.cli import in_words
@@ -21,8 +22,12 @@ def main(program: str = "main") -> None:
 
             try:
                 getattr(programs, program)()
-            finally:
-                sys.stdout.flush()
+            except SystemExit as ended:
+                if ended.code:
+                    with suppress(OSError):  # which is told already, if it is why this ends
+                        sys.stdout.flush()
+                    raise
+            sys.stdout.flush()
     except SystemExit as ended:
         code = ended.code
     os._exit(code if isinstance(code, int) else bool(code))  # torch and Ray would take seconds

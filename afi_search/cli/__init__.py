@@ -33,13 +33,15 @@ def _tell() -> None:
 
 @dataclass
 class _Stop:
-    """Whether a person has asked to stop, and who tells that it is on its way."""
+    """Whether a person has asked to stop, who tells that it is on its way, and whether it ended."""
 
     asked: bool = False
     tell: Callable[[], None] = _tell
+    ended: bool = False
 
 
 _stop = _Stop()
+_telling = threading.Lock()
 
 
 @contextmanager
@@ -55,6 +57,8 @@ def in_words() -> Iterator[None]:
             sys.exit(2)
         except (Exception, KeyboardInterrupt) as error:
             if _stop.asked or isinstance(error, KeyboardInterrupt):
+                with _telling:
+                    _stop.ended = True
                 _end(f"Interrupted. {GOES_ON}", _INTERRUPTED)
             if isinstance(error, OSError):
                 _end(f"error: {_refusal(error)}", 2)
@@ -90,6 +94,7 @@ def _signals() -> Iterator[None]:
     if not in_charge or signal.getsignal(signal.SIGINT) is _interrupt:
         yield
         return
+    _stop.ended = False
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -117,20 +122,25 @@ def _answer(reading: int) -> None:
             if position:
                 end_at_once("Stopped at once. The same command resumes it.", _INTERRUPTED)
             _stop.asked = True
-            _stop.tell()
+            with _telling:
+                if not _stop.ended:
+                    _stop.tell()
 
 
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # it shares the pipe
 
 
 def _end(words: str, code: int) -> NoReturn:
+    with suppress(OSError):
+        sys.stdout.flush()
     _write(words)
     sys.exit(code)
 
 
 def _write(words: str) -> None:
     with suppress(OSError):
-        print(printable(words), file=sys.stderr, flush=True)
+        sys.stderr.write(f"{printable(words)}\n")  # at once: two threads may end in words
+        sys.stderr.flush()
 
 
 def _refusal(error: OSError) -> str:

@@ -165,7 +165,7 @@ def count_choices(backbone: str, choices: Choices, count: Measure) -> CostTable:
     """Measure a few choices of every stage, and work out from them what the others cost.
 
     That is exact for what is counted (MACs, parameters, memory): it is linear in the hidden units
-    of AFI's scorer, and an add-on attention costs the same whatever the scorer is.
+    of AFI's scorer, and an add-on attention costs the same whatever the ratio is.
 
     Args and errors are those of `measure_choices`.
     """
@@ -186,15 +186,15 @@ def _few(offered: Iterable[StageChoice]) -> list[StageChoice]:
     """Return the choices of a stage from which all that are offered can be worked out.
 
     Of each width and scorer those with the lowest and the highest ratio, without attention, and
-    one choice with each width and attention.
+    one choice with each width, scorer and attention.
     """
     ends: dict[tuple[str, str], list[StageChoice]] = {}
-    attended: dict[tuple[str, str], StageChoice] = {}
+    attended: dict[tuple[str, str, str], StageChoice] = {}
     for choice in sorted(offered, key=lambda choice: choice.ratio):
         bare = replace(choice, attention=None)
         ends.setdefault((choice.width, choice.scorer), [bare, bare])[1] = bare
         if choice.attention is not None:
-            attended.setdefault((choice.width, choice.attention), choice)
+            attended.setdefault((choice.width, choice.scorer, choice.attention), choice)
     return [*(end for both in ends.values() for end in both), *attended.values()]
 
 
@@ -218,8 +218,8 @@ def _worked_out(
 
     cost = bare(choice)
     if choice.attention is not None:
-        alike = (choice.width, choice.attention)
-        attended = next(c for c in measured if c and (c.width, c.attention) == alike)
+        alike = replace(choice, ratio=1)
+        attended = next(c for c in measured if c and replace(c, ratio=1) == alike)
         cost = cost + np.array(measured[attended]) - bare(attended)
     return Count(*map(int, cost))
 

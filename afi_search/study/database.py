@@ -105,6 +105,9 @@ class Hold:
         """Let the study go."""
         self._end.set()
         self._thread.join()
+        if self._connection is not None:  # a server notices a closed connection only later
+            with suppress(SQLAlchemyError):
+                self._connection.execute(text("SELECT pg_advisory_unlock_all()"))
         self._drop()
         self._engine.dispose()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import pickle
 import socket
 import tarfile
@@ -388,8 +389,12 @@ def test_a_cifar10_file_among_cifar100s_is_named(cifar100_folder, tmp_path):
 
 
 def test_a_download_tells_of_itself_in_the_log_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("afi_search.data"), "handlers", [])  # the command line's
     archive = tmp_path / "archive"
     archive.write_bytes(bytes(25_000_000))
     caplog.set_level("INFO", "afi_search.data")

@@ -49,6 +49,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Tell whether these are features, and this is a norm, that the operators compute."""
         return (
             accelerates(x)
+            and not x.is_meta  # torch's own keeps the same tensors, and is counted
             and self.training == torch.is_grad_enabled()
             and self.momentum is not None
             and self.running_mean is not None
