@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,8 @@ from filelock import FileLock, Timeout
 from ray._common.utils import get_ray_address_file
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
-from ray._private.authentication.authentication_token_setup import (
-    maybe_enable_token_auth_if_token_available,
-)
 from ray._private.grpc_utils import init_grpc_channel
+from ray._raylet import Config
 from ray.core.generated import gcs_service_pb2
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
@@ -43,7 +41,7 @@ _LONGEST_PLACE = 20
 _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """Where it is off, Ray listens on 127.0.0.1 alone, as on macOS; its processes inherit it."""
 _TOKEN, _TOKEN_FILE, _AUTH_MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
-_OURS = (_LOOPBACK, _TOKEN_FILE, "TMPDIR")
+_OURS = (_LOOPBACK, _TOKEN_FILE, _AUTH_MODE, "TMPDIR")
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -75,10 +73,12 @@ class Cluster:
     Attributes:
         address: HOST:PORT of its head.
         owner: the user who started it, where `auto` found it on this machine.
+        wants_token: whether it lets in only who has its token.
     """
 
     address: str
     owner: str = ""
+    wants_token: bool = False
 
     def __str__(self) -> str:
         return self.address + (f", which {self.owner} started" if self.owner else "")
@@ -102,8 +102,7 @@ def find_cluster(address: str) -> Cluster:
             f"10.0.0.5:6379, or auto"
         )
     try:
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        _ask(cluster.address)
+        return replace(cluster, wants_token=_wants_token(cluster.address))
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise EngineError(
@@ -114,7 +113,40 @@ def find_cluster(address: str) -> Cluster:
             f"--address {address}: no Ray cluster answers at {cluster} ({error.code().name}); "
             f"start one there with `ray start --head`, or leave --address out"
         ) from None
-    return cluster
+
+
+def _wants_token(address: str) -> bool:
+    """Ask without a token, then with one; who has one where none is wanted loses its actors."""
+    for mode in ("disabled", "token"):
+        with _environment({_AUTH_MODE: mode}):
+            try:
+                _ask(address)
+            except grpc.RpcError as error:
+                if mode == "token" or error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                    raise
+            else:
+                break
+    return mode == "token"
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for a while, also for the Ray of this process."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    Config.initialize("")
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+def _restore(environment: dict[str, str | None]) -> None:
+    for name, value in environment.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    Config.initialize("")
 
 
 def _ask(address: str) -> None:
@@ -202,11 +234,14 @@ class RaySession:
             raise EngineError("Ray is at work in this process already; call ray.shutdown() first")
         os.environ.update({k: os.environ.get(k, value) for k, value in _ENVIRONMENT.items()})
         where: dict[str, Any] = {}
-        if self._cluster is None:
+        self._environment = {name: os.environ.get(name) for name in _OURS}
+        if self._cluster is not None:
+            os.environ[_AUTH_MODE] = "token" if self._cluster.wants_token else "disabled"
+        else:
             self._folder, self._lock = _private_folder()
-            self._environment = {name: os.environ.get(name) for name in _OURS}
             os.environ.update(_for_itself(self._folder))
             where = {"include_dashboard": True, "_temp_dir": f"{self._folder}/ray"}
+        Config.initialize("")
         ray_constants.ENABLE_RAY_CLUSTER = self._cluster is not None  # it has been read already
         ray_worker._worker_logs_enabled = False  # log_to_driver lets through that a process died
         try:
@@ -248,10 +283,7 @@ class RaySession:
     def _stop(self) -> None:
         self._over.set()
         ray.shutdown()
-        for name, value in self._environment.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        _restore(self._environment)
         ray_constants.ENABLE_RAY_CLUSTER = True
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -17,14 +17,20 @@ from tests.promote.test_promotion import recipe_file, start
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[Cluster]:
-    """Two nodes that are not alike: one of two cores and one of a single core."""
+def cluster(monkeypatch: pytest.MonkeyPatch, bucket: str, tmp_path: Path) -> Iterator[Cluster]:
+    """Two nodes that are not alike, one of two cores and one of a single core, without a token."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     nodes = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
     )
     nodes.add_node(num_cpus=1)
     nodes.wait_for_nodes()
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    token = tmp_path / "home" / ".ray" / "auth_token"  # of searches on this machine alone
+    token.parent.mkdir(parents=True)
+    token.write_text("0123456789" * 6)
     yield nodes
     nodes.shutdown()
 
