@@ -23,7 +23,7 @@ from ray._common.utils import get_ray_address_file
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray._private.grpc_utils import init_grpc_channel
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.core.generated import gcs_service_pb2
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
