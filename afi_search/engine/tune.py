@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -158,7 +159,7 @@ class _LedgerScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: object, trial: Any) -> None:
         """Note a worker's death, and its cause."""
         number = trial.config["number"]
-        self._deaths.causes[number] = _in_a_line(trial.get_error())
+        self._deaths.causes[number] = _why(trial)
         if number in self._conductor.running:
             with self._stop.if_the_ledger_fails():
                 self._conductor.lose_worker(number, self._deaths.causes[number])
@@ -187,10 +188,12 @@ def _cluster_answers() -> bool:
         return False
 
 
-def _in_a_line(error: Exception | None) -> str:
-    """Return what an error says in its last line that says something."""
-    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown"
+def _why(trial: Any) -> str:
+    """Return the last line of what Tune noted of a trial's last error, on this machine."""
+    lines = (
+        Path(trial.error_file).read_text(encoding="utf-8").split("\n") if trial.error_file else []
+    )
+    return next((line.strip() for line in reversed(lines) if line.strip()), "unknown")
 
 
 class _Interrupted(tune.Stopper):

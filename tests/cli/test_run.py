@@ -17,6 +17,7 @@ from afi_search.search.prepare import choose_preset, settle_data
 from afi_search.space import Architecture, Space
 from afi_search.space.loading import SpaceDocument
 from afi_search.study import Ledger
+from afi_search.study.ledger import DEATHS
 from afi_search.study.study import Study
 from afi_search.train import load
 from tests.driver import SPACE, Driver
@@ -92,9 +93,16 @@ def test_a_killed_worker_costs_no_finished_epoch(folder: Path) -> None:
         worker.kill()
 
     assert driver.end() == 0, driver.output
-    records = Ledger.open(folder / "studies" / "resnet20-digits").records()
+    ledger = Ledger.open(folder / "studies" / "resnet20-digits")
+    assert any("worker" in death for death in deaths(ledger))
+    records = ledger.records()
     assert len(records) == 5
     assert set(records["state"]) <= {"complete", "pruned"}
+
+
+def deaths(ledger: Ledger) -> list[str]:
+    """Return why each worker died, as the ledger has it."""
+    return [death for trial in ledger.trials() for death in trial.user_attrs.get(DEATHS, [])]
 
 
 FAULTY = """
@@ -121,7 +129,10 @@ def test_a_fault_of_a_gpu_costs_its_worker_and_no_trial(folder: Path) -> None:
     driver = Driver(folder, "tiny.yaml")
 
     assert driver.end() == 0, driver.output
-    records = Ledger.open(folder / "studies" / "resnet20-digits").records()
+    ledger = Ledger.open(folder / "studies" / "resnet20-digits")
+    [death] = deaths(ledger)
+    assert death.startswith("1: ") and "CUDA error: unspecified launch failure" in death
+    records = ledger.records()
     assert len(records) == 5
     assert set(records["state"]) <= {"complete", "pruned"}
     workers = {path.name.partition("-")[2] for path in folder.glob("worker-*")}
