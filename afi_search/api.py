@@ -255,14 +255,13 @@ def run_study(
     afi_search.space.loading.SpaceFileError: resnt: there is no such file. Did you mean 'resnet...
     """
     from afi_search.device import describe_device
-    from afi_search.search.checks import CHECKS
     from afi_search.search.prepare import choose_preset, settle_data
     from afi_search.space.loading import SpaceDocument
     from afi_search.space.recipe import read_recipe
     from afi_search.study.checkpoint_location import check_url
 
     listener = listener or Listener()
-    document = SpaceDocument.read(space, CHECKS)
+    document = SpaceDocument.read(space)
     chosen = choose_preset(document, preset, listener)
     loaded = document.resolve(chosen)
     if loaded.promote is not None:
@@ -295,8 +294,7 @@ def _search(
     """Create or resume a study and run its trials; `source` is the file that messages name."""
     from afi_search.cost import CostTable
     from afi_search.engine.ray_session import EngineError, ray_session
-    from afi_search.search.checks import demand_feasible
-    from afi_search.search.prepare import measure_costs
+    from afi_search.search.prepare import demand_feasible, measure_costs
     from afi_search.search.proposer import Proposer
     from afi_search.space import Space
 

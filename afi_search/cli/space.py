@@ -40,14 +40,18 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
     from afi_search.cli.screen import Screen
     from afi_search.data import spec_of, trained_images
     from afi_search.device import compute_device, describe_device
-    from afi_search.search.checks import CHECKS, demand_feasible
-    from afi_search.search.prepare import choose_preset, measure_costs
+    from afi_search.search.prepare import (
+        choose_preset,
+        demand_feasible,
+        images_per_second,
+        measure_costs,
+    )
     from afi_search.space import Architecture, Space
     from afi_search.space.loading import SpaceDocument
     from afi_search.space.objective import goes_up, write_objective
     from afi_search.study.checkpoint_retention import checkpoint_size
 
-    document = SpaceDocument.read(space, CHECKS)
+    document = SpaceDocument.read(space)
     screen = Screen()
     searched = Space(document.resolve(choose_preset(document, preset, screen)))
     file = searched.file
@@ -64,9 +68,6 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
         f"{searched.size:,} architectures, {kept} keep the constraints ({limits or 'none'})."
     )
     demand_feasible(space, costs)
-
-    from afi_search.search.prepare import images_per_second
-
     images = trained_images(source, file.data.validation, file.data.train_subset)
     device = compute_device()
     table = Table(box=box.SIMPLE_HEAD)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afi_search.cost import CostTable
 from afi_search.data import DatasetSpec, DataUnavailable, ImageSet, Split, locate, spec_of
 from afi_search.search.listener import Listener
-from afi_search.space import Architecture, Recipe, Space, SpaceFile
+from afi_search.space import Architecture, Recipe, Space, SpaceFile, SpaceFileError
 from afi_search.space.loading import SpaceDocument
+from afi_search.space.objective import goes_up, keeps, own_measures, write_objective
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +83,49 @@ def measure_costs(space: Space, listener: Listener, kept: CostTable | None = Non
     )
     listener.costs_measured(costs.table.device)
     return costs
+
+
+def demand_feasible(path: Path, costs: SpaceCosts) -> None:
+    """Make sure that there is something to try, and that what is to be tried first may be.
+
+    Raises:
+        SpaceFileError: no architecture keeps the constraints, or one of `search.first` does not.
+    """
+    file = costs.space.file
+    limits = file.constraints.limits()
+    if not costs.any_feasible:
+        least = (
+            f"{name} {write_objective(name, limit)}{_least(costs, name)}"
+            for name, limit in limits.items()
+        )
+        raise SpaceFileError(
+            f"{path}: constraints: none of the {costs.space.size:,} architectures keeps "
+            f"{' and '.join(least)}"
+        )
+    mistakes = [
+        f"{path}: search.first: {architecture} has {', '.join(over)}; take it out, or raise the "
+        f"constraints"
+        for architecture in file.search.first
+        if (over := list(_over(costs.of(architecture).figures(), limits)))
+    ]
+    if mistakes:
+        raise SpaceFileError("\n".join(mistakes))
+
+
+def _least(costs: SpaceCosts, name: str) -> str:
+    if own_measures([name]):
+        return ""
+    cheapest = costs.least(name)
+    cost = costs.of(cheapest).figures()[name]
+    return f" (the least is {write_objective(name, cost)}, of {cheapest})"
+
+
+def _over(cost: Mapping[str, float], limits: Mapping[str, float]) -> Iterator[str]:
+    for name, limit in limits.items():
+        if not keeps(name, cost[name], limit):
+            where = "under" if goes_up(name) else "over"
+            has, wanted = write_objective(name, cost[name]), write_objective(name, limit)
+            yield f"{name} {has}, {where} {wanted}"
 
 
 def images_per_second(

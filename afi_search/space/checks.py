@@ -1,18 +1,14 @@
-"""What no single key of a space file can tell: whether its parts fit each other."""
+"""What no single key of a space file can tell: whether its parts, data and networks fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from afi_search.space.backbone import get_backbone
+from afi_search.errors import UserError
+from afi_search.registry import DATASETS
+from afi_search.space.backbone import IMAGENET_SIZE, get_backbone
 from afi_search.space.mistakes import Mistake
 from afi_search.space.schema import ALL, SpaceFile
-
-IMAGENET_SIZE = 224
-
-
-Check = tuple[tuple[str, ...], Callable[[SpaceFile], Iterator[Mistake]]]
-"""The parts that a check looks at, and the check: it is not made where one of them is wrong."""
 
 
 def _what_is_searched(file: SpaceFile) -> Iterator[Mistake]:
@@ -116,7 +112,38 @@ def _batch(file: SpaceFile) -> Iterator[Mistake]:
         )
 
 
-PART_CHECKS: tuple[Check, ...] = (
+def _validation(file: SpaceFile) -> Iterator[Mistake]:
+    images = DATASETS.get(file.data.name).spec.train_images
+    if file.data.validation is not None and file.data.validation >= images:
+        yield Mistake(
+            ("data", "validation"),
+            f"{file.data.validation:,} must be less than the {images:,} training images of "
+            f"{file.data.name}",
+        )
+
+
+def _image_size(file: SpaceFile) -> Iterator[Mistake]:
+    names = filter(None, (file.data.name, file.data.fallback))
+    for name in names if file.backbone is not None else ():
+        size = DATASETS.get(name).spec.at(file.data.image_size).image_size
+        try:
+            get_backbone(str(file.backbone)).demand_size(size)
+        except UserError as error:
+            scaled = file.data.image_size is not None
+            yield Mistake(("data", "image_size") if scaled else ("backbone",), f"{error} ({name})")
+
+
+def _supernet(file: SpaceFile) -> Iterator[Mistake]:
+    backbones = {architecture.backbone for architecture in file.architectures}
+    if file.search.strategy != "scratch" and len(backbones) > 1:
+        yield Mistake(
+            ("search", "strategy"),
+            f"{file.search.strategy!r} wants architectures of one backbone, and the list has "
+            f"{', '.join(sorted(backbones))}; take 'scratch'",
+        )
+
+
+CHECKS: tuple[tuple[tuple[str, ...], Callable[[SpaceFile], Iterator[Mistake]]], ...] = (
     (("backbone", "stages", "architectures"), _what_is_searched),
     (("backbone", "stages", "architectures"), _stage_numbers),
     (("backbone", "search"), _first_architectures),
@@ -124,4 +151,8 @@ PART_CHECKS: tuple[Check, ...] = (
     (("objectives", "search", "recipe"), _pruner),
     (("backbone", "promote"), _promotion),
     (("data", "recipe"), _batch),
+    (("data",), _validation),
+    (("backbone", "data"), _image_size),
+    (("search", "architectures"), _supernet),
 )
+"""The parts that a check looks at, and the check: it is not made where one of them is wrong."""

@@ -5,7 +5,7 @@ A file is named by its path, or by the name of one of those that come with the p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from afi_search.errors import UserError, did_you_mean
-from afi_search.space.checks import PART_CHECKS, Check
+from afi_search.space.checks import CHECKS
 from afi_search.space.document import Document
 from afi_search.space.mistakes import Mistake, describe, explain
 from afi_search.space.schema import SpaceFile
@@ -72,28 +72,30 @@ class SpaceDocument:
     notes: Mapping[str, str]
 
     @classmethod
-    def read(cls, path: str | Path, checks: Iterable[Check] = ()) -> SpaceDocument:
+    def read(cls, path: str | Path) -> SpaceDocument:
         """Read a space file.
 
         Args:
             path: of the file, or the name of one that comes with the package, like `resnet`.
-            checks: those of higher layers: (the parts a check looks at, the check).
 
         Raises:
             SpaceFileError: the file cannot be read, or is wrong anywhere.
+
+        >>> list(SpaceDocument.read("resnet").presets)
+        ['smoke', 'short', 'paper']
         """
         path = find_space(path)
         document = Document.read(path, SpaceFileError)
-        raw, every = document.data, (*PART_CHECKS, *checks)
+        raw = document.data
         if not isinstance(raw, dict):
             raise SpaceFileError(f"{path}: must be a mapping, like 'backbone: resnet32'")
         if "imports" in raw:
             folder = Path(path).parent / str(raw.get("imports_from", ""))
             raw = {**raw, "imports_from": str(folder.absolute())}
-        plain, mistakes = _check(raw, every)
+        plain, mistakes = _check(raw)
         presets = {}
         for name, merged in _with_presets(raw):
-            presets[name], more = _check(merged, every)
+            presets[name], more = _check(merged)
             mistakes += [
                 Mistake(("presets", name, *mistake.path), mistake.message)
                 for mistake in more
@@ -121,7 +123,7 @@ class SpaceDocument:
             ) from None
 
 
-def _check(raw: Mapping[Any, Any], checks: Iterable[Check]) -> tuple[SpaceFile, list[Mistake]]:
+def _check(raw: Mapping[Any, Any]) -> tuple[SpaceFile, list[Mistake]]:
     """Return what is right of a file, and the mistakes: of each part, and between right parts."""
     mistakes: list[Mistake] = []
     wrong: frozenset[str] = frozenset()
@@ -131,31 +133,19 @@ def _check(raw: Mapping[Any, Any], checks: Iterable[Check]) -> tuple[SpaceFile, 
         mistakes = list(explain(error, SpaceFile))
         wrong = frozenset(str(mistake.path[0]) for mistake in mistakes)
         file = SpaceFile.model_validate({k: v for k, v in raw.items() if str(k) not in wrong})
-    for needs, check in checks:
-        if not wrong & set(needs):
+    for parts, check in CHECKS:
+        if not wrong & set(parts):
             mistakes += check(file)
     return file, mistakes
 
 
 def _with_presets(raw: Mapping[Any, Any]) -> Iterator[tuple[Any, dict[Any, Any]]]:
-    """Yield each preset's name, and the file with it in place.
-
-    A preset that cannot be put in place is a mistake of the file.
-    """
+    """Yield each preset's name and the file with it in place, where it can be put there."""
     presets = raw.get("presets")
     plain = {key: value for key, value in raw.items() if key != "presets"}
     for name, preset in presets.items() if isinstance(presets, dict) else ():
-        if not isinstance(preset, dict):
-            continue
-        changes = {key: preset[key] for key in _SECTIONS if key in preset}
-        if all(isinstance(changed, dict) for changed in changes.values()):
-            before = {key: raw.get(key) or {} for key in changes}
-            yield (
-                name,
-                plain
-                | {
-                    key: {**before[key], **changed}
-                    for key, changed in changes.items()
-                    if isinstance(before[key], dict)
-                },
-            )
+        sections = [key for key in _SECTIONS if isinstance(preset, dict) and key in preset]
+        if all(isinstance(preset[key], dict) for key in sections):
+            before = {key: raw.get(key) or {} for key in sections}
+            merged = (key for key in sections if isinstance(before[key], dict))
+            yield name, plain | {key: {**before[key], **preset[key]} for key in merged}

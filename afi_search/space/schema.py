@@ -20,7 +20,7 @@ from pydantic import (
 from afi_search.registry import DATASETS, PRUNERS, SAMPLERS, import_modules
 from afi_search.space.architecture import Architecture, StageChoice
 from afi_search.space.attention import ATTENTIONS
-from afi_search.space.backbone import BACKBONES, get_backbone
+from afi_search.space.backbone import BACKBONES
 from afi_search.space.fields import Count, Flag, Name, Number, Positive, Seed, Strict, Whole
 from afi_search.space.mistakes import show, unknown_key
 from afi_search.space.objective import ACCURACY, OBJECTIVES, keeps, own_measures
@@ -50,10 +50,6 @@ def _read_architecture(value: Any) -> Architecture:
 def _known_choice(text: str) -> str:
     StageChoice.parse(text)
     return text
-
-
-def _known_attention(name: str) -> str:
-    return name if name == NONE else ATTENTIONS.check(name)
 
 
 def _known_limit(name: str) -> str:
@@ -406,11 +402,3 @@ class SpaceFile(Strict):
     def asks_for(self, cost: str) -> bool:
         """Whether a cost is an objective or has a limit."""
         return cost in self.objectives or cost in self.constraints.limits()
-
-    def axes(self) -> tuple[StageAxes, ...]:
-        """Return the axes of each stage of the backbone, in order."""
-        assert self.backbone is not None
-        count = len(get_backbone(self.backbone).stages)
-        everywhere = self.stages.get(ALL)
-        axes = [self.stages.get(number, everywhere) for number in range(1, count + 1)]
-        return tuple(axis for axis in axes if axis is not None)

@@ -12,7 +12,10 @@ from typing import Any, Protocol
 from afi_search.space.architecture import OFF, Architecture, StageChoice, canonical_choice
 from afi_search.space.backbone import get_backbone
 from afi_search.space.loading import SpaceDocument
-from afi_search.space.schema import SpaceFile
+from afi_search.space.schema import ALL, SpaceFile
+
+LISTED = "architecture"
+"""The one question of a plain list."""
 
 
 class Suggests(Protocol):
@@ -48,24 +51,24 @@ class Space:
     @cached_property
     def questions(self) -> dict[str, list[str]]:
         """What `sample` may ask a trial, and the options; an axis with one is not asked for."""
-        if self.file.architectures:
-            return {"architecture": list(map(str, self.file.architectures))}
         options: dict[str, dict[str, None]] = {}
         for answers, _ in chain.from_iterable(self._spellings):
             for name, answer in answers.items():
                 options.setdefault(name, {})[answer] = None
-        return {name: list(answers) for name, answers in options.items() if len(answers) > 1}
+        return {
+            name: list(answers)
+            for name, answers in options.items()
+            if len(answers) > 1 or name == LISTED
+        }
 
-    @cached_property
+    @property
     def stage_choices(self) -> tuple[tuple[StageChoice | None, ...], ...]:
         """The distinct choices of each stage, in the file's order; empty for a plain list."""
-        return tuple(map(tuple, self._answers))
+        return () if self.file.architectures else self._parts
 
     @property
     def groups(self) -> list[list[dict[str, str]]]:
         """What can be chosen independently, a stage or one of the list, as answers."""
-        if self.file.architectures:
-            return [[{"architecture": text} for text in self._by_text]]
         return [list(choices.values()) for choices in self._answers]
 
     @cached_property
@@ -78,7 +81,7 @@ class Space:
     @property
     def size(self) -> int:
         """The number of architectures, by formula."""
-        return len(self.file.architectures) or prod(map(len, self.stage_choices))
+        return prod(map(len, self._parts))
 
     def __repr__(self) -> str:
         what = self.file.backbone or "a list"
@@ -95,20 +98,15 @@ class Space:
         """
         if not 0 <= index < self.size:
             raise IndexError(f"the space has {self.size} architectures; there is none at {index}")
-        if self.file.architectures:
-            return self.file.architectures[index]
-        picked: list[StageChoice | None] = []
-        for choices in reversed(self.stage_choices):
-            index, position = divmod(index, len(choices))
-            picked.append(choices[position])
+        picked: list[Any] = []
+        for options in reversed(self._parts):
+            index, position = divmod(index, len(options))
+            picked.append(options[position])
         return self._architecture(tuple(reversed(picked)))
 
     def architectures(self) -> Iterator[Architecture]:
-        """Yield every architecture once, in a fixed order."""
-        if self.file.architectures:
-            yield from self.file.architectures
-        else:
-            yield from map(self._architecture, product(*self.stage_choices))
+        """Return every architecture once, in a fixed order."""
+        return map(self._architecture, product(*self._parts))
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield the architectures that differ from one in one stage; of a plain list, none."""
@@ -120,10 +118,10 @@ class Space:
 
     def __contains__(self, architecture: Architecture) -> bool:
         if self.file.architectures:
-            return architecture in self.file.architectures
+            return architecture in self._answers[0]
         return architecture.backbone == self.file.backbone and all(
             choice in choices
-            for choice, choices in zip(architecture.stages, self.stage_choices, strict=True)
+            for choice, choices in zip(architecture.stages, self._answers, strict=True)
         )
 
     def sample(self, trial: Suggests) -> Architecture:
@@ -143,8 +141,6 @@ class Space:
         Raises:
             KeyError: they give none.
         """
-        if self.file.architectures:
-            return self._by_text[answers["architecture"]]
         return self._architecture(
             tuple(found[tuple(map(answers.get, names))] for names, found in self._by_answers)
         )
@@ -156,52 +152,57 @@ class Space:
         """
         if architecture not in self:
             return {}
-        answers = {"architecture": str(architecture)} if self.file.architectures else {}
-        for choice, choices in zip(architecture.stages, self._answers, strict=False):
-            answers |= choices[choice]
-        return {name: (answer, self.questions[name]) for name, answer in answers.items()}
+        parts = (architecture,) if self.file.architectures else architecture.stages
+        return {
+            name: (answer, self.questions[name])
+            for part, choices in zip(parts, self._answers, strict=True)
+            for name, answer in choices[part].items()
+        }
 
-    def _architecture(self, stages: tuple[StageChoice | None, ...]) -> Architecture:
-        assert self.file.backbone is not None
-        return Architecture(self.file.backbone, stages)
+    def _architecture(self, parts: tuple[Any, ...]) -> Architecture:
+        if self.file.architectures:
+            return parts[0]  # type: ignore[no-any-return]
+        return Architecture(str(self.file.backbone), parts)
 
     @cached_property
-    def _spellings(self) -> list[list[tuple[dict[str, str], StageChoice | None]]]:
-        """For each stage, all answers that may be given, and the choices they stand for."""
-        if self.file.backbone is None:
-            return []
-        shapes = get_backbone(self.file.backbone).stages
+    def _spellings(self) -> list[list[tuple[dict[str, str], Any]]]:
+        """For each part, a stage or one of the list: all answers, and what they stand for."""
+        if self.file.architectures:
+            return [[({LISTED: str(listed)}, listed) for listed in self.file.architectures]]
+        stages = self.file.stages
+        shapes = get_backbone(str(self.file.backbone)).stages
         return [
             [
                 (
                     {f"stage{number}.{axis}": value for axis, value in values.items()},
                     canonical_choice(choice, shape),
                 )
-                for choice, values in axes.spellings()
+                for choice, values in (stages.get(number) or stages[ALL]).spellings()
             ]
-            for number, (axes, shape) in enumerate(zip(self.file.axes(), shapes, strict=True), 1)
+            for number, shape in enumerate(shapes, start=1)
         ]
 
     @cached_property
-    def _answers(self) -> list[dict[StageChoice | None, dict[str, str]]]:
-        """For each stage, its distinct choices, and the answers that give the first spelling."""
-        stages: list[dict[StageChoice | None, dict[str, str]]] = []
+    def _answers(self) -> list[dict[Any, dict[str, str]]]:
+        """For each part, what it can be, and the answers that give the first spelling of that."""
+        parts: list[dict[Any, dict[str, str]]] = []
         for spellings in self._spellings:
-            stages.append({})
-            for answers, choice in spellings:
+            parts.append({})
+            for answers, option in spellings:
                 asked = {name: each for name, each in answers.items() if name in self.questions}
-                stages[-1].setdefault(choice, asked)
-        return stages
+                parts[-1].setdefault(option, asked)
+        return parts
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[Any, ...], ...]:
+        return tuple(map(tuple, self._answers))
 
     @cached_property
     def _by_answers(self) -> list[tuple[list[str], dict[tuple[str | None, ...], Any]]]:
-        """For each stage, its questions, and the choices by the answers to them."""
+        """For each part, its questions, and what it is by the answers to them."""
         tables = []
-        for number, spellings in enumerate(self._spellings, start=1):
-            names = [name for name in self.questions if name.startswith(f"stage{number}.")]
-            tables.append((names, {tuple(map(a.get, names)): choice for a, choice in spellings}))
+        for spellings in self._spellings:
+            asked = set().union(*(answers for answers, _ in spellings))
+            names = [name for name in self.questions if name in asked]
+            tables.append((names, {tuple(map(a.get, names)): option for a, option in spellings}))
         return tables
-
-    @cached_property
-    def _by_text(self) -> dict[str, Architecture]:
-        return {str(architecture): architecture for architecture in self.file.architectures}

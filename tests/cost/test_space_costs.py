@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from afi_search.cost import CostTable, Count, LatencyError, Parts, SpaceCosts, measure
 from afi_search.cost.space_costs import count_below
 from afi_search.cost.table import CostTableError, measure_choices
-from afi_search.search.checks import demand_feasible
+from afi_search.search.prepare import demand_feasible
 from afi_search.space import Architecture, Space, SpaceFileError
 from tests.search.studies import CLASSES, PIXELS, space_file
 

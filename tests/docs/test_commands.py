@@ -21,7 +21,6 @@ from typer.core import TyperGroup
 
 import afi_search
 from afi_search.cli.main import app
-from afi_search.search.checks import CHECKS
 from afi_search.space import Space
 from afi_search.space.loading import SpaceDocument
 from tests.docs.pages import PAGES, ROOT, Block, commands, of_language
@@ -140,7 +139,7 @@ def test_a_yaml_block_is_a_space(block: Block, tmp_path: Path) -> None:
         text = next(whole).text + text
     path = tmp_path / "space.yaml"
     path.write_text(text)
-    document = SpaceDocument.read(path, CHECKS)
+    document = SpaceDocument.read(path)
     for preset in (None, *document.presets):
         assert Space(document.resolve(preset)).size > 1
 

@@ -15,7 +15,6 @@ from afi_search.model.from_checkpoint import NoCheckpoint, read_checkpoint
 from afi_search.model.from_supernet import inherited_model, trained_supernet
 from afi_search.model.model import load as load_model
 from afi_search.nn import SupernetError, build, warm_start
-from afi_search.search.checks import CHECKS
 from afi_search.search.explain import explain
 from afi_search.search.inherited import PORTION, STARTING, Inherited, score_architectures
 from afi_search.search.listener import Listener
@@ -234,7 +233,7 @@ def test_several_backbones_are_told_when_the_file_is_read(tmp_path):
         "architectures: [resnet20, resnet32]\ndata: {name: digits}\nsearch:\n  strategy: hybrid\n"
     )
     with pytest.raises(SpaceFileError, match=r"space.yaml:4: .*resnet20, resnet32; take 'scratch'"):
-        SpaceDocument.read(path, CHECKS)
+        SpaceDocument.read(path)
 
 
 def test_a_study_is_removed_with_its_supernet(tmp_path, state):

@@ -9,7 +9,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from afi_search.registry import import_modules
-from afi_search.search.checks import demand_feasible
+from afi_search.search.prepare import demand_feasible
 from afi_search.space import Architecture, SpaceFileError
 from afi_search.space.objective import Objective, ObjectiveError, register_objective
 from afi_search.study.ledger import Ledger

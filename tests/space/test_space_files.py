@@ -9,7 +9,7 @@ import pytest
 
 from afi_search.cost import SpaceCosts
 from afi_search.data import dataset_spec, spec_of
-from afi_search.search.checks import CHECKS, demand_feasible
+from afi_search.search.prepare import demand_feasible
 from afi_search.space import Architecture, Space, StageChoice, get_backbone
 from afi_search.space.loading import SpaceDocument
 from afi_search.study.paper import paper_results
@@ -21,7 +21,7 @@ FILES = sorted({path.name for path in SPACES.glob("*.yaml")} - {BENCHMARK} - EXA
 
 
 def costs_of(name: str) -> SpaceCosts:
-    space = Space(SpaceDocument.read(SPACES / name, CHECKS).resolve())
+    space = Space(SpaceDocument.read(SPACES / name).resolve())
     source = dataset_spec(space.file.data.name)
     return SpaceCosts(space, num_classes=source.num_classes, image_size=source.image_size)
 
@@ -40,14 +40,14 @@ def test_there_is_a_space_for_each_family_of_the_paper():
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_preset_is_right_and_says_what_it_is_good_for(name):
-    document = SpaceDocument.read(SPACES / name, CHECKS)
+    document = SpaceDocument.read(SPACES / name)
     assert {"smoke", "short", "paper"} <= set(document.presets)
     assert all(document.notes.values())
 
 
 @pytest.mark.parametrize(("name", "preset"), [("digits.yaml", None), ("resnet20.yaml", "smoke")])
 def test_an_example_is_small(name, preset):
-    document = SpaceDocument.read(SPACES / name, CHECKS)
+    document = SpaceDocument.read(SPACES / name)
     assert all(document.notes.values())
     file = document.resolve(preset)
     assert file.search.trials * file.recipe.epochs <= 240
@@ -92,7 +92,7 @@ def test_the_papers_list_is_all_that_it_trained_on_cifar100():
 
 
 def test_the_benchmarks_space_is_the_complete_grid_at_16_pixels():
-    space = Space(SpaceDocument.read(SPACES / BENCHMARK, CHECKS).resolve())
+    space = Space(SpaceDocument.read(SPACES / BENCHMARK).resolve())
     choices = ["off", "base-r4", "base-r4-eca", "B-r16", "B-r16-eca"]
     assert [architecture.choice_texts for architecture in space.architectures()] == [
         list(chosen) for chosen in product(choices, repeat=3)
