@@ -167,7 +167,7 @@ class UnknownDataset(UnknownName):
 
 DATASETS = Registry[Any](
     "data set",
-    {"afi_search.data.cifar": ("cifar10", "cifar100"), "afi_search.data.digits": ("digits",)},
+    {"afi_search.data.cifar": ("cifar10", "cifar100"), "afi_search.data.dataset": ("digits",)},
     UnknownDataset,
 )
 SAMPLERS = Registry[Any](

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision.io import write_jpeg
 
-from afi_search.data.preprocessing import Preprocessing
+from afi_search.data.image_reader import Preprocessing
 from afi_search.model.model import Facts, Model
 from afi_search.nn import build
 from afi_search.space import Architecture

@@ -1,14 +1,16 @@
 """A data set's name -> tensors: reading, checking, downloading, splitting."""
 
-from afi_search.data.dataset import Dataset, DatasetSpec, ImageSet, Split
-from afi_search.data.registry import (
+from afi_search.data.dataset import (
     DataCorrupt,
+    Dataset,
+    DatasetSpec,
     DataUnavailable,
+    ImageSet,
+    Split,
     data_folder,
     dataset_spec,
     load,
     locate,
-    read,
     read_data,
     register_dataset,
     spec_of,
@@ -29,7 +31,6 @@ __all__ = [
     "dataset_spec",
     "load",
     "locate",
-    "read",
     "read_data",
     "register_dataset",
     "spec_of",

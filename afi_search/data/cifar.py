@@ -22,10 +22,13 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from afi_search.data.dataset import DatasetSpec, ImageSet
-from afi_search.data.registry import DataCorrupt, DataUnavailable, register_dataset
+from afi_search.data.dataset import (
+    DataCorrupt,
+    DatasetSpec,
+    DataUnavailable,
+    ImageSet,
+    register_dataset,
+)
 from afi_search.formatting import size
 
 if TYPE_CHECKING:
@@ -102,7 +105,7 @@ class CifarFiles:
         trusting: Any = type(self.reader.__name__, (self.reader,), unchecked)
         try:
             raw = trusting(str(self.folder), train=train)
-            images = torch.from_numpy(np.ascontiguousarray(raw.data))
+            images = torch.from_numpy(raw.data).contiguous()
             labels = torch.tensor(raw.targets, dtype=torch.int64)
         except Exception as error:
             files = self.reader.train_list if train else self.reader.test_list

@@ -1,11 +1,18 @@
-"""Data sets as tensors, and what is known of one before it is read."""
+"""Data sets by name: what is known of one, where it lies, and its images as tensors."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+from platformdirs import user_cache_path
+
+from afi_search.errors import UserError
+from afi_search.registry import DATASETS
+from afi_search.space.schema import Data
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +49,7 @@ class ImageSet:
         each mean rounded: the filter that Chrabaszcz et al. (2017, arXiv:1707.08819) and
         NAS-Bench-201 made ImageNet16 with. Where an image grows, its pixels are repeated.
         """
+        import numpy as np
         import torch
         from PIL import Image
 
@@ -122,3 +130,182 @@ class Split:
     train: ImageSet
     validation: ImageSet
     padding: int = 0
+
+
+Read = Callable[[Path], tuple[ImageSet, ImageSet]]
+"""Given the folder, returns the training and the test images; trusts the files."""
+
+Prepare = Callable[[Path, bool], None]
+"""Given the folder and whether it may download, makes sure that every file is there and whole;
+raises DataUnavailable or DataCorrupt."""
+
+
+class DataUnavailable(UserError):
+    """The data set is neither on disk nor to be downloaded."""
+
+
+class DataCorrupt(UserError):
+    """A file of the data set is cut short, damaged, or not what its name says."""
+
+
+class _Registered(NamedTuple):
+    spec: DatasetSpec
+    read: Read
+    prepare: Prepare | None
+
+
+def register_dataset(spec: DatasetSpec, read: Read, prepare: Prepare | None = None) -> None:
+    """Make a data set known by its name.
+
+    Args:
+        spec: its facts.
+        read: given the folder of all data sets, returns the training and the test images.
+        prepare: given the folder and whether it may download, makes sure that the files are there;
+            None: there are none.
+
+    Raises:
+        ValueError: another data set has that name.
+
+    Example:
+        In `mine.py` beside a space file that has `imports: [mine]` and `data: {name: mine}`:
+
+        ```python
+        import afi_search
+        import numpy as np
+        import torch
+        from afi_search.data import DatasetSpec, ImageSet
+
+        def read(folder):
+            arrays = np.load(folder / "mine.npz")  # images: N x 32 x 32 x 3, uint8; labels: N
+            train, test = (
+                ImageSet(torch.from_numpy(arrays[f"{part}_images"]),
+                         torch.from_numpy(arrays[f"{part}_labels"]))
+                for part in ("train", "test")
+            )
+            return train, test
+
+        afi_search.register_dataset(
+            DatasetSpec(
+                name="mine", num_classes=7, image_size=32, mean=(0.5, 0.5, 0.5),
+                std=(0.25, 0.25, 0.25), mirror_safe=True, train_images=9000, validation=900,
+            ),
+            read,
+        )
+        ```
+    """
+    DATASETS.register(spec.name, _Registered(spec, read, prepare))
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """Return a data set's facts (classes, image size, ...) without reading it.
+
+    Raises:
+        UnknownDataset: no data set has this name.
+
+    >>> dataset_spec("cifar100").num_classes
+    100
+    """
+    return _registered(name).spec
+
+
+def spec_of(data: Data) -> DatasetSpec:
+    """Return the facts of a space file's data set, its images in the configured size.
+
+    Raises:
+        UnknownDataset: no data set has the name.
+    """
+    return dataset_spec(data.name).at(data.image_size)
+
+
+def data_folder(folder: str | Path | None = None) -> Path:
+    """Return the folder of all data sets: `folder`, else AFI_SEARCH_DATA, else the user's cache."""
+    if folder is None:
+        folder = os.environ.get("AFI_SEARCH_DATA") or user_cache_path("afi_search") / "data"
+    return Path(folder).expanduser().absolute()
+
+
+def locate(name: str, folder: str | Path | None = None, *, download: bool = True) -> Path:
+    """Make sure that a data set is on disk and whole, and return the folder to read it from.
+
+    One process calls this, before the ones that read: it checks every file by its MD5 and
+    downloads what is missing into the folder.
+
+    Raises:
+        UnknownDataset: no data set has this name.
+        DataUnavailable: a file is missing and cannot be downloaded.
+        DataCorrupt: a file is there and is not the right one.
+    """
+    prepare = _registered(name).prepare
+    path = data_folder(folder)
+    if prepare is not None:
+        prepare(path, download)
+    return path
+
+
+def read_data(data: Data, folder: str | Path | None = None) -> Dataset:
+    """Read a space file's data set, which `locate` has checked; never downloads.
+
+    Args:
+        data: the `data` section of the space file.
+        folder: of all data sets; None: the configured one, else as in `data_folder`.
+
+    Raises:
+        UnknownDataset: no data set has this name.
+        DataUnavailable: a file is missing.
+        DataCorrupt: a file cannot be read.
+    """
+    known = _registered(data.name)
+    spec = known.spec.at(data.image_size)
+    train, test = known.read(data_folder(folder or data.folder))
+    if spec != known.spec:
+        train, test = train.scaled(spec.image_size), test.scaled(spec.image_size)
+    return Dataset(spec, train, test)
+
+
+def load(name: str, folder: str | Path | None = None, *, download: bool = True) -> Dataset:
+    """Locate a data set, then read it; raises what `locate` and `read_data` raise.
+
+    >>> len(load("digits").train)
+    1437
+    """
+    path = locate(name, folder, download=download)
+    return read_data(Data(name=name), path)
+
+
+def _registered(name: str) -> _Registered:
+    registered: _Registered = DATASETS.get(name)
+    return registered
+
+
+def _read_digits(folder: Path) -> tuple[ImageSet, ImageSet]:
+    """Return 1,437 training and 360 test images, 32 x 32 x 3; the folder is not looked at."""
+    import numpy as np
+    import torch
+    from sklearn.datasets import load_digits  # takes longer to import than the rest to run
+
+    from afi_search.data.splits import held_out
+
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    drawn = grey.repeat(4, axis=1).repeat(4, axis=2)
+    images = torch.from_numpy(drawn).unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
+    everything = ImageSet(images, torch.from_numpy(digits.target.astype(np.int64)))
+    rest, test = held_out(everything.labels, 360)
+    return everything.select(rest), everything.select(test)
+
+
+# Handwritten digits, part of scikit-learn: always there, and small. 1,797 images of 8 x 8 in 17
+# greys (UCI, Alpaydin and Kaynak, 1998), each pixel drawn as 4 x 4, so that CIFAR's networks fit.
+register_dataset(
+    DatasetSpec(
+        name="digits",
+        num_classes=10,
+        image_size=32,
+        mean=(0.3049, 0.3049, 0.3049),
+        std=(0.3758, 0.3758, 0.3758),
+        mirror_safe=False,
+        train_images=1437,
+        validation=287,
+    ),
+    _read_digits,
+)

@@ -17,8 +17,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision.transforms import v2
 
 from afi_search.data.image_folder import Images, ImagesError
-from afi_search.data.image_reader import ImageError, read_image
-from afi_search.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from afi_search.data.image_reader import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ImageError,
+    Preprocessing,
+    read_image,
+)
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.formatting import printable
 from afi_search.space.recipe import ImageNetRecipe, RecipeError

@@ -1,19 +1,31 @@
-"""Reads image files that people have as RGB; no file, however damaged, ends the process."""
+"""From an image file that people have to a model's input.
+
+Files are read as RGB; no file, however damaged, ends the process.
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
+from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
+from torchvision.transforms import v2
 
+from afi_search.data.tensor_source import Normalise
 from afi_search.errors import UserError
 from afi_search.formatting import printable
+from afi_search.space.fields import Number, Positive, Strict, Whole
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Pixels = Annotated[Whole, Field(ge=1, le=4096)]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MOST_PIXELS = 100_000_000
 _UPRIGHT = {
@@ -78,6 +90,42 @@ def check_image(path: str | Path) -> None:
     except Exception as error:  # decoders raise anything at a damaged file
         raise _explained(path, error) from None
     read_image(path)
+
+
+class Preprocessing(Strict):
+    """From any image to a model's input.
+
+    Attributes:
+        resize: the shorter side is resized to that many pixels, bilinear with antialiasing; None
+            leaves the image as it is.
+        crop: height and width of the centre crop; smaller images are padded with black.
+        mean: of each channel, on a scale of 0 to 1; subtracted.
+        std: likewise; divided by.
+    """
+
+    resize: Pixels | None
+    crop: Pixels
+    mean: tuple[Number, Number, Number]
+    std: tuple[Positive, Positive, Positive]
+
+    def cropped(self, image: Tensor) -> Tensor:
+        """Resize and crop one image, 3 x H x W uint8, to 3 x crop x crop uint8."""
+        if self.resize is not None:
+            image = v2.functional.resize(image, [self.resize], antialias=True)
+        cropped: Tensor = v2.functional.center_crop(image, [self.crop, self.crop])
+        return cropped
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Turn B x 3 x H x W uint8 into floats with the strides of channels_last."""
+        return _normalise(self.mean, self.std, images.device)(images.permute(0, 2, 3, 1))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Turn one image, 3 x H x W uint8, into a batch of one."""
+        return self.normalised(self.cropped(image)[None])
+
+
+_normalise = cache(Normalise)
+"""One for each device: to bring mean and deviation there waits for it."""
 
 
 def _opened(path: str | Path) -> Image.Image:

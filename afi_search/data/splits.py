@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from afi_search.data.dataset import Dataset, DatasetSpec, ImageSet, Split
 from afi_search.errors import UserError
 from afi_search.space.schema import Data
@@ -87,6 +85,7 @@ def held_out(labels: Tensor, total: int) -> tuple[Tensor, Tensor]:
         labels: N, int64.
         total: 0 <= total <= N.
     """
+    import numpy as np
     import torch
 
     classes, counts = torch.unique(labels, return_counts=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,21 +52,22 @@ class TensorSource:
     def epoch(self, number: int) -> Iterator[tuple[Tensor, ...]]:
         """Yield the views of each batch."""
         size = self.sharding.per_device_batch
-        views = draw_views(
+        drawn = draw_views(
             len(self._labels),
             self.steps_per_epoch * size,
             pad=self._pad,
             flip=self._flip,
             generator=self._generator,
-        ).to(self._device)
+        )
+        views = Views(*(part.to(self._device, non_blocking=True) for part in drawn))
         for step in range(self.steps_per_epoch):
-            yield views.batch(step * size, size).parts()
+            yield views.batch(step * size, size)
 
     def batch(self, *parts: Tensor) -> Batch:
         """Cut the views out, by tensor operations only."""
         views = Views(*parts)
         images = self._normalise(crop(self._padded, views, self._pad))
-        return images, self._labels[views.index]
+        return images, self._labels[views.image]
 
     def validation(self) -> Iterator[Batch]:
         """Yield the validation images."""
@@ -97,32 +98,23 @@ def normalised_batches(
         yield normalise(images.images[chosen]), images.labels[chosen]
 
 
-@dataclass(frozen=True)
-class Views:
+class Views(NamedTuple):
     """Which part of which image each sample of an epoch is.
 
     Attributes:
-        index: N, int64, the image.
+        image: N, int64.
         top, left: N, int64, the crop's corner in the padded image.
         mirrored: N, bool.
     """
 
-    index: Tensor
+    image: Tensor
     top: Tensor
     left: Tensor
     mirrored: Tensor
 
     def batch(self, start: int, size: int) -> Views:
         """Return `size` samples from `start` on."""
-        return Views(*(part[start : start + size] for part in self.parts()))
-
-    def to(self, device: torch.device) -> Views:
-        """Return the views on `device`."""
-        return Views(*(part.to(device, non_blocking=True) for part in self.parts()))
-
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the four tensors in order."""
-        return self.index, self.top, self.left, self.mirrored
+        return Views(*(part[start : start + size] for part in self))
 
 
 def draw_views(
@@ -138,7 +130,7 @@ def draw_views(
     corners = torch.randint(0, 2 * pad + 1, (2, samples), generator=generator, device=device)
     coins = torch.randint(0, 2, (samples,), generator=generator, device=device)
     return Views(
-        index=order.repeat(-(-samples // images))[:samples],
+        image=order.repeat(-(-samples // images))[:samples],
         top=corners[0],
         left=corners[1],
         mirrored=(coins == 1) & flip,
@@ -164,14 +156,20 @@ def crop(padded: Tensor, views: Views, pad: int) -> Tensor:
     columns = torch.arange(width, device=padded.device)
     columns = torch.where(views.mirrored[:, None], width - 1 - columns, columns)
     columns = columns + views.left[:, None]
-    first = views.index * (padded_height * padded_width)
+    first = views.image * (padded_height * padded_width)
     pixels = first[:, None, None] + (rows * padded_width)[:, :, None] + columns[:, None, :]
     chosen = padded.view(-1, channels).index_select(0, pixels.view(-1))
     return chosen.view(-1, height, width, channels)
 
 
 class Normalise:
-    """uint8 pixels to normalised floats: (x / 255 - mean) / std."""
+    """uint8 pixels to normalised floats: (x / 255 - mean) / std.
+
+    Args:
+        mean: of each channel, on a scale of 0 to 1.
+        std: likewise.
+        device: of the images.
+    """
 
     def __init__(
         self,
@@ -185,4 +183,4 @@ class Normalise:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Turn B x H x W x 3 into B x 3 x H x W with the strides of channels_last."""
-        return (pixels * self._scale - self._shift).permute(0, 3, 1, 2)
+        return (pixels.contiguous() * self._scale - self._shift).permute(0, 3, 1, 2)

@@ -10,7 +10,7 @@ import torch
 
 from afi_search.data import spec_of
 from afi_search.data.image_loader import evaluation
-from afi_search.data.preprocessing import Preprocessing
+from afi_search.data.image_reader import Preprocessing
 from afi_search.errors import UserError
 from afi_search.model.model import FACTS, Facts, Model, ModelError
 from afi_search.model.model import load as load_model

@@ -22,8 +22,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from afi_search.cost import measure
-from afi_search.data.image_reader import read_image
-from afi_search.data.preprocessing import Preprocessing
+from afi_search.data.image_reader import Preprocessing, read_image
 from afi_search.errors import UserError
 from afi_search.files import write_whole
 from afi_search.model.fold import fold_batch_norms

@@ -160,9 +160,7 @@ class Space:
         }
 
     def _architecture(self, parts: tuple[Any, ...]) -> Architecture:
-        if self.file.architectures:
-            return parts[0]  # type: ignore[no-any-return]
-        return Architecture(str(self.file.backbone), parts)
+        return parts[0] if self.file.architectures else Architecture(str(self.file.backbone), parts)
 
     @cached_property
     def _spellings(self) -> list[list[tuple[dict[str, str], Any]]]:

@@ -23,6 +23,7 @@ from torchvision.datasets import CIFAR100
 from afi_search import data
 from afi_search.data import cifar
 from afi_search.registry import DATASETS
+from afi_search.space.schema import Data
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
 
@@ -188,12 +189,12 @@ def test_a_reader_of_a_damaged_file_names_it_too(folder, name):
     path.write_bytes(path.read_bytes()[:20])
 
     with pytest.raises(data.DataCorrupt, match="tiny-python"):
-        data.read("tiny", folder)
+        data.read_data(Data(name="tiny"), folder)
 
 
 def test_a_reader_never_downloads(tmp_path, server):
     with pytest.raises(data.DataUnavailable, match=str(tmp_path)):
-        data.read("tiny", tmp_path)
+        data.read_data(Data(name="tiny"), tmp_path)
 
     assert server.requests == 0
 

@@ -27,7 +27,7 @@ def test_the_gather_is_pad_slice_flip_one_image_at_a_time(count, height, width, 
 
     for sample in range(9):
         canvas = torch.zeros(height + 2 * pad, width + 2 * pad, 3, dtype=torch.uint8)
-        canvas[pad : pad + height, pad : pad + width] = images[views.index[sample]]
+        canvas[pad : pad + height, pad : pad + width] = images[views.image[sample]]
         top, left = views.top[sample], views.left[sample]
         expected = canvas[top : top + height, left : left + width]
         if views.mirrored[sample]:
@@ -39,7 +39,7 @@ def test_without_padding_and_mirroring_images_come_as_they_are():
     images = random_images(5, 8, 8)
     views = draw_views(5, 5, pad=0, flip=False, generator=generator())
 
-    assert torch.equal(crop(pad_images(images, 0), views, 0), images[views.index])
+    assert torch.equal(crop(pad_images(images, 0), views, 0), images[views.image])
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
@@ -47,10 +47,10 @@ def test_without_padding_and_mirroring_images_come_as_they_are():
 def test_every_image_comes_before_any_comes_again(images, samples):
     views = draw_views(images, samples, pad=4, flip=True, generator=generator(samples))
 
-    counts = torch.bincount(views.index, minlength=images)
-    assert len(views.index) == samples
+    counts = torch.bincount(views.image, minlength=images)
+    assert len(views.image) == samples
     assert counts.max() - counts.min() <= 1
-    assert len(views.index[:images].unique()) == min(images, samples)
+    assert len(views.image[:images].unique()) == min(images, samples)
 
 
 def test_crops_and_mirrorings_take_every_value_evenly():
@@ -75,8 +75,8 @@ def test_the_draw_is_the_generators_and_nothing_elses():
     second = draw_views(10, 10, pad=4, flip=True, generator=generator(7))
     other = draw_views(10, 10, pad=4, flip=True, generator=generator(8))
 
-    assert torch.equal(first.index, second.index) and torch.equal(first.left, second.left)
-    assert not torch.equal(first.index, other.index)
+    assert torch.equal(first.image, second.image) and torch.equal(first.left, second.left)
+    assert not torch.equal(first.image, other.image)
 
 
 def test_a_batch_is_a_slice_of_the_epoch():
@@ -84,7 +84,7 @@ def test_a_batch_is_a_slice_of_the_epoch():
 
     batch = views.batch(4, 4)
 
-    assert batch.index.tolist() == views.index[4:8].tolist()
+    assert batch.image.tolist() == views.image[4:8].tolist()
     assert batch.mirrored.tolist() == views.mirrored[4:8].tolist()
     assert isinstance(batch, Views)
 
