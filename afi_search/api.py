@@ -30,11 +30,22 @@ if TYPE_CHECKING:
 class Study(stored.Study):
     """A study in its folder: what was tried, and all that can be done with it.
 
-    >>> study = Study.open("studies/resnet32-cifar100-smoke")  # doctest: +SKIP
-    >>> study.front()[["architecture", "accuracy", "macs"]]  # doctest: +SKIP
-    >>> print(study.explain(7))  # doctest: +SKIP
+    >>> study = Study.open("studies/reference/resnet20-digits")
+    >>> study  # doctest: +ELLIPSIS
+    <Study resnet20-digits in ...: 8 pruned, 4 complete; 2 on the front>
+    >>> study.front()[["accuracy", "macs"]].round(3).values.tolist()
+    [[0.986, 8434672.0], [0.993, 13744736.0]]
+    >>> print(study.explain(3).splitlines()[-1])
+    It was pruned after 4 of 6 epochs.
+
+    What trains, writes or needs checkpoints:
+
+    >>> study.report()  # doctest: +SKIP
     >>> study.add_trials(20)  # doctest: +SKIP
     >>> study.confirm(seeds=3)  # doctest: +SKIP
+    >>> study.model(7).to("cuda").features(images)  # doctest: +SKIP
+    >>> study.promote(data="imagenet", architecture="resnet50(B-r16)")  # doctest: +SKIP
+    >>> study.prune()  # doctest: +SKIP
     """
 
     def explain(self, number: int) -> str:

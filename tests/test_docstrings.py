@@ -35,6 +35,12 @@ def test_examples_give_what_they_show(module: str) -> None:
     assert result.failed == 0
 
 
+@pytest.mark.parametrize("name", afi_search.__all__)
+def test_whatever_the_package_gives_is_shown_by_an_example(name: str) -> None:
+    documentation = inspect.getdoc(getattr(afi_search, name)) or ""
+    assert ">>>" in documentation or "```python" in documentation
+
+
 @pytest.mark.parametrize(
     "kind", ["attention", "backbone", "dataset", "objective", "pruner", "sampler"]
 )

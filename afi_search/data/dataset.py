@@ -74,6 +74,11 @@ class DatasetSpec:
         train_images: number of training images, the validation images included.
         validation: training images that `split` holds out by default.
         class_names: in the order of the labels, where the classes have names.
+
+    >>> grey = (0.5, 0.5, 0.5)
+    >>> shades = DatasetSpec("shades", 2, 32, grey, grey, True, 64, 8, ("dark", "bright"))
+    >>> shades.class_name(1), shades.at(16).image_size
+    ('bright', 16)
     """
 
     name: str

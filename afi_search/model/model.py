@@ -255,6 +255,12 @@ def load(folder: str | Path) -> Model:
 
     Raises:
         ModelError: the folder holds no such model, or one that is damaged.
+
+    >>> model = load("models/resnet32")  # doctest: +SKIP
+    >>> model.to("cuda").predict("cat.jpg")  # doctest: +SKIP
+    >>> load("studies")
+    Traceback (most recent call last):
+    afi_search.model.model.ModelError: studies: is no model's folder; there is no model.json in it
     """
     folder = Path(folder)
     facts = _read_facts(folder / FACTS)

@@ -152,6 +152,10 @@ class Architecture:
     'resnet32(base-r4, off, B-r16-se)'
     >>> Architecture.parse("resnet32(off)") == Architecture.plain("resnet32")
     True
+    >>> Architecture.parse("resnet32(base-r4)").slug
+    'resnet32_base-r4'
+    >>> [str(each) for each in Architecture.baselines("resnet32")]
+    ['resnet32', 'resnet32(base-r4)', 'resnet32(B-r16)']
 
     Raises:
         UnknownBackbone: the backbone is not registered.

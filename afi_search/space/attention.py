@@ -25,6 +25,9 @@ class Attention:
 
     Raises:
         ValueError: the name cannot stand in an architecture's text.
+
+    >>> Attention("gate", make="torch.nn:Identity").layer(16)
+    Identity()
     """
 
     name: str

@@ -44,6 +44,13 @@ class Backbone:
         build: `build(architecture, num_classes=..., image_size=...)` returns the torch module; or
             where that function is, as "module:function", to be imported when it is first needed.
         ratios: the paper's reduction ratio r of each width for this family.
+
+    >>> resnet32 = BACKBONES.get("resnet32")
+    >>> [stage.channels for stage in resnet32.stages], dict(resnet32.ratios)
+    ([16, 32, 64], {'base': 4, 'B': 16})
+    >>> resnet32.demand_size(224)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    afi_search...UnsupportedImageSize: resnet32 is not made for images of 224 pixels; it takes: ...
     """
 
     name: str

@@ -82,7 +82,7 @@ class SpaceDocument:
             SpaceFileError: the file cannot be read, or is wrong anywhere.
 
         >>> list(SpaceDocument.read("resnet").presets)
-        ['smoke', 'short', 'paper']
+        ['smoke', 'laptop', 'short', 'paper']
         """
         path = find_space(path)
         document = Document.read(path, SpaceFileError)

@@ -37,6 +37,13 @@ class Objective:
 
     Raises:
         ValueError: the name is none, by the rule of `afi_search.space.fields.check_name`.
+
+    >>> def depth(architecture, **known):
+    ...     return int(architecture.backbone.removeprefix("resnet"))
+    >>> Objective("depth", depth, title="Depth", unit="layers").measure(
+    ...     Architecture.plain("resnet32"), cost=None, num_classes=10, image_size=32
+    ... )
+    32
     """
 
     name: str

@@ -34,6 +34,17 @@ class Space:
     <Space of resnet32: 465,831 architectures>
     >>> print(space[1])
     resnet32(off, off, base-r2)
+    >>> Architecture.parse("resnet32(B-r16)") in space, Architecture.parse("resnet20(off)") in space
+    (True, False)
+    >>> sum(1 for _ in space.neighbours(space[0])), next(space.architectures()) == space[0]
+    (230, True)
+
+    In a study of Optuna's:
+
+    >>> import optuna
+    >>> trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)).ask()
+    >>> space.sample(trial) in space
+    True
     """
 
     def __init__(self, file: SpaceFile) -> None:

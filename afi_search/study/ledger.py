@@ -123,6 +123,12 @@ class Ledger:
     Only the driver writes to it, through its own methods and what a pruner keeps in the storage.
     Each method is one short transaction, so that a driver killed at any moment leaves a ledger that
     the next one resumes.
+
+    >>> ledger = Ledger.open("studies/reference/resnet20-digits")
+    >>> ledger.records()["state"].value_counts().to_dict()
+    {'pruned': 8, 'complete': 4}
+    >>> [round(accuracy, 3) for accuracy in curve(ledger.trial(3))][1::2]
+    [0.683, 0.955]
     """
 
     def __init__(self, study: optuna.Study, storage: BaseStorage) -> None:

@@ -54,6 +54,12 @@ def front(records: DataFrame) -> DataFrame:
 
     Raises:
         ValueError: a column is missing.
+
+    >>> import pandas as pd
+    >>> names = ["resnet20(off)", "resnet20(B-r16)", "resnet20(base-r4)"]
+    >>> accuracies = {"architecture": names, "full": True, "accuracy": [0.60, 0.62, 0.59]}
+    >>> list(front(pd.DataFrame({**accuracies, "macs": [41, 60, 42]}))["architecture"])
+    ['resnet20(off)', 'resnet20(B-r16)']
     """
     candidates = comparable(records)
     if candidates.empty:
