@@ -19,17 +19,15 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy and loss of a model on a set of images.
+    """Accuracy of a model on a set of images.
 
     Attributes:
         accuracy: the fraction of images whose highest output is the label's, 0 to 1.
         top5: the fraction of images whose label is among the five highest outputs.
-        loss: mean cross-entropy.
     """
 
     accuracy: float
     top5: float
-    loss: float
 
 
 class Evaluator:
@@ -65,14 +63,12 @@ class Evaluator:
         self._capture = capture
         self._world = world
         self._counts = torch.zeros(3, dtype=torch.int64, device=device)
-        self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._size: torch.Size | None = None
         self._replay: Step | None = None
 
     def __call__(self, batches: Iterable[Batch]) -> Evaluation:
         """Evaluate in eval mode; the modes of the model's modules are as before afterwards."""
         self._counts.zero_()
-        self._loss.zero_()
         modes = [(module, module.training) for module in self._model.modules()]
         self._model.eval()
         try:
@@ -84,16 +80,14 @@ class Evaluator:
                 module.training = training
         if self._world > 1:
             dist.all_reduce(self._counts)
-            dist.all_reduce(self._loss)
         first, among, count = self._counts.tolist()
-        return Evaluation(first / count, among / count, self._loss.item() / count)
+        return Evaluation(first / count, among / count)
 
     def _add(self, images: Tensor, labels: Tensor) -> None:
         run: Step = self._score
         if self._capture and images.shape == self._size:
             if self._replay is None:
-                changed = (self._counts, self._loss)
-                self._replay = captured(self._score, (images, labels), changed)
+                self._replay = captured(self._score, (images, labels), [self._counts])
             run = self._replay
         self._size = self._size or images.shape
         run(images, labels)
@@ -105,4 +99,3 @@ class Evaluator:
         self._counts[0].add_((logits.argmax(1) == labels).sum())
         self._counts[1].add_((highest == labels[:, None]).sum())
         self._counts[2].add_(len(labels))
-        self._loss += nn.functional.cross_entropy(logits, labels, reduction="sum")

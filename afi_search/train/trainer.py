@@ -29,7 +29,7 @@ LOOK_EVERY = 50
 
 
 class DivergedError(Exception):
-    """The loss is no longer a number."""
+    """The loss or a weight is no longer a number."""
 
 
 class CheckpointMismatch(UserError):
@@ -97,7 +97,6 @@ class Trainer:
         identity: Mapping[str, Any],
         device: torch.device,
         ema_decay: float | None = None,
-        validation_can_diverge: bool = False,
     ) -> None:
         """Move the model to `device`.
 
@@ -109,9 +108,6 @@ class Trainer:
             identity: settings that must match for a checkpoint to be resumed.
             device: of this process.
             ema_decay: of a running average of the weights, which is validated instead of them.
-            validation_can_diverge: whether the training ends, too, when the loss on the validation
-                images is no number. After few steps on few images the running statistics of batch
-                norms can do that to weights that are sound.
         """
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.recipe = recipe
@@ -121,7 +117,6 @@ class Trainer:
         self._source = source
         self._sharding = source.sharding
         self._identity = dict(identity)
-        self._validation_can_diverge = validation_can_diverge
         self._dtype = autocast_dtype(recipe.precision, device)
         self._average = _average(self.model, ema_decay)
         self._rate = torch.zeros((), device=device)
@@ -163,20 +158,20 @@ class Trainer:
         """Train one epoch, then validate; every process returns the same accuracy and loss.
 
         Raises:
-            DivergedError: the loss became infinite or not a number; the model is of no use then.
+            DivergedError: the loss or a weight became infinite or not a number; the model is of no
+                use then.
             RuntimeError: the training is done.
         """
         if self.done:
             raise RuntimeError(f"all {self.recipe.epochs} epochs are finished")
         started = perf_counter()
         loss = self._train()
+        self._require_finite("weights", nn.utils.get_total_norm(self.model.parameters()).item())
         trained = perf_counter()
         if self._sharding.world > 1:
             for buffer in self.averaged.buffers():  # The first one's, as the checkpoint has them.
                 dist.broadcast(buffer, src=0)
         evaluation = self._validate()
-        if self._validation_can_diverge:
-            self._require_finite(evaluation.loss)
         samples = self.steps_per_epoch * self._sharding.batch_size
         result = EpochResult(
             epoch=self.epoch + 1,
@@ -253,7 +248,7 @@ class Trainer:
             self.step(self.epoch * self.steps_per_epoch + step, rounds)
             if (step + 1) % LOOK_EVERY == 0 or step + 1 == self.steps_per_epoch:
                 mean = self._mean_loss(step + 1)
-                self._require_finite(mean)
+                self._require_finite("loss", mean)
         return mean
 
     def _captured(self, inputs: Sequence[Tensor]) -> Step:
@@ -307,9 +302,9 @@ class Trainer:
             dist.all_reduce(total)
         return total.item() / (steps * self._sharding.accumulation_steps * self._sharding.world)
 
-    def _require_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(f"loss became {loss} at epoch {self.epoch + 1}")
+    def _require_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise DivergedError(f"{name} became {value} at epoch {self.epoch + 1}")
 
     def _cuda_state(self) -> Tensor | None:
         return torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
@@ -334,14 +329,7 @@ def trial_trainer(
         "num_classes": data.spec.num_classes,
     }
     source = TensorSource(data, recipe, seed=seed, device=device)
-    return Trainer(
-        model,
-        recipe,
-        source,
-        identity=identity,
-        device=device,
-        validation_can_diverge=True,
-    )
+    return Trainer(model, recipe, source, identity=identity, device=device)
 
 
 def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ def run(net: nn.Module, data: ImageSet, batch_size: int | None = None):
     return evaluate(normalised_batches(data, Normalise(MEAN, STD, cpu), batch_size))
 
 
-def test_accuracy_and_loss_are_those_of_a_float64_pass_over_all_images():
+def test_accuracies_are_those_of_a_float64_pass_over_all_images():
     net, data = model(), images(37)
 
     found = run(net, data, batch_size=10)
@@ -42,8 +42,6 @@ def test_accuracy_and_loss_are_those_of_a_float64_pass_over_all_images():
     x = (x - torch.tensor(MEAN).double().view(3, 1, 1)) / torch.tensor(STD).double().view(3, 1, 1)
     logits = net.double().eval()(x)
     assert found.accuracy == (logits.argmax(1) == data.labels).double().mean().item()
-    expected = nn.functional.cross_entropy(logits, data.labels).item()
-    assert abs(found.loss - expected) < 1e-5
 
 
 def test_nothing_of_the_model_changes():

@@ -221,7 +221,7 @@ def test_the_rate_of_each_step_is_the_schedules_also_after_continuing(data, tmp_
 class Exploding(nn.Module):
     """Its output turns to `value` at one call."""
 
-    def __init__(self, at: int, value: float, phase: str = "train") -> None:
+    def __init__(self, at: float, value: float, phase: str = "train") -> None:
         super().__init__()
         self.inner = network()
         self.at, self.value, self.phase, self.calls = at, value, phase, 0
@@ -248,11 +248,21 @@ def test_a_loss_that_is_no_number_stops_the_training(data, value):
     assert training.epoch == 1
 
 
-def test_a_model_broken_by_its_last_step_is_found_by_validation(data):
-    _, training = exploding(data, at=5, value=math.nan, phase="eval")
+def test_a_model_broken_by_the_last_step_of_an_epoch_is_found(data):
+    model, training = exploding(data, at=math.inf, value=math.nan)
+    weight = model.inner[-1].weight
+    weight.register_hook(
+        lambda gradient: gradient * (math.inf if model.calls == training.steps_per_epoch else 1.0)
+    )
 
-    with pytest.raises(DivergedError, match="at epoch 1"):
+    with pytest.raises(DivergedError, match=r"weights became (nan|inf) at epoch 1"):
         training.run_epoch()
+
+
+def test_outputs_that_are_no_numbers_on_held_out_images_do_not_end_a_training(data):
+    """Running statistics of few steps can do that to weights that are sound."""
+    _, training = exploding(data, at=1, value=math.nan, phase="eval")
+    assert training.run_epoch().epoch == 1
 
 
 def test_a_long_epoch_is_not_trained_to_its_end_after_diverging(data, monkeypatch):
