@@ -305,7 +305,7 @@ def _search(
     """Create or resume a study and run its trials; `source` is the file that messages name."""
     from afi_search.cost import CostTable
     from afi_search.engine.ray_session import EngineError, ray_session
-    from afi_search.search.prepare import demand_feasible, measure_costs
+    from afi_search.search.prepare import measure_costs, require_feasible
     from afi_search.search.proposer import Proposer
     from afi_search.space import Space
 
@@ -314,7 +314,7 @@ def _search(
         if not has_study(folder):  # there is something to train: Ray starts while costs are counted
             session.begin()
         costs = measure_costs(space, listener, CostTable.read(folder))
-        demand_feasible(source, costs)
+        require_feasible(source, costs)
         listener.space_counted(space.size, costs.feasible)
         with Study.begin(folder, asked) as study:
             from afi_search.engine.run_study import run_trials

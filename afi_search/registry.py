@@ -115,7 +115,7 @@ def import_modules(names: Iterable[str], folder: str | Path | None = None) -> No
                     f"{name!r} cannot be imported ({type(error).__name__}: {error}); it must lie "
                     f"{where}, or be installed, on every machine that trains"
                 ) from error
-            _demand_from(folder, module)
+            _require_from(folder, module)
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def _on_the_path(folder: str | Path | None) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _demand_from(folder: str | Path | None, module: ModuleType) -> None:
+def _require_from(folder: str | Path | None, module: ModuleType) -> None:
     """Make sure that a module which lies in the folder is not another of the same name."""
     if folder is None or not module.__file__:
         return
@@ -170,20 +170,8 @@ DATASETS = Registry[Any](
     {"afi_search.data.cifar": ("cifar10", "cifar100"), "afi_search.data.dataset": ("digits",)},
     UnknownDataset,
 )
-SAMPLERS = Registry[Any](
-    "sampler",
-    {
-        "afi_search.search.samplers": (
-            "known-cost",
-            "tpe",
-            "tpe-multivariate",
-            "nsga2",
-            "gp",
-            "random",
-            "grid",
-        )
-    },
-)
+_SAMPLERS = ("known-cost", "tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid")
+SAMPLERS = Registry[Any]("sampler", {"afi_search.search.samplers": _SAMPLERS})
 PRUNERS = Registry[Any](
     "pruner", {"afi_search.search.pruners": ("none", "mo-asha", "asha", "hyperband", "median")}
 )

@@ -42,9 +42,9 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
     from afi_search.device import compute_device, describe_device
     from afi_search.search.prepare import (
         choose_preset,
-        demand_feasible,
         images_per_second,
         measure_costs,
+        require_feasible,
     )
     from afi_search.space import Architecture, Space
     from afi_search.space.loading import SpaceDocument
@@ -67,7 +67,7 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
     console.say(
         f"{searched.size:,} architectures, {kept} keep the constraints ({limits or 'none'})."
     )
-    demand_feasible(space, costs)
+    require_feasible(space, costs)
     images = trained_images(source, file.data.validation, file.data.train_subset)
     device = compute_device()
     table = Table(box=box.SIMPLE_HEAD)

@@ -42,12 +42,9 @@ STALL_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """The files of one of the data sets.
+    """The files of one of the data sets, in its own folder below `folder`.
 
-    Attributes:
-        name: of the data set.
-        reader: torchvision's class, which knows the files' names and MD5s.
-        folder: holds the data set's own folder.
+    `reader` is torchvision's class, which knows their names and MD5s.
     """
 
     name: str
@@ -55,14 +52,10 @@ class CifarFiles:
     folder: Path
 
     def prepare(self, download: bool) -> None:
-        """Check every file; unpack or download the missing ones where `download` allows it.
+        """Check every file, and unpack or download the missing ones; as `locate` does.
 
         An archive that lies in `folder` already is taken instead of a download. A file that is
         there is never overwritten.
-
-        Raises:
-            DataUnavailable: a file is missing and cannot be had.
-            DataCorrupt: a file, or the archive beside it, is not the right one.
         """
         try:
             missing = self._check()
@@ -74,7 +67,7 @@ class CifarFiles:
             return
         archive = self.folder / self.reader.filename
         if archive.exists():
-            self._demand(archive, self.reader.tgz_md5)
+            self._require(archive, self.reader.tgz_md5)
         elif not download:
             raise self._unavailable(missing, "it may not be downloaded here")
         made_here = not self.folder.exists()
@@ -87,12 +80,7 @@ class CifarFiles:
             raise self._unavailable(missing, str(error)) from error
 
     def read(self) -> tuple[ImageSet, ImageSet]:
-        """Read the training and the test images, trusting files that `prepare` has checked.
-
-        Raises:
-            DataUnavailable: a file is missing.
-            DataCorrupt: a file cannot be read.
-        """
+        """Read the training and the test images, trusting files that `prepare` has checked."""
         missing = [path for path in self._checksums(self.folder) if not path.exists()]
         if missing:
             raise self._unavailable(missing, "it is not on this machine")
@@ -128,10 +116,10 @@ class CifarFiles:
         checksums = self._checksums(self.folder)
         for path, md5 in checksums.items():
             if path.exists():
-                self._demand(path, md5)
+                self._require(path, md5)
         return [path for path in checksums if not path.exists()]
 
-    def _demand(self, path: Path, md5: str) -> None:
+    def _require(self, path: Path, md5: str) -> None:
         if not path.is_file():
             raise DataCorrupt(f"{self.name}: {path} should be a file and is a folder. Remove it.")
         try:
@@ -250,16 +238,9 @@ CIFAR100_CLASSES = """
 
 
 def register_cifar(name: str, reader: str, classes: str, **channels: Any) -> None:
-    """Register one of the data sets.
+    """Register one of the data sets; in its classes' names a hyphen stands for a space."""
 
-    Args:
-        name: in space files.
-        reader: torchvision's class, imported when it is needed: that takes more than a second.
-        classes: their names, a hyphen standing for a space.
-        channels: `mean` and `std` of the training images.
-    """
-
-    def files(folder: Path) -> CifarFiles:
+    def files(folder: Path) -> CifarFiles:  # importing torchvision takes more than a second
         return CifarFiles(name, getattr(import_module("torchvision.datasets"), reader), folder)
 
     names = tuple(word.replace("-", " ") for word in classes.split())
@@ -280,9 +261,7 @@ def register_cifar(name: str, reader: str, classes: str, **channels: Any) -> Non
     )
 
 
-_CHANNELS = (
-    ("cifar10", "CIFAR10", CIFAR10_CLASSES, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    ("cifar100", "CIFAR100", CIFAR100_CLASSES, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-)
-for _name, _reader, _classes, _mean, _std in _CHANNELS:
-    register_cifar(_name, _reader, _classes, mean=_mean, std=_std)
+_CHANNELS10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
+_CHANNELS100 = {"mean": (0.5071, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2762)}
+register_cifar("cifar10", "CIFAR10", CIFAR10_CLASSES, **_CHANNELS10)
+register_cifar("cifar100", "CIFAR100", CIFAR100_CLASSES, **_CHANNELS100)

@@ -28,8 +28,6 @@ from afi_search.space.recipe import ImageNetRecipe
 
 Listed = Sequence[tuple[str, int]]
 """A batch's images: paths below the folder, and labels."""
-_IN_FLIGHT = 4
-"""Batches that DALI may have asked for when one of them fails."""
 
 
 class DaliMissing(UserError):
@@ -37,11 +35,7 @@ class DaliMissing(UserError):
 
 
 def require_dali() -> None:
-    """Make sure that DALI is installed.
-
-    Raises:
-        DaliMissing: it is not.
-    """
+    """Raise DaliMissing where DALI is not installed."""
     if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
         raise DaliMissing(
             "loader dali: NVIDIA DALI is not installed. Install it with: "
@@ -97,7 +91,7 @@ class DaliLoader:
         from nvidia.dali import fn, pipeline_def
         from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
-        asked_for: deque[Listed] = deque(maxlen=_IN_FLIGHT)
+        asked_for: deque[Listed] = deque(maxlen=4)  # may fail while later ones are asked for
         on_gpu = self._device.type == "cuda"
 
         @pipeline_def(enable_conditionals=True)

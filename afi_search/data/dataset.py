@@ -26,6 +26,11 @@ class ImageSet:
     Attributes:
         images: N x H x W x 3, uint8.
         labels: N, int64, from 0.
+
+    >>> import torch
+    >>> black = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    >>> ImageSet(black, torch.tensor([0, 1])).scaled(16).images.shape
+    torch.Size([2, 16, 16, 3])
     """
 
     images: Tensor
@@ -216,8 +221,8 @@ def dataset_spec(name: str) -> DatasetSpec:
 def spec_of(data: Data) -> DatasetSpec:
     """Return the facts of a space file's data set, its images in the configured size.
 
-    Raises:
-        UnknownDataset: no data set has the name.
+    >>> spec_of(Data(name="digits", image_size=16)).image_size
+    16
     """
     return dataset_spec(data.name).at(data.image_size)
 
@@ -239,6 +244,9 @@ def locate(name: str, folder: str | Path | None = None, *, download: bool = True
         UnknownDataset: no data set has this name.
         DataUnavailable: a file is missing and cannot be downloaded.
         DataCorrupt: a file is there and is not the right one.
+
+    >>> locate("digits", "/data")
+    PosixPath('/data')
     """
     prepare = _registered(name).prepare
     path = data_folder(folder)
@@ -255,9 +263,11 @@ def read_data(data: Data, folder: str | Path | None = None) -> Dataset:
         folder: of all data sets; None: the configured one, else as in `data_folder`.
 
     Raises:
-        UnknownDataset: no data set has this name.
         DataUnavailable: a file is missing.
         DataCorrupt: a file cannot be read.
+
+    >>> read_data(Data(name="digits", image_size=16)).test.images.shape
+    torch.Size([360, 16, 16, 3])
     """
     known = _registered(data.name)
     spec = known.spec.at(data.image_size)

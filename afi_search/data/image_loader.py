@@ -170,25 +170,25 @@ class TorchvisionLoader:
         self.left_out: dict[str, str] = {}
         self._order = _EpochOrder(len(images.train), sharding, recipe.seed)
         own = images.validation[sharding.rank :: sharding.world]
-        cropped = evaluation(recipe).cropped
-        common: dict[str, Any] = {
-            "collate_fn": _collate,
-            "num_workers": processes,
-            "pin_memory": torch.cuda.is_available(),
-        }
-        self._train = DataLoader(
-            _Listed(images.folder, images.train, augmentation(recipe), skip_broken),
+
+        def loader(listed: Sequence[tuple[str, int]], transform: Any, **batches: Any) -> Any:
+            return DataLoader(
+                _Listed(images.folder, listed, transform, skip_broken),
+                collate_fn=_collate,
+                num_workers=processes,
+                pin_memory=torch.cuda.is_available(),
+                generator=torch.Generator(),
+                **batches,
+            )
+
+        self._train = loader(
+            images.train,
+            augmentation(recipe),
             batch_sampler=self._order,
             persistent_workers=processes > 0,
-            generator=torch.Generator(),
-            **common,
         )
-        self._validation = DataLoader(
-            _Listed(images.folder, own, cropped, skip_broken),
-            batch_size=sharding.per_device_batch,
-            generator=torch.Generator(),
-            **common,
-        )
+        size = sharding.per_device_batch
+        self._validation = loader(own, evaluation(recipe).cropped, batch_size=size)
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches; see `Loader`."""
@@ -226,11 +226,8 @@ def augmentation(recipe: ImageNetRecipe) -> v2.Compose:
 
 def make_mix(recipe: ImageNetRecipe, num_classes: int) -> Mix | None:
     """Return what mixes the images and labels of a batch; None where the recipe mixes nothing."""
-    mixes: list[v2.Transform] = []
-    if recipe.mixup:
-        mixes.append(v2.MixUp(alpha=recipe.mixup, num_classes=num_classes))
-    if recipe.cutmix:
-        mixes.append(v2.CutMix(alpha=recipe.cutmix, num_classes=num_classes))
+    kinds = ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
+    mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
     return v2.RandomChoice(mixes) if mixes else None
 
 

@@ -63,7 +63,12 @@ def split(
 
 
 def split_of(data: Data, images: Dataset) -> Split:
-    """Split a data set as the `data` section of a space file says; raises as `split` does."""
+    """Split a data set as the `data` section of a space file says; raises as `split` does.
+
+    >>> from afi_search.data import load
+    >>> len(split_of(Data(name="digits", validation=100), load("digits")).validation)
+    100
+    """
     return split(
         images,
         validation=data.validation,
@@ -73,18 +78,18 @@ def split_of(data: Data, images: Dataset) -> Split:
 
 
 def trained_images(spec: DatasetSpec, validation: int | None, train_subset: int | None) -> int:
-    """Return how many images `split` leaves to train on, without reading the data set."""
+    """Return how many images `split` leaves to train on, without reading the data set.
+
+    >>> from afi_search.data import dataset_spec
+    >>> trained_images(dataset_spec("cifar100"), validation=None, train_subset=None)
+    45000
+    """
     left = spec.train_images - (spec.validation if validation is None else validation)
     return left if train_subset is None else min(left, train_subset)
 
 
 def held_out(labels: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """Return the indices of the images kept and of `total` images held out, both ascending.
-
-    Args:
-        labels: N, int64.
-        total: 0 <= total <= N.
-    """
+    """Return the indices of the images kept and of the `total` held out of N, both ascending."""
     import numpy as np
     import torch
 
@@ -103,11 +108,10 @@ def held_out(labels: Tensor, total: int) -> tuple[Tensor, Tensor]:
 def apportion(counts: list[int], total: int) -> list[int]:
     """Divide `total` in proportion to `counts`, by the largest-remainder method.
 
-    No share exceeds its count where total <= sum(counts). Equal remainders go to the lower index.
+    Equal remainders go to the lower index.
 
-    Example:
-        >>> apportion([10, 10, 10], 4)
-        [2, 1, 1]
+    >>> apportion([10, 10, 10], 4)
+    [2, 1, 1]
     """
     everything = sum(counts)
     shares = [total * count // everything for count in counts]

@@ -44,7 +44,7 @@ def build(
     """
     architecture = Architecture.of(architecture)
     backbone = get_backbone(architecture.backbone)
-    backbone.demand_size(image_size)
+    backbone.require_size(image_size)
     sizes = {"num_classes": num_classes, "image_size": image_size}
     model: nn.Module = backbone.builder(architecture, **sizes)
     if pretrained is not None:

@@ -172,7 +172,7 @@ def prune_study(study: Study) -> int:
         StudyError, StorageError: a driver is at work on a part of it.
     """
     with study.held():
-        study.demand_owned()
+        study.require_owned()
         before = study.disk_use()
         drop_others(
             study.checkpoints, worth_keeping(study.ledger.trials(), study.file.space.objectives)

@@ -85,7 +85,7 @@ def measure_costs(space: Space, listener: Listener, kept: CostTable | None = Non
     return costs
 
 
-def demand_feasible(path: Path, costs: SpaceCosts) -> None:
+def require_feasible(path: Path, costs: SpaceCosts) -> None:
     """Make sure that there is something to try, and that what is to be tried first may be.
 
     Raises:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ class Proposer:
             proposal = replace(proposal, system_attrs=proposal.system_attrs | weighed)
         if number in self._copied:
             proposal = replace(proposal, system_attrs=self._kept(number))
-        self._begin(number, proposal.architecture, _running(proposal))
+        self._begin(number, proposal.architecture, proposal)
         return replace(proposal, infeasible=dict(self._infeasible))
 
     def _first(self) -> Iterator[Proposal]:
@@ -225,14 +226,15 @@ class Proposer:
             {},
         )
 
-    def _begin(self, number: int, architecture: Architecture, trial: FrozenTrial) -> None:
+    def _begin(self, number: int, architecture: Architecture, told: FrozenTrial | Proposal) -> None:
         self._tried.add(architecture)
-        self._begun[number] = create_trial(
+        begin = partial(
+            create_trial,
             state=TrialState.RUNNING,
-            params=trial.params,
-            distributions=trial.distributions,
-            system_attrs=trial.system_attrs,
+            params=told.params,
+            distributions=dict(told.distributions),
         )
+        self._begun[number] = trial = begin(system_attrs=told.system_attrs)
         if not self._samples:
             return
         if number in self._copied:  # the sampler has been asked about it
@@ -240,13 +242,12 @@ class Proposer:
                 answer = distribution.to_internal_repr(trial.params[name])
                 self._memory.set_trial_param(self._copied[number], name, answer, distribution)
             return
-        system_attrs = dict(trial.system_attrs)
+        system_attrs = dict(told.system_attrs)
         for key, value in system_attrs.pop(_STUDY_ATTRS, {}).items():
             self._memory.set_study_system_attr(self._copy._study_id, key, value)
-        template = create_trial(
-            state=TrialState.RUNNING,
-            params=trial.params,
-            distributions=trial.distributions,
+        if isinstance(told, FrozenTrial):
+            trial = told
+        template = begin(
             user_attrs=trial.user_attrs,
             system_attrs=system_attrs,
             intermediate_values=self._shown(trial),
@@ -361,12 +362,3 @@ def _seed(search: Search, number: int) -> int:
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     missing = object()
     return {key: value for key, value in after.items() if before.get(key, missing) != value}
-
-
-def _running(proposal: Proposal) -> FrozenTrial:
-    return create_trial(
-        state=TrialState.RUNNING,
-        params=proposal.params,
-        distributions=dict(proposal.distributions),
-        system_attrs=proposal.system_attrs,
-    )

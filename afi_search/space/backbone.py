@@ -66,7 +66,7 @@ class Backbone:
         """The function that builds the torch module, imported now where `build` names it."""
         return resolve_name(self.build) if isinstance(self.build, str) else self.build
 
-    def demand_size(self, image_size: int) -> None:
+    def require_size(self, image_size: int) -> None:
         """Make sure that the backbone can be built for images of that size.
 
         Raises:

@@ -127,7 +127,7 @@ def _image_size(file: SpaceFile) -> Iterator[Mistake]:
     for name in names if file.backbone is not None else ():
         size = DATASETS.get(name).spec.at(file.data.image_size).image_size
         try:
-            get_backbone(str(file.backbone)).demand_size(size)
+            get_backbone(str(file.backbone)).require_size(size)
         except UserError as error:
             scaled = file.data.image_size is not None
             yield Mistake(("data", "image_size") if scaled else ("backbone",), f"{error} ({name})")

@@ -72,7 +72,7 @@ def show(value: Any) -> str:
 
 
 def unknown_key(key: object, known: Iterable[str], renamed: str | None = None) -> str:
-    """Return what to say of a key that there is not; `renamed` is what it is called now."""
+    """Say that a key is unknown, and which there are; `renamed` is its name since."""
     keys = list(known)
     hint = f" Did you mean {renamed!r}?" if renamed else did_you_mean(str(key), keys)
     return f"unknown key.{hint} There are: {', '.join(keys)}"

@@ -92,7 +92,11 @@ def register_objective(objective: Objective) -> Objective:
 
 
 def goes_up(name: str) -> bool:
-    """Whether more of an objective is better; of what is not registered, less is."""
+    """Whether more of an objective is better; of what is not registered, less is.
+
+    >>> goes_up("accuracy"), goes_up("macs")
+    (True, False)
+    """
     return name in OBJECTIVES and OBJECTIVES.get(name).direction == "up"
 
 
@@ -101,6 +105,9 @@ def losses(values: Mapping[Any, Any], names: Iterable[str]) -> list[Any]:
 
     Args:
         values: numbers, or columns of a table.
+
+    >>> losses({"accuracy": 0.7, "macs": 9}, ["accuracy", "macs"])
+    [-0.7, 9.0]
     """
     return [-1.0 * values[name] if goes_up(name) else 1.0 * values[name] for name in names]
 
@@ -144,7 +151,11 @@ def measure_own(
 
 
 def write_objective(name: str, value: float) -> str:
-    """Write a value with its unit, exact enough to compare it with a limit."""
+    """Write a value with its unit, exact enough to compare it with a limit.
+
+    >>> write_objective("memory", 1_234_567_890)
+    '1,234.6 MB'
+    """
     if not own_measures([name]):
         return format_cost(name, value)
     return f"{value:,.6g} {OBJECTIVES.get(name).unit}".strip()

@@ -78,6 +78,9 @@ class Recipe(BaseRecipe):
     Attributes:
         pad: pixels of zero padding before the random crop.
         flip: random horizontal flip (p = 0.5), if the data set is `mirror_safe`.
+
+    >>> Recipe(epochs=30, lr=0.5).batch_size
+    64
     """
 
     epochs: Epochs = 300
@@ -141,6 +144,9 @@ def read_recipe(name: str) -> ImageNetRecipe:
 
     Raises:
         RecipeError: there is none, or it is wrong anywhere.
+
+    >>> read_recipe("paper").epochs
+    90
     """
     path = _RECIPES / f"{name}.yaml" if name in recipe_names() else Path(name)
     if not path.is_file():

@@ -43,10 +43,6 @@ def _imported(name: str, validated: ValidationInfo) -> str:
     return name
 
 
-def _read_architecture(value: Any) -> Architecture:
-    return value if isinstance(value, Architecture) else Architecture.parse(str(value))
-
-
 def _known_choice(text: str) -> str:
     StageChoice.parse(text)
     return text
@@ -87,7 +83,9 @@ AttentionName = Annotated[
 ]
 ObjectiveName = Annotated[str, AfterValidator(OBJECTIVES.check)]
 ArchitectureText = Annotated[
-    Architecture, BeforeValidator(_read_architecture), PlainSerializer(str, return_type=str)
+    Architecture,
+    BeforeValidator(lambda value: Architecture.parse(str(value))),
+    PlainSerializer(str, return_type=str),
 ]
 ChoiceText = Annotated[str, AfterValidator(_known_choice)]
 StageKey = Annotated[
@@ -234,10 +232,6 @@ class Pruner(Strict):
     min_trials: Annotated[Whole, Field(ge=1)] = 3
 
 
-def _pruner_by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
 class SupernetTraining(Strict):
     """How the supernet is trained whose scores the strategies `supernet` and `hybrid` go by.
 
@@ -280,7 +274,9 @@ class Search(Strict):
     strategy: Literal["scratch", "supernet", "hybrid"] = "scratch"
     supernet: SupernetTraining = SupernetTraining()
     sampler: SamplerName = "known-cost"
-    pruner: Annotated[Pruner, BeforeValidator(_pruner_by_name)] = Pruner()
+    pruner: Annotated[
+        Pruner, BeforeValidator(lambda told: {"name": told} if isinstance(told, str) else told)
+    ] = Pruner()
     seed: Seed = 0
     concurrency: Concurrency = "auto"
     gpus_per_trial: Annotated[Positive, Field(le=1)] = 1.0
@@ -342,10 +338,7 @@ class Preset(Strict):
 
     Attributes:
         note: what the numbers of such a run are good for.
-        data: keys of `data`.
-        recipe: keys of `recipe`.
-        search: keys of `search`.
-        confirm: keys of `confirm`.
+        data, recipe, search, confirm: keys of these sections.
     """
 
     note: str = ""
@@ -371,6 +364,9 @@ class SpaceFile(Strict):
             are registered.
         data, constraints, target, recipe, search, confirm, promote: see their classes.
         presets: settings by name, taken with --preset.
+
+    >>> SpaceFile(backbone="resnet20", stages={"all": {"width": ["off", "B"]}}).costs
+    ('macs',)
     """
 
     name: Name | None = None

@@ -19,9 +19,6 @@ from afi_search.study.ledger import UNFINISHED, curve
 from afi_search.study.ownership import trials_in
 from afi_search.study.pareto import GrowingFront
 
-_COPIES = 2  # weights and momentum
-_BYTES = 4
-
 
 class CheckpointRetention:
     """Deletes checkpoints that are no longer needed, when it starts and as trials end.
@@ -42,19 +39,19 @@ class CheckpointRetention:
     def changed(self, trial: FrozenTrial) -> None:
         """Handle a trial whose state or values have changed."""
         self._kept[trial.number] = trial
-        if not trial.state.is_finished():
-            return
-        kept = worth_keeping(self._kept.values(), self._objectives)
-        for number in self._kept.keys() - kept:
-            drop(self._location, number)
-            del self._kept[number]
+        if trial.state.is_finished():
+            kept = worth_keeping(self._kept.values(), self._objectives)
+            for number in self._kept.keys() - kept:
+                drop(self._location, number)
+                del self._kept[number]
 
 
 def worth_keeping(trials: Iterable[FrozenTrial], objectives: Sequence[str]) -> set[int]:
     """Return the numbers of the trials whose checkpoints may still be of use."""
     known = list(trials)
     complete = [trial for trial in known if trial.state == TrialState.COMPLETE]
-    plain = {trial.number for trial in complete if _is_plain(trial)}
+    texts = {trial.number: trial.user_attrs["architecture"] for trial in complete}
+    plain = {n for n, text in texts.items() if Architecture.parse(text).backbone == text}
     with_afi = [trial for trial in complete if trial.number not in plain]
     best = max(with_afi, key=lambda trial: curve(trial)[-1], default=None)
     return (
@@ -83,9 +80,4 @@ def checkpoint_size(params: int) -> int:
     """Return about how many bytes the checkpoints of a trial take."""
     from afi_search.train.checkpoint import KEPT
 
-    return KEPT * _COPIES * _BYTES * params
-
-
-def _is_plain(trial: FrozenTrial) -> bool:
-    text = trial.user_attrs["architecture"]
-    return bool(Architecture.parse(text).backbone == text)
+    return KEPT * 2 * 4 * params  # weights and momentum, in four bytes each

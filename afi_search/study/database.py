@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from threading import Event, Lock, Thread
 from typing import Any
@@ -74,7 +73,7 @@ class Hold:
         self._thread = Thread(target=self._keep, name="afi_search hold", daemon=True)
         self._thread.start()
 
-    def demand(self) -> None:
+    def require(self) -> None:
         """Make sure that no other driver has taken the study.
 
         Raises:
@@ -93,7 +92,7 @@ class Hold:
             StorageError: another driver has taken the study.
         """
         with self._alone:
-            self.demand()
+            self.require()
             try:
                 assert self._connection is not None
                 self._connection.execute(text("SELECT 1"))
@@ -122,7 +121,7 @@ class Hold:
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
             connection.close()
             self._lost = self._session is not None
-            self.demand()
+            self.require()
             raise StorageError(
                 f"another driver is at work on the study {self._ledger} in that database; wait for "
                 f"it, or stop it first"
@@ -186,7 +185,7 @@ class HeldStorage:
             StorageError: another driver has taken the study, or the database stays away.
         """
         if method.__name__.startswith(_WRITES):
-            self._hold.demand()
+            self._hold.require()
         try:
             return method(*args, **kwargs)
         except (StorageInternalError, SQLAlchemyError) as error:
@@ -214,16 +213,6 @@ class HeldStorage:
                 continue
             _logger.warning("The database is there again.")
             return answer
-
-
-@contextmanager
-def held(name: str, ledger: str) -> Iterator[Hold]:
-    """Hold a study in a database for this process alone; raises as `Hold` does."""
-    hold = Hold(name, ledger)
-    try:
-        yield hold
-    finally:
-        hold.release()
 
 
 def open_database(name: str) -> BaseStorage:

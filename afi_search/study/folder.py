@@ -79,8 +79,8 @@ class StudyFile:
         facts: command, start, commit, versions, device: names to texts.
         storage: of the ledger: `journal`, `sqlite` or a database's URL, without its password.
         checkpoints: where they lie: `checkpoints`, in the study's folder, or an fsspec URL.
-        id: random, written into study.yaml when the study is created. Empty until then, and in
-            studies of before it was. This and what follows is no part of what was asked for.
+        id: random, written into study.yaml when the study is created; empty until then, and in
+            studies of version 0.1.0. This and what follows is not compared.
         ledger: the study's name in its storage. Empty until it is created: in a database it then
             gets the id too, where nobody has chosen the name.
         later: what later runs ran with that was another than before: facts, and when they started.
@@ -198,16 +198,10 @@ def study_name(file: SpaceFile, preset: str | None) -> str:
 def resumed(
     folder: Path, asked: StudyFile, before: StudyFile | None, *, may_change: Sequence[str] = ()
 ) -> StudyFile:
-    """Return the study as it is to be run: as asked, with what it keeps from its start.
-
-    Args:
-        folder: of the study.
-        asked: the study as it is asked for.
-        before: the study as it was; None where it is new.
-        may_change: further parts of the space file that may be others than at the start.
+    """Return the study to run: as asked, with what it keeps from `before`, if it is not new.
 
     Raises:
-        StudyError: it was started with other settings; the message lists them.
+        StudyError: it was started with other settings, `may_change` aside; the message lists them.
     """
     if before is None:
         identity = secrets.token_hex(8)
@@ -321,7 +315,7 @@ def only_driver(folder: Path) -> Iterator[None]:
 
 
 def gather_facts(command: str, device: str) -> dict[str, str]:
-    """Return what is to be known of this run later: names to texts."""
+    """Return the facts of this run that study.yaml keeps: names to texts."""
     return {
         "command": command,
         STARTED: datetime.now(UTC).isoformat(timespec="seconds"),
@@ -335,18 +329,14 @@ def gather_facts(command: str, device: str) -> dict[str, str]:
 
 def _commit() -> str:
     """Return the commit of the sources, with a mark where they differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     here = Path(__file__).parent
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        return subprocess.check_output(
+            command, cwd=here, text=True, stderr=subprocess.DEVNULL
+        ).strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return described.stdout.strip()
 
 
 def _version(package: str) -> str:
@@ -394,18 +384,17 @@ def fixed(file: SpaceFile, may_change: Sequence[str] = ()) -> dict[str, Any]:
     )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return a line for each setting that differs; an empty text where none does."""
-    changes = _changes(old, new)
-    return "\n".join(f"  {key}: {was!r} in the study, {now!r} now" for key, was, now in changes)
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str:
+    """Return a line for each setting that differs; an empty text where none does.
 
-
-def _changes(
-    old: Mapping[str, Any], new: Mapping[str, Any], path: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
+    >>> print(differences({"recipe": {"lr": 0.1}}, {"recipe": {"lr": 0.2}}))
+      recipe.lr: 0.1 in the study, 0.2 now
+    """
+    lines = []
     for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _changes(before, after, f"{path}{key}.")
-        elif before != after:
-            yield f"{path}{key}", before, after
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            lines.append(differences(was, now, f"{path}{key}."))
+        elif was != now:
+            lines.append(f"  {path}{key}: {was!r} in the study, {now!r} now")
+    return "\n".join(filter(None, lines))

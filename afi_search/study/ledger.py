@@ -234,7 +234,7 @@ class Ledger:
             self.study.set_user_attr("seed", study.space.search.seed)
 
     def settings(self) -> StudyFile | None:
-        """Return the study's settings when a driver last held it; None in ledgers of before."""
+        """Return the study's settings when a driver last held it; None in older ledgers."""
         text = self.study.user_attrs.get(SETTINGS)
         return None if text is None else StudyFile.parse(text, "the study.yaml in its ledger")
 
@@ -431,29 +431,20 @@ def curve(trial: FrozenTrial) -> list[float]:
 
 
 def _row(trial: FrozenTrial, own: Iterable[str]) -> dict[str, Any]:
-    facts = trial.user_attrs
+    unknown = dict.fromkeys(("memory", "latency", *own), math.nan)
+    facts: dict[str, Any] = {**unknown, "seconds": 0.0, "reason": "", **trial.user_attrs}
     architecture = Architecture.parse(facts["architecture"])
     accuracies = curve(trial)
-    return {
+    return facts | {
         "number": trial.number,
         "state": STATE_WORDS[trial.state],
         "architecture": architecture.text,
         "id": architecture.id,
         "backbone": architecture.backbone,
-        "seed": facts["seed"],
         "epochs": len(accuracies),
         "full": trial.state == TrialState.COMPLETE and len(accuracies) == facts["epochs"],
-        "accuracy": accuracies[-1] if accuracies else float("nan"),
-        "macs": facts["macs"],
-        "params": facts["params"],
-        "paper_gflops": facts["paper_gflops"],
-        "memory": facts.get("memory", float("nan")),
-        "latency": facts.get("latency", float("nan")),
-        "seconds": facts.get("seconds", 0.0),
-        "origin": facts["origin"],
+        "accuracy": accuracies[-1] if accuracies else math.nan,
         "curve": accuracies,
-        "reason": facts.get("reason", ""),
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,
-        **{name: facts.get(name, float("nan")) for name in own},
     }

@@ -35,8 +35,8 @@ class Mark:
         id: of the study, random.
         name: of the study, for messages.
         home: the path of its study.yaml.
-        host: the machine on which a driver last held it; empty in marks of before.
-        inode: of its folder, the same from wherever it is seen; 0 in marks of before.
+        host: the machine on which a driver last held it; empty in older marks.
+        inode: of its folder, the same from wherever it is seen; 0 in older marks.
     """
 
     id: str

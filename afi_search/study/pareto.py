@@ -84,6 +84,10 @@ def hypervolume(records: DataFrame, reference: tuple[float, ...]) -> float:
 
     Raises:
         ValueError: a column is missing.
+
+    >>> trial = {"architecture": "resnet32", "accuracy": 0.75, "macs": 69e6, "full": True}
+    >>> hypervolume(DataFrame([trial]), reference=(0.25, 138e6))
+    34500000.0
     """
     return _dominated(points(front(records)), reference)
 

@@ -80,12 +80,9 @@ def _as_tried(backbone: str, cost: Cost, records: DataFrame) -> Cost:
     tried = records[records["architecture"] == backbone]
     if tried.empty:
         return cost
-    row = tried.iloc[0]
-    known = {
-        name: float(row[name])
-        for name in ("memory", "latency", *own_measures())
-        if name in row and np.isfinite(row[name])
-    }
+    measured = ("memory", "latency", *own_measures())
+    known = {name: float(value) for name, value in tried.iloc[0].items() if name in measured}
+    known = {name: value for name, value in known.items() if np.isfinite(value)}
     own = {name: known.pop(name) for name in own_measures() if name in known}
     return replace(cost, own=own, **known)  # type: ignore[arg-type]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from afi_search.study.database import Hold, cause, held, open_database, postgresql
+from afi_search.study.database import Hold, cause, open_database, postgresql
 from afi_search.study.journal import Journal, LedgerJournal, StorageError
 
 JOURNAL, SQLITE = "journal", "sqlite"
 FILES = {JOURNAL: "ledger.log", SQLITE: "ledger.db"}
-_SECONDS_UNTIL_LOCKED = 60
 
 
 def check_storage(name: str) -> str:
@@ -55,13 +54,8 @@ def open_storage(folder: Path, name: str = JOURNAL) -> BaseStorage:
             return open_database(name)
         if name == JOURNAL:
             return LedgerJournal(Journal(path))
-        connect = partial(
-            sqlite3.connect,
-            path,
-            timeout=_SECONDS_UNTIL_LOCKED,
-            check_same_thread=False,
-            factory=_Connection,
-        )
+        settings = {"timeout": 60, "check_same_thread": False, "factory": _Connection}
+        connect = partial(sqlite3.connect, path, **settings)
         # A path in a URL would be read for what it has in it: ?, %, {SCHEMA_VERSION}.
         return get_storage(
             RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
@@ -98,8 +92,12 @@ def only_client(name: str, ledger: str) -> Iterator[Hold | None]:
     Raises:
         StorageError: another process holds it, or the database cannot be reached.
     """
-    with held(name, ledger) if in_database(name) else nullcontext() as hold:
+    hold = Hold(name, ledger) if in_database(name) else None
+    try:
         yield hold
+    finally:
+        if hold is not None:
+            hold.release()
 
 
 class _Connection(sqlite3.Connection):

@@ -121,7 +121,7 @@ class Study:
                 if known is not None and ledger is None:
                     raise Ledger.gone(folder, file)
                 if ledger is not None:
-                    study._demand_own(ledger, may_change)
+                    study._require_own(ledger, may_change)
                 study.ledger = ledger or Ledger.create(folder, file, hold)
                 with claimed(folder, file):
                     write_whole(folder / STUDY_FILE, file.dump())
@@ -223,7 +223,7 @@ class Study:
         """
         return [belonging for part in self._parts() for belonging in part._elsewhere()]
 
-    def demand_owned(self) -> None:
+    def require_owned(self) -> None:
         """Make sure that all its checkpoints elsewhere are its own, before any are deleted.
 
         Raises:
@@ -280,7 +280,7 @@ class Study:
         storage = open_storage(self.folder, self.file.storage)
         optuna.delete_study(study_name=self.file.ledger, storage=storage)
 
-    def _demand_own(self, ledger: Ledger, may_change: Sequence[str]) -> None:
+    def _require_own(self, ledger: Ledger, may_change: Sequence[str]) -> None:
         """Refuse a ledger of another study, or of other settings than study.yaml has."""
         owner, settings = ledger.owner(), ledger.settings()
         mark = mark_of(self.folder, self.file)

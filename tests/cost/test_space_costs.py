@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from afi_search.cost import CostTable, Count, LatencyError, Parts, SpaceCosts, measure
 from afi_search.cost.space_costs import count_below
 from afi_search.cost.table import CostTableError, measure_choices
-from afi_search.search.prepare import demand_feasible
+from afi_search.search.prepare import require_feasible
 from afi_search.space import Architecture, Space, SpaceFileError
 from tests.search.studies import CLASSES, PIXELS, space_file
 
@@ -200,4 +200,4 @@ def test_what_cannot_be_tried_is_told_before_anything_starts(
     changes: dict[str, object], said: str, tmp_path
 ) -> None:
     with pytest.raises(SpaceFileError, match=said):
-        demand_feasible(tmp_path / "space.yaml", costs_of(**changes))
+        require_feasible(tmp_path / "space.yaml", costs_of(**changes))

@@ -9,7 +9,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from afi_search.registry import import_modules
-from afi_search.search.prepare import demand_feasible
+from afi_search.search.prepare import require_feasible
 from afi_search.space import Architecture, SpaceFileError
 from afi_search.space.objective import Objective, ObjectiveError, register_objective
 from afi_search.study.ledger import Ledger
@@ -72,7 +72,7 @@ def test_a_limit_is_the_least_of_what_goes_up_and_the_most_of_what_goes_down(
     tried = [trial.user_attrs["architecture"] for trial in ledger.trials()]
     assert sorted(tried) == sorted(map(str, allowed))
     assert ledger.rejected()
-    demand_feasible(tmp_path / "a.yaml", costs)
+    require_feasible(tmp_path / "a.yaml", costs)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_limit_is_the_least_of_what_goes_up_and_the_most_of_what_goes_down(
 )
 def test_what_no_architecture_keeps_is_told(changes: dict[str, object], said: str) -> None:
     with pytest.raises(SpaceFileError, match=said):
-        demand_feasible(Path("a.yaml"), conductor_costs(space_file(**changes)))
+        require_feasible(Path("a.yaml"), conductor_costs(space_file(**changes)))
 
 
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), None, "many"])

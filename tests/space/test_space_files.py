@@ -9,7 +9,7 @@ import pytest
 
 from afi_search.cost import SpaceCosts
 from afi_search.data import dataset_spec, spec_of
-from afi_search.search.prepare import demand_feasible
+from afi_search.search.prepare import require_feasible
 from afi_search.space import Architecture, Space, StageChoice, get_backbone
 from afi_search.space.loading import SpaceDocument
 from afi_search.study.paper import paper_results
@@ -58,7 +58,7 @@ def test_an_example_is_small(name, preset):
 @pytest.mark.parametrize("name", FILES)
 def test_limits_leave_the_plain_backbone_and_shut_something_out(name):
     costs = costs_of(name)
-    demand_feasible(SPACES / name, costs)
+    require_feasible(SPACES / name, costs)
     backbone = costs.space.file.backbone
     if backbone is not None:
         assert costs.allow(costs.of(Architecture.plain(backbone)))

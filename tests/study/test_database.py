@@ -79,7 +79,7 @@ def test_a_driver_keeps_its_study_whatever_becomes_of_its_session(
             time.sleep(0.05)
         with pytest.raises(StorageError, match="another driver"), only_client(server.url, "kept"):
             pass
-        hold.demand()
+        hold.require()
     with only_client(server.url, "kept"):
         pass
 

@@ -68,35 +68,23 @@ def judge(pruner: BasePruner, study: Study, trial: FrozenTrial) -> Verdict | Non
 
 
 def _mo_asha(file: SpaceFile) -> BasePruner:
-    settings = file.search.pruner
-    return MultiObjectiveAsha(
-        file.costs, settings.grace_period, settings.reduction_factor, settings.min_trials
-    )
+    told = file.search.pruner
+    return MultiObjectiveAsha(file.costs, told.grace_period, told.reduction_factor, told.min_trials)
 
 
 def _asha(file: SpaceFile) -> BasePruner:
-    settings = file.search.pruner
-    return SuccessiveHalvingPruner(
-        min_resource=settings.grace_period, reduction_factor=settings.reduction_factor
-    )
+    told = file.search.pruner
+    return SuccessiveHalvingPruner(told.grace_period, told.reduction_factor)
 
 
 def _hyperband(file: SpaceFile) -> BasePruner:
-    settings = file.search.pruner
-    return HyperbandPruner(
-        min_resource=settings.grace_period,
-        max_resource=file.recipe.epochs,
-        reduction_factor=settings.reduction_factor,
-    )
+    told = file.search.pruner
+    return HyperbandPruner(told.grace_period, file.recipe.epochs, told.reduction_factor)
 
 
 def _median(file: SpaceFile) -> BasePruner:
-    settings = file.search.pruner
-    return MedianPruner(
-        n_startup_trials=settings.min_trials,
-        n_warmup_steps=settings.grace_period - 1,
-        n_min_trials=settings.min_trials,
-    )
+    told = file.search.pruner
+    return MedianPruner(told.min_trials, told.grace_period - 1, n_min_trials=told.min_trials)
 
 
 register_pruner("none", lambda file: NopPruner())

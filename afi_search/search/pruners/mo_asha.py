@@ -43,6 +43,12 @@ class MultiObjectiveAsha(BasePruner):
 
     Raises:
         ValueError: an argument below its least value.
+
+    >>> import optuna
+    >>> study = optuna.create_study(directions=["maximize", "minimize"])
+    >>> trial = optuna.trial.create_trial(values=[0.5, 9e6], intermediate_values={1: 0.5})
+    >>> MultiObjectiveAsha(["macs"], grace_period=2).prune(study, trial)  # 1 is no rung
+    False
     """
 
     def __init__(
@@ -117,26 +123,15 @@ def is_rung(epoch: int, grace_period: int, reduction_factor: int) -> bool:
 
 
 def goes_on(rank: int, ahead: int, peers: int, reduction_factor: int) -> bool:
-    """Whether a trial goes on past a rung: one in so many does, and what is not dominated.
-
-    Args:
-        rank: non-dominated rank, from 0.
-        ahead: peers that come before it.
-        peers: that have reached the rung, itself among them.
-        reduction_factor: one peer in that many goes on.
-    """
+    """Whether a trial of that rank (from 0), with so many of its peers ahead, passes a rung."""
     return rank == 0 or ahead < peers // reduction_factor
 
 
 def standing(peers: np.ndarray, row: int) -> tuple[int, int]:
-    """Return a peer's non-dominated rank, and how many are ahead by rank and contribution.
+    """Return the non-dominated rank of a row, and how many are ahead by rank and contribution.
 
-    The contribution is to the hypervolume of the distinct peers of the same rank. Equal rows get
-    equal answers, whatever their order.
-
-    Args:
-        peers: n x (1 + costs), accuracy (more is better) and costs (less is better).
-        row: of the peer.
+    Rows are accuracy (more is better) and costs (less is). The contribution is to the hypervolume
+    of the distinct peers of the same rank, so that equal rows get equal answers.
     """
     losses = np.column_stack([-peers[:, 0], peers[:, 1:]])
     rank = moocore.pareto_rank(losses)

@@ -54,21 +54,13 @@ class ChoiceGrid:
         self._tables = [features for features, _ in tables]
         self._parameters = max(1, sum(count for _, count in tables))
 
-    @property
-    def size(self) -> int:
-        """The number of points."""
-        return prod(map(int, self._sizes))
-
     def params(self, code: Codes) -> dict[str, Any]:
         """Return the parameters of a point."""
         chosen = zip(self.groups, code, strict=True)
         return {name: value for group, at in chosen for name, value in group[int(at)].items()}
 
     def locate(self, trials: Sequence[FrozenTrial]) -> tuple[Codes, Floats]:
-        """Return n x groups positions and n x known values of trials.
-
-        What is no point of this grid has positions of -1, and no known values.
-        """
+        """Return n x groups positions, -1 outside the grid, and n x known values of trials."""
         located = [self._locate(trial.params) for trial in trials]
         codes = np.array(located, dtype=np.int64).reshape(-1, len(self.groups))
         nothing = (np.nan,) * len(self.cost(np.zeros(len(self.groups), dtype=np.int64)))
@@ -76,10 +68,7 @@ class ChoiceGrid:
         return codes, np.array(costs, dtype=float).reshape(len(codes), len(nothing))
 
     def features(self, codes: Codes) -> Floats:
-        """Return n x features.
-
-        Half the squared distance of two rows is the share of parameters in which they differ.
-        """
+        """Return n x features; half the squared distance is the share of unlike parameters."""
         columns = [table[codes[:, number]] for number, table in enumerate(self._tables)]
         return np.concatenate(columns, axis=1) / np.sqrt(self._parameters)
 
@@ -92,11 +81,12 @@ class ChoiceGrid:
 
     def draw(self, random: np.random.Generator) -> Iterator[Codes]:
         """Yield points at random, and every point at least once."""
-        if self.size > _ENUMERABLE:
+        size = prod(map(int, self._sizes))
+        if size > _ENUMERABLE:
             yield from random.integers(self._sizes, size=(_ENUMERABLE, len(self._sizes)))
-            order: Iterable[int] = range(self.size)
+            order: Iterable[int] = range(size)
         else:
-            order = random.permutation(self.size)
+            order = random.permutation(size)
         for index in order:
             yield np.array(np.unravel_index(index, self._sizes))
 

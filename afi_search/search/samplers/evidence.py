@@ -65,12 +65,7 @@ class Seen:
 
 
 class History:
-    """Reads what a study's trials have shown, each that has ended once.
-
-    Args:
-        grid: of the points.
-        learned: position of the objective among the trials' values.
-    """
+    """Reads what a study's trials have shown, each that has ended once."""
 
     def __init__(self, grid: ChoiceGrid, learned: int) -> None:
         self.grid = grid
@@ -114,15 +109,11 @@ class Evidence:
 
     @classmethod
     def of(cls, seen: Seen, cost: Floats, up: float) -> Evidence | None:
-        """Weigh what trials have shown; None where too few have been trained to the end.
+        """Weigh what n trials, with n x costs, have shown; None where too few are complete.
 
         A trial that was stopped, or runs, counts with its last value, plus what full trainings
-        gained after that epoch on average, and with the variance of that gain.
-
-        Args:
-            seen: n trials.
-            cost: n x costs, of which less is better.
-            up: 1 where the objective is maximised, otherwise -1.
+        gained after that epoch on average, and with the variance of that gain. `up` is 1 where the
+        objective is maximised, otherwise -1.
         """
         inside = seen.codes[:, 0] >= 0
         full = inside & np.isfinite(seen.value)

@@ -12,10 +12,9 @@ What is inside was chosen by playing tables of real trainings: benchmarks/search
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import moocore
 import numpy as np
@@ -39,14 +38,8 @@ _EVIDENCE = 256
 """Trials that the model takes into account: the best and the newest."""
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """What to try next.
-
-    Attributes:
-        params: of the trial.
-        prediction: mean and standard deviation of its value; None where it was drawn at random.
-    """
+class Suggestion(NamedTuple):
+    """What to try next, and its predicted value: mean and deviation, None where it was drawn."""
 
     params: dict[str, Any]
     prediction: tuple[float, float] | None
@@ -158,15 +151,9 @@ class KnownCostSampler(BaseSampler):
         number: int,
         search_space: Mapping[str, BaseDistribution] | None = None,
     ) -> Suggestion | None:
-        """Return what the trial of that number is to try; None where nothing is left.
+        """Return what `sample_relative` does, without a study: what that trial is to try, or None.
 
-        What `sample_relative` does, without a study.
-
-        Args:
-            trials: the others, in their order.
-            directions: of the study's objectives.
-            number: of the trial.
-            search_space: its parameters; needed where the sampler has no `groups`.
+        The others are in their order; `search_space` is needed where there are no `groups`.
         """
         signs = [1.0 if each == StudyDirection.MAXIMIZE else -1.0 for each in directions]
         up = signs.pop(self._learned)
@@ -247,12 +234,7 @@ def _scale(distribution: BaseDistribution) -> Floats | None:
 
 
 def _objectives(known: Floats, less: Floats) -> Floats:
-    """Return the known values that are objectives, so that less is better.
-
-    Args:
-        known: n x k.
-        less: 1 or -1 for each objective but the learned one.
-    """
+    """Return those of n x k known values that are objectives, by their signs: less is better."""
     if known.shape[1] < len(less):
         raise ValueError(
             f"cost_of returns {known.shape[1]} values, and the study has {len(less)} objectives "
@@ -262,11 +244,7 @@ def _objectives(known: Floats, less: Floats) -> Floats:
 
 
 def options_of(name: str, distribution: BaseDistribution) -> Sequence[Any]:
-    """Return the values of a categorical or integer parameter.
-
-    Raises:
-        ValueError: it is of another kind.
-    """
+    """Return the values of a categorical or integer parameter; others are a ValueError."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     if isinstance(distribution, IntDistribution):
@@ -286,14 +264,7 @@ def propose(
     """Return the candidate that adds most to the front, with its predicted mean and deviation.
 
     The front is that of predicted means, which sees through the luck of a training, and knows of
-    trials that run.
-
-    Args:
-        evidence: of the trials.
-        features: codes -> their features.
-        candidates: m x groups.
-        cost: m x costs of the candidates, less is better.
-        hints: codes -> what else is known of them, n x hints.
+    trials that run. Candidates are m x groups, with m x costs, and `hints` gives n x hints.
     """
 
     def facts(codes: Codes, cost: Floats) -> Floats:
@@ -317,11 +288,9 @@ def propose(
 
 
 def best_addition(front: Floats, hoped: Floats) -> int:
-    """Return the row that adds most hypervolume; where none adds any, the one nearest to it.
+    """Return the row of `hoped` that adds most hypervolume, or is nearest to adding any.
 
-    Args:
-        front: n x objectives, less is better, between 0 and 1.
-        hoped: m x objectives.
+    Both are n x objectives, less is better; the front lies between 0 and 1.
     """
     front = np.ascontiguousarray(front[moocore.is_nondominated(front)])
     lag = (hoped[:, None] - front[None]).min(axis=2).max(axis=1)
