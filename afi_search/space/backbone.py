@@ -48,7 +48,7 @@ class Backbone:
     >>> resnet32 = BACKBONES.get("resnet32")
     >>> [stage.channels for stage in resnet32.stages], dict(resnet32.ratios)
     ([16, 32, 64], {'base': 4, 'B': 16})
-    >>> resnet32.demand_size(224)  # doctest: +ELLIPSIS
+    >>> resnet32.require_size(224)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     afi_search...UnsupportedImageSize: resnet32 is not made for images of 224 pixels; it takes: ...
     """
