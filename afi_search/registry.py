@@ -84,7 +84,7 @@ class Registry(Generic[T]):
         if name not in self:
             hint = did_you_mean(name, self.names)
             raise self._unknown(
-                f"unknown {self._kind} {name!r}.{hint} There are: {', '.join(self.names)}"
+                f"unknown {self._kind} {name[:60]!r}.{hint} There are: {', '.join(self.names)}"
             )
         return name
 
@@ -133,14 +133,15 @@ def _on_the_path(folder: str | Path | None) -> Iterator[None]:
 
 def _require_from(folder: str | Path | None, module: ModuleType) -> None:
     """Make sure that a module which lies in the folder is not another of the same name."""
-    if folder is None or not module.__file__:
+    file = getattr(module, "__file__", None)
+    if folder is None or not file:
         return
     wanted = Path(folder, *module.__name__.split("."))
     files = [f for f in (wanted.with_suffix(".py"), wanted / "__init__.py") if f.is_file()]
-    if files and not any(file.samefile(module.__file__) for file in files):
+    if files and not any(each.samefile(file) for each in files):
         raise ImportsError(
             f"{module.__name__!r} is to be imported from {folder}, and another module of that name "
-            f"has been, from {module.__file__}; rename one of them"
+            f"has been, from {file}; rename one of them"
         )
 
 

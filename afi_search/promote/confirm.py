@@ -6,13 +6,13 @@ is searched and what is confirmed never mix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from optuna.trial import TrialState
 
-from afi_search.cost import Cost, measure
+from afi_search.cost import Cost, CostTable, measure
 from afi_search.data import locate, read_data, spec_of
 from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import compute_device, describe_device
@@ -22,8 +22,9 @@ from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import trial_model, trial_state
 from afi_search.promote.confirm_results import confirmed_table, write_confirmed
 from afi_search.search.listener import Listener
+from afi_search.search.prepare import measure_costs
 from afi_search.search.proposer import ListedProposer
-from afi_search.space import Architecture, SpaceFile
+from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.space.schema import Confirm, Pruner, Search
 from afi_search.study.checkpoint_location import check_url
 from afi_search.study.checkpoint_retention import drop_others, worth_keeping
@@ -116,8 +117,23 @@ def to_confirm(
     if wanted.baselines:
         backbones = dict.fromkeys(architecture.backbone for architecture in chosen)
         baselines = (a for backbone in backbones for a in Architecture.baselines(backbone))
-        chosen = dict.fromkeys(baselines, "baseline") | chosen
+        chosen = dict.fromkeys(filter(_keeps_constraints(study), baselines), "baseline") | chosen
     return chosen
+
+
+def _keeps_constraints(study: Study) -> Callable[[Architecture], bool]:
+    file = study.file.space
+    if not file.constraints.limits():
+        return lambda architecture: True
+    costs = measure_costs(Space(file), Listener(), CostTable.read(study.folder))
+
+    def keeps(architecture: Architecture) -> bool:
+        try:
+            return costs.allow(costs.of(architecture))
+        except KeyError:  # its latency was never measured
+            return False
+
+    return keeps
 
 
 def confirmation_file(

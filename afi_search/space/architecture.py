@@ -81,7 +81,7 @@ class StageChoice:
                 f"{text!r}: {width!r} is not a width.{did_you_mean(width, (OFF, *WIDTHS))} A stage "
                 f"is 'off' or WIDTH-rR[-ATTENTION][-shared], WIDTH one of {', '.join(WIDTHS)}"
             )
-        if not rest or not re.fullmatch(r"r[1-9][0-9]*", rest[0]):
+        if not rest or not re.fullmatch(r"r[1-9][0-9]{0,8}", rest[0]):
             found = repr(rest[0]) if rest else "nothing"
             raise ArchitectureError(
                 f"{text!r}: {found} stands where the ratio is wanted, like '{width}-r4'"

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from afi_search.errors import UserError
 from afi_search.registry import DATASETS
 from afi_search.space.backbone import IMAGENET_SIZE, get_backbone
+from afi_search.space.document import KeyPath
 from afi_search.space.mistakes import Mistake
-from afi_search.space.schema import ALL, SpaceFile
+from afi_search.space.recipe import Recipe
+from afi_search.space.schema import ALL, Confirm, Data, SpaceFile
 
 
 def _what_is_searched(file: SpaceFile) -> Iterator[Mistake]:
@@ -103,23 +105,46 @@ def _promotion(file: SpaceFile) -> Iterator[Mistake]:
             )
 
 
+def _trainings(file: SpaceFile) -> Iterator[tuple[KeyPath, Data | Confirm, Recipe]]:
+    """Yield what trials and confirmations train on and how, each with the keys above them."""
+    yield (), file.data, file.recipe
+    if file.confirm is not None:
+        yield ("confirm",), file.confirm, file.confirm.recipe
+
+
 def _batch(file: SpaceFile) -> Iterator[Mistake]:
-    subset = file.data.train_subset
-    if subset is not None and subset < file.recipe.batch_size:
-        yield Mistake(
-            ("data", "train_subset"),
-            f"must be at least recipe.batch_size, {file.recipe.batch_size}",
-        )
+    for above, data, recipe in _trainings(file):
+        if data.train_subset is not None and data.train_subset < recipe.batch_size:
+            size = ".".join((*above, "recipe.batch_size"))
+            yield Mistake(
+                (*(above or ("data",)), "train_subset"),
+                f"must be at least {size}, {recipe.batch_size}",
+            )
 
 
-def _validation(file: SpaceFile) -> Iterator[Mistake]:
-    images = DATASETS.get(file.data.name).spec.train_images
-    if file.data.validation is not None and file.data.validation >= images:
+def _amounts(file: SpaceFile) -> Iterator[Mistake]:
+    name, spec = file.data.name, DATASETS.get(file.data.name).spec
+    held = spec.validation if file.data.validation is None else file.data.validation
+    left = spec.train_images - held
+    if left <= 0:
         yield Mistake(
             ("data", "validation"),
-            f"{file.data.validation:,} must be less than the {images:,} training images of "
-            f"{file.data.name}",
+            f"{held:,} must be less than the {spec.train_images:,} training images of {name}",
         )
+        return
+    for above, data, recipe in _trainings(file):
+        for key, most in (("train_subset", left), ("validation_subset", held)):
+            if (asked := getattr(data, key) or 0) > most:
+                yield Mistake(
+                    (*(above or ("data",)), key),
+                    f"{asked:,} must be at most {most:,}, as many as {name} has for it; leave it "
+                    f"out to take all",
+                )
+        if recipe.batch_size > left:
+            yield Mistake(
+                (*above, "recipe", "batch_size"),
+                f"{recipe.batch_size:,} must be at most {left:,}, the images of {name} to train on",
+            )
 
 
 def _image_size(file: SpaceFile) -> Iterator[Mistake]:
@@ -150,8 +175,8 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[SpaceFile], Iterator[Mistake]]], 
     (("objectives",), _objectives),
     (("objectives", "search", "recipe"), _pruner),
     (("backbone", "promote"), _promotion),
-    (("data", "recipe"), _batch),
-    (("data",), _validation),
+    (("data", "recipe", "confirm"), _batch),
+    (("data", "recipe", "confirm"), _amounts),
     (("backbone", "data"), _image_size),
     (("search", "architectures"), _supernet),
 )

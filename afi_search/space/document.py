@@ -6,6 +6,7 @@ multiply, values that are dates, keys that are no scalars.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ from afi_search.errors import UserError, did_you_mean
 
 KeyPath = tuple[Any, ...]
 
-_MOST_VALUES = 20_000
+_MOST_BYTES, _MOST_VALUES = 10_000_000, 20_000
 _MOST_BITS = 256
+_NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
+"""All but the bytes of paths that are no UTF-8, as Python keeps them."""
 _MERGE = "tag:yaml.org,2002:merge"
 _SCALARS = {
     f"tag:yaml.org,2002:{tag}": word
@@ -57,7 +60,11 @@ class Document:
         """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open("rb") as stream:
+                content = stream.read(_MOST_BYTES + 1)
+            if len(content) > _MOST_BYTES:
+                raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+            text = content.decode()
         except FileNotFoundError:
             near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")])
             raise error(f"{path}: there is no such file.{near}") from None
@@ -143,9 +150,9 @@ class _Reader:
         for key, value in node.value:
             if key.tag == _MERGE:
                 continue
-            if not isinstance(key, ScalarNode):
+            name = self._scalar(key, path) if isinstance(key, ScalarNode) else None
+            if type(name) not in (str, int) or not str(name).isprintable():
                 raise _Refused(key, path, "a key must be a word or a number")
-            name = self._scalar(key, path)
             if name in own:
                 raise _Refused(key, (*path, name), "is not YAML: the key is there twice")
             own[name] = key
@@ -159,12 +166,14 @@ class _Reader:
             )
         try:
             value = self._constructor.construct_object(node)
-        except (ValueError, OverflowError, YAMLError):
+        except (LookupError, ValueError, OverflowError, YAMLError):
             raise _Refused(
                 node, path, f"{_short(node.value)} cannot be read as {_SCALARS[node.tag]}"
             ) from None
         if isinstance(value, int) and value.bit_length() > _MOST_BITS:
             raise _Refused(node, path, f"{_short(node.value)} is too large a number")
+        if isinstance(value, str) and _NO_TEXT.search(value):
+            raise _Refused(node, path, f"{_short(value)} has characters in it that are no text")
         return value
 
 

@@ -132,7 +132,8 @@ def _check(raw: Mapping[Any, Any]) -> tuple[SpaceFile, list[Mistake]]:
     except ValidationError as error:
         mistakes = list(explain(error, SpaceFile))
         wrong = frozenset(str(mistake.path[0]) for mistake in mistakes)
-        file = SpaceFile.model_validate({k: v for k, v in raw.items() if str(k) not in wrong})
+        right = {k: v for k, v in raw.items() if isinstance(k, str) and k not in wrong}
+        file = SpaceFile.model_validate(right)
     for parts, check in CHECKS:
         if not wrong & set(parts):
             mistakes += check(file)

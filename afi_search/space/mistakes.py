@@ -27,6 +27,7 @@ _MUST_BE = {
     "string_type": "a text; quote it",
 }
 """By the kind of pydantic's error."""
+_LONGEST = 1000  # characters of a message
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
-        return f"{'.'.join(map(str, self.path)) or 'the file'}: {self.message}"
+        told = self.message
+        if len(told) > _LONGEST:
+            told = f"{told[: _LONGEST // 2]} ... {told[-_LONGEST // 2 :]}"
+        return f"{'.'.join(str(key)[:100] for key in self.path) or 'the file'}: {told}"
 
 
 def explain(error: ValidationError, model: type[BaseModel], *below: str) -> Iterator[Mistake]:
@@ -95,7 +99,8 @@ def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> st
             keys = _keys(model, path)
             rule = f"must be a mapping{' of ' if keys else ''}{', '.join(keys)}"
         case "tuple_type":
-            rule = f"must be a list, like [{value}]"
+            shown = show(value)
+            rule = f"must be a list, like [{shown[1:-1] if isinstance(value, str) else shown}]"
         case _ if kind in _MUST_BE:
             rule = f"must be {_MUST_BE[kind]}"
         case _:

@@ -118,7 +118,7 @@ class ImageNetRecipe(BaseRecipe):
     eval_resize: Pixels = 256
     eval_crop: Pixels = 224
     sync_batch_norm: Flag = False
-    images_per_device: Annotated[Whole, Field(ge=1)] = 256
+    images_per_device: Annotated[Whole, Field(ge=1, le=65_536)] = 256
     seed: Seed = 0
 
     @model_validator(mode="after")

@@ -204,7 +204,7 @@ class Target(Strict):
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch: Annotated[Whole, Field(ge=1)] = 1
+    batch: Annotated[Whole, Field(ge=1, le=65_536)] = 1
 
 
 class Pruner(Strict):
@@ -243,7 +243,7 @@ class SupernetTraining(Strict):
     """
 
     sampling: Literal["fair", "single-path", "sandwich"] = "fair"
-    epochs: Annotated[Whole, Field(ge=1)] | None = None
+    epochs: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
     scores: Annotated[Whole, Field(ge=1)] = 1000
 
 
@@ -292,13 +292,14 @@ class Confirm(Strict):
         top: confirm only so many of the front, the most accurate; all of it otherwise.
         seeds: trainings of each architecture, none with the search's own seed.
         architectures: to confirm besides the front.
-        baselines: whether the plain backbone and the paper's placements are confirmed with them.
+        baselines: whether the plain backbone and the paper's placements are confirmed with them,
+            where they keep the study's constraints.
         recipe: the paper's unless given.
         train_subset, validation_subset: as in `data`; all images unless given.
     """
 
     top: Annotated[Whole, Field(ge=1)] | None = None
-    seeds: Annotated[Whole, Field(ge=2)] = 3
+    seeds: Annotated[Whole, Field(ge=2, le=1000)] = 3
     architectures: Annotated[tuple[ArchitectureText, ...], Distinct] = ()
     baselines: Flag = True
     recipe: Recipe = Recipe()

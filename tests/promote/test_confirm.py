@@ -28,7 +28,7 @@ from afi_search.space.schema import Confirm
 from afi_search.study import Ledger
 from afi_search.study.folder import CONFIRM, StudyError, StudyFile
 from afi_search.study.study import Study
-from tests.search.studies import conductor_for, open_study, play, space_file
+from tests.search.studies import CLASSES, PIXELS, conductor_for, open_study, play, space_file
 
 COST = afi_search.measure
 
@@ -53,6 +53,22 @@ def test_the_front_and_the_baselines_are_confirmed(tmp_path: Path) -> None:
         assert origins[Architecture.parse(baseline)] in ("baseline", "front")
     without = to_confirm(Study.open(tmp_path), Confirm(baselines=False))
     assert set(without.values()) == {"front"}
+
+
+@pytest.mark.parametrize("searched_too", [True, False])
+def test_baselines_that_break_the_constraints_are_not_confirmed(
+    tmp_path: Path, searched_too: bool
+) -> None:
+    baselines = Architecture.baselines("resnet20")
+    macs = {each: COST(each, num_classes=CLASSES, image_size=PIXELS).macs for each in baselines}
+    limit = sorted(macs.values())[1]
+    search = {"trials": 6, "pruner": {"name": "none"}, "baselines": searched_too}
+    searched_study(tmp_path, constraints={"macs": limit}, search=search)
+    origins = to_confirm(Study.open(tmp_path), Confirm())
+
+    kept = [each for each in baselines if macs[each] <= limit]
+    assert len(kept) == len(baselines) - 1
+    assert [each for each in baselines if each in origins] == kept
 
 
 def test_top_takes_the_most_accurate_of_the_front(tmp_path: Path) -> None:

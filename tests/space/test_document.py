@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from afi_search.errors import UserError
@@ -66,8 +68,23 @@ def test_aliases_that_multiply_are_refused_at_once() -> None:
         ("a: {<<: 3}", "a.yaml:1: a: only mappings can be merged with <<"),
         ("--- 1\n--- 2", "is not YAML"),
         ("a: *b", "a.yaml:1: is not YAML"),
+        ("a: !!bool x", "a.yaml:1: a: 'x' cannot be read as true or false"),
+        ('a:\n  b: "x\\0y"', "a.yaml:2: a.b: 'x\\x00y' has characters in it that are no text"),
+        ('a: "\\ud800"', "has characters in it that are no text"),
+        ('"\\udce9": 1', "a.yaml:1: a key must be a word or a number"),
+        ("true: 1", "a.yaml:1: a key must be a word or a number"),
+        ("a: {null: 1}", "a.yaml:1: a: a key must be a word or a number"),
         ("a: \x01", "is not YAML"),
     ],
 )
 def test_what_is_refused(text: str, said: str) -> None:
     assert said in told(text)
+
+
+def test_a_file_larger_than_any_space_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"#" * 10_000_001)
+    with pytest.raises(UserError, match="it has more than 10,000,000 bytes"):
+        Document.read(path, UserError)
+    with pytest.raises(UserError, match="/dev/zero: cannot be read"):
+        Document.read("/dev/zero", UserError)
