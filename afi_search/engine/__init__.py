@@ -1,1 +1,19 @@
-"""Everything that imports Ray: the cluster, Tune and its workers, Ray Train."""
+"""Everything that imports Ray: machines, processes, and the trials that run in them.
+
+Ray reads its settings when it is imported, so that they are made here.
+"""
+
+import os
+
+for _name, _value in {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_raylet_start_wait_time_s": "900",  # after it Ray ends this process, without a word of ours
+}.items():
+    os.environ.setdefault(_name, _value)

@@ -20,7 +20,7 @@ import grpc
 import ray
 from filelock import FileLock, Timeout
 from ray._common.utils import get_ray_address_file
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._private import worker as ray_worker
 from ray._private.grpc_utils import init_grpc_channel
 from ray._raylet import Config  # type: ignore[attr-defined]
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _SECONDS_TO_ANSWER = 8
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_OF_SILENCE = 40  # after 60 Ray itself ends this process
+_SECONDS_FOR_A_PART, _SECONDS_TO_START = 180, 400
+"""Ray gives up on its dashboard after 60 seconds and on its raylet after 30: too few under load."""
 _PREFIX, _LOCK_FILE, _SECONDS_TO_LOCK = "afi-", ".lock", 60
 _LONGEST_PLACE = 20
 """Of the 107 bytes that the path of a socket may have, our folder and Ray's take the rest."""
@@ -42,16 +44,6 @@ _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """Where it is off, Ray listens on 127.0.0.1 alone, as on macOS; its processes inherit it."""
 _TOKEN, _TOKEN_FILE, _AUTH_MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 _OURS = (_LOOPBACK, _TOKEN_FILE, _AUTH_MODE, "TMPDIR")
-_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-}
 _THREAD = ThreadPoolExecutor(1, "ray")
 """It starts and stops Ray; Linux kills Ray's processes when the thread that started them ends."""
 
@@ -217,7 +209,10 @@ class RaySession:
         """
         self.begin()
         assert self._dashboard is not None
-        return self._dashboard.result()
+        try:
+            return self._dashboard.result(_SECONDS_TO_START)
+        except TimeoutError:
+            raise self._not_started(f"it is not there after {_SECONDS_TO_START} seconds") from None
 
     def close(self) -> None:
         """Stop Ray, or leave the cluster; where it is still starting, without waiting for that."""
@@ -232,7 +227,6 @@ class RaySession:
     def _start(self) -> str:
         if ray.is_initialized():
             raise EngineError("Ray is at work in this process already; call ray.shutdown() first")
-        os.environ.update({k: os.environ.get(k, value) for k, value in _ENVIRONMENT.items()})
         where: dict[str, Any] = {}
         self._environment = {name: os.environ.get(name) for name in _OURS}
         if self._cluster is not None:
@@ -252,18 +246,21 @@ class RaySession:
                 **where,
             )
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            logs = f"; its logs are in {self._folder}" if self._folder else ""
-            self._folder = None
-            raise EngineError(
-                f"Ray does not start on {self._cluster or 'this machine'}: {reason}{logs}"
-            ) from None
+            raise self._not_started(_in_a_line(error)) from None
         joined = f" of the cluster {self._cluster}" if self._cluster else ""
         if self._lost is not None:
             Thread(target=self._watch, args=(self._lost,), daemon=True).start()
         if not context.dashboard_url:
             return f"none{joined}"
         return f"http://{context.dashboard_url}{joined} ({_who_may_open()})"
+
+    def _not_started(self, reason: str) -> EngineError:
+        logs = f"; its logs are in {self._folder}" if self._folder else ""
+        self._folder = None  # the logs stay
+        return EngineError(
+            f"Ray does not start on {self._cluster or 'this machine'}: {reason}{logs}. Where the "
+            f"machine is busy, try again later"
+        )
 
     def _watch(self, lost: Callable[[str], None]) -> None:
         node: Any = ray_worker._global_node
@@ -307,6 +304,37 @@ def ray_session(
         yield session
     finally:
         session.close()
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return what an error of Ray's start says; that of its dashboard is the end of a log."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if any("dashboard" in line for line in lines):
+        return f"its dashboard was not there after {_SECONDS_FOR_A_PART} seconds"
+    return lines[-1].rstrip(".")
+
+
+def _find_patiently(address: str, node: str) -> Any:
+    """Return what Ray knows of a node that it is starting, once its raylet answers.
+
+    Where it does not answer, Ray would end this process without a word.
+    """
+    deadline = time.monotonic() + _SECONDS_FOR_A_PART
+    while True:
+        try:
+            found = _find_node(address, node)
+            if not ray_constants.ENABLE_RAY_CLUSTER:
+                with grpc.insecure_channel(f"127.0.0.1:{found['node_manager_port']}") as channel:
+                    grpc.channel_ready_future(channel).result(deadline - time.monotonic())
+            return found
+        except (RuntimeError, grpc.FutureTimeoutError) as error:  # it is not there yet
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"its raylet does not answer: {error}") from None
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+_find_node, services.get_node = services.get_node, _find_patiently
+ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = _SECONDS_FOR_A_PART
 
 
 def _private_folder() -> tuple[Path, FileLock]:

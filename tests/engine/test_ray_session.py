@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,7 +22,7 @@ import pytest
 
 from afi_search.engine import ray_session
 from afi_search.engine.ray_session import EngineError, find_cluster
-from tests.driver import SPACE, Driver
+from tests.driver import SPACE, Driver, matching
 
 SOMEBODY = 65534
 
@@ -163,3 +167,40 @@ def test_what_a_killed_process_left_is_swept_and_what_is_in_use_stays(
     assert used.exists()
     assert held.is_locked
     assert other.exists()
+
+
+IMPATIENT = """
+from ray._private import ray_constants
+from afi_search.engine import ray_session
+ray_session._SECONDS_TO_START = 40
+ray_session._SECONDS_FOR_A_PART = ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = 20
+from afi_search.__main__ import main
+main("main_of_run")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stuck", ["gcs_server", "dashboard.py", "raylet/raylet"])
+def test_a_part_of_ray_that_does_not_come_up_is_told(tmp_path: Path, stuck: str) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, "tiny.yaml"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    below = partial(psutil.Process(process.pid).children, recursive=True)
+    while process.poll() is None:
+        for part in matching(below, (stuck,)):
+            part.suspend()
+        time.sleep(0.05)
+    assert process.stderr is not None
+    told = process.stderr.read()
+
+    assert process.returncode == 2, told
+    assert told.splitlines()[-1].startswith("error: Ray does not start on this machine: ")
+    assert told.splitlines()[-1].endswith("Where the machine is busy, try again later")
+    assert "Traceback" not in told
+    for logs in re.findall(r"its logs are in (\S+)\.", told):
+        shutil.rmtree(logs)
