@@ -7,6 +7,9 @@ a supernet for each of a few seeds, scores all networks that the table has, and 
 is a network's test accuracy, the mean over its seeds; where a score is itself of a seed's training,
 the mean over the others. How well one seed's full training agrees with that is the ceiling: no
 score can be expected above it. Beside tau stands what a score costs, in trainings of one network.
+
+Supernets are checkpointed every epoch and scores are kept, so that a table that has grown is
+compared anew for the price of scoring its new networks.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from time import process_time
 from typing import Annotated
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 import typer
@@ -28,82 +32,144 @@ from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.search.cheap_scores import IMAGES, cheap_scores
 from afi_search.search.rank import CHEAP, EPOCHS, INHERITED, rank_table
 from afi_search.space import Architecture, Space
-from afi_search.train import keep_freed_memory, seed_everything
-from afi_search.train.supernet import InheritedAccuracy, SupernetJob, calibration_images
+from afi_search.train import keep_freed_memory, load, save, seed_everything
+from afi_search.train.supernet import (
+    InheritedAccuracy,
+    SupernetJob,
+    SupernetTrainer,
+    calibration_images,
+)
 
 RESULTS = Path(__file__).parent / "results"
+STUDIES = Path(__file__).parents[1] / "studies"
 CPU = torch.device("cpu")
 CEILING = "another seed, all epochs"
+FEWEST = 8
+"""Networks from which on a tau is told, with an interval that says how little it says."""
 SEED = 100
 """Of the first supernet; the table's trainings have others."""
 
 console = Console()
 
 
-def inherited(
-    space: Space, costs: SpaceCosts, data: Split, networks: list[Architecture], seed: int
-) -> tuple[pd.Series, float]:
-    """Train a supernet; return what the networks inherit, and the CPU seconds that it all took."""
-    begun = process_time()
+def trained(
+    space: Space, costs: SpaceCosts, data: Split, seed: int, epochs: int, place: str
+) -> tuple[SupernetTrainer, float]:
+    """Train a supernet, or go on from `place`; return it, and the CPU seconds of its training."""
     seed_everything(seed)
-    recipe = space.file.recipe
-    epochs = space.file.search.supernet.epochs or 2 * recipe.epochs
     trainer = SupernetJob(space.file, costs.table).trainer(
-        networks[0], recipe.model_copy(update={"epochs": epochs}), data, seed=seed, device=CPU
+        space[0],
+        space.file.recipe.model_copy(update={"epochs": epochs}),
+        data,
+        seed=seed,
+        device=CPU,
     )
+    seconds = 0.0
+    if (state := load(place)) is not None:
+        trainer.load_state_dict(state)
+        seconds = state["cpu_seconds"]
     while not trainer.done:
+        begun = process_time()
         result = trainer.run_epoch()
+        seconds += process_time() - begun
+        save({**trainer.state_dict(), "cpu_seconds": seconds}, place)
         console.print(f"supernet, seed {seed}, epoch {result.epoch}: {result.accuracy:.4f}")
-    accuracy = InheritedAccuracy(trainer.net, data, precision=recipe.precision, device=CPU)
-    scores = {network.text: accuracy(network).accuracy for network in networks}
-    return pd.Series(scores), process_time() - begun
+    return trainer, seconds
 
 
-def cheap(data: Split, networks: list[Architecture], seed: int) -> tuple[pd.DataFrame, float]:
-    """Return the scores of the untrained networks, and the CPU seconds that they took."""
-    begun = process_time()
+def scored(
+    trainer: SupernetTrainer, seconds: float, data: Split, networks: list[Architecture], seed: int
+) -> pd.DataFrame:
+    """Return a row a network: its scores of this seed, and the CPU seconds that they took."""
+    inherit = InheritedAccuracy(trainer.net, data, precision=trainer.recipe.precision, device=CPU)
     normalise = Normalise(data.spec.mean, data.spec.std, CPU)
     ((images, labels),) = normalised_batches(calibration_images(data, IMAGES), normalise, IMAGES)
-    classes = data.spec.num_classes
-    rows = {
-        network.text: cheap_scores(network, images, labels, num_classes=classes, seed=seed)
-        for network in networks
-    }
-    return pd.DataFrame.from_dict(rows, orient="index"), process_time() - begun
+    rows = []
+    for network in networks:
+        times = [process_time()]
+        accuracy = inherit(network).accuracy
+        times.append(process_time())
+        classes = data.spec.num_classes
+        cheap = cheap_scores(network, images, labels, num_classes=classes, seed=seed)
+        times.append(process_time())
+        rows.append(
+            {
+                "architecture": network.text,
+                "seed": seed,
+                INHERITED: accuracy,
+                **cheap,
+                "training_seconds": seconds,
+                "inherited_seconds": times[1] - times[0],
+                "cheap_seconds": times[2] - times[1],
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def compared(table: pd.DataFrame, scores: pd.DataFrame, costs: dict[str, float]) -> pd.DataFrame:
+def network_effects(tested: pd.DataFrame) -> pd.Series:
+    """Return what networks reach, what their seeds had in common taken out.
+
+    Args:
+        tested: networks x seeds, NaN where one is not recorded.
+    """
+    known = tested.stack().dropna()
+    networks, seeds = (pd.get_dummies(known.index.get_level_values(n), dtype=float) for n in (0, 1))
+    centred = seeds.iloc[:, 1:] - seeds.iloc[:, 1:].mean()
+    fit = np.linalg.lstsq(np.hstack([networks, centred]), known.to_numpy(), rcond=None)[0]
+    return pd.Series(fit[: networks.shape[1]], networks.columns)
+
+
+def compared(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Return the rank table of every score, with the mean taus of those that each seed has.
 
     Args:
         table: of trainings, a row an epoch.
-        scores: a row a network; a column a score, or `score/seed` for one that several seeds have.
-        costs: of each score, in trainings.
+        scores: as `scored` returns them.
     """
     last = int(table["epoch"].max())
-    tested = table[table["epoch"] == last].pivot(
-        index="architecture", columns="seed", values="test_accuracy"
-    )
-    tested = tested.loc[:, tested.notna().all()].reindex(scores.index)
-    found = [rank_table(scores, tested.mean(axis=1), {})]
-    for seed in tested.columns if tested.shape[1] > 1 else ():
+    final = table[table["epoch"] == last]
+    tested = final.pivot(index="architecture", columns="seed", values="test_accuracy")
+    sizes = final.groupby("architecture")[["macs", "params"]].first().astype(float)
+    of_seeds = scores.pivot(index="architecture", columns="seed", values=[INHERITED, *CHEAP])
+    columns = of_seeds.set_axis([f"{name}/{seed}" for name, seed in of_seeds], axis="columns")
+    truth = network_effects(tested)
+    found = [rank_table(sizes.join(columns), truth, fewest=FEWEST)]
+    for seed in tested if tested.shape[1] > 1 else ():
         own = table[table["seed"] == seed].pivot(
             index="architecture", columns="epoch", values="validation_accuracy"
         )
-        early = {f"after {e} epoch{'s' * (e > 1)}/{seed}": own[e] for e in EPOCHS if e < last}
-        columns = pd.DataFrame({**early, f"{CEILING}/{seed}": own[last]}).reindex(scores.index)
-        columns["macs"] = scores["macs"]
-        found.append(rank_table(columns, tested.drop(columns=seed).mean(axis=1), {}).drop("macs"))
+        early = {f"{after(e)}/{seed}": own[e] for e in EPOCHS if e < last}
+        ours = pd.DataFrame({**early, f"{CEILING}/{seed}": own[last]}).join(sizes["macs"])
+        others = network_effects(tested.drop(columns=seed)).reindex(ours.index)
+        found.append(rank_table(ours, others, fewest=FEWEST).drop("macs", errors="ignore"))
     every = pd.concat(found)
     every["score"] = every.index.str.partition("/").get_level_values(0)
     means = every.groupby("score", sort=False).mean()
     means["seeds"] = every.groupby("score", sort=False).size()
-    networks = len(scores)
-    for epoch in EPOCHS:
-        costs[f"after {epoch} epoch{'s' * (epoch > 1)}"] = networks * epoch / last
-    costs[CEILING] = float(networks)
-    means["cost"] = [costs.get(name, 0.0) for name in means.index]
+    costs = prices(table, scores)
+    means["cost"] = [costs.get(str(name), 0.0) for name in means.index]
     return means
+
+
+def after(epoch: int) -> str:
+    """Return the name of the score that is the accuracy after so many epochs."""
+    return f"after {epoch} epoch{'s' * (epoch > 1)}"
+
+
+def prices(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, float]:
+    """Return what each score of all networks costs, in trainings of one network."""
+    training = table.groupby(["architecture", "seed"])["cpu_seconds"].sum().mean()
+    spent = scores.groupby("seed").agg(
+        {"training_seconds": "first", "inherited_seconds": "sum", "cheap_seconds": "sum"}
+    )
+    inherited, cheap, networks, last = (
+        (spent["training_seconds"] + spent["inherited_seconds"]).mean() / training,
+        spent["cheap_seconds"].mean() / training,
+        table["architecture"].nunique(),
+        table["epoch"].max(),
+    )
+    early = {after(epoch): networks * epoch / last for epoch in EPOCHS}
+    return {INHERITED: inherited, **dict.fromkeys(CHEAP, cheap), **early, CEILING: float(networks)}
 
 
 def shown(means: pd.DataFrame) -> Table:
@@ -145,32 +211,38 @@ def main(
     table_file: Annotated[Path, typer.Option("--table", help="Of its trainings.")] = RESULTS
     / "digits-27.csv.gz",
     seeds: Annotated[int, typer.Option(help="Supernets that are trained.", min=1)] = 3,
-    out: Annotated[Path, typer.Option(help="Folder of rank.csv and rank.png.")] = RESULTS,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of a supernet; twice a trial's if not given.", min=1)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of tables and plot.")] = RESULTS,
 ) -> None:
     """Score the networks of a table, and say how the scores order them."""
     torch.set_num_threads(1)
     keep_freed_memory()
     space = Space.load(space_file)
-    data = split_of(space.file.data, read_data(space.file.data))
-    costs = SpaceCosts(space, num_classes=data.spec.num_classes, image_size=data.spec.image_size)
+    name = space_file.stem
     table = pd.read_csv(table_file)
     networks = [Architecture.parse(text) for text in table["architecture"].unique()]
-    training = table.groupby(["architecture", "seed"])["cpu_seconds"].sum().mean()
-    scores = table.groupby("architecture", sort=False)[["macs", "params"]].first().astype(float)
-    spent = dict.fromkeys(CHEAP, 0.0)
+    kept = out / f"rank-{name}-scores.csv"
+    scores = pd.read_csv(kept) if kept.exists() else pd.DataFrame(columns=["architecture", "seed"])
+    data, costs = None, None
     for seed in range(SEED, SEED + seeds):
-        column, seconds = inherited(space, costs, data, networks, seed)
-        scores[f"{INHERITED}/{seed}"] = column
-        spent[INHERITED] = spent.get(INHERITED, 0.0) + seconds / training / seeds
-        columns, seconds = cheap(data, networks, seed)
-        for name in CHEAP:
-            scores[f"{name}/{seed}"] = columns[name]
-            spent[name] += seconds / training / seeds
-    means = compared(table, scores, spent)
-    trained = table.groupby("architecture")["seed"].nunique()
-    title = f"{space_file.stem}: {len(networks)} networks, {trained.min()} to {trained.max()} seeds"
+        known = set(scores.loc[scores["seed"] == seed, "architecture"])
+        if not (left := [network for network in networks if network.text not in known]):
+            continue
+        data = data or split_of(space.file.data, read_data(space.file.data))
+        sizes = {"num_classes": data.spec.num_classes, "image_size": data.spec.image_size}
+        costs = costs or SpaceCosts(space, **sizes)
+        place = str(STUDIES / f"rank-{name}" / f"seed-{seed}")
+        trainer, seconds = trained(
+            space, costs, data, seed, epochs or 2 * space.file.recipe.epochs, place
+        )
+        scores = pd.concat([scores, scored(trainer, seconds, data, left, seed)])
+        scores.round(6).to_csv(kept, index=False)
+    means = compared(table, scores[scores["architecture"].isin(table["architecture"])])
+    of_each = table.groupby("architecture")["seed"].nunique()
+    title = f"{name}: {len(networks)} networks, {of_each.min()} to {of_each.max()} seeds"
     console.print(title, shown(means))
-    name = space_file.stem
     means.round(4).to_csv(out / f"rank-{name}.csv")
     plot(means, out / f"rank-{name}.png", title)
 

@@ -58,11 +58,15 @@ def _interval(tau: float, freedom: int) -> Interval:
     if freedom < 1 or math.isnan(tau):
         return Interval(tau, math.nan, math.nan)
     z, half = math.atanh(max(min(tau, 1 - 1e-9), 1e-9 - 1)), 1.96 * math.sqrt(0.437 / freedom)
-    return Interval(tau, math.tanh(z - half), math.tanh(z + half))
+    return Interval(tau, min(tau, math.tanh(z - half)), max(tau, math.tanh(z + half)))
 
 
 def rank_table(
-    scores: pd.DataFrame, truth: pd.Series, costs: Mapping[str, float] | None = None
+    scores: pd.DataFrame,
+    truth: pd.Series,
+    costs: Mapping[str, float] | None = None,
+    *,
+    fewest: int = FEWEST,
 ) -> pd.DataFrame:
     """Return one row a score: how its order agrees with the truth's.
 
@@ -70,17 +74,18 @@ def rank_table(
         scores: a row an architecture, a column a score, `macs` among them.
         truth: what the architectures reach, with the same index.
         costs: of each score, in trainings of one architecture.
+        fewest: architectures that must have a score, 5 at least.
 
     Returns:
         `tau`, `low`, `high`; `partial`, `partial_low`, `partial_high`, given the MACs; `cost`, 0
         where none is given; `count` of the architectures that have the score. Scores that fewer
-        than `FEWEST` have, or that are the same for all, are left out.
+        have, or that are the same for all, are left out.
     """
     rows = {}
     for name in map(str, scores):
         known = scores[name].notna() & truth.notna()
         column, reached = scores.loc[known, name], truth[known]
-        if known.sum() < FEWEST or column.nunique() < 2 or reached.nunique() < 2:
+        if known.sum() < fewest or column.nunique() < 2 or reached.nunique() < 2:
             continue
         partial = partial_kendall(column, reached, scores.loc[known, "macs"])
         rows[name] = [

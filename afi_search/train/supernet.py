@@ -1,7 +1,7 @@
 """Training a supernet: in each step a few of its architectures, on the one trainer.
 
-The gradients of a step's architectures are added up. What a step trains is a function of seed and
-step alone, so that any process, after any kill, does the same.
+A step follows the mean of its architectures' losses. What it trains is a function of seed and step
+alone, so that any process, after any kill, does the same.
 """
 
 from __future__ import annotations
@@ -229,13 +229,13 @@ class SupernetTrainer(Trainer):
         return self._inherited(self._shown)
 
     def _learn(self, images: Tensor, labels: Tensor, rounds: int) -> Tensor:
-        """Add up the gradients of the step's architectures; return the mean of their losses."""
+        """Add the gradients of the mean of the architectures' losses; return that mean."""
         losses, target = [], labels
         for architecture in self._drawn:
             self.net.set_active(architecture)
             logits = self._logits(images)
             loss = self._loss(logits, target)
-            torch.autograd.backward(loss)
+            torch.autograd.backward(loss / (rounds * len(self._drawn)))
             losses.append(loss.detach())
             if self._schedule.distils and target is labels:
                 target = logits.detach().softmax(dim=1)

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.rank import CEILING, compared, plot
+from benchmarks.rank import CEILING, compared, network_effects, plot
 
 
 def table(noise: float) -> pd.DataFrame:
     """Return trainings of 15 networks with 3 seeds, the 4th epoch of which is the last."""
     random = np.random.default_rng(0)
+    size = random.permutation(15)
     return pd.DataFrame(
         {
             "architecture": f"net{network:02}",
@@ -21,6 +22,9 @@ def table(noise: float) -> pd.DataFrame:
             "epoch": epoch,
             "validation_accuracy": network / 30 + noise * random.normal() * (5 - epoch),
             "test_accuracy": network / 30 + noise * random.normal(),
+            "cpu_seconds": 5.0,
+            "macs": size[network],
+            "params": size[network],
         }
         for network in range(15)
         for seed in range(3)
@@ -29,26 +33,50 @@ def table(noise: float) -> pd.DataFrame:
 
 
 def scores() -> pd.DataFrame:
-    size = np.random.default_rng(1).permutation(15)
-    names = [f"net{network:02}" for network in range(15)]
+    """Return those of two supernets, one right and one wrong; each cost four trainings."""
     return pd.DataFrame(
-        {"macs": size, "inherited/100": np.arange(15), "inherited/101": -np.arange(15)}, index=names
+        {
+            "architecture": f"net{network:02}",
+            "seed": seed,
+            "inherited": sign * network,
+            **dict.fromkeys(("naswot", "zico", "synflow"), network),
+            "training_seconds": 65.0,
+            "inherited_seconds": 1.0,
+            "cheap_seconds": 4.0,
+        }
+        for seed, sign in ((100, 1), (101, -1))
+        for network in range(15)
     )
 
 
 def test_seeds_of_a_score_are_averaged_and_each_training_is_held_against_the_others() -> None:
-    means = compared(table(noise=0), scores(), {"inherited": 4.0})
+    means = compared(table(noise=0), scores())
     assert means.loc["inherited", ["tau", "cost", "seeds"]].tolist() == [pytest.approx(0), 4.0, 2]
+    assert means.loc["zico", ["tau", "cost", "seeds"]].tolist() == [pytest.approx(1), 3.0, 2]
     assert means.loc[CEILING, ["tau", "cost", "seeds"]].tolist() == [pytest.approx(1), 15.0, 3]
     assert means.loc["after 3 epochs", "cost"] == 15 * 3 / 4
     assert "after 10 epochs" not in means.index
 
 
 def test_a_seed_does_not_know_its_own_luck() -> None:
-    noisy = compared(table(noise=0.2), scores(), {})
-    assert noisy.loc[CEILING, "tau"] < 0.7
+    assert compared(table(noise=0.2), scores()).loc[CEILING, "tau"] < 0.7
+
+
+def test_what_seeds_have_in_common_is_no_merit_of_the_networks_that_have_them() -> None:
+    effects = pd.DataFrame({0: [0.1, 0.2, 0.3], 1: [0.6, 0.7, None], 2: [0.15, None, None]})
+    found = network_effects(effects)
+    assert found.diff().dropna().tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_a_table_that_is_not_complete_is_compared_as_far_as_it_is() -> None:
+    some = table(noise=0)
+    some = some[(some["seed"] == 0) | (some["architecture"] < "net09")]
+    some = some[(some["seed"] < 2) | (some["architecture"] < "net03")]
+    means = compared(some, scores())
+    assert means.loc["inherited", "count"] == 15
+    assert means.loc[CEILING, ["tau", "count", "seeds"]].tolist() == [pytest.approx(1), 9, 2]
 
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:
-    plot(compared(table(noise=0.02), scores(), {"inherited": 4.0}), tmp_path / "a.png", "title")
+    plot(compared(table(noise=0.02), scores()), tmp_path / "a.png", "title")
     assert (tmp_path / "a.png").stat().st_size > 10_000
