@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,19 @@ def compute_device(*, booked: bool = False) -> torch.device:
     if booked:
         raise UnusableGpu(f"a GPU of {platform.node()} is booked and cannot be used: {_why_none()}")
     return torch.device("cpu")
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads of the CPU inside the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def require_usable_gpu() -> None:

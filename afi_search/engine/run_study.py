@@ -18,7 +18,7 @@ from afi_search.search.listener import Listener
 from afi_search.search.pruners import make_pruner
 from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.study import Interrupted, Study
-from afi_search.train.supernet import SupernetJob
+from afi_search.train.supernet import Heritage, SupernetJob
 
 
 def run_trials(
@@ -84,6 +84,7 @@ def run_trials(
                 capacity.gpus,
                 capacity.memory,
                 supernet,
+                _heritage(study),
             )
             worker = tune.with_resources(
                 tune.with_parameters(TrialWorker, common=common, data=images), capacity.resources
@@ -93,3 +94,9 @@ def run_trials(
         listener.run_ended()
     if not finished:
         raise Interrupted(study)
+
+
+def _heritage(study: Study) -> Heritage | None:
+    if study.file.space.search.init == "random" or study.supernet is None:
+        return None
+    return Heritage(study.file.space, study.supernet.trial_checkpoints(0))

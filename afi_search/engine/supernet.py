@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from afi_search.cost import SpaceCosts
 from afi_search.data import Split, read_data, split_of
+from afi_search.engine.capacity import cluster_nodes, plan_trials
 from afi_search.engine.ray_session import RaySession
 from afi_search.engine.run_study import run_trials
 from afi_search.nn import SupernetError
@@ -53,7 +54,8 @@ def inherit(
         if trained is None or not trained.ledger.trials((TrialState.COMPLETE,)):
             _train(study, costs, session, checkpoints, data, listener)
         images = partial(_images, study.file.space, data)
-        return Inherited(costs, score_architectures(study, costs, images, listener))
+        cores = partial(_cores, study.file.space, session)
+        return Inherited(costs, score_architectures(study, costs, images, listener, cores))
     except KeyboardInterrupt:
         raise Interrupted(study) from None
 
@@ -68,6 +70,11 @@ def audit_scores(study: Study, *, data: str | None, listener: Listener) -> None:
     if study.records()["full"].sum() >= FEWEST:
         score_cheaply(study, partial(_images, study.file.space, data))
         listener.audited(verdict(audit(study)))
+
+
+def _cores(file: SpaceFile, session: RaySession) -> int:
+    session.wait()
+    return plan_trials(file.search, cluster_nodes()).threads
 
 
 def _images(file: SpaceFile, data: str | None) -> Split:
@@ -108,7 +115,13 @@ def _train(
 def supernet_file(file: SpaceFile) -> SpaceFile:
     """Return the study of a supernet as a space file: one trial, of its own epochs."""
     epochs = file.search.supernet.epochs or TRAININGS * file.recipe.epochs
-    search = {"trials": 1, "pruner": Pruner(), "strategy": "scratch", "first": ()}
+    search = {
+        "trials": 1,
+        "pruner": Pruner(),
+        "strategy": "scratch",
+        "init": "random",
+        "first": (),
+    }
     return file.model_copy(
         update={
             "objectives": ("accuracy", "macs"),

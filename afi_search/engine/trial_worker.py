@@ -39,7 +39,7 @@ from afi_search.train import (
     seed_everything,
     trial_trainer,
 )
-from afi_search.train.supernet import SupernetJob
+from afi_search.train.supernet import Heritage, SupernetJob
 
 
 class SharedSplit:
@@ -93,6 +93,7 @@ class TrialConfig:
         memory: bytes of the machine's memory that a trial may take beyond its empty worker; None:
             as much as there is.
         supernet: what is trained instead of a trial's architecture, which is only validated.
+        heritage: where the weights are that trials inherit, if they do.
     """
 
     recipe: Recipe
@@ -104,6 +105,7 @@ class TrialConfig:
     gpus: float = 0.0
     memory: int | None = None
     supernet: SupernetJob | None = None
+    heritage: Heritage | None = None
 
 
 def config_of(assignment: Assignment) -> dict[str, Any]:
@@ -112,6 +114,7 @@ def config_of(assignment: Assignment) -> dict[str, Any]:
         "number": assignment.number,
         "architecture": assignment.architecture.text,
         "seed": assignment.seed,
+        "inherits": assignment.inherits,
     }
 
 
@@ -180,7 +183,10 @@ class TrialWorker(tune.Trainable):
         self._number: int = config["number"]
         self._architecture: str = config["architecture"]
         self._seed: int = config["seed"]
+        self._inherits: bool = config.get("inherits", False)
         self._trial = {"architecture": self._architecture, "seed": self._seed}
+        if self._inherits:
+            self._trial["init"] = "inherited"
         self._metrics.begin(self._number)
         self._trainer: Trainer | None = None
 
@@ -209,13 +215,6 @@ class TrialWorker(tune.Trainable):
         architecture = Architecture.parse(self._architecture)
         recipe = self._recipe(architecture.backbone, device)
         seed_everything(self._seed)
-        job = self._common.supernet
-        make = (
-            partial(trial_trainer, self._build(architecture))
-            if job is None
-            else partial(job.trainer, architecture)
-        )
-        trainer = make(recipe, self._data, seed=self._seed, device=device)
         folder = trial_location(self._common.checkpoints, self._number)
         try:
             state = load(folder)
@@ -223,6 +222,16 @@ class TrialWorker(tune.Trainable):
             warnings.warn(f"{error} The trial begins again.", stacklevel=2)
             delete(folder)
             state = None
+        job, heritage = self._common.supernet, self._common.heritage
+        if job is not None:
+            make = partial(job.trainer, architecture)
+        elif self._inherits and state is None:
+            assert heritage is not None, "the ledger says that the trial inherits"
+            how = {"precision": recipe.precision, "device": device}
+            make = partial(trial_trainer, heritage.network(architecture, self._data, **how))
+        else:
+            make = partial(trial_trainer, self._build(architecture))
+        trainer = make(recipe, self._data, seed=self._seed, device=device)
         if state is not None:
             try:
                 trainer.load_state_dict(state)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from afi_search.data import read_data, split_of
+from afi_search.data import read_data, spec_of, split_of
 from afi_search.model.from_checkpoint import NoCheckpoint, trained_facts, trial_state
 from afi_search.model.model import Model
 from afi_search.nn import Supernet
-from afi_search.space import Architecture, Space
+from afi_search.space import Architecture
 from afi_search.study.study import Study
-from afi_search.train.supernet import InheritedAccuracy
+from afi_search.train.supernet import InheritedAccuracy, restored
 
 
 def trained_supernet(study: Study) -> Supernet:
@@ -25,9 +25,8 @@ def trained_supernet(study: Study) -> Supernet:
             f"{study.folder}: has no supernet; a study trains one with `strategy: supernet` or "
             f"`strategy: hybrid` under `search` in its space file"
         )
-    net = Supernet(Space(study.file.space))
-    net.load_state_dict(trial_state(study.supernet.folder, 0)["model"])
-    return net.to(memory_format=torch.channels_last)
+    file = study.file.space
+    return restored(file, spec_of(file.data), trial_state(study.supernet.folder, 0))
 
 
 def inherited_model(

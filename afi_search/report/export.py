@@ -26,7 +26,7 @@ from afi_search.study.reference import reference_point
 SCHEMA_VERSION = 1
 FRONT_COLUMNS = (
     *("number", "architecture", "id", "accuracy", "macs", "params", "paper_gflops", "memory"),
-    *("latency", "epochs", "seed", "seconds"),
+    *("latency", "epochs", "seed", "seconds", "init"),
 )
 
 

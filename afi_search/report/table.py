@@ -52,6 +52,7 @@ def front_rows(view: StudyView) -> list[dict[str, str]]:
             "paper FLOPs, G": f"{row['paper_gflops']:.2f}",
             "epochs": str(row["epochs"]),
             "seed": str(row["seed"]),
+            **({"weights at first": row["init"]} if "inherited" in set(view.front["init"]) else {}),
         }
         named = {
             "trial": f"#{row['number']}",

@@ -199,6 +199,9 @@ class StudyView:
             f"preset {info.preset}" if info.preset else "",
             info.device,
             f"seed {info.seed}",
+            f"trials started with inherited weights: {heirs}"
+            if (heirs := int((self.records["init"] == "inherited").sum()))
+            else "",
         ]
         return [part for part in parts if part]
 
@@ -214,6 +217,7 @@ class StudyView:
             accuracy,
             *self.describe_costs(row, self.references.plain[row["backbone"]]),
             f"trial #{row['number']}, {plural(row['epochs'], 'epoch')}, seed {row['seed']}",
+            *(["started with inherited weights"] if row["init"] == "inherited" else []),
         ]
 
     def describe_costs(self, costs: Mapping[Any, Any], plain: Cost) -> list[str]:

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from afi_search.data import Split
 from afi_search.data.tensor_source import Normalise, normalised_batches
-from afi_search.device import compute_device
+from afi_search.device import compute_device, threads
 from afi_search.nn import build
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 from afi_search.space import Architecture
@@ -46,15 +46,12 @@ def score_cheaply(study: Study, images: Callable[[], Split]) -> None:
     device = compute_device()
     normalise = Normalise(data.spec.mean, data.spec.std, device)
     ((pixels, labels),) = normalised_batches(batch, normalise, IMAGES)
-    found, threads = {}, torch.get_num_threads()
-    torch.set_num_threads(1)  # of so few images; more of them wait for each other on a busy machine
-    try:
+    found = {}
+    with threads(1):  # of so few images; more of them wait for each other on a busy machine
         for architecture in map(Architecture.parse, dict.fromkeys(left)):
             begun = perf_counter()
             scores = cheap_scores(architecture, pixels, labels, num_classes=data.spec.num_classes)
             found[architecture] = {**scores, "cheap_seconds": perf_counter() - begun}
-    finally:
-        torch.set_num_threads(threads)
     study.ledger.note_scores(found)
 
 

@@ -27,11 +27,13 @@ class Assignment:
         number: of the trial in the ledger.
         architecture: what to build.
         seed: of weights and batches.
+        inherits: whether it starts with the weights of the study's supernet.
     """
 
     number: int
     architecture: Architecture
     seed: int
+    inherits: bool = False
 
 
 class Proposes(Protocol):
@@ -116,6 +118,7 @@ class Conductor:
             trial.number,
             Architecture.parse(trial.user_attrs["architecture"]),
             trial.user_attrs["seed"],
+            trial.user_attrs.get("init") == "inherited",
         )
 
     def report(self, number: int, accuracies: Sequence[float], seconds: float) -> bool:

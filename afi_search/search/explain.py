@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.study.ledger import DEATHS, PREDICTION, RUNG, STATE_WORDS, WEIGHED, curve
+from afi_search.study.ledger import (
+    DEATHS,
+    ESTIMATED,
+    PREDICTION,
+    RUNG,
+    STATE_WORDS,
+    WEIGHED,
+    curve,
+)
 
 _ORIGINS = {
     "first": "is a baseline or stands in the space file's list, which come before the sampler",
@@ -36,6 +44,17 @@ def explain(trial: FrozenTrial) -> Iterator[str]:
     if WEIGHED in trial.system_attrs:
         inherited = trial.system_attrs[WEIGHED]
         yield f"With the weights of the supernet it had an accuracy of {inherited:.2%}."
+    if ESTIMATED in trial.system_attrs:
+        estimate = trial.system_attrs[ESTIMATED]
+        yield (
+            f"With the weights of the supernet it would have an accuracy of about {estimate:.2%}, "
+            f"by those of its choices in other architectures; it was not scored itself."
+        )
+    if facts.get("init") == "inherited":
+        yield (
+            "Its training started with the weights that it inherits from the supernet, so that its "
+            "accuracies are not those of a training from scratch."
+        )
     accuracies = curve(trial)
     for epoch, accuracy in enumerate(accuracies, start=1):
         verdict = facts.get(f"{RUNG}{epoch}")

@@ -21,7 +21,7 @@ from afi_search.search.rank import FEWEST, INHERITED, audited, beats_what_is_fre
 from afi_search.search.samplers import known_cost_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import losses
-from afi_search.study.ledger import directions_of, to_frame
+from afi_search.study.ledger import ESTIMATED, WEIGHED, directions_of, to_frame
 from afi_search.study.study import Study
 
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ class Inherited:
         known = self._accuracies.get(architecture.text)
         return self._by_choices(architecture) if known is None else known
 
+    def weighed(self, architecture: Architecture) -> dict[str, float]:
+        """Return that accuracy under the name by which a trial remembers where it is from."""
+        name = WEIGHED if architecture.text in self._accuracies else ESTIMATED
+        return {name: self.accuracy(architecture)}
+
     def is_trusted(self, trials: Iterable[FrozenTrial]) -> bool:
         """Whether full trials do not contradict the scores: the first 12 of them, or 24, 48, ..."""
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -98,7 +103,11 @@ class Inherited:
 
 
 def score_architectures(
-    study: Study, costs: SpaceCosts, images: Callable[[], Split], listener: Listener
+    study: Study,
+    costs: SpaceCosts,
+    images: Callable[[], Split],
+    listener: Listener,
+    cores: Callable[[], int],
 ) -> pd.DataFrame:
     """Enter the inherited accuracies of a study's architectures in its ledger; return all scores.
 
@@ -110,6 +119,7 @@ def score_architectures(
         costs: of its architectures.
         images: reads the data set.
         listener: hears of the progress.
+        cores: returns how many a trial of the study computes with; asked where some are to score.
 
     Raises:
         NoCheckpoint, CorruptCheckpoint: the study has trained no supernet, or it cannot be read.
@@ -122,7 +132,7 @@ def score_architectures(
     if len(known) >= total:
         return ledger.scores()
 
-    from afi_search.device import compute_device
+    from afi_search.device import compute_device, threads
     from afi_search.model.from_supernet import trained_supernet
     from afi_search.train.supernet import InheritedAccuracy
 
@@ -139,9 +149,10 @@ def score_architectures(
             yield architecture, {INHERITED: known[architecture], "inherited_seconds": seconds}
 
     scores = scored()
-    while portion := dict(islice(scores, PORTION)):
-        ledger.note_scores(portion)
-        listener.scored(len(known), total)
+    with threads(cores()):
+        while portion := dict(islice(scores, PORTION)):
+            ledger.note_scores(portion)
+            listener.scored(len(known), total)
     return ledger.scores()
 
 

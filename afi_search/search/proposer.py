@@ -32,7 +32,7 @@ from afi_search.search.samplers import GRID, KNOWN_COST, known_cost_sampler, mak
 from afi_search.search.samplers.known_cost import KnownCostSampler
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
-from afi_search.study.ledger import PREDICTION, WEIGHED, Proposal, directions_of
+from afi_search.study.ledger import PREDICTION, Proposal, directions_of
 
 _ASKS = 3
 _DRAWS = 2000
@@ -126,8 +126,10 @@ class Proposer:
             named = self._suggest(sampler, number) if sampler else self._ask(number)
             proposal = named or self._draw(number)
         if inherited is not None and proposal.origin in (INHERITED, KNOWN_COST):
-            weighed = {WEIGHED: inherited.accuracy(proposal.architecture)}
+            weighed = inherited.weighed(proposal.architecture)
             proposal = replace(proposal, system_attrs=proposal.system_attrs | weighed)
+        if proposal.architecture in self._space:
+            proposal = replace(proposal, init=self._search.init)
         if number in self._copied:
             proposal = replace(proposal, system_attrs=self._kept(number))
         self._begin(number, proposal.architecture, proposal)

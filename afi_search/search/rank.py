@@ -21,6 +21,8 @@ FEWEST = 12
 
 FREE = ("macs", "params")
 INHERITED = "inherited"
+HEIRS = "heirs"
+"""The name under which an audit says, in its `attrs`, whether trials started with such weights."""
 CHEAP = ("naswot", "zico", "synflow")
 EPOCHS = (1, 3, 10)
 
@@ -133,7 +135,9 @@ def audited(
         name = f"after {epoch} epoch{'s' * (epoch > 1)}"
         table[name] = [curve[epoch - 1] for curve in full["curve"]]
         all_costs[name] = len(full) * epoch / whole
-    return rank_table(table, full["accuracy"], all_costs)
+    ranked = rank_table(table, full["accuracy"], all_costs)
+    ranked.attrs[HEIRS] = bool((full["init"] == INHERITED).any())
+    return ranked
 
 
 def beats_what_is_free(table: pd.DataFrame) -> bool | None:
@@ -155,12 +159,17 @@ def verdict(table: pd.DataFrame) -> str:
     if beats is None:
         return ""
     row = table.loc[INHERITED]
-    facts = (
-        f"Kendall's tau with the final accuracies {row['tau']:.2f} ({row['low']:.2f} to "
-        f"{row['high']:.2f}), {row['partial']:.2f} among architectures of equal MACs; of MACs "
-        f"alone {table['tau'].get('macs', math.nan):.2f}. It cost {row['cost']:.1f} full trials"
-    )
-    if not beats:
-        return f"The supernet does not beat what is free, and is left out of proposals: {facts}."
     sure = "" if row["partial_low"] > 0 else ", though that may be chance"
-    return f"The supernet orders architectures better than their size does{sure}: {facts}."
+    found = (
+        f"The supernet orders architectures better than their size does{sure}"
+        if beats
+        else "The supernet does not beat what is free, and is left out of proposals"
+    )
+    said = (
+        f"{found}: Kendall's tau with the final accuracies {row['tau']:.2f} ({row['low']:.2f} to "
+        f"{row['high']:.2f}), {row['partial']:.2f} among architectures of equal MACs; of MACs "
+        f"alone {table['tau'].get('macs', math.nan):.2f}. It cost {row['cost']:.1f} full trials."
+    )
+    if table.attrs.get(HEIRS):
+        said += " Trials started with its weights, which by itself makes them agree with it."
+    return said

@@ -166,6 +166,12 @@ def _supernet(file: SpaceFile) -> Iterator[Mistake]:
             f"{file.search.strategy!r} wants architectures of one backbone, and the list has "
             f"{', '.join(sorted(backbones))}; take 'scratch'",
         )
+    if file.search.strategy == "scratch" and file.search.init == "inherited":
+        yield Mistake(
+            ("search", "init"),
+            "'inherited' wants a supernet, which strategy 'scratch' does not train; take 'random', "
+            "or strategy 'hybrid' or 'supernet'",
+        )
 
 
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[SpaceFile], Iterator[Mistake]]], ...] = (

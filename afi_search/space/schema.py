@@ -256,6 +256,8 @@ class Search(Strict):
             holds all architectures is trained first, and the best by the accuracies that they
             inherit are trained from scratch; `hybrid`: the sampler goes by those accuracies, too.
         supernet: how that is trained.
+        init: the weights that trials start with: `random`, or `inherited` from the supernet, which
+            then has a part in all accuracies. What is not in the space starts with random ones.
         sampler: `known-cost`: what adds most to the front, by a model of the accuracy alone; `tpe`,
             `tpe-multivariate`, `nsga2`, `gp` or `random`, all from Optuna; `grid`: in the space's
             order; or one that is registered.
@@ -273,6 +275,7 @@ class Search(Strict):
     trials: Annotated[Whole, Field(ge=1)] = 100
     strategy: Literal["scratch", "supernet", "hybrid"] = "scratch"
     supernet: SupernetTraining = SupernetTraining()
+    init: Literal["random", "inherited"] = "random"
     sampler: SamplerName = "known-cost"
     pruner: Annotated[
         Pruner, BeforeValidator(lambda told: {"name": told} if isinstance(told, str) else told)

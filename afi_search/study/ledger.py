@@ -45,10 +45,11 @@ SETTINGS = "study.yaml"
 _TESTED = "test_accuracy/"  # before a trial's number
 
 RUNG, DEATHS = "rung ", "deaths"
-PREDICTION, WEIGHED = "known_cost:prediction", "inherited:accuracy"
+PREDICTION = "known_cost:prediction"
+WEIGHED, ESTIMATED = "inherited:accuracy", "inherited:estimate"
 """The names of what a trial remembers of its decisions: by epoch why it went on, which workers it
 lost, the accuracy that its sampler foresaw (mean and deviation), and the one in the supernet that
-was gone by."""
+was gone by, as scored or as scores of others say."""
 
 OBJECTIVES = "objectives"
 """The name under which a table of records says, in its `attrs`, what its study optimises."""
@@ -78,6 +79,7 @@ COLUMNS = {
     "latency": "float64",
     "seconds": "float64",
     "origin": "str",
+    "init": "str",
     "curve": "object",
     "reason": "str",
     "started": "datetime64[us]",
@@ -85,7 +87,8 @@ COLUMNS = {
 }
 """Column -> type. `epochs` are those trained, `full` says that they are all of the recipe's;
 `accuracy` is the last epoch's on the validation split, 0 to 1; costs are those of
-`afi_search.cost.Cost`, NaN where the study did not ask for them; `seconds` is time in training."""
+`afi_search.cost.Cost`, NaN where the study did not ask for them; `seconds` is time in training;
+`init` is `random`, or `inherited` where the weights were the supernet's at first."""
 
 
 class LedgerError(UserError):
@@ -104,6 +107,7 @@ class Proposal:
         distributions: of each parameter.
         system_attrs: what the sampler wants to remember of the trial.
         seed: of weights and batches; the study's where None.
+        init: the weights that its training starts with: `random`, or `inherited` of the supernet.
         infeasible: what was named before it and does not keep the constraints.
     """
 
@@ -114,6 +118,7 @@ class Proposal:
     distributions: dict[str, CategoricalDistribution]
     system_attrs: dict[str, Any]
     seed: int | None = None
+    init: str = "random"
     infeasible: Mapping[Architecture, Cost] = field(default_factory=dict)
 
 
@@ -315,6 +320,7 @@ class Ledger:
                 "epochs": epochs,
                 **proposal.cost.figures(),
                 "origin": proposal.origin,
+                "init": proposal.init,
             },
             system_attrs=proposal.system_attrs,
         )
@@ -432,7 +438,8 @@ def curve(trial: FrozenTrial) -> list[float]:
 
 def _row(trial: FrozenTrial, own: Iterable[str]) -> dict[str, Any]:
     unknown = dict.fromkeys(("memory", "latency", *own), math.nan)
-    facts: dict[str, Any] = {**unknown, "seconds": 0.0, "reason": "", **trial.user_attrs}
+    missing = {**unknown, "seconds": 0.0, "reason": "", "init": "random"}
+    facts: dict[str, Any] = missing | trial.user_attrs
     architecture = Architecture.parse(facts["architecture"])
     accuracies = curve(trial)
     return facts | {

@@ -6,24 +6,26 @@ alone, so that any process, after any kill, does the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afi_search.cost import CostTable, SpaceCosts
 from afi_search.data import ImageSet, Split
+from afi_search.data.dataset import DatasetSpec
 from afi_search.data.tensor_source import Normalise, TensorSource, normalised_batches
 from afi_search.nn import Supernet
 from afi_search.space import Architecture, Recipe, Space, SpaceFile, StageChoice
 from afi_search.space.architecture import choice_text
+from afi_search.train.checkpoint import CorruptCheckpoint, load
 from afi_search.train.evaluation import Evaluation, Evaluator
 from afi_search.train.precision import autocast_dtype
-from afi_search.train.trainer import Trainer
+from afi_search.train.trainer import CheckpointMismatch, Trainer
 
 FAIR, SINGLE_PATH, SANDWICH = "fair", "single-path", "sandwich"
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1280, 128
@@ -174,11 +176,15 @@ class InheritedAccuracy:
 
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Activate, calibrate and evaluate an architecture."""
+        self.calibrate(architecture)
+        return self._evaluate(normalised_batches(self._validation, self._normalise))
+
+    def calibrate(self, architecture: Architecture) -> None:
+        """Activate an architecture and calibrate its batch norms."""
         self.net.set_active(architecture)
         batches = normalised_batches(self._calibration, self._normalise, CALIBRATION_BATCH)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
             self.net.recalibrate(images for images, _ in batches)
-        return self._evaluate(normalised_batches(self._validation, self._normalise))
 
 
 class SupernetTrainer(Trainer):
@@ -270,6 +276,46 @@ class SupernetJob:
             shown=shown,
             device=device,
         )
+
+
+@dataclass(frozen=True)
+class Heritage:
+    """The trained supernet with whose weights trials start.
+
+    Attributes:
+        space: the space file.
+        checkpoint: folder or fsspec URL of the supernet's.
+    """
+
+    space: SpaceFile
+    checkpoint: str
+
+    def network(
+        self, architecture: Architecture, data: Split, *, precision: Any, device: torch.device
+    ) -> nn.Module:
+        """Return the network that an architecture inherits, its batch norms calibrated.
+
+        Raises:
+            CheckpointMismatch: the supernet's weights are not there, or cannot be read.
+        """
+        try:
+            state = load(self.checkpoint)
+        except CorruptCheckpoint as error:
+            raise CheckpointMismatch(str(error)) from None
+        if state is None:
+            raise CheckpointMismatch(
+                f"the trial starts with weights of the supernet, and {self.checkpoint} has none"
+            )
+        net = restored(self.space, data.spec, state).to(device)
+        InheritedAccuracy(net, data, precision=precision, device=device).calibrate(architecture)
+        return net.extract()
+
+
+def restored(file: SpaceFile, spec: DatasetSpec, state: Mapping[str, Any]) -> Supernet:
+    """Return a space's supernet for images of a data set, as a checkpoint has it."""
+    net = Supernet(Space(file), num_classes=spec.num_classes, image_size=spec.image_size)
+    net.load_state_dict(state["model"])
+    return net.to(memory_format=torch.channels_last)
 
 
 def calibration_images(data: Split, most: int = CALIBRATION_IMAGES) -> ImageSet:

@@ -10,8 +10,11 @@ import torch
 from afi_search.data import Dataset, split
 from afi_search.data.tensor_source import pad_images
 from afi_search.engine.trial_worker import LostGpu, SharedSplit, TrialConfig, TrialWorker
-from afi_search.space import Recipe
-from afi_search.train import Trainer, load, save
+from afi_search.nn import Supernet
+from afi_search.space import Architecture, Recipe, Space
+from afi_search.space.schema import SpaceFile
+from afi_search.train import Trainer, load, save, trial_trainer
+from afi_search.train.supernet import Heritage
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
 
@@ -186,3 +189,57 @@ def test_a_folder_that_is_a_loop_of_links_stops_the_study(
     (tmp_path / "00007").symlink_to(tmp_path / "00007")
 
     assert f"{tmp_path}/00007" in begin(tmp_path, data).step()["broken"]
+
+
+@pytest.fixture(scope="module")
+def heritage(tmp_path_factory: pytest.TempPathFactory) -> Heritage:
+    """What a supernet of digits has learnt in no time."""
+    space = SpaceFile.model_validate(
+        {
+            "backbone": "resnet20",
+            "stages": {"all": {"choice": ["off", "base-r4"]}},
+            "data": {"name": "digits"},
+        }
+    )
+    torch.manual_seed(9)
+    net = Supernet(Space(space))
+    place = str(tmp_path_factory.mktemp("supernet"))
+    save({"model": net.state_dict(), "epoch": 1}, place)
+    return Heritage(space, place)
+
+
+def heir(folder: Path, data: SharedSplit, heritage: Heritage) -> TrialWorker:
+    worker = TrialWorker.__new__(TrialWorker)
+    common = TrialConfig(RECIPE, str(folder), threads=1, heritage=heritage)
+    config = {"number": 7, "architecture": "resnet20(base-r4, off, off)", "seed": 3}
+    worker.setup({**config, "inherits": True}, common, data)
+    return worker
+
+
+def test_a_trial_that_inherits_starts_with_the_calibrated_weights_of_the_supernet(
+    tmp_path: Path, data: SharedSplit, heritage: Heritage
+) -> None:
+    given = {"precision": "fp32", "device": torch.device("cpu")}
+    split, architecture = data.tensors(), Architecture.parse("resnet20(base-r4, off, off)")
+    network = heritage.network(architecture, split, **given)
+    assert not torch.equal(network.bn1.running_mean, torch.zeros(16))
+    alone = trial_trainer(network, RECIPE, split, seed=3, device=torch.device("cpu"))
+    expected = [alone.run_epoch().accuracy for _ in range(3)]
+
+    worker = heir(tmp_path, data, heritage)
+    worker.step()
+    again = heir(tmp_path, data, heritage)  # another worker goes on
+    results = [again.step() for _ in range(3)]
+    assert results[-1]["accuracies"] == expected
+    state = load(str(tmp_path / "00007"))
+    assert state["trial"]["init"] == "inherited"
+    ours = alone.model.state_dict()
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in state["model"].items())
+
+
+def test_a_trial_that_inherits_from_nothing_waits(
+    tmp_path: Path, data: SharedSplit, heritage: Heritage
+) -> None:
+    gone = Heritage(heritage.space, str(tmp_path / "gone"))
+    result = heir(tmp_path / "study", data, gone).step()
+    assert "starts with weights of the supernet, and" in result["broken"]

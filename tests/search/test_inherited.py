@@ -15,6 +15,8 @@ from afi_search.model.from_checkpoint import NoCheckpoint, read_checkpoint
 from afi_search.model.from_supernet import inherited_model, trained_supernet
 from afi_search.model.model import load as load_model
 from afi_search.nn import SupernetError, build, warm_start
+from afi_search.report.export import front_csv
+from afi_search.report.view import StudyView
 from afi_search.search.explain import explain
 from afi_search.search.inherited import PORTION, STARTING, Inherited, score_architectures
 from afi_search.search.listener import Listener
@@ -48,6 +50,10 @@ def images():
     return split_of(FILE.data, read_data(FILE.data))
 
 
+def cores() -> int:
+    return 1
+
+
 @pytest.fixture(scope="module")
 def state() -> dict:
     """What a worker has trained."""
@@ -79,7 +85,7 @@ class Scored(Listener):
 
 def test_all_of_a_small_space_are_scored_once_and_none_is_on_the_front(tmp_path, state):
     study, listener = study_in(tmp_path, FILE, state), Scored()
-    scores = score_architectures(study, costs_of(FILE), images, listener)
+    scores = score_architectures(study, costs_of(FILE), images, listener, cores)
     assert sorted(scores.index) == sorted(a.text for a in Space(FILE).architectures())
     assert scores["inherited"].between(0, 1).all()
     assert listener.told == [(27, 27)]
@@ -88,7 +94,7 @@ def test_all_of_a_small_space_are_scored_once_and_none_is_on_the_front(tmp_path,
     def never():
         raise AssertionError("everything is known")
 
-    again = score_architectures(Study.open(tmp_path), costs_of(FILE), never, Listener())
+    again = score_architectures(Study.open(tmp_path), costs_of(FILE), never, Listener(), never)
     pd.testing.assert_frame_equal(again, scores)
 
 
@@ -98,7 +104,7 @@ def test_scoring_goes_on_where_it_was_killed(tmp_path, state):
     study.ledger.note_scores({one: {"inherited": 0.123} for one in some})
     outside = Architecture.parse("resnet20(B-r16)")  # a baseline, with cheap scores alone
     study.ledger.note_scores({outside: {"synflow": 1.0}})
-    scores = score_architectures(study, costs_of(FILE), images, Listener())
+    scores = score_architectures(study, costs_of(FILE), images, Listener(), cores)
     assert scores["inherited"].notna().sum() == 27
     assert (scores.loc[[one.text for one in some], "inherited"] == 0.123).all()
 
@@ -113,7 +119,7 @@ def test_of_a_large_space_the_sampler_says_what_is_scored_within_the_limits(tmp_
     ).model_copy(update={"search": search})
     assert 27 > costs_of(file).feasible > 16 < PORTION
     study = study_in(tmp_path, file, state)
-    scores = score_architectures(study, costs_of(file), images, Listener())
+    scores = score_architectures(study, costs_of(file), images, Listener(), cores)
     assert len(scores) == 16
     costs = costs_of(file)
     assert all(costs.of(Architecture.parse(text)).macs <= 11_000_000 for text in scores.index)
@@ -128,7 +134,7 @@ def test_a_study_without_a_supernet_says_so(tmp_path):
 def test_an_extracted_model_is_the_network_that_was_scored(tmp_path, state):
     study = study_in(tmp_path / "study", FILE, state)
     text = "resnet20(base-r4, off, B-r4)"
-    scores = score_architectures(study, costs_of(FILE), images, Listener())
+    scores = score_architectures(study, costs_of(FILE), images, Listener(), cores)
     model = inherited_model(study, text)
     assert model.facts.metrics["validation accuracy, inherited"] == scores.loc[text, "inherited"]
     model.save(tmp_path / "model")
@@ -234,6 +240,43 @@ def test_several_backbones_are_told_when_the_file_is_read(tmp_path):
     )
     with pytest.raises(SpaceFileError, match=r"space.yaml:4: .*resnet20, resnet32; take 'scratch'"):
         SpaceDocument.read(path)
+
+
+@pytest.mark.parametrize("init", ["random", "inherited"])
+def test_trials_of_the_space_start_with_inherited_weights_where_that_is_asked_for(tmp_path, init):
+    search = {"strategy": "hybrid", "init": init, "trials": 12, "baselines": True}
+    file = space_file(search=search | {"pruner": "none"})
+    records = tried(file, tmp_path, {a: final(a) for a in Space(file).architectures()})
+    inside = [Architecture.parse(text) in Space(file) for text in records["architecture"]]
+    assert records["init"].tolist() == [init if within else "random" for within in inside]
+    assert inside.count(False) == 1  # the paper's B-r16
+    told = [
+        "started with the weights that it inherits" in "\n".join(explain(trial))
+        for trial in Study.open(tmp_path).ledger.trials()
+    ]
+    assert told == (records["init"] == "inherited").tolist()
+    columns, row = front_csv(StudyView.of(Study.open(tmp_path))).splitlines()[:2]
+    assert columns.split(",").index("init") == row.split(",").index(init)
+
+
+def test_heirs_without_a_supernet_are_told_when_the_file_is_read(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("backbone: resnet20\ndata: {name: digits}\nsearch:\n  init: inherited\n")
+    with pytest.raises(SpaceFileError, match=r"space.yaml:4: .*take 'random', or strategy"):
+        SpaceDocument.read(path)
+
+
+def test_what_was_not_scored_is_told_apart(tmp_path):
+    file = searched("hybrid", trials=12)
+    every = list(Space(file).architectures())
+    tried(file, tmp_path, {a: final(a) for a in every[:STARTING]})
+    trials = Study.open(tmp_path).ledger.trials()
+    scored = {a.text for a in every[:STARTING]}
+    for trial in trials:
+        told = "\n".join(explain(trial))
+        assert ("it was not scored itself" in told) == (
+            trial.user_attrs["architecture"] not in scored
+        )
 
 
 def test_a_study_is_removed_with_its_supernet(tmp_path, state):

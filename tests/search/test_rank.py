@@ -81,6 +81,7 @@ def records(inherited_is_right: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
         {
             "architecture": names,
             "full": True,
+            "init": "random",
             "epochs": 4,
             "accuracy": accuracy,
             "macs": random.permutation(20),
@@ -105,6 +106,15 @@ def test_the_verdict_says_whether_the_supernet_beats_what_is_free():
     assert verdict(right).startswith("The supernet orders architectures better than their size")
     assert beats_what_is_free(wrong) is False
     assert verdict(wrong).startswith("The supernet does not beat what is free")
+
+
+def test_the_verdict_says_where_trials_owe_their_accuracies_to_the_supernet():
+    table, scores = records(True)
+    assert "Trials started with its weights" not in verdict(audited(table, scores, {}))
+    heirs = audited(table.assign(init="inherited"), scores, {})
+    assert verdict(heirs).endswith(
+        "Trials started with its weights, which by itself makes them agree with it."
+    )
 
 
 def test_without_enough_trials_there_is_no_verdict():
