@@ -36,7 +36,8 @@ def promote(
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Class folders there must be.", min=2)] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="torchvision's weights of the plain backbone, a file.")
+        str | None,
+        typer.Option(help="Weights to start with: a file of torchvision's, or a model's folder."),
     ] = None,
     checkpoints: Checkpoints = None,
     loader: Annotated[
