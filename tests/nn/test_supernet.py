@@ -81,10 +81,13 @@ def test_every_choice_is_what_is_extracted(layout):
         assert_equal_to_extracted(net, Architecture("resnet20", tuple(stages)))
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    ["mobilenetv2", "shufflenetv2", "resnext29", "resnet50", "seresnet50", "resnext50", "toynet"],
+FAMILIES = (
+    *("mobilenetv2", "shufflenetv2", "resnext29", "resnet50", "seresnet50", "resnext50"),
+    "toynet",  # a user's
 )
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
 def test_every_family_in_turn_and_back(backbone, request):
     if backbone == "toynet":
         request.getfixturevalue("toynet")
@@ -96,6 +99,26 @@ def test_every_family_in_turn_and_back(backbone, request):
     generator = torch.Generator().manual_seed(2)
     one, other = net.sample_active(generator), net.sample_active(generator)
     for architecture in (one, other, one):
+        assert_equal_to_extracted(net, architecture)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_every_family_holds_every_choice_in_turn_and_back(backbone, request):
+    """Each choice of the space in some stage of the family, then the first architecture again."""
+    axes = ALL
+    if backbone == "toynet":
+        request.getfixturevalue("toynet")
+        axes = ALL | {"attention": ["none", "ge", "eca"]}  # others need more channels
+    torch.manual_seed(1)
+    net = supernet_of(backbone, **axes).to(memory_format=torch.channels_last)
+    left, turns = {choice for of in net.choices for choice in of}, []
+    while left:
+        first = len(turns) * len(net.choices)
+        stages = tuple(of[(first + n) % len(of)] for n, of in enumerate(net.choices))
+        turns.append(Architecture(backbone, stages))
+        left -= set(stages)
+    for architecture in (*turns, turns[0]):
         assert_equal_to_extracted(net, architecture)
 
 
