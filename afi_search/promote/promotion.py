@@ -162,7 +162,7 @@ def promote_study(
                 train_images=len(images.train),
                 validation_images=len(images.validation),
                 checkpoints=_checkpoints_of(own, below),
-                pretrained=wanted.pretrained,
+                pretrained=wanted.pretrained and str(Path(wanted.pretrained).absolute()),
                 threads=capacity.threads,
                 gpus=bool(capacity.gpus),
                 loader=wanted.loader,
