@@ -1,14 +1,18 @@
-"""What a study of many trials costs its driver: opening it, a proposal, a pruner's verdict.
+"""What a study of many trials costs: opening it, a proposal, a pruner's verdict, its views.
 
-    python -m benchmarks.growth --trials 1000 5000
+    python -m benchmarks.growth --trials 1000 5000 10000
 
 A ledger in a journal file is filled with made-up trials of 30 epochs, two in three of them pruned,
-from a space of 531,441. CPU time of one process, with one thread for linear algebra.
+from a space of 531,441. CPU time, with one thread for linear algebra: of a driver's steps, and of
+`afi-search front`, `report` and `explain` as whole processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +21,17 @@ from time import process_time
 import numpy as np
 import pandas as pd
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
 from afi_search.cost import SpaceCosts
+from afi_search.files import write_whole
 from afi_search.search.conductor import Conductor
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import judge, make_pruner
 from afi_search.space import Space, SpaceFile
 from afi_search.study import Ledger
-from afi_search.study.folder import StudyFile
+from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts
+from afi_search.study.ledger import Proposal
 from afi_search.study.storage import JOURNAL
 from benchmarks.overhead import SPACE
 from benchmarks.rounds import RESULTS
@@ -42,39 +48,28 @@ def space_file(sampler: str, trials: int) -> SpaceFile:
 
 
 def fill(folder: Path, file: SpaceFile, trials: int) -> None:
-    """Write a ledger of made-up trials."""
+    """Write a study of made-up trials, line by line, as a search does."""
     space = Space(file)
     costs = SpaceCosts(space, num_classes=100, image_size=32)
-    ledger = Ledger.create(folder, StudyFile(NAME, "", "", file, {}))
+    study = StudyFile(NAME, "", "", file, gather_facts("", "none"))
+    write_whole(folder / STUDY_FILE, study.dump())
+    costs.table.write(folder)
+    ledger = Ledger.create(folder, study)
     random = np.random.default_rng(0)
     for index in random.choice(space.size, size=trials, replace=False):
         architecture = space[int(index)]
         cost = costs.of(architecture)
+        answers = space.answers(architecture)
+        params = {name: answer for name, (answer, _) in answers.items()}
+        offered = {name: CategoricalDistribution(of) for name, (_, of) in answers.items()}
+        begun = ledger.add(Proposal(architecture, cost, "tpe", params, offered, {}), 0, EPOCHS)
         epochs = int(random.choice([3, 9, EPOCHS]))
         final = 0.6 + 0.05 * np.log10(cost.macs / 1e7) + 0.01 * random.standard_normal()
-        answers = space.answers(architecture)
-        complete = epochs == EPOCHS
-        ledger._storage.create_new_trial(
-            ledger.study._study_id,
-            create_trial(
-                state=TrialState.COMPLETE if complete else TrialState.PRUNED,
-                values=[final, cost.macs] if complete else None,
-                params={name: answer for name, (answer, _) in answers.items()},
-                distributions={n: CategoricalDistribution(o) for n, (_, o) in answers.items()},
-                intermediate_values={
-                    epoch: final * (1 - 0.5 / epoch) for epoch in range(1, epochs + 1)
-                },
-                user_attrs={
-                    "architecture": architecture.text,
-                    "seed": 0,
-                    "epochs": EPOCHS,
-                    "origin": "tpe",
-                    "macs": cost.macs,
-                    "params": cost.params,
-                    "paper_gflops": cost.paper_gflops,
-                },
-            ),
-        )
+        for epoch in range(1, epochs + 1):
+            ledger.report(begun.number, epoch, final * (1 - 0.5 / epoch))
+        ledger.note(begun.number, seconds=10.0 * epochs)
+        state = TrialState.COMPLETE if epochs == EPOCHS else TrialState.PRUNED
+        ledger.finish(begun.number, state, [final, cost.macs] if epochs == EPOCHS else None)
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -82,6 +77,15 @@ def timed(call: Callable[[], object]) -> float:
     started = process_time()
     call()
     return 1000 * (process_time() - started)
+
+
+def process_ms(*arguments: object) -> float:
+    """Return the milliseconds of CPU that a command takes from its start to its end."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "afi_search", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def measure(folder: Path, sampler: str, trials: int) -> dict[str, object]:
@@ -114,13 +118,16 @@ def measure(folder: Path, sampler: str, trials: int) -> dict[str, object]:
         "first_proposal_ms": proposals[0],
         "proposal_ms": float(np.median(proposals[1:])),
         "verdict_ms": float(np.median(verdicts)),
+        "front_ms": process_ms("front", folder),
+        "report_ms": process_ms("report", folder),
+        "explain_ms": process_ms("explain", folder, trials // 2),
     }
 
 
 def main() -> None:
     """Measure, print and write a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", nargs="+", type=int, default=[1000, 5000])
+    parser.add_argument("--trials", nargs="+", type=int, default=[1000, 5000, 10000])
     parser.add_argument("--samplers", nargs="+", default=["known-cost", "tpe"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
