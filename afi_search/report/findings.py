@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
-from optuna.trial import create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from pandas import DataFrame
 from scipy.special import stdtrit
 
@@ -173,13 +173,29 @@ def as_optuna(view: StudyView) -> optuna.Study:
     levels: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(levels_of(table, name)) for name in map(str, table)
     }
-    costs = [StudyDirection.MINIMIZE] * (values.shape[1] - 1)
-    study = optuna.create_study(directions=[StudyDirection.MAXIMIZE, *costs])
+    trials = []
     for row, chosen in zip(values.tolist(), table.to_dict("records"), strict=True):
         params = {str(name): level for name, level in chosen.items() if isinstance(level, str)}
         distributions = {name: levels[name] for name in params}
-        study.add_trial(create_trial(values=row, params=params, distributions=distributions))
-    return study
+        trial = create_trial(values=row, params=params, distributions=distributions)
+        trial.number = trial._trial_id = len(trials)
+        trials.append(trial)
+    return _EndedTrials(trials, costs=values.shape[1] - 1)
+
+
+class _EndedTrials(optuna.Study):
+    """A study of trials that nobody changes: an in-memory storage would copy each, deeply."""
+
+    def __init__(self, trials: list[FrozenTrial], costs: int) -> None:
+        directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs]
+        empty = optuna.create_study(directions=directions)
+        super().__init__(empty.study_name, empty._storage)
+        self._ended = trials
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return self._ended
 
 
 def in_order_of_ends(records: DataFrame) -> DataFrame:

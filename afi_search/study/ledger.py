@@ -26,7 +26,6 @@ from afi_search.cost import Cost
 from afi_search.errors import UserError
 from afi_search.space import Architecture
 from afi_search.space.objective import goes_up, own_measures
-from afi_search.study.database import HeldStorage, Hold
 from afi_search.study.folder import StudyFile
 from afi_search.study.journal import read_trial
 from afi_search.study.ownership import Mark
@@ -34,6 +33,8 @@ from afi_search.study.storage import FILES, JOURNAL, has_file, in_database, open
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from afi_search.study.database import Hold
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -394,7 +395,11 @@ class Ledger:
 
 def _opened(folder: Path, name: str, hold: Hold | None) -> BaseStorage:
     storage = open_storage(folder, name)
-    return storage if hold is None else cast(BaseStorage, HeldStorage(storage, hold))
+    if hold is None:
+        return storage
+    from afi_search.study.database import HeldStorage
+
+    return cast(BaseStorage, HeldStorage(storage, hold))
 
 
 @contextmanager

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import QueuePool
 
-from afi_search.study.database import Hold, cause, open_database, postgresql
 from afi_search.study.journal import Journal, LedgerJournal, StorageError
+
+if TYPE_CHECKING:
+    from afi_search.study.database import Hold
 
 JOURNAL, SQLITE = "journal", "sqlite"
 FILES = {JOURNAL: "ledger.log", SQLITE: "ledger.db"}
@@ -29,6 +29,8 @@ def check_storage(name: str) -> str:
     """
     if name in FILES:
         return name
+    from afi_search.study.database import postgresql
+
     url = postgresql(name)
     if url.password is not None or any("password" in key.lower() for key in url.query):
         raise StorageError(
@@ -51,27 +53,32 @@ def open_storage(folder: Path, name: str = JOURNAL) -> BaseStorage:
     path = folder / FILES[name] if name in FILES else None
     try:
         if path is None:
+            from afi_search.study.database import open_database
+
             return open_database(name)
         if name == JOURNAL:
             return LedgerJournal(Journal(path))
+        from sqlalchemy.pool import QueuePool
+
         settings = {"timeout": 60, "check_same_thread": False, "factory": _Connection}
         connect = partial(sqlite3.connect, path, **settings)
         # A path in a URL would be read for what it has in it: ?, %, {SCHEMA_VERSION}.
         return get_storage(
             RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
         )
-    except (
-        StorageInternalError,
-        SQLAlchemyError,
-        sqlite3.Error,
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    except _errors_of_storages() as error:
+        from afi_search.study.database import cause
+
         hint = f"; afi-search study repair {folder} sets it aside" if name == SQLITE else ""
         raise StorageError(
             f"the ledger {path or name} cannot be opened: {cause(error)}{hint}"
         ) from None
+
+
+def _errors_of_storages() -> tuple[type[Exception], ...]:
+    from sqlalchemy.exc import SQLAlchemyError  # a ledger in a journal is read without it
+
+    return StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError, RuntimeError, ValueError
 
 
 def has_file(folder: Path, name: str) -> bool:
@@ -92,12 +99,16 @@ def only_client(name: str, ledger: str) -> Iterator[Hold | None]:
     Raises:
         StorageError: another process holds it, or the database cannot be reached.
     """
-    hold = Hold(name, ledger) if in_database(name) else None
+    if not in_database(name):
+        yield None
+        return
+    from afi_search.study.database import Hold
+
+    hold = Hold(name, ledger)
     try:
         yield hold
     finally:
-        if hold is not None:
-            hold.release()
+        hold.release()
 
 
 class _Connection(sqlite3.Connection):
