@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -222,16 +221,18 @@ class TrialWorker(tune.Trainable):
             warnings.warn(f"{error} The trial begins again.", stacklevel=2)
             delete(folder)
             state = None
-        job, heritage = self._common.supernet, self._common.heritage
-        if job is not None:
-            make = partial(job.trainer, architecture)
-        elif self._inherits and state is None:
-            assert heritage is not None, "the ledger says that the trial inherits"
-            how = {"precision": recipe.precision, "device": device}
-            make = partial(trial_trainer, heritage.network(architecture, self._data, **how))
+        seed, data = self._seed, self._data
+        trainer: Trainer
+        if (job := self._common.supernet) is not None:
+            trainer = job.trainer(architecture, recipe, data, seed=seed, device=device)
         else:
-            make = partial(trial_trainer, self._build(architecture))
-        trainer = make(recipe, self._data, seed=self._seed, device=device)
+            model = self._build(architecture)
+            if self._inherits and state is None:
+                assert self._common.heritage is not None, "the ledger says that it inherits"
+                model = self._common.heritage.network(
+                    architecture, data, precision=recipe.precision, device=device
+                )
+            trainer = trial_trainer(model, recipe, data, seed=seed, device=device)
         if state is not None:
             try:
                 trainer.load_state_dict(state)
