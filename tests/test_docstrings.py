@@ -8,14 +8,18 @@ import re
 import textwrap
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
 from optuna.samplers import QMCSampler
 
 import afi_search
+from afi_search import data, space
 from afi_search.cost import SpaceCosts
+from afi_search.errors import UserError
 from afi_search.nn import build
+from afi_search.registry import Registry
 from afi_search.search.pruners import make_pruner
 from afi_search.search.samplers import make_sampler
 from afi_search.space import Space
@@ -35,9 +39,20 @@ def test_examples_give_what_they_show(module: str) -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", afi_search.__all__)
+GIVEN = [
+    *afi_search.__all__,
+    *(f"data.{name}" for name in data.__all__),
+    *(f"space.{name}" for name in space.__all__),
+    *(f"study.{name}" for name in ("Ledger", "StudyInfo", "front", "hypervolume")),
+]
+
+
+@pytest.mark.parametrize("name", GIVEN)
 def test_whatever_the_package_gives_is_shown_by_an_example(name: str) -> None:
-    documentation = inspect.getdoc(getattr(afi_search, name)) or ""
+    given = resolve_name(f"afi_search:{name}")
+    if isinstance(given, Registry) or (isinstance(given, type) and issubclass(given, UserError)):
+        return
+    documentation = inspect.getdoc(given) or ""
     assert ">>>" in documentation or "```python" in documentation
 
 

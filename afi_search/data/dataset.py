@@ -118,6 +118,10 @@ class Dataset:
         spec: its facts.
         train: the training images, those to hold out included.
         test: the test images; read once, for confirmed architectures.
+
+    >>> digits = load("digits")
+    >>> digits.spec.num_classes, len(digits.train), len(digits.test)
+    (10, 1437, 360)
     """
 
     spec: DatasetSpec
@@ -134,6 +138,10 @@ class Split:
         train: images to train on.
         validation: held out of the data set's training images; disjoint from `train`.
         padding: black pixels that already surround the training images on each side.
+
+    >>> digits = load("digits")
+    >>> Split(digits.spec, train=digits.train, validation=digits.test).padding
+    0
     """
 
     spec: DatasetSpec
@@ -228,7 +236,11 @@ def spec_of(data: Data) -> DatasetSpec:
 
 
 def data_folder(folder: str | Path | None = None) -> Path:
-    """Return the folder of all data sets: `folder`, else AFI_SEARCH_DATA, else the user's cache."""
+    """Return the folder of all data sets: `folder`, else AFI_SEARCH_DATA, else the user's cache.
+
+    >>> data_folder("/data")
+    PosixPath('/data')
+    """
     if folder is None:
         folder = os.environ.get("AFI_SEARCH_DATA") or user_cache_path("afi_search") / "data"
     return Path(folder).expanduser().absolute()
@@ -280,8 +292,8 @@ def read_data(data: Data, folder: str | Path | None = None) -> Dataset:
 def load(name: str, folder: str | Path | None = None, *, download: bool = True) -> Dataset:
     """Locate a data set, then read it; raises what `locate` and `read_data` raise.
 
-    >>> len(load("digits").train)
-    1437
+    >>> load("digits").train.images.shape
+    torch.Size([1437, 32, 32, 3])
     """
     path = locate(name, folder, download=download)
     return read_data(Data(name=name), path)

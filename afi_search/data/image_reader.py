@@ -68,7 +68,8 @@ def read_image(path: str | Path) -> Tensor:
     try:
         with _opened(path) as image:
             image.load()
-            rgb = _upright(_rgb(image), _orientation(image))
+            rgb, turn = _rgb(image), _UPRIGHT.get(_orientation(image))
+            rgb = rgb if turn is None else rgb.transpose(turn)
             return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
     except Exception as error:  # decoders raise anything at a damaged file
         raise _explained(path, error) from None
@@ -160,10 +161,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF says nothing, and viewers show the image all the same
         return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _explained(path: str | Path, error: Exception) -> ImageError:

@@ -27,6 +27,9 @@ class StageShape:
     Attributes:
         channels: C, the output channels of the first convolution of blocks 2..N.
         blocks: N, the number of blocks, the transition block included.
+
+    >>> StageShape(channels=64, blocks=5)
+    StageShape(channels=64, blocks=5)
     """
 
     channels: int

@@ -159,12 +159,11 @@ def _image_size(file: SpaceFile) -> Iterator[Mistake]:
 
 
 def _supernet(file: SpaceFile) -> Iterator[Mistake]:
-    backbones = {architecture.backbone for architecture in file.architectures}
-    if file.search.strategy != "scratch" and len(backbones) > 1:
+    if file.search.strategy != "scratch" and len(file.backbones) > 1:
         yield Mistake(
             ("search", "strategy"),
             f"{file.search.strategy!r} wants architectures of one backbone, and the list has "
-            f"{', '.join(sorted(backbones))}; take 'scratch'",
+            f"{', '.join(sorted(file.backbones))}; take 'scratch'",
         )
     if file.search.strategy == "scratch" and file.search.init == "inherited":
         yield Mistake(

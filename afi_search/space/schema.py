@@ -395,6 +395,12 @@ class SpaceFile(Strict):
         return tuple(name for name in self.objectives if name != ACCURACY)
 
     @property
+    def backbones(self) -> tuple[str, ...]:
+        """The backbone, or those of the architectures that are listed."""
+        listed = dict.fromkeys(architecture.backbone for architecture in self.architectures)
+        return (self.backbone,) if self.backbone is not None else tuple(listed)
+
+    @property
     def own_measures(self) -> list[str]:
         """The objectives and limits that a user's functions measure."""
         return own_measures(dict.fromkeys((*self.objectives, *self.constraints.limits())))

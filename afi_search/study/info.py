@@ -9,7 +9,6 @@ from typing import Any
 
 from afi_search.cost import CostTable
 from afi_search.data import spec_of, trained_images
-from afi_search.space import SpaceFile
 from afi_search.study.folder import StudyFile
 
 MACS_CONVENTION = (
@@ -57,6 +56,11 @@ class StudyInfo:
         note: what the numbers are good for, in a sentence.
         costs: what the study has counted; None where it has kept nothing.
         environment: further facts, such as versions, commit and command; names to texts.
+
+    >>> from afi_search.study.study import Study
+    >>> info = Study.open("studies/reference/resnet20-digits").info
+    >>> info.backbones, info.dataset, info.image_size, info.validation_images
+    (('resnet20',), 'digits', 16, 287)
     """
 
     name: str
@@ -88,7 +92,7 @@ def study_info(study: StudyFile, costs: CostTable | None = None) -> StudyInfo:
     held_out = file.data.validation or source.validation
     return StudyInfo(
         name=study.name,
-        backbones=_backbones(file),
+        backbones=file.backbones,
         dataset=file.data.name,
         num_classes=source.num_classes,
         image_size=source.image_size,
@@ -102,9 +106,3 @@ def study_info(study: StudyFile, costs: CostTable | None = None) -> StudyInfo:
         costs=costs,
         environment=facts,
     )
-
-
-def _backbones(file: SpaceFile) -> tuple[str, ...]:
-    if file.backbone is not None:
-        return (file.backbone,)
-    return tuple(dict.fromkeys(architecture.backbone for architecture in file.architectures))

@@ -249,7 +249,7 @@ class Ledger:
         return self.study.get_trials(deepcopy=False, states=states)
 
     def trial(self, number: int) -> FrozenTrial:
-        """Return one trial, to be read only."""
+        """Return one trial, to be read only; a KeyError where there is none of that number."""
         return self._storage.get_trial(self._id(number))
 
     def note_tested(self, number: int, accuracy: float) -> None:
@@ -258,17 +258,12 @@ class Ledger:
 
     def tested(self) -> dict[int, float]:
         """Return the test accuracies that are known: number of the trial -> 0 to 1."""
-        return {
-            int(key.removeprefix(_TESTED)): accuracy
-            for key, accuracy in self.study.user_attrs.items()
-            if key.startswith(_TESTED)
-        }
+        return {int(number): accuracy for number, accuracy in self._entered(_TESTED).items()}
 
     def note_scores(self, scores: Mapping[Architecture, Mapping[str, float]]) -> None:
         """Enter what was said of architectures without training them, by the scores' names."""
-        portion = sum(key.startswith(_SCORES) for key in self.study.user_attrs)
-        entered = {architecture.text: dict(of) for architecture, of in scores.items()}
-        self.study.set_user_attr(f"{_SCORES}{portion}", entered)
+        portion = {architecture.text: dict(of) for architecture, of in scores.items()}
+        self.study.set_user_attr(f"{_SCORES}{len(self._entered(_SCORES))}", portion)
 
     def scores(self) -> pd.DataFrame:
         """Return a row an architecture, by its text, and a column a score.
@@ -280,8 +275,8 @@ class Ledger:
         import pandas as pd
 
         rows: dict[str, dict[str, float]] = {}
-        for key, portion in self.study.user_attrs.items():
-            for text, of in portion.items() if key.startswith(_SCORES) else ():
+        for portion in self._entered(_SCORES).values():
+            for text, of in portion.items():
                 rows.setdefault(text, {}).update(of)
         return pd.DataFrame.from_dict(rows, orient="index", dtype="float64")
 
@@ -340,11 +335,7 @@ class Ledger:
 
     def rejected(self) -> dict[str, dict[str, float]]:
         """Return what was named and did not keep the constraints: text -> costs by name."""
-        return {
-            key.removeprefix(_INFEASIBLE): costs
-            for key, costs in self.study.user_attrs.items()
-            if key.startswith(_INFEASIBLE)
-        }
+        return self._entered(_INFEASIBLE)
 
     def resume(self, number: int) -> None:
         """Mark a waiting trial as RUNNING."""
@@ -388,6 +379,10 @@ class Ledger:
         table = to_frame(self.trials(), objectives)
         table.attrs[OBJECTIVES] = objectives
         return table
+
+    def _entered(self, prefix: str) -> dict[str, Any]:
+        attributes = self.study.user_attrs.items()
+        return {k.removeprefix(prefix): value for k, value in attributes if k.startswith(prefix)}
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
