@@ -32,10 +32,9 @@ class ImagesError(UserError):
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a folder.
+    """The images of a folder with train/ and val/ in it.
 
     Attributes:
-        folder: with train/ and val/ in it.
         classes: names of the training set's class folders, sorted; a label is a place in it.
         train, validation: (path below `folder`, label) of each image, sorted by path.
         unmatched: a sentence for each class that is in one of train and val alone.

@@ -79,10 +79,7 @@ def check_image(path: str | Path) -> None:
     """Check a file as fast as a million files need it.
 
     A JPEG passes by its header and its last bytes, as decoding them all would take hours; every
-    other file is decoded. So a JPEG that is damaged in the middle turns out where it is loaded.
-
-    Raises:
-        ImageError: as of `read_image`.
+    other file is read as by `read_image`. A JPEG damaged in the middle is found where it is loaded.
     """
     try:
         with _opened(path) as image:

@@ -120,11 +120,7 @@ class Views(NamedTuple):
 def draw_views(
     images: int, samples: int, *, pad: int, flip: bool, generator: torch.Generator
 ) -> Views:
-    """Draw the samples of one epoch on the generator's device.
-
-    Every image comes once in a random order, which starts again from its beginning until there
-    are `samples` of them; each sample has a crop and a mirroring of its own.
-    """
+    """Draw an epoch: a random order, repeated up to `samples`, each cropped and mirrored anew."""
     device = generator.device
     order = torch.randperm(images, generator=generator, device=device)
     corners = torch.randint(0, 2 * pad + 1, (2, samples), generator=generator, device=device)

@@ -136,10 +136,7 @@ class Space:
         )
 
     def sample(self, trial: Suggests) -> Architecture:
-        """Ask an Optuna trial for every choice and return the architecture.
-
-        A stage that is off is asked nothing more. An axis with one value is not asked for.
-        """
+        """Ask an Optuna trial for every choice and return the architecture."""
         answers: dict[str, str] = {}
         for name, options in self.questions.items():
             if answers.get(f"{name.partition('.')[0]}.width") != OFF:

@@ -200,8 +200,7 @@ def resumed(
 ) -> StudyFile:
     """Return the study to run: as asked, with what it keeps from `before`, if it is not new.
 
-    Raises:
-        StudyError: it was started with other settings, `may_change` aside; the message lists them.
+    Other settings, those of `may_change` aside, are a StudyError that lists them.
     """
     if before is None:
         identity = secrets.token_hex(8)

@@ -143,16 +143,10 @@ class Ledger:
 
     @classmethod
     def create(cls, folder: Path, study: StudyFile, hold: Hold | None = None) -> Ledger:
-        """Make the ledger of a new study.
-
-        Args:
-            folder: of the study; embedded storages are files in it.
-            study: whose ledger.
-            hold: of the study in a database, for which it waits where that goes away.
+        """Make the ledger of a new study; with a `hold`, it waits where its database goes away.
 
         Raises:
-            StorageError: the storage cannot be opened.
-            LedgerError: it cannot be written.
+            StorageError, LedgerError: it cannot be opened or written.
         """
         storage = _opened(folder, study.storage, hold)
         with _written(folder):
@@ -183,11 +177,7 @@ class Ledger:
     def at(
         cls, folder: Path, storage_name: str, name: str, hold: Hold | None = None
     ) -> Ledger | None:
-        """Open the ledger in a study's folder, or of that name in a database; None: there is none.
-
-        Raises:
-            StorageError: its storage cannot be opened.
-        """
+        """Open the ledger in a study's folder, or of that name in a database, if there is one."""
         if not in_database(storage_name) and not has_file(folder, storage_name):
             return None
         storage = _opened(folder, storage_name, hold)

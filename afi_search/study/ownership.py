@@ -2,7 +2,8 @@
 
 A study.yaml can be copied, sent or edited; the checkpoints and the ledger in a database that it
 names may then be another study's. So these bear a mark of their own: the study's random id, its
-name, and where its study.yaml lay when a driver last held it.
+name, and where its study.yaml lay when a driver last held it. Where checkpoints cannot be reached
+or changed, each function here raises an OwnershipError.
 """
 
 from __future__ import annotations
@@ -84,13 +85,7 @@ class Mark:
 def why_not_owned(location: str, study: Mark, *, adopts: bool = False) -> str:
     """Say why checkpoints at a location are not that study's; an empty text where they are.
 
-    Args:
-        location: folder or fsspec URL; an empty one is anybody's.
-        study: the mark that it should bear.
-        adopts: whether checkpoints without any mark count as the study's.
-
-    Raises:
-        OwnershipError: it cannot be reached.
+    An empty location is anybody's. `adopts`: checkpoints without any mark are the study's, too.
     """
     with _reached(location) as (filesystem, folder):
         names = _names(filesystem, folder)
@@ -103,11 +98,7 @@ def why_not_owned(location: str, study: Mark, *, adopts: bool = False) -> str:
 
 
 def mark_at(location: str) -> Mark | None:
-    """Return the mark at a location of checkpoints; None where none can be read.
-
-    Raises:
-        OwnershipError: it cannot be reached.
-    """
+    """Return the mark at a location of checkpoints; None where none can be read."""
     with _reached(location) as (filesystem, folder):
         try:
             return Mark(**json.loads(filesystem.cat_file(f"{folder}/{MARK_FILE}")))
@@ -116,11 +107,7 @@ def mark_at(location: str) -> Mark | None:
 
 
 def put_mark(location: str, study: Mark) -> None:
-    """Mark a location as that study's; it is made where it is missing.
-
-    Raises:
-        OwnershipError: it cannot be written.
-    """
+    """Mark a location as that study's; it is made where it is missing."""
     with _reached(location) as (filesystem, folder):
         filesystem.makedirs(folder, exist_ok=True)
         filesystem.pipe_file(f"{folder}/{MARK_FILE}", json.dumps(asdict(study)).encode())
@@ -133,11 +120,7 @@ def trials_in(location: str) -> list[int]:
 
 
 def delete_checkpoints(location: str) -> None:
-    """Delete what a study has written at its location, the mark last; all else stays.
-
-    Raises:
-        OwnershipError: it cannot be reached, or not be deleted.
-    """
+    """Delete what a study has written at its location, the mark last; all else stays."""
     from afi_search.train.checkpoint import delete
 
     with _reached(location) as (filesystem, folder):

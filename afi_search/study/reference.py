@@ -36,14 +36,7 @@ class References:
 def measure_references(info: StudyInfo, records: DataFrame | None = None) -> References:
     """Measure the plain backbones of a study and the paper's points for them.
 
-    Memory and latency are those of the study, as far as the plain backbones were tried in it.
-
-    Args:
-        info: the study's facts.
-        records: the ledger's trials.
-
-    Raises:
-        UnknownBackbone: a backbone of the study is not registered.
+    Memory and latency are those of `records`, as far as the plain backbones were tried.
     """
     results = [
         result

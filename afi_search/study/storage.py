@@ -41,15 +41,7 @@ def check_storage(name: str) -> str:
 
 
 def open_storage(folder: Path, name: str = JOURNAL) -> BaseStorage:
-    """Open the storage of that name; one in a file lies in `folder`.
-
-    Args:
-        folder: of the study.
-        name: `journal`, `sqlite` or the URL of a PostgreSQL database.
-
-    Raises:
-        StorageError: it cannot be opened.
-    """
+    """Open a storage, or raise a StorageError; one in a file lies in the study's `folder`."""
     path = folder / FILES[name] if name in FILES else None
     try:
         if path is None:

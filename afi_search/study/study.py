@@ -224,11 +224,7 @@ class Study:
         return [belonging for part in self._parts() for belonging in part._elsewhere()]
 
     def require_owned(self) -> None:
-        """Make sure that all its checkpoints elsewhere are its own, before any are deleted.
-
-        Raises:
-            StudyError: they are another study's.
-        """
+        """Raise a StudyError where checkpoints of its elsewhere are not its own."""
         for part in self._parts():
             location, mark = part.checkpoints, mark_of(part.folder, part.file)
             if not is_elsewhere(part.folder, location):
@@ -317,11 +313,7 @@ class Study:
 
 
 def _left_in_a_ledger(folder: Path, asked: StudyFile) -> StudyFile | None:
-    """Return the study whose study.yaml is gone from its folder; None where there is none.
-
-    Raises:
-        StudyError: there is one, and its settings are not known.
-    """
+    """Return the study whose study.yaml is gone from its folder, if there is one."""
     found = [name for name in FILES if has_file(folder, name)]
     for name in found or [asked.storage]:
         ledger = Ledger.at(folder, name, asked.ledger or asked.name)

@@ -25,8 +25,7 @@ class Seen:
     """What n trials have shown, in their order.
 
     Attributes:
-        codes: n x groups, the points; -1 for what lies outside the grid.
-        cost: n x known values.
+        codes, cost: n x groups, the points, -1 outside the grid; n x known values.
         value: n, of those trained to the end; NaN otherwise.
         epoch: n, the last epoch of those that were stopped or run; -1 where there is none.
         shown: n, the value at that epoch.
@@ -92,12 +91,9 @@ class Evidence:
     """Trials at points of a grid: values, of which more is better, and costs, of which less is.
 
     Attributes:
-        codes: n x groups, the points.
-        value: n, as trained to the end, or extrapolated.
-        variance: n, of the extrapolation; 0 for trials that were trained to the end.
-        cost: n x costs.
-        pending: m x groups, points that run and have shown nothing yet.
-        pending_cost: m x costs.
+        codes, cost: n x groups, the points; n x costs.
+        value, variance: n, as trained to the end, or extrapolated with that variance.
+        pending, pending_cost: m x groups and costs of what runs and has shown nothing yet.
     """
 
     codes: Codes

@@ -22,13 +22,10 @@ class Surrogate:
     Its kernel is a sum: exponential in the number of choices that differ, and linear in the costs.
     Radius, weight and noise are those of largest marginal likelihood on a small grid.
 
-    Source: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapter 2.
+    Of n points it takes n x features, n x costs, n values and the variance of each, besides the
+    noise that all share.
 
-    Args:
-        features: n x features.
-        cost: n x costs.
-        value: n.
-        variance: n, of each value, besides the noise that all share.
+    Source: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapter 2.
     """
 
     def __init__(self, features: Floats, cost: Floats, value: Floats, variance: Floats) -> None:
