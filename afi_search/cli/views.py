@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -9,26 +12,38 @@ import typer
 from afi_search.cli.common import Data, Imports, StudyFolder, console
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look through no objects for circles: thousands of trials stay until the end anyhow."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def front(study: StudyFolder, imports: Imports = False) -> None:
     """Show a study's front, and write it (csv, json, html, png) and all its trials (csv)."""
-    from afi_search.report.export import write_report
-    from afi_search.report.table import FrontTable
-    from afi_search.report.view import StudyView
-    from afi_search.study.study import Study
+    with _uncollected():
+        from afi_search.report.export import write_report
+        from afi_search.report.table import FrontTable
+        from afi_search.report.view import StudyView
+        from afi_search.study.study import Study
 
-    view = StudyView.of(Study.open(study, imports=imports))
-    console.print(FrontTable(view))
-    console.written(write_report(view, study))
+        view = StudyView.of(Study.open(study, imports=imports))
+        console.print(FrontTable(view))
+        console.written(write_report(view, study))
 
 
 def report(study: StudyFolder, imports: Imports = False) -> None:
     """Write a study's report: one page with front, curves, choices, costs and environment."""
-    from afi_search.report.page import write_page
-    from afi_search.report.view import StudyView
-    from afi_search.study.study import Study
+    with _uncollected():
+        from afi_search.report.page import write_page
+        from afi_search.report.view import StudyView
+        from afi_search.study.study import Study
 
-    view = StudyView.of(Study.open(study, imports=imports))
-    console.say(f"Written: {write_page(view, study)}")
+        view = StudyView.of(Study.open(study, imports=imports))
+        console.say(f"Written: {write_page(view, study)}")
 
 
 def explain(

@@ -173,7 +173,7 @@ def as_optuna(view: StudyView) -> optuna.Study:
     levels: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(levels_of(table, name)) for name in map(str, table)
     }
-    trials = []
+    trials: list[FrozenTrial] = []
     for row, chosen in zip(values.tolist(), table.to_dict("records"), strict=True):
         params = {str(name): level for name, level in chosen.items() if isinstance(level, str)}
         distributions = {name: levels[name] for name in params}

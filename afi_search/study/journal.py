@@ -10,7 +10,6 @@ everything else that is no operation of a ledger is refused with its line.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import re
@@ -141,13 +140,10 @@ class LedgerJournal(JournalStorage):
         self._replay_result.__class__ = JournalStorageReplayResult
 
     def _sync_with_backend(self) -> None:
-        is_first = not self._is_read
-        if is_first:
+        if not self._is_read:
             self._is_read, self._replay_result = True, _FirstReading(self._worker_id_prefix)
         known = self._replay_result
         known.apply_logs(self._checked(self._backend.read_logs(known.log_number_read)))
-        if is_first:
-            gc.freeze()  # trials stay as long as the process, and are not looked through for waste
 
     def _checked(self, logs: Iterable[Log]) -> Iterator[Log]:
         known = self._replay_result
