@@ -61,7 +61,7 @@ def stepper(
     images = torch.randn(batch, 3, SIZE, SIZE, device=device)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=device) % CLASSES
-    step = partial(_step, model, optimiser, precision == "bf16")
+    step = partial(training_step, model, optimiser, precision == "bf16")
     if way == "eager":
         return partial(step, images, labels)
     step(images, labels)
@@ -80,7 +80,7 @@ def stripped(step: Callable[[], object], without: bool) -> Callable[[], object]:
     return run if without else step
 
 
-def _step(
+def training_step(
     model: nn.Module, optimiser: torch.optim.SGD, narrow: bool, images: Tensor, labels: Tensor
 ) -> None:
     optimiser.zero_grad(set_to_none=True)
