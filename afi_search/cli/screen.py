@@ -121,6 +121,9 @@ class Screen(Listener):
             f"{gpus:g} GPUs each. Ctrl-C stops cleanly."
         )
 
+    def supernet_begun(self, epochs: int, trials: float) -> None:
+        console.say(f"First the supernet: {epochs} epochs, about the cost of {trials:.3g} trials.")
+
     def scored(self, count: int, total: int) -> None:
         console.say(f"{count:,} of {total:,} architectures have an inherited accuracy.")
 

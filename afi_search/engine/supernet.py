@@ -21,7 +21,7 @@ from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Pruner
 from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.study import Interrupted, Study
-from afi_search.train.supernet import SupernetJob
+from afi_search.train.supernet import Schedule, SupernetJob
 
 TRAININGS = 2
 """Epochs of a supernet for each of a trial's, unless the space file says how many."""
@@ -100,6 +100,9 @@ def _train(
         checkpoints=checkpoints,
     )
     job = SupernetJob(file, costs.table)
+    epochs = asked.space.recipe.epochs
+    at_once = len(Schedule(costs, file.search.supernet.sampling, file.search.seed)(0))
+    listener.supernet_begun(epochs, at_once * epochs / file.recipe.epochs)
     with Study.begin(study.folder / SUPERNET, asked) as training:
         proposer = ListedProposer({shown(costs): SUPERNET}, [file.search.seed], costs.of)
         run_trials(training, proposer, session, data=data, listener=listener, supernet=job)

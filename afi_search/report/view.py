@@ -185,6 +185,8 @@ class StudyView:
     def facts(self) -> list[str]:
         """What was run, in short parts."""
         info, states = self.info, self.records["state"].value_counts()
+        heirs = int((self.records["init"] == "inherited").sum())
+        cost = math.nan if self.audit is None else self.audit.attrs.get("training", math.nan)
         ended = [f"{len(self.full)} of full fidelity ({plural(info.epochs, 'epoch')})"]
         ended += [
             f"{states[name]} {name}"
@@ -199,9 +201,8 @@ class StudyView:
             f"preset {info.preset}" if info.preset else "",
             info.device,
             f"seed {info.seed}",
-            f"trials started with inherited weights: {heirs}"
-            if (heirs := int((self.records["init"] == "inherited").sum()))
-            else "",
+            f"{plural(heirs, 'trial')} started with inherited weights" if heirs else "",
+            f"the supernet took as long as {cost:.1f} trials" if math.isfinite(cost) else "",
         ]
         return [part for part in parts if part]
 

@@ -62,6 +62,9 @@ class Listener:
     def trial_changed(self, trial: FrozenTrial) -> None:
         """A trial was begun or resumed, has trained an epoch, lost its worker, waits or ended."""
 
+    def supernet_begun(self, epochs: int, trials: float) -> None:
+        """The supernet is trained before the trials, at about the cost of so many of them."""
+
     def scored(self, count: int, total: int) -> None:
         """So many of the architectures have a score that they inherit from the supernet."""
 

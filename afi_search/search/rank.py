@@ -21,8 +21,9 @@ FEWEST = 12
 
 FREE = ("macs", "params")
 INHERITED = "inherited"
-HEIRS = "heirs"
-"""The name under which an audit says, in its `attrs`, whether trials started with such weights."""
+HEIRS, TRAINING = "heirs", "training"
+"""The names under which an audit says, in its `attrs`, whether trials started with such weights,
+and what the supernet's training has cost, in full trials."""
 CHEAP = ("naswot", "zico", "synflow")
 EPOCHS = (1, 3, 10)
 
@@ -114,7 +115,9 @@ def audit(study: Study) -> pd.DataFrame:
         INHERITED: training / trial + taken["inherited_seconds"],
         **dict.fromkeys(CHEAP, taken["cheap_seconds"]),
     }
-    return audited(records, scores.reindex(columns=[INHERITED, *CHEAP]), costs)
+    audit = audited(records, scores.reindex(columns=[INHERITED, *CHEAP]), costs)
+    audit.attrs[TRAINING] = training / trial
+    return audit
 
 
 def audited(

@@ -141,11 +141,22 @@ def test_the_page_says_what_scores_are_worth(tmp_path: Path) -> None:
     full = records.loc[records["full"], ["architecture", "accuracy"]].set_index("architecture")
     scores = full.rename(columns={"accuracy": "inherited"})
     table = audited(records, scores, {"inherited": 6.25})
+    table.attrs["training"] = 6.2
     text = write_page(StudyView(records, INFO, audit=table), tmp_path).read_text("utf-8")
     section = text.split("What scores are worth")[1].split("</table>")[0]
     assert "The supernet orders architectures better than their size does" in section
     assert '<td class="number">6.2</td>' in section
+    assert "the supernet took as long as 6.2 trials" in text
     assert "What scores are worth" not in write_page(StudyView(records, INFO), tmp_path).read_text()
+
+
+def test_the_page_says_which_trials_started_with_inherited_weights(tmp_path: Path) -> None:
+    records = searched(20, info=INFO)
+    assert "inherited" not in write_page(StudyView(records, INFO), tmp_path).read_text("utf-8")
+    heirs = records.assign(init="inherited")
+    text = write_page(StudyView(heirs, INFO), tmp_path).read_text("utf-8")
+    assert "20 trials started with inherited weights" in text
+    assert "weights at first" in text.split("<table")[1]
 
 
 def test_every_point_of_a_trials_lines_tells_what_is_known_of_it(tmp_path: Path) -> None:
