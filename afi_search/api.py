@@ -11,11 +11,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import ValidationError
+
+from afi_search.errors import UserError
 from afi_search.search.listener import Listener
 from afi_search.search.prepare import AUTO
 from afi_search.space import Architecture
+from afi_search.space.mistakes import describe, explain
 from afi_search.space.schema import Confirm, Promote
 from afi_search.study import study as stored
 from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, has_study, study_name
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from afi_search.model import Model
+
+Section = TypeVar("Section", Confirm, Promote)
 
 
 class Study(stored.Study):
@@ -153,10 +159,9 @@ class Study(stored.Study):
         """
         from afi_search.promote.confirm import confirm_study
 
-        wanted = self.file.space.confirm or Confirm()
         return confirm_study(
             self,
-            wanted.model_copy(update=_given(seeds=seeds, top=top)),
+            _changed(self.file.space.confirm or Confirm(), seeds=seeds, top=top),
             [Architecture.of(each) for each in architectures],
             data=data,
             address=address,
@@ -166,12 +171,16 @@ class Study(stored.Study):
 
     def promote(
         self,
-        data: str | None = None,
+        data: str | Path | None = None,
         *,
-        recipe: str | None = None,
+        recipe: str | Path | None = None,
         top: int | None = None,
         architectures: Sequence[Architecture | str] = (),
-        pretrained: str | None = None,
+        pretrained: str | Path | None = None,
+        classes: int | None = None,
+        loader: str | None = None,
+        skip_broken: bool = False,
+        name: str | None = None,
         checkpoints: str | None = None,
         workers: int | None = None,
         address: str | None = None,
@@ -187,6 +196,10 @@ class Study(stored.Study):
             top: how many winners, the most accurate first.
             architectures: what to train instead of the winners.
             pretrained: torchvision's weights of the plain backbone, a file.
+            classes: folders of classes that there must be.
+            loader: of the images: `torchvision`, or `dali`, which decodes on the GPU.
+            skip_broken: leave out images that are broken, found now or in training.
+            name: of the promotion's folder, for one architecture.
             checkpoints: folder or fsspec URL; the study's folder otherwise.
             workers: processes; all GPUs, or one CPU process otherwise.
             address: of a Ray cluster to join.
@@ -199,15 +212,23 @@ class Study(stored.Study):
         from afi_search.promote.promotion import promote_study
         from afi_search.study.study import Interrupted
 
-        wanted = self.file.space.promote or Promote()
-        changes = _given(
-            data=data, recipe=recipe, top=top, pretrained=pretrained, checkpoints=checkpoints
+        wanted = _changed(
+            self.file.space.promote or Promote(),
+            data=data,
+            recipe=recipe,
+            top=top,
+            pretrained=pretrained,
+            classes=classes,
+            loader=loader,
+            checkpoints=checkpoints,
         )
         finished = promote_study(
             self.folder,
-            wanted.model_copy(update=changes),
+            wanted,
             [Architecture.of(each) for each in architectures],
             workers=workers,
+            skip_broken=skip_broken,
+            name=name,
             address=address,
             listener=listener or Listener(),
         )
@@ -352,6 +373,19 @@ def _command() -> str:
     return shlex.join([Path(program).name, *arguments])
 
 
-def _given(**settings: object) -> dict[str, object]:
-    """Return the settings that were given at all."""
-    return {name: value for name, value in settings.items() if value is not None}
+def _changed(section: Section, **settings: object) -> Section:
+    """Return a section of a space file with the settings that were given at all.
+
+    Raises:
+        UserError: one of them is not what the section may hold.
+    """
+    given = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in settings.items()
+        if value is not None
+    }
+    try:
+        return type(section).model_validate(dict(section) | given)
+    except ValidationError as error:
+        where = type(section).__name__.lower()
+        raise UserError(describe(where, explain(error, type(section)))) from None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 import afi_search as afi
 from afi_search.errors import UserError
+from afi_search.train import EpochResult
 
 SPACE = """
 backbone: resnet20
@@ -120,3 +124,61 @@ def test_an_architectures_text_is_enough() -> None:
 
 def test_every_public_name_is_there() -> None:
     assert {name: getattr(afi, name) for name in afi.__all__}
+
+
+RECORDED = Path(__file__).parents[1] / "studies" / "reference" / "resnet20-digits"
+RECIPE = """
+{epochs: 2, batch_size: 8, lr: 0.003, train_crop: 32, eval_resize: 36, eval_crop: 32,
+ precision: fp32}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"top": 0}, "promote: top: 0 must be greater than or equal to 1"),
+        ({"loader": "pil"}, "promote: loader: 'pil' must be one of torchvision, dali"),
+        ({"classes": "ten"}, "promote: classes: 'ten' must be a whole number"),
+    ],
+)
+def test_a_wrong_setting_of_a_promotion_is_told(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        afi.Study.open(RECORDED).promote("images", **asked)
+
+
+def test_one_seed_confirms_nothing() -> None:
+    with pytest.raises(UserError, match="confirm: seeds: 1 must be greater than or equal to 2"):
+        afi.Study.open(RECORDED).confirm(seeds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_promotion_from_python_ends_in_a_model(tmp_path: Path, pictures: Path) -> None:
+    shutil.copytree(RECORDED, tmp_path / "study")
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(RECIPE)
+    study = afi.Study.open(tmp_path / "study")
+    told: list[str] = []
+
+    class Told(afi.Listener):
+        def epoch_ended(self, result: EpochResult, epochs: int) -> None:
+            told.append(f"epoch {result.epoch} of {epochs}")
+
+        def promotion_resumed(self, finished: int, epochs: int) -> None:
+            told.append(f"{finished} of {epochs} are done")
+
+    for _ in range(2):  # the second time all of it is there
+        study.promote(
+            pictures,
+            recipe=recipe,
+            architectures=["shufflenetv2(base-r4)"],
+            classes=3,
+            workers=1,
+            name="mine",
+            listener=Told(),
+        )
+    assert told == ["epoch 1 of 2", "epoch 2 of 2", "2 of 2 are done"]
+    model = afi.load(study.folder / "promote" / "mine" / "model")
+    assert str(model.architecture) == "shufflenetv2(base-r4)"
+    (guess,) = model.predict(next((pictures / "val").rglob("*.JPEG")), top=1)
+    assert guess.label in model.facts.classes

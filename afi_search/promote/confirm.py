@@ -142,10 +142,7 @@ def confirmation_file(
     """Return the confirmation as a space file; what an earlier one has confirmed stays in it."""
     before = StudyFile.read(folder).space if has_study(folder) else SpaceFile()
     seeds = max(wanted.seeds, before.confirm.seeds if before.confirm else 0)
-    subsets = {
-        "train_subset": wanted.train_subset,
-        "validation_subset": wanted.validation_subset,
-    }
+    subsets = {name: getattr(wanted, name) for name in ("train_subset", "validation_subset")}
     architectures = tuple(dict.fromkeys((*before.architectures, *origins)))
     return SpaceFile(
         imports=searched.imports,

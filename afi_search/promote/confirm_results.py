@@ -17,19 +17,8 @@ from afi_search.study.info import MACS_CONVENTION
 from afi_search.study.ledger import curve
 
 COLUMNS = (
-    "architecture",
-    "origin",
-    "verdict",
-    "seeds",
-    "test",
-    "test_low",
-    "test_high",
-    "validation",
-    "validation_low",
-    "validation_high",
-    "macs",
-    "params",
-    "paper_gflops",
+    *("architecture", "origin", "verdict", "seeds", "test", "test_low", "test_high"),
+    *("validation", "validation_low", "validation_high", "macs", "params", "paper_gflops"),
 )
 FILES = ("confirmed.csv", "confirmed.json")
 CONVENTIONS = {

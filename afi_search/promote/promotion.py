@@ -137,6 +137,7 @@ def promote_study(
     if wanted.loader == "dali":
         require_dali()
     below = check_url(wanted.checkpoints)
+    within = below == IN_THE_FOLDER
     chosen = [for_imagenet(a) for a in named] or winners(folder, wanted, listener)
     if name is not None and len(chosen) > 1:
         raise UserError(
@@ -161,7 +162,7 @@ def promote_study(
                 classes=images.classes,
                 train_images=len(images.train),
                 validation_images=len(images.validation),
-                checkpoints=_checkpoints_of(own, below),
+                checkpoints=location_of(own, below) if within else f"{below}/{own.name}",
                 pretrained=wanted.pretrained and str(Path(wanted.pretrained).absolute()),
                 threads=capacity.threads,
                 gpus=bool(capacity.gpus),
@@ -273,8 +274,8 @@ def for_imagenet(architecture: Architecture, wanted: Promote | None = None) -> A
     if IMAGENET_SIZE not in get_backbone(architecture.backbone).image_sizes:
         raise PromotionError(
             f"{architecture.backbone} is not made for ImageNet. Say in the space file what takes "
-            f"its place, like promote: {{backbone: resnet50, stages: [1, 2, 3, 3]}}, or name an "
-            f"architecture with --architecture"
+            f"its place, like promote: {{backbone: resnet50, stages: [1, 2, 3, 3]}}, or name "
+            f"architectures (--architecture), like resnet50(base-r4)"
         )
     return architecture
 
@@ -283,7 +284,3 @@ def write_history(own: Path, history: Sequence[EpochResult]) -> None:
     """Write history.csv: one row an epoch, with the number of workers that trained it."""
     table = pd.DataFrame(map(asdict, history)).rename(columns={"accuracy": "top1"})
     write_whole(own / "history.csv", csv_of(table))
-
-
-def _checkpoints_of(own: Path, below: str) -> str:
-    return location_of(own, below) if below == IN_THE_FOLDER else f"{below}/{own.name}"

@@ -30,23 +30,18 @@ from afi_search.report.view import (
 
 PLAIN, PAPER = "plain backbone, trained here", "paper, test accuracy"
 PRUNED_EARLY = "pruned early"
-# kind of point -> symbol, colour, size, the line around it: colour and width
-_LOOKS: dict[str, tuple[str | None, str, float, str, float]] = {
-    FRONT: (None, style.FRONT, 10, "white", 1),
-    OTHERS: (None, style.OTHERS, 7, "white", 0.5),
-    PLAIN: ("star", style.PLAIN, 14, "white", 1),
-    PAPER: ("diamond-open", style.PAPER, 10, style.PAPER, 2),
-    PRUNED_EARLY: ("line-ns-open", style.PRUNED, 8, style.PRUNED, 1.5),
-}
+
+
+def _marker(symbol: str | None, color: str, size: int, edge: str, width: float) -> dict[str, Any]:
+    return {"symbol": symbol, "color": color, "size": size, "line": {"color": edge, "width": width}}
+
+
 MARKERS: dict[str, dict[str, Any]] = {
-    kind: {
-        "symbol": symbol,
-        "color": colour,
-        "size": size,
-        "line": {"color": edge, "width": width},
-        "opacity": 0.5 if kind == PRUNED_EARLY else None,
-    }
-    for kind, (symbol, colour, size, edge, width) in _LOOKS.items()
+    FRONT: _marker(None, style.FRONT, 10, "white", 1),
+    OTHERS: _marker(None, style.OTHERS, 7, "white", 0.5),
+    PLAIN: _marker("star", style.PLAIN, 14, "white", 1),
+    PAPER: _marker("diamond-open", style.PAPER, 10, style.PAPER, 2),
+    PRUNED_EARLY: _marker("line-ns-open", style.PRUNED, 8, style.PRUNED, 1.5) | {"opacity": 0.5},
 }
 """The kinds of points, in the order of the legend."""
 DRAWN = (OTHERS, FRONT, PLAIN, PAPER, PRUNED_EARLY)
