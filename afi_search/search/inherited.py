@@ -127,8 +127,7 @@ def score_architectures(
     ledger, limit = study.ledger, study.file.space.search.supernet.scores
     entered = ledger.scores().get(INHERITED, pd.Series(dtype=float)).dropna()
     known = {Architecture.parse(str(text)): float(score) for text, score in entered.items()}
-    every = costs.feasible is not None and costs.feasible <= limit
-    total = costs.feasible if every and costs.feasible is not None else limit
+    total = min(limit, costs.feasible or limit)
     if len(known) >= total:
         return ledger.scores()
 
@@ -139,7 +138,8 @@ def score_architectures(
     device = compute_device()
     net, precision = trained_supernet(study).to(device), study.file.space.recipe.precision
     inherit = InheritedAccuracy(net, images(), precision=precision, device=device)
-    left = islice(_all_left(costs, known) if every else _proposed(costs, known), total - len(known))
+    some = _all_left if total == costs.feasible else _proposed
+    left = islice(some(costs, known), total - len(known))
 
     def scored() -> Iterator[tuple[Architecture, dict[str, float]]]:
         for architecture in left:

@@ -48,6 +48,7 @@ def test_a_supernet_is_killed_stopped_and_resumed_and_its_best_are_trained(tmp_p
         stopped.wait_for(f"epoch {epoch}/4", PATIENCE)
         stopped.process.send_signal(how)
         assert stopped.end(PATIENCE) == code, stopped.output
+    assert "First the supernet: 4 epochs, about the cost of 2 trials." in stopped.output
 
     last = Driver(tmp_path, *arguments)
     assert last.end(PATIENCE) == 0, last.output
