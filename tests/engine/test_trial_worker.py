@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from afi_search.cost import SpaceCosts
 from afi_search.data import Dataset, split
 from afi_search.data.tensor_source import pad_images
 from afi_search.engine.trial_worker import LostGpu, SharedSplit, TrialConfig, TrialWorker
@@ -14,7 +15,7 @@ from afi_search.nn import Supernet
 from afi_search.space import Architecture, Recipe, Space
 from afi_search.space.schema import SpaceFile
 from afi_search.train import Trainer, load, save, trial_trainer
-from afi_search.train.supernet import Heritage
+from afi_search.train.supernet import Heritage, SupernetJob
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
 
@@ -243,3 +244,27 @@ def test_a_trial_that_inherits_from_nothing_waits(
     gone = Heritage(heritage.space, str(tmp_path / "gone"))
     result = heir(tmp_path / "study", data, gone).step()
     assert "starts with weights of the supernet, and" in result["broken"]
+
+
+def test_a_worker_trains_a_supernet_as_a_trial_and_another_goes_on(
+    tmp_path: Path, data: SharedSplit, heritage: Heritage
+) -> None:
+    space = Space(heritage.space)
+    job = SupernetJob(heritage.space, SpaceCosts(space, num_classes=10, image_size=32).table)
+
+    def worker(folder: str) -> TrialWorker:
+        common = TrialConfig(RECIPE, str(tmp_path / folder), threads=1, supernet=job)
+        made = TrialWorker.__new__(TrialWorker)
+        made.setup({"number": 0, "architecture": "resnet20", "seed": 3}, common, data)
+        return made
+
+    whole = worker("whole")
+    expected = [whole.step() for _ in range(3)][-1]["accuracies"]
+    assert {"afi_images_per_second", "afi_epoch_seconds"} < {
+        sample.name for sample in whole._metrics.samples()
+    }
+    worker("broken").step()
+    successor = worker("broken")
+    assert [successor.step() for _ in range(3)][-1]["accuracies"] == expected
+    one, other = (load(str(tmp_path / which / "00000"))["model"] for which in ("whole", "broken"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
