@@ -23,6 +23,7 @@ from afi_search.cli import AGAIN, GOES_ON, end_at_once, told_to_stop
 from afi_search.cli.common import console
 from afi_search.data import DataUnavailable
 from afi_search.formatting import duration, mega
+from afi_search.search.estimate import Estimate
 from afi_search.search.listener import Listener
 from afi_search.space import Architecture
 from afi_search.study.folder import StudyError
@@ -86,8 +87,10 @@ class Screen(Listener):
         self._wanted = study.file.space.search.trials
         self._unfinished = {t.number: t for t in trials if t.state in UNFINISHED}
         self._front = GrowingFront(study.objectives, trials)
+        self._estimate = Estimate(study.file.space, trials)
+        self._speeds: dict[int, tuple[float, float]] = {}
         self._begun = time.monotonic()
-        self._done = self._done_before = len(trials) - len(self._unfinished)
+        self._done = len(trials) - len(self._unfinished)
         self._latest: deque[FrozenTrial] = deque(maxlen=_FINISHED_SHOWN)
         console.say(self.announcement(study))
         if study.news:
@@ -120,6 +123,7 @@ class Screen(Listener):
             f"Ray dashboard: {dashboard}. {concurrency} trials at a time, {threads} CPU cores and "
             f"{gpus:g} GPUs each. Ctrl-C stops cleanly."
         )
+        self._estimate.engine_started(concurrency)
 
     def supernet_begun(self, epochs: int, trials: float) -> None:
         console.say(f"First the supernet: {epochs} epochs, about the cost of {trials:.3g} trials.")
@@ -144,7 +148,12 @@ class Screen(Listener):
         if self._live is not None:
             self._live.stop()
 
+    def trial_progressed(self, number: int, epochs: float, images_per_second: float) -> None:
+        self._speeds[number] = epochs, images_per_second
+        self._estimate.progressed(number, epochs)
+
     def trial_changed(self, trial: FrozenTrial) -> None:
+        self._estimate.changed(trial)
         if trial.state.is_finished():
             self._unfinished.pop(trial.number, None)
             self._latest.append(trial)
@@ -206,8 +215,18 @@ class Screen(Listener):
         table.add_column("epoch", justify="right")
         table.add_column("accuracy", justify="right")
         table.add_column("state")
+        table.add_column("images/s", justify="right")
         for trial in [*self._latest, *self._unfinished.values()]:
-            table.add_row(*_cells(trial), style=_COLOURS[trial.state])
+            number, architecture, macs, epoch, *others = _cells(trial)
+            speed = ""
+            if trial.number in self._speeds and trial.number in self._unfinished:
+                epochs, images_per_second = self._speeds[trial.number]
+                epoch, speed = (
+                    f"{epochs:.1f}/{trial.user_attrs['epochs']}",
+                    f"{images_per_second:,.0f}",
+                )
+            cells = (number, architecture, macs, epoch, *others, speed)
+            table.add_row(*cells, style=_COLOURS[trial.state])
         told = _STOPPING if self._stopping else self._summary()
         return Group(table, Text(told, style="bold"))
 
@@ -220,10 +239,9 @@ class Screen(Listener):
         )
 
     def _summary(self) -> str:
-        finished = self._done - self._done_before
         parts = [f"{self._done} of {self._wanted} trials", f"front {len(self._front)}"]
-        if finished and self._done < self._wanted:
-            left = (time.monotonic() - self._begun) / finished * (self._wanted - self._done)
+        parts.append(f"{duration(time.monotonic() - self._begun)} so far")
+        if left := self._estimate.seconds_left:
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 

@@ -10,6 +10,7 @@ from ray import tune
 from afi_search.data import read_data, split_of
 from afi_search.engine.capacity import cluster_nodes, plan_trials, require_shared
 from afi_search.engine.metrics import StudyMetrics, exported
+from afi_search.engine.progress import Hearing
 from afi_search.engine.ray_session import RaySession
 from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
 from afi_search.engine.tune import run_workers
@@ -89,7 +90,8 @@ def run_trials(
             worker = tune.with_resources(
                 tune.with_parameters(TrialWorker, common=common, data=images), capacity.resources
             )
-            finished = run_workers(conductor, worker, capacity.concurrency)
+            hearing = Hearing(study.name, lambda: conductor.running, listener.trial_progressed)
+            finished = run_workers(conductor, worker, capacity.concurrency, [hearing])
     finally:
         listener.run_ended()
     if not finished:

@@ -20,6 +20,7 @@ from afi_search.data.tensor_source import pad_images
 from afi_search.device import UnusableGpu, compute_device, is_fault
 from afi_search.engine.limits import NoRoom, as_limit, limit_gpu, limit_memory
 from afi_search.engine.metrics import WorkerMetrics, exported
+from afi_search.engine.progress import tell
 from afi_search.nn import build
 from afi_search.registry import import_modules
 from afi_search.search.conductor import Assignment
@@ -200,13 +201,17 @@ class TrialWorker(tune.Trainable):
                 return {"number": self._number, "broken": f"{where} cannot be used: {error}"}
             if resumed:
                 return self._progress(self._trainer)
-        self._metrics.trained(self._trainer.run_epoch())
+        self._metrics.trained(self._trainer.run_epoch(self._tell))
         folder = trial_location(self._common.checkpoints, self._number)
         try:
             save({**self._trainer.state_dict(), "trial": self._trial}, folder)
         except OSError as error:
             return {"number": self._number, "broken": f"{folder} cannot be written: {error}"}
         return self._progress(self._trainer)
+
+    def _tell(self, share: float, images_per_second: float) -> None:
+        epochs = len(self._trainer.history) if self._trainer else 0
+        tell(self._common.study, self._number, epochs + share, images_per_second)
 
     def _start(self) -> tuple[Trainer, bool]:
         device = compute_device(booked=self._common.gpus > 0)

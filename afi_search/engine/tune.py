@@ -7,7 +7,9 @@ folder and is deleted.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,9 @@ _WORKER_DEATHS = 3
 _SECONDS_TO_ANSWER = 30.0
 
 
-def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
+def run_workers(
+    conductor: Conductor, worker: Any, concurrency: int, callbacks: Sequence[tune.Callback] = ()
+) -> bool:
     """Run all trials that the conductor assigns in workers of any kind.
 
     Args:
@@ -35,6 +39,7 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
         worker: a Tune trainable that takes what `config_of` gives and reports as `TrialWorker`
             does, with its resources.
         concurrency: trials at a time.
+        callbacks: Tune's, as it runs.
 
     Returns:
         Whether the study went to its end; False when it was interrupted (Ctrl-C or SIGTERM), its
@@ -45,6 +50,7 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
             gone; the running trials wait.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells is in the ledger
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)  # that all workers start together
     with (
         asked_to_stop() as stop,
         tempfile.TemporaryDirectory(prefix="afi_search-") as scratch,
@@ -58,6 +64,7 @@ def run_workers(conductor: Conductor, worker: Any, concurrency: int) -> bool:
             num_samples=-1,
             stop=_Interrupted(stop),
             reuse_actors=True,
+            callbacks=list(callbacks),
             max_failures=_WORKER_DEATHS,
             storage_path=scratch,
             trial_name_creator=_trial_name,

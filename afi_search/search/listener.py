@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Listener:
     """Hears of a search, a confirmation or a promotion; override what you want to hear of.
 
-    The methods are called in the driver's process, in this order; `trial_changed` and `epoch_ended`
-    again and again.
+    The methods are called in the driver's process, in this order; `trial_changed`,
+    `trial_progressed` and `epoch_ended` again and again.
 
     >>> class Counting(Listener):
     ...     changes = 0
@@ -61,6 +61,9 @@ class Listener:
 
     def trial_changed(self, trial: FrozenTrial) -> None:
         """A trial was begun or resumed, has trained an epoch, lost its worker, waits or ended."""
+
+    def trial_progressed(self, number: int, epochs: float, images_per_second: float) -> None:
+        """A trial has trained so many epochs, a part of one among them, at that speed."""
 
     def supernet_begun(self, epochs: int, trials: float) -> None:
         """The supernet is trained before the trials, at about the cost of so many of them."""

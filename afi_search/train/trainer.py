@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -154,8 +154,12 @@ class Trainer:
         """Return what is validated and shipped: the average of the weights where there is one."""
         return self.model if self._average is None else self._average.module
 
-    def run_epoch(self) -> EpochResult:
+    def run_epoch(self, heard: Callable[[float, float], None] | None = None) -> EpochResult:
         """Train one epoch, then validate; every process returns the same accuracy and loss.
+
+        Args:
+            heard: called every LOOK_EVERY steps with the share of the epoch's steps that are made,
+                and images a second.
 
         Raises:
             DivergedError: the loss or a weight became infinite or not a number; the model is of no
@@ -165,7 +169,7 @@ class Trainer:
         if self.done:
             raise RuntimeError(f"all {self.recipe.epochs} epochs are finished")
         started = perf_counter()
-        loss = self._train()
+        loss = self._train(heard)
         self._require_finite("weights", nn.utils.get_total_norm(self.model.parameters()).item())
         trained = perf_counter()
         if self._sharding.world > 1:
@@ -237,8 +241,9 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_generator"], self.device)
         self.history = [EpochResult(**result) for result in state["history"]]
 
-    def _train(self) -> float:
+    def _train(self, heard: Callable[[float, float], None] | None) -> float:
         """Run the steps of one epoch and return the mean loss."""
+        started = perf_counter()
         self._replica.train()
         self._loss_sum.zero_()
         batches = self._source.epoch(self.epoch)
@@ -249,6 +254,9 @@ class Trainer:
             if (step + 1) % LOOK_EVERY == 0 or step + 1 == self.steps_per_epoch:
                 mean = self._mean_loss(step + 1)
                 self._require_finite("loss", mean)
+                if heard is not None:
+                    images = (step + 1) * self._sharding.batch_size
+                    heard((step + 1) / self.steps_per_epoch, images / (perf_counter() - started))
         return mean
 
     def _captured(self, inputs: Sequence[Tensor]) -> Step:
