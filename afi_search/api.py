@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -259,6 +259,7 @@ def run_study(
     address: str | None = None,
     storage: str = JOURNAL,
     checkpoints: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> Study:
     """Search a space, or resume the study that is there, and return it when it is complete.
@@ -274,6 +275,7 @@ def run_study(
         address: of a Ray cluster to join, `auto` finds it; Ray is started here otherwise.
         storage: of the ledger: `journal`, `sqlite` or postgresql://USER@HOST/DATABASE.
         checkpoints: folder or fsspec URL that all machines reach; the study's folder otherwise.
+        settings: keys of the space file, before it and its preset: {"search.trials": 20}.
         listener: hears of the progress.
 
     Raises:
@@ -295,7 +297,7 @@ def run_study(
     listener = listener or Listener()
     document = SpaceDocument.read(space)
     chosen = choose_preset(document, preset, listener)
-    loaded = document.resolve(chosen)
+    loaded = document.resolve(chosen, settings)
     if loaded.promote is not None:
         read_recipe(loaded.promote.recipe)
     file = settle_data(loaded, data, listener)

@@ -6,9 +6,10 @@ python -m afi_search.run SPACE
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +37,20 @@ def run(
         typer.Option(help="Of the ledger: 'journal', 'sqlite' or postgresql://USER@HOST/DATABASE."),
     ] = "journal",
     checkpoints: Checkpoints = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(help="How many; more than a study has already make it go on.", min=1),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of proposals, weights and batches.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A key of the space file, before it and its preset: recipe.epochs=3; may be "
+            "repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Search a space, or resume its study, and export the Pareto front.
 
@@ -46,6 +61,7 @@ def run(
     from afi_search.errors import UserError
     from afi_search.study.study import Interrupted
 
+    given = {"search.trials": trials, "search.seed": seed}
     try:
         study = run_study(
             space,
@@ -56,6 +72,8 @@ def run(
             address=address,
             storage=storage,
             checkpoints=checkpoints,
+            settings=read_settings(settings or ())
+            | {key: value for key, value in given.items() if value is not None},
             listener=Screen(),
         )
     except (Interrupted, UserError) as stopped:
@@ -70,6 +88,27 @@ def run(
         confirm_and_show(study, data=data, address=address, checkpoints=checkpoints)
     if wanted.promote is not None:
         promote_where_imagenet_is(study.folder, wanted.promote, address)
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Return what `--set` gives, each value read as in a space file.
+
+    Raises:
+        SpaceFileError: one is not KEY=VALUE.
+
+    >>> read_settings(["recipe.epochs=3", "search.pruner={name: none}"])
+    {'recipe.epochs': 3, 'search.pruner': {'name': 'none'}}
+    """
+    from afi_search.space.document import Document
+    from afi_search.space.loading import SpaceFileError
+
+    settings = {}
+    for text in texts:
+        key, given, value = text.partition("=")
+        if not given or not all(key.split(".")):
+            raise SpaceFileError(f"--set {text}: must be KEY=VALUE, like recipe.epochs=3")
+        settings[key] = Document.parse(value, f"--set {text}", SpaceFileError).data
+    return settings
 
 
 def show(study: Study) -> None:

@@ -5,7 +5,7 @@ A file is named by its path, or by the name of one of those that come with the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from afi_search.errors import UserError, did_you_mean
 from afi_search.space.checks import CHECKS
 from afi_search.space.document import Document
-from afi_search.space.mistakes import Mistake, describe, explain
+from afi_search.space.mistakes import Mistake, describe, explain, show
 from afi_search.space.schema import SpaceFile
 
 _SECTIONS = ("data", "recipe", "search", "confirm")
@@ -64,12 +64,14 @@ class SpaceDocument:
         plain: the file without any preset.
         presets: name -> the file with that preset.
         notes: name of a preset -> what its numbers are good for; may be empty.
+        raw: what is written, by preset; None for none.
     """
 
     path: Path
     plain: SpaceFile
     presets: Mapping[str, SpaceFile]
     notes: Mapping[str, str]
+    raw: Mapping[str | None, Mapping[Any, Any]]
 
     @classmethod
     def read(cls, path: str | Path) -> SpaceDocument:
@@ -93,8 +95,11 @@ class SpaceDocument:
             folder = Path(path).parent / str(raw.get("imports_from", ""))
             raw = {**raw, "imports_from": str(folder.absolute())}
         plain, mistakes = _check(raw)
-        presets = {}
-        for name, merged in _with_presets(raw):
+        presets: dict[str, SpaceFile] = {}
+        raws: dict[str | None, Mapping[Any, Any]] = {None: raw, **dict(_with_presets(raw))}
+        for name, merged in raws.items():
+            if name is None:
+                continue
             presets[name], more = _check(merged)
             mistakes += [
                 Mistake(("presets", name, *mistake.path), mistake.message)
@@ -104,23 +109,47 @@ class SpaceDocument:
         if mistakes:
             raise SpaceFileError(describe(document, mistakes))
         notes = {name: " ".join(preset.note.split()) for name, preset in plain.presets.items()}
-        return cls(path, plain.model_copy(update={"presets": {}}), presets, notes)
+        return cls(path, plain.model_copy(update={"presets": {}}), presets, notes, raws)
 
-    def resolve(self, preset: str | None = None) -> SpaceFile:
+    def resolve(
+        self, preset: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> SpaceFile:
         """Return the file with the settings of a preset, or as it is.
 
+        Args:
+            preset: its name.
+            settings: further ones, before those of preset and file: `recipe.epochs` -> 3.
+
         Raises:
-            SpaceFileError: there is no preset of that name.
+            SpaceFileError: there is no preset of that name, or a setting is wrong.
         """
-        if preset is None:
-            return self.plain
-        try:
-            return self.presets[preset]
-        except KeyError:
+        if preset is not None and preset not in self.presets:
             raise SpaceFileError(
                 f"{self.path}: there is no preset {preset!r}.{did_you_mean(preset, self.presets)} "
                 f"There are: {', '.join(self.presets) or 'none'}"
-            ) from None
+            )
+        if not settings:
+            return self.plain if preset is None else self.presets[preset]
+        raw = {key: value for key, value in self.raw[preset].items() if key != "presets"}
+        for key, value in settings.items():
+            raw = _with_setting(raw, key.split("."), value)
+        file, mistakes = _check(raw)
+        if mistakes:
+            raise SpaceFileError(describe("--set", mistakes))
+        return file
+
+
+def _with_setting(raw: Mapping[Any, Any], path: Sequence[str], value: Any) -> dict[Any, Any]:
+    """Return a file's mapping with the value under that path of keys."""
+    key = next((key for key in raw if str(key) == path[0]), path[0])
+    if len(path) > 1:
+        below = raw.get(key) or {}
+        if not isinstance(below, Mapping):
+            raise SpaceFileError(
+                f"--set: {'.'.join(path)}: {key} is {show(below)}; set {key} itself"
+            )
+        value = _with_setting(below, path[1:], value)
+    return {**raw, key: value}
 
 
 def _check(raw: Mapping[Any, Any]) -> tuple[SpaceFile, list[Mistake]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,28 @@ def test_a_preset_replaces_keys_and_leaves_the_others(write) -> None:
 def test_every_space_file_of_the_project_is_right(path: Path) -> None:
     for preset in [None, *SpaceDocument.read(path).presets]:
         assert Space.load(path, preset).size > 0
+
+
+def test_settings_come_before_file_and_preset_and_the_stages_keep_their_numbers() -> None:
+    document = SpaceDocument.read("spaces/resnet.yaml")
+    settings = {"search.trials": 7, "recipe.epochs": 3, "stages.2.width": ["off", "B"]}
+    file = document.resolve("smoke", settings)
+    assert (file.search.trials, file.recipe.epochs, file.recipe.batch_size) == (7, 3, 32)
+    assert file.search.pruner == document.resolve("smoke").search.pruner
+    assert file.axes()[1].width == ("off", "B")
+    assert file.axes()[0] == document.plain.axes()[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"recipe.epochs": "many"}, "--set: recipe.epochs: 'many' must be a whole number"),
+        ({"recipe.epoch": 3}, "--set: recipe.epoch: unknown key. Did you mean 'epochs'?"),
+        ({"recipe.epochs": 2}, "--set: search.pruner.grace_period: 2 must be less than"),
+        ({"backbone.name": "x"}, "--set: backbone.name: backbone is 'resnet32'; set backbone"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_key(settings: dict[str, object], told: str) -> None:
+    document = SpaceDocument.read("spaces/resnet.yaml")
+    with pytest.raises(SpaceFileError, match=re.escape(told)):
+        document.resolve("smoke", settings)
