@@ -95,7 +95,9 @@ def hypervolume_figures(
         above = shares[shares > 0]
         if len(above):
             room = max(0.15 * (above[-1] - above[0]), 0.02 * above[-1])
-            figure.update_yaxes(range=[above[0] - room, above[-1] + room])
+            low = max(0.0, above[0] - room)
+            begins = f"hypervolume, % of the box<br>(the axis begins at {low:.1f} %)"
+            figure.update_yaxes(range=[low, above[-1] + room], title_text=begins)
     return figures
 
 

@@ -17,6 +17,9 @@ from pandas import DataFrame
 from afi_search.space.objective import losses
 from afi_search.study.ledger import OBJECTIVES, curve
 
+SAME_COST = 1e-3
+"""Costs that differ by a smaller share of the lower one are one cost."""
+
 
 def front_costs(objectives: Sequence[str]) -> tuple[str, ...]:
     """Return the costs that the front of a study with these objectives is about.
@@ -40,6 +43,7 @@ def front(records: DataFrame) -> DataFrame:
     Only trials that reached full fidelity take part: an accuracy after fewer epochs is another
     measure. A trial without a finite accuracy or cost takes no part either.
 
+    Costs that differ by less than SAME_COST are one cost, at which the most accurate trial stands.
     Trials that are equal in both are all kept, for neither beats the other and the choice between
     them is the reader's; only a repetition of the same architecture is left out. As one
     architecture has one cost, it stands on the front at most once, with its best accuracy.
@@ -66,7 +70,8 @@ def front(records: DataFrame) -> DataFrame:
         return candidates
     order = [name for name in (*costs_of(records), "accuracy", "number") if name in candidates]
     ordered = candidates.sort_values(order, kind="stable")
-    rows: DataFrame = ordered.loc[_non_dominated(points(ordered))]
+    best: DataFrame = ordered.loc[_non_dominated(points(ordered))]
+    rows: DataFrame = best.loc[_told_apart(points(best))]
     return rows.drop_duplicates("architecture", keep="first")
 
 
@@ -130,7 +135,7 @@ class GrowingFront:
             self.add(trial)
 
     def __len__(self) -> int:
-        return len(self._points)
+        return int(_told_apart(self.points).sum())
 
     @property
     def points(self) -> np.ndarray:
@@ -178,6 +183,16 @@ def _non_dominated(points: np.ndarray) -> np.ndarray:
     """Return which of the rows (accuracy, costs) no other row beats; equal rows all stay."""
     best: np.ndarray = moocore.is_nondominated(points, maximise=_up(points), keep_weakly=True)
     return best
+
+
+def _told_apart(points: np.ndarray) -> np.ndarray:
+    """Return which rows of a front stay if costs that differ by less than SAME_COST are one."""
+    stays = np.zeros(len(points), dtype=bool)
+    for row in np.argsort(-points[:, 0], kind="stable"):
+        accuracy, costs = points[row, 0], points[row, 1:]
+        better = points[stays & (points[:, 0] > accuracy), 1:]
+        stays[row] = not (better < costs + SAME_COST * abs(costs)).all(axis=1).any()
+    return stays
 
 
 def _dominated(points: np.ndarray, reference: Sequence[float]) -> float:

@@ -111,12 +111,12 @@ from pathlib import Path
 import torch
 from afi_search.train import Trainer
 HERE, train = Path(__file__).parent, Trainer.run_epoch
-def run_epoch(trainer):
+def run_epoch(trainer, heard=None):
     (HERE / f"worker-{os.getpid()}").touch()
     if trainer.epoch == 1 and not (HERE / "faulty").exists():
         (HERE / "faulty").write_text(str(os.getpid()))
         raise torch.AcceleratorError("CUDA error: unspecified launch failure\\nCompile with ..")
-    return train(trainer)
+    return train(trainer, heard)
 Trainer.run_epoch = run_epoch
 """
 """A module of a study's own, by which one epoch has a fault of the GPU."""

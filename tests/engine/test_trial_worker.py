@@ -123,7 +123,7 @@ def test_a_fault_of_the_gpu_ends_the_worker_and_not_the_trial(
     worker = begin(tmp_path, data)
     expected = worker.step()["accuracies"]
 
-    def fall_off_the_bus(trainer: Trainer) -> None:
+    def fall_off_the_bus(trainer: Trainer, heard: object) -> None:
         raise error
 
     with monkeypatch.context() as broken:
@@ -137,7 +137,7 @@ def test_a_fault_of_the_gpu_ends_the_worker_and_not_the_trial(
 def test_too_little_memory_of_a_gpu_is_the_trial_s_own(
     tmp_path: Path, data: SharedSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def take_too_much(trainer: Trainer) -> None:
+    def take_too_much(trainer: Trainer, heard: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr(Trainer, "run_epoch", take_too_much)
