@@ -260,6 +260,7 @@ def run_study(
     storage: str = JOURNAL,
     checkpoints: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    loggers: Sequence[str] = (),
     listener: Listener | None = None,
 ) -> Study:
     """Search a space, or resume the study that is there, and return it when it is complete.
@@ -276,6 +277,7 @@ def run_study(
         storage: of the ledger: `journal`, `sqlite` or postgresql://USER@HOST/DATABASE.
         checkpoints: folder or fsspec URL that all machines reach; the study's folder otherwise.
         settings: keys of the space file, before it and its preset: {"search.trials": 20}.
+        loggers: `tensorboard`, `mlflow`, `wandb` (offline): each writes into the study's folder.
         listener: hears of the progress.
 
     Raises:
@@ -314,7 +316,7 @@ def run_study(
         ledger=name or "",
     )
     folder = Path(studies) / asked.name
-    return _search(folder, asked, document.path, data, address, listener)
+    return _search(folder, asked, document.path, data, address, listener, loggers)
 
 
 def _search(
@@ -324,12 +326,14 @@ def _search(
     data: str | None,
     address: str | None,
     listener: Listener,
+    loggers: Sequence[str] = (),
 ) -> Study:
     """Create or resume a study and run its trials; `source` is the file that messages name."""
     from afi_search.cost import CostTable
     from afi_search.engine.ray_session import EngineError, ray_session
     from afi_search.search.prepare import measure_costs, require_feasible
     from afi_search.search.proposer import Proposer
+    from afi_search.search.warm_start import evidence
     from afi_search.space import Space
 
     space = Space(asked.space)
@@ -353,11 +357,19 @@ def _search(
                     )
                 run_trials(
                     study,
-                    Proposer(space, costs, study.objectives, study.file.ledger, inherited),
+                    Proposer(
+                        space,
+                        costs,
+                        study.objectives,
+                        study.file.ledger,
+                        inherited,
+                        evidence(study, space, costs),
+                    ),
                     session,
                     retention=study.retention(),
                     data=data,
                     listener=listener,
+                    loggers=loggers,
                 )
             except EngineError as error:
                 error.study = study

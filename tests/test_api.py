@@ -37,6 +37,7 @@ class Counting(afi.Listener):
     def __init__(self) -> None:
         self.heard: Counter[str] = Counter()
         self.states: Counter[str] = Counter()
+        self.epochs: dict[int, float] = {}
 
     def space_counted(self, size: int, feasible: int) -> None:
         self.heard["space"] += 1
@@ -56,6 +57,9 @@ class Counting(afi.Listener):
     def nothing_left(self) -> None:
         self.heard["nothing left"] += 1
 
+    def trial_progressed(self, number: int, epochs: float, images_per_second: float) -> None:
+        self.epochs[number] = epochs
+
     def run_ended(self) -> None:
         self.heard["ended"] += 1
 
@@ -70,7 +74,13 @@ def test_a_session_from_the_space_to_a_model(
     assert space.size == 8
 
     listener = Counting()
-    study = afi.run_study(path, studies=tmp_path / "studies", listener=listener)
+    study = afi.run_study(
+        path,
+        studies=tmp_path / "studies",
+        settings={"search.seed": 7},
+        loggers=["tensorboard"],
+        listener=listener,
+    )
     assert study.folder == tmp_path / "studies" / "resnet20-digits"
     assert listener.heard == {"space": 1, "opened": 1, "engine": 1, "ended": 1}
     # Of each trial: begun, one epoch of two, complete.
@@ -78,6 +88,10 @@ def test_a_session_from_the_space_to_a_model(
 
     records = study.records()
     assert list(records["state"]) == ["complete"] * 3
+    assert set(records["seed"]) == {7} == {afi.Study.open(study.folder).file.space.search.seed}
+    assert all(0 <= epochs <= 2 for epochs in listener.epochs.values())
+    assert set(listener.epochs) <= set(records["number"])
+    assert len(list(study.folder.glob("tensorboard/*/events.*"))) == 3
     assert set(study.front()["number"]) <= set(records["number"])
     assert "3 complete" in repr(study)
     assert "resnet20(base-r4)" in study.explain(1)
@@ -85,7 +99,9 @@ def test_a_session_from_the_space_to_a_model(
         study.explain(7)
 
     again = Counting()
-    same = afi.run_study(path, studies=tmp_path / "studies", listener=again)
+    same = afi.run_study(
+        path, studies=tmp_path / "studies", settings={"search.seed": 7}, listener=again
+    )
     assert again.heard == {"space": 1, "opened": 1, "nothing left": 1, "ended": 1}
     assert same.records().equals(records)
 
@@ -101,7 +117,7 @@ def test_a_session_from_the_space_to_a_model(
     assert study.confirmation is not None
     assert len(study.confirmation.records()) == 2
 
-    best = int(study.front()["number"].iloc[-1])
+    best = study.front()["number"].iloc[-1]
     study.model(best).save(tmp_path / "model")
     model = afi.load(tmp_path / "model")
     assert model.architecture.text == study.records()["architecture"][best]

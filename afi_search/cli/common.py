@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
 from afi_search.cli import in_words
+from afi_search.files import plain
 from afi_search.formatting import printable
 
 SpaceFile = Annotated[
@@ -51,6 +56,9 @@ Imports = Annotated[
 ]
 
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
 class Command(TyperCommand):
     """A command that ends in words."""
 
@@ -72,6 +80,19 @@ class PlainConsole(Console):
         """Print lines that the terminal wraps, so that paths and commands can be copied."""
         for line in lines:
             self.print(line, style=style, soft_wrap=True)
+
+    def table_of(self, rows: Sequence[Mapping[str, Any]], json: bool) -> None:
+        """Print rows, which all have the same names: as JSON, or as a table of their texts."""
+        if json:
+            print(dumps(plain(list(rows)), indent=2, ensure_ascii=False))
+            return
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name in rows[0] if rows else ():
+            figures = all(re.match(r"[-+\d]|$", str(row[name])) for row in rows)
+            table.add_column(name, overflow="fold", justify="right" if figures else "left")
+        for row in rows:
+            table.add_row(*map(str, row.values()))
+        self.print(table)
 
     def written(self, paths: Iterable[object]) -> None:
         """Name the files that were written."""

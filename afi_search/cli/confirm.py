@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from afi_search.cli.common import Address, Checkpoints, Data, StudyFolder, console
+from afi_search.cli.common import Address, Checkpoints, Data, Json, StudyFolder, console
 from afi_search.formatting import mega, percent
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def confirm(
     data: Data = None,
     address: Address = None,
     checkpoints: Checkpoints = None,
+    json: Json = False,
 ) -> None:
     """Train a study's front again, by its `confirm:` recipe with several seeds, and test it."""
     from afi_search.api import Study
@@ -44,21 +45,25 @@ def confirm(
         data=data,
         address=address,
         checkpoints=checkpoints,
+        json=json,
     )
 
 
-def confirm_and_show(study: Study, **options: Any) -> None:
+def confirm_and_show(study: Study, *, json: bool = False, **options: Any) -> None:
     """Confirm a study as `Study.confirm` does, and show what is confirmed, interrupted or not."""
     from afi_search.cli.screen import ConfirmScreen, demand_success
     from afi_search.promote.confirm import read_confirmed
     from afi_search.promote.confirm_results import FILES
+    from afi_search.search.listener import Listener
     from afi_search.study.folder import CONFIRM
 
     try:
-        study.confirm(listener=ConfirmScreen(), **options)
+        study.confirm(listener=Listener() if json else ConfirmScreen(), **options)
     finally:
         table = read_confirmed(study)
-        if not table.empty:
+        if json:
+            console.table_of([{**row} for _, row in table.iterrows()], json)
+        elif not table.empty:
             console.print(shown(table, study.name))
             console.written(study.folder / CONFIRM / name for name in FILES)
     if study.confirmation is not None:

@@ -18,7 +18,7 @@ from afi_search.cli.promote import promote
 from afi_search.cli.run import run
 from afi_search.cli.space import inspect_space, spaces
 from afi_search.cli.study import app as study_app
-from afi_search.cli.views import analyse, explain, front, report, table
+from afi_search.cli.views import analyse, compare, dashboard, explain, front, report, table
 
 app = typer.Typer(
     name="afi-search",
@@ -54,6 +54,8 @@ for _command, _example in (
     (inspect_space, "inspect resnet"),
     (front, "front studies/resnet32-cifar100-smoke"),
     (report, "report studies/resnet32-cifar100-smoke"),
+    (compare, "compare studies/resnet32-cifar100-smoke studies/resnet32-cifar100-other"),
+    (dashboard, "dashboard studies/resnet32-cifar100-smoke"),
     (explain, "explain studies/resnet32-cifar100-smoke 7"),
     (analyse, "analyse studies/resnet32-cifar100-smoke 7 12"),
     (confirm, "confirm studies/resnet32-cifar100-short --seeds 3"),

@@ -30,8 +30,10 @@ def export(
 ) -> None:
     """Write a model that ships: safetensors, facts and card, ONNX, torch.export."""
     from afi_search.model.from_checkpoint import read_checkpoint
-    from afi_search.model.onnx import write_exported, write_onnx
+    from afi_search.model.onnx import demand_onnx, write_exported, write_onnx
 
+    if onnx:
+        demand_onnx()
     model = read_checkpoint(checkpoint, imports=imports)
     if fold:
         model = model.folded()

@@ -51,6 +51,13 @@ def run(
             "repeated.",
         ),
     ] = None,
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Log the trials with tensorboard, mlflow or wandb (offline), too, into the "
+            "study's folder; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Search a space, or resume its study, and export the Pareto front.
 
@@ -74,6 +81,7 @@ def run(
             checkpoints=checkpoints,
             settings=read_settings(settings or ())
             | {key: value for key, value in given.items() if value is not None},
+            loggers=logger or (),
             listener=Screen(),
         )
     except (Interrupted, UserError) as stopped:

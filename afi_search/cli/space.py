@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from afi_search.cli.common import Preset, SpaceFile, console
+from afi_search.cli.common import Json, Preset, SpaceFile, console
 from afi_search.formatting import duration, mega, size
 
 
-def spaces() -> None:
+def spaces(json: Json = False) -> None:
     """List the space files that come with the package.
 
     Each can be named instead of a path: afi-search run resnet
     """
     from afi_search.space.loading import shipped_spaces
 
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("space", no_wrap=True)
-    table.add_column("what is searched")
-    for name, path in shipped_spaces().items():
-        table.add_row(name, first_sentence(path.read_text(encoding="utf-8")))
-    console.print(table)
+    rows = [
+        {"space": name, "what is searched": first_sentence(path.read_text(encoding="utf-8"))}
+        for name, path in shipped_spaces().items()
+    ]
+    console.table_of(rows, json)
 
 
 def first_sentence(text: str) -> str:
@@ -35,11 +32,12 @@ def first_sentence(text: str) -> str:
     return sentence[0] if sentence else ""
 
 
-def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
+def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False) -> None:
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
     from afi_search.cli.screen import Screen
     from afi_search.data import spec_of, trained_images
     from afi_search.device import compute_device, describe_device
+    from afi_search.search.listener import Listener
     from afi_search.search.prepare import (
         choose_preset,
         images_per_second,
@@ -52,7 +50,7 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
     from afi_search.study.checkpoint_retention import checkpoint_size
 
     document = SpaceDocument.read(space)
-    screen = Screen()
+    screen = Listener() if json else Screen()
     searched = Space(document.resolve(choose_preset(document, preset, screen)))
     file = searched.file
     source = spec_of(file.data)
@@ -64,45 +62,48 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto") -> None:
     kept = "an unknown number of them"
     if costs.feasible is not None:
         kept = f"{costs.feasible:,} of them ({costs.feasible / searched.size:.1%})"
-    console.say(
-        f"{searched.size:,} architectures, {kept} keep the constraints ({limits or 'none'})."
-    )
+    if not json:
+        console.say(
+            f"{searched.size:,} architectures, {kept} keep the constraints ({limits or 'none'})."
+        )
     require_feasible(space, costs)
     images = trained_images(source, file.data.validation, file.data.train_subset)
     device = compute_device()
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
     asked = [*filter(file.asks_for, ("memory", "latency")), *file.own_measures]
-    headings = (
-        "MACs/image",
-        "parameters",
-        "paper G",
-        *asked,
-        "MACs of a trial",
-        "time of a trial",
-        "its checkpoints",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right")
     cheapest, dearest = costs.extremes()
     plain = {"plain": Architecture.plain(file.backbone)} if file.backbone is not None else {}
     shown = {**plain, "cheapest": cheapest, "dearest": dearest}
+    seen = images * file.recipe.epochs
+    figures: list[dict[str, Any]] = []
     for name, architecture in shown.items():
         cost = costs.of(architecture)
         speed = images_per_second(architecture, file.recipe, source, device)
-        seen = images * file.recipe.epochs
-        table.add_row(
-            name,
-            f"{mega(cost.macs)} M",
-            f"{cost.params:,}",
-            f"{cost.paper_gflops:.2f}",
-            *(write_objective(name, cost.figures()[name]) for name in asked),
-            f"{3 * cost.macs * seen:.1e}",
-            duration(seen / speed),
-            size(checkpoint_size(cost.params)),
+        trial = {
+            "trial_macs": 3 * cost.macs * seen,
+            "trial_seconds": seen / speed,
+            "checkpoint_bytes": checkpoint_size(cost.params),
+        }
+        figures.append(
+            {"which": name, "architecture": str(architecture), **cost.figures(), **trial}
         )
+    if json:
+        console.table_of(figures, json)
+        return
     console.say(*(f"{name}: {architecture}" for name, architecture in shown.items()))
-    console.print(table)
+    rows = [
+        {
+            "": of["which"],
+            "MACs/image": f"{mega(of['macs'])} M",
+            "parameters": f"{of['params']:,}",
+            "paper G": f"{of['paper_gflops']:.2f}",
+            **{name: write_objective(name, of[name]) for name in asked},
+            "MACs of a trial": f"{of['trial_macs']:.1e}",
+            "time of a trial": duration(of["trial_seconds"]),
+            "its checkpoints": size(of["checkpoint_bytes"]),
+        }
+        for of in figures
+    ]
+    console.table_of(rows, json)
     console.print(
         f"A trial: {file.recipe.epochs} epochs of {images:,} images, batches of "
         f"{file.recipe.batch_size}; its MACs are three times those of the forward passes. Times "

@@ -1,19 +1,92 @@
-"""What a study takes on disk: afi-search study rm | prune."""
+"""What studies there are, and what they take: afi-search study list | status | export | rm | ..."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from afi_search.cli.common import Command, Imports, StudyFolder, console
+from afi_search.cli.common import Command, Imports, Json, StudyFolder, console
+from afi_search.errors import UserError
 from afi_search.formatting import size
 
 app = typer.Typer(
-    help="Delete a study, or what of it is of no more use.",
-    epilog="Example: afi-search study prune studies/resnet32-cifar100-smoke",
+    help="See what studies there are and how far they are; export, repair or delete one.",
+    epilog="Example: afi-search study list",
     no_args_is_help=True,
 )
+
+
+@app.command("list", cls=Command, epilog="Example: afi-search study list --json")
+def list_studies(
+    studies: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("studies"),
+    json: Json = False,
+) -> None:
+    """List the studies in a folder: how far each is, its front and its best accuracy."""
+    from afi_search.study.folder import STUDY_FILE
+
+    rows = [outline(path.parent) for path in sorted(studies.glob(f"*/{STUDY_FILE}"))]
+    if rows or json:
+        console.table_of(rows, json)
+    else:
+        console.say(f"There is no study in {studies}.")
+
+
+@app.command(cls=Command, epilog="Example: afi-search study status studies/resnet32-cifar100-smoke")
+def status(study: StudyFolder, json: Json = False) -> None:
+    """Say how far a study is, also while it runs."""
+    from afi_search.api import Study
+    from afi_search.study.ledger import STATE_WORDS
+
+    told = outline(study)
+    opened = Study.open(study)
+    states = opened.records()["state"].value_counts()
+    told |= {state: int(states.get(state, 0)) for state in STATE_WORDS.values()}
+    confirmation = opened.confirmation
+    told["confirmed trainings"] = 0 if confirmation is None else len(confirmation.records())
+    told["on disk"] = opened.disk_use() if json else size(opened.disk_use())
+    rows = [told] if json else [{"": name, study.name: value} for name, value in told.items()]
+    console.table_of(rows, json)
+
+
+def outline(folder: Path) -> dict[str, Any]:
+    """Say in figures how far a study is; or that it cannot be read."""
+    from afi_search.api import Study
+    from afi_search.study.folder import is_at_work
+
+    named = {"study": str(folder), "state": "", "trials": "", "front": "", "best accuracy, %": ""}
+    try:
+        study = Study.open(folder)
+        records, wanted = study.records(), study.file.space.search.trials
+    except UserError:
+        return {**named, "state": "cannot be read"}
+    ended = int(records["state"].isin(("complete", "pruned", "failed")).sum())
+    front = study.front()
+    state = "complete" if ended >= wanted else "stopped"
+    return {
+        **named,
+        "state": "at work" if is_at_work(folder) else state,
+        "trials": f"{ended} of {wanted}",
+        "front": len(front),
+        "best accuracy, %": round(100 * float(front["accuracy"].max()), 2) if len(front) else "",
+    }
+
+
+@app.command(
+    cls=Command,
+    epilog="Example: afi-search study export studies/resnet32-cifar100-smoke trials.parquet",
+)
+def export(
+    study: StudyFolder,
+    to: Annotated[Path, typer.Argument(help="The file to write, .csv or .parquet.")],
+    imports: Imports = False,
+) -> None:
+    """Write a study's ledger as a table, a row a trial."""
+    from afi_search.api import Study
+    from afi_search.report.export import write_trials
+
+    console.written([write_trials(Study.open(study, imports=imports).records(), to)])
 
 
 @app.command(cls=Command, epilog="Example: afi-search study prune studies/resnet32-cifar100-smoke")

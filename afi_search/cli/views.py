@@ -5,11 +5,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
 from typing import Annotated
 
 import typer
 
-from afi_search.cli.common import Data, Imports, StudyFolder, console
+from afi_search.cli.common import Data, Imports, Json, StudyFolder, console
+from afi_search.errors import UserError
+from afi_search.files import write_whole
 
 
 @contextmanager
@@ -22,17 +26,21 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def front(study: StudyFolder, imports: Imports = False) -> None:
+def front(study: StudyFolder, json: Json = False, imports: Imports = False) -> None:
     """Show a study's front, and write it (csv, json, html, png) and all its trials (csv)."""
     with _uncollected():
-        from afi_search.report.export import write_report
+        from afi_search.report.export import front_json, write_report
         from afi_search.report.table import FrontTable
         from afi_search.report.view import StudyView
         from afi_search.study.study import Study
 
         view = StudyView.of(Study.open(study, imports=imports))
+        paths = write_report(view, study)
+        if json:
+            print(front_json(view))
+            return
         console.print(FrontTable(view))
-        console.written(write_report(view, study))
+        console.written(paths)
 
 
 def report(study: StudyFolder, imports: Imports = False) -> None:
@@ -83,9 +91,47 @@ def analyse(
     console.written(found.paths)
 
 
-def table(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+def compare(
+    studies: Annotated[
+        list[Path], typer.Argument(help="Folders of studies on one data set, two or more.")
+    ],
+    to: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
+    json: Json = False,
+    imports: Imports = False,
 ) -> None:
+    """Set fronts beside each other: a table, and a page with all of them, their intervals shown."""
+    from afi_search.report.compare import compare_studies, comparison_page
+    from afi_search.study.study import Study
+
+    comparison = compare_studies([Study.open(study, imports=imports) for study in studies])
+    write_whole(to, comparison_page(comparison))
+    console.table_of(comparison.rows if json else comparison.shown, json)
+    if not json:
+        console.written([to])
+
+
+def dashboard(
+    study: StudyFolder,
+    port: Annotated[int, typer.Option(help="Of this machine alone, to listen on.")] = 8080,
+) -> None:
+    """Show a study's trials in optuna-dashboard, also while they run, until Ctrl-C."""
+    from afi_search.study.folder import StudyFile
+    from afi_search.study.storage import open_storage
+
+    file = StudyFile.read(study)
+    try:
+        from optuna_dashboard import run_server
+    except ImportError:
+        raise UserError(
+            "optuna-dashboard is not installed: pip install 'afi-search[dashboard]'"
+        ) from None
+    url = f"http://127.0.0.1:{port}/dashboard/"
+    console.say(f"{file.ledger} is shown at {url} until Ctrl-C.")
+    Timer(1, typer.launch, [url]).start()
+    run_server(open_storage(study, file.storage), host="127.0.0.1", port=port)
+
+
+def table(json: Json = False) -> None:
     """Print the paper's Tables 4 and 5 beside the counts of the networks built here."""
     from afi_search.report.paper_table import compare, paper_tables, paper_tables_json
 

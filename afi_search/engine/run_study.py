@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from optuna.trial import FrozenTrial
 from ray import tune
 
 from afi_search.data import read_data, split_of
 from afi_search.engine.capacity import cluster_nodes, plan_trials, require_shared
+from afi_search.engine.loggers import make_loggers
 from afi_search.engine.metrics import StudyMetrics, exported
 from afi_search.engine.progress import Hearing
 from afi_search.engine.ray_session import RaySession
@@ -31,6 +32,7 @@ def run_trials(
     data: str | None = None,
     listener: Listener | None = None,
     supernet: SupernetJob | None = None,
+    loggers: Sequence[str] = (),
 ) -> None:
     """Run a study's trials, those that wait first, until there is nothing left to try.
 
@@ -42,6 +44,7 @@ def run_trials(
         data: the folder of the data sets, before the study's own.
         listener: hears of the progress.
         supernet: what the trials train, instead of their architectures.
+        loggers: other programs that log the trials, as `make_loggers` names them.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM.
@@ -58,6 +61,7 @@ def run_trials(
         for changed in hearers:
             changed(trial)
 
+    callbacks = make_loggers(loggers, study)
     listener.study_opened(study)
     try:
         conductor = Conductor(ledger, file, proposer, make_pruner(file), tell)
@@ -91,7 +95,7 @@ def run_trials(
                 tune.with_parameters(TrialWorker, common=common, data=images), capacity.resources
             )
             hearing = Hearing(study.name, lambda: conductor.running, listener.trial_progressed)
-            finished = run_workers(conductor, worker, capacity.concurrency, [hearing])
+            finished = run_workers(conductor, worker, capacity.concurrency, [hearing, *callbacks])
     finally:
         listener.run_ended()
     if not finished:

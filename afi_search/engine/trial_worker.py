@@ -201,6 +201,7 @@ class TrialWorker(tune.Trainable):
                 return {"number": self._number, "broken": f"{where} cannot be used: {error}"}
             if resumed:
                 return self._progress(self._trainer)
+            self._tell(0.0, 0.0)
         self._metrics.trained(self._trainer.run_epoch(self._tell))
         folder = trial_location(self._common.checkpoints, self._number)
         try:
@@ -267,11 +268,15 @@ class TrialWorker(tune.Trainable):
         return recipe.model_copy(update={"precision": precision})
 
     def _progress(self, trainer: Trainer) -> dict[str, Any]:
-        history = trainer.history
+        history, last = trainer.history, trainer.history[-1]
         return {
             "number": self._number,
             "accuracies": [epoch.accuracy for epoch in history],
             "seconds": sum(epoch.seconds for epoch in history),
+            "timesteps_total": last.epoch,  # by which loggers place what follows
+            "accuracy": last.accuracy,
+            "loss": last.loss,
+            "images_per_second": last.images_per_second,
         }
 
     def _failed(self, reason: str, details: str = "") -> dict[str, Any]:

@@ -100,7 +100,7 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
     metrics = {"validation accuracy": accuracies[epoch - 1]} if epoch <= len(accuracies) else {}
     if epoch == trial.user_attrs["epochs"] and number in (known := ledger.tested()):
         metrics["test accuracy"] = known[number]
-    how = {"trial": number, "epochs": epoch, "seed": trial.user_attrs["seed"]}
+    how = {"trial": trial.number, "epochs": epoch, "seed": trial.user_attrs["seed"]}
     if trial.user_attrs.get("init") == "inherited":
         how["started with"] = "the weights that it inherits from the study's supernet"
     return Model(module, trained_facts(study, architecture, metrics, how))

@@ -8,6 +8,7 @@ README.md            the same for a reader: the model card
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,7 @@ from afi_search.space.mistakes import describe, explain
 from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, PARAMS_CONVENTION
 
 WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
+_WNID = re.compile(r"n\d{8}")
 MOST_CLASSES = 20
 """The card names so many classes."""
 
@@ -183,9 +185,8 @@ class Model:
         """
         probabilities = self(self.preprocess(read_image(path)))[0].softmax(dim=0)
         best = probabilities.topk(min(top, self.facts.num_classes))
-        names = self.facts.classes
         return [
-            Prediction(names[index], probability)
+            Prediction(class_name(self.facts.classes[index]), probability)
             for index, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
@@ -211,6 +212,22 @@ class Model:
         facts = self.facts
         cost = measure(self.architecture, num_classes=facts.num_classes, image_size=facts.stem)
         return {"macs": cost.macs, "params": cost.params, "paper_gflops": cost.paper_gflops}
+
+
+def class_name(label: str) -> str:
+    """Return what a class of ImageNet is called; any other label stands for itself.
+
+    >>> class_name("n01440764"), class_name("digit-3")
+    ('tench, Tinca tinca', 'digit-3')
+    """
+    if not _WNID.fullmatch(label):
+        return label
+    from timm.data import ImageNetInfo
+
+    try:
+        return str(ImageNetInfo().label_name_to_description(label))
+    except KeyError:  # of WordNet, and not among ImageNet's thousand
+        return label
 
 
 def model_card(facts: Mapping[str, Any]) -> str:

@@ -25,19 +25,31 @@ class ExportError(UserError):
     """A file for another runtime that cannot be written, or does not compute the same."""
 
 
+def demand_onnx() -> None:
+    """Make sure that ONNX can be written and checked.
+
+    Raises:
+        ExportError: something that it needs is not installed.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401  torch.onnx.export needs it
+    except ImportError as error:
+        raise ExportError(
+            f"ONNX needs {error.name}; install it with: pip install 'afi-search[export]'; or leave "
+            f"ONNX out with --no-onnx"
+        ) from None
+
+
 def write_onnx(model: Model, folder: Path) -> Path:
     """Write model.onnx, any batch size, `images` in and `logits` out, and check it; return it.
 
     Raises:
         ExportError: onnx is not installed, or onnxruntime's logits differ from PyTorch's.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  torch.onnx.export needs it
-    except ImportError as error:
-        raise ExportError(
-            f"ONNX needs {error.name}; install it with: pip install 'afi-search[export]'"
-        ) from None
+    demand_onnx()
+    import onnxruntime
+
     path = folder / ONNX
     with _quiet(), torch.no_grad():
         torch.onnx.export(

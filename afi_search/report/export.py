@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pandas import DataFrame
+
+from afi_search.errors import UserError
 from afi_search.files import csv_of, plain, write_whole
 from afi_search.report.front_plot import front_figure
 from afi_search.report.front_png import front_png
@@ -56,7 +59,7 @@ def write_report(view: StudyView, folder: Path) -> list[Path]:
         "front.json": front_json(view),
         "front.html": front_page(view, figure),
         "front.png": front_png(view, figure),
-        "trials.csv": trials_csv(view),
+        "trials.csv": trials_csv(view.records),
     }
     return [write_whole(folder / name, content) for name, content in contents.items()]
 
@@ -66,9 +69,21 @@ def front_csv(view: StudyView) -> str:
     return csv_of(view.front[_front_columns(view)])
 
 
-def trials_csv(view: StudyView) -> str:
+def write_trials(records: DataFrame, path: Path) -> Path:
+    """Write a study's records as .csv or .parquet, where curves are lists; return the path.
+
+    Raises:
+        UserError: the file's name ends otherwise.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise UserError(f"{path}: must end in .csv or .parquet")
+    whole = trials_csv(records) if path.suffix == ".csv" else records.to_parquet(index=False)
+    return write_whole(path, whole)
+
+
+def trials_csv(records: DataFrame) -> str:
     """Return all trials as CSV, in the order of their numbers; the curve is JSON in its cell."""
-    ordered = view.records.sort_values("number", kind="stable")
+    ordered = records.sort_values("number", kind="stable")
     return csv_of(ordered.assign(curve=[json.dumps(plain(curve)) for curve in ordered["curve"]]))
 
 

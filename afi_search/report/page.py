@@ -115,7 +115,7 @@ def study_page(view: StudyView) -> str:
 
 def front_page(view: StudyView, figure: go.Figure) -> str:
     """Return the page of a study's front alone as HTML, with the figure of it."""
-    return _render(view, {"front": figure}, {"whole": False, "confirmed": [], "hovers": {}})
+    return _render(view, {"front": figure}, {"whole": False, "confirmed": []})
 
 
 def _render(view: StudyView, figures: Mapping[str, go.Figure], facts: Mapping[str, Any]) -> str:
@@ -125,19 +125,30 @@ def _render(view: StudyView, figures: Mapping[str, go.Figure], facts: Mapping[st
         for name in (rows[0] if rows else ())
         if name != "epochs"
     }
-    return _TEMPLATES.get_template("report.html").render(
+    return render(
+        "report.html",
+        figures,
+        title=view.heading,
         view=view,
         info=view.info,
         drawn=[trace.name for trace in figures["front"].data],
         front=[[row.get(name, "") for name in columns] for row in rows],
         front_columns=columns,
-        plotly=Markup(get_plotlyjs()),
-        plots={name: Markup(figure.to_json()) for name, figure in figures.items()},
         FRONT=FRONT,
         PRUNED_EARLY=PRUNED_EARLY,
         MACS_CONVENTION=MACS_CONVENTION,
         PAPER_FLOPS_CONVENTION=PAPER_FLOPS_CONVENTION,
         **facts,
+    )
+
+
+def render(template: str, figures: Mapping[str, go.Figure], *, title: str, **facts: Any) -> str:
+    """Return a page with figures by their names, made of a template and what that asks for."""
+    return _TEMPLATES.get_template(template).render(
+        title=title,
+        plotly=Markup(get_plotlyjs()),
+        plots={name: Markup(figure.to_json()) for name, figure in figures.items()},
+        **({"hovers": {}} | facts),
     )
 
 

@@ -225,9 +225,7 @@ class StudyView:
         ]
         return [part for part in parts if part]
 
-    def _describe(
-        self, label: Any, row: Mapping[Any, Any], low: float, high: float
-    ) -> list[str]:
+    def _describe(self, label: Any, row: Mapping[Any, Any], low: float, high: float) -> list[str]:
         """Say what is known of a trial, in short lines; the architecture comes first."""
         accuracy = f"{percent(row['accuracy'])} % validation accuracy"
         if not row["full"]:
@@ -239,7 +237,7 @@ class StudyView:
             accuracy,
             *(
                 [f"{gain} points over plain {row['backbone']}"]
-                if (gain := self.gain(label))
+                if (gain := self.gains.get(label))
                 else []
             ),
             *self.describe_costs(row, self.references.plain[row["backbone"]]),

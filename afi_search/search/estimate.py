@@ -35,6 +35,7 @@ class Estimate:
         self._lives: dict[int, int] = {}
         self._epochs: dict[int, float] = {}  # of those that are not finished
         self._since: dict[int, float] = {}
+        self._heard: set[int] = set()
         self._trained = self._worked = 0.0
         self._over: float | None = None
         for trial in trials:
@@ -54,11 +55,13 @@ class Estimate:
         self._foresee()
 
     def progressed(self, number: int, epochs: float) -> None:
-        """A trial has trained so many epochs, a part of one among them."""
-        trained = epochs - self._epochs.get(number, epochs)
+        """A trial has trained so many epochs, a part of one; at first, that its worker is there."""
+        now, trained = self._clock(), epochs - self._epochs.get(number, epochs)
         if trained <= 0:
+            if number not in self._heard:  # what its worker took to start is no part of the pace
+                self._since[number] = now
+            self._heard.add(number)
             return
-        now = self._clock()
         self._trained += trained
         self._worked += now - self._since[number]
         self._since[number], self._epochs[number] = now, epochs

@@ -63,7 +63,7 @@ class Listener:
         """A trial was begun or resumed, has trained an epoch, lost its worker, waits or ended."""
 
     def trial_progressed(self, number: int, epochs: float, images_per_second: float) -> None:
-        """A trial has trained so many epochs, a part of one among them, at that speed."""
+        """A trial has trained so many epochs, a part of one among them; at 0 it begins."""
 
     def supernet_begun(self, epochs: int, trials: float) -> None:
         """The supernet is trained before the trials, at about the cost of so many of them."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -49,6 +50,7 @@ class Proposer:
         study_name: of the study, by which Optuna's hyperband divides its trials.
         inherited: what the study's supernet says, where there is one; gone by as long as the
             study's own trials do not contradict it.
+        evidence: trials of another study of the space, which the sampler learns from.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Proposer:
         objectives: Sequence[str],
         study_name: str | None = None,
         inherited: Inherited | None = None,
+        evidence: Sequence[FrozenTrial] = (),
     ) -> None:
         self._space = space
         self._costs = costs
@@ -75,6 +78,11 @@ class Proposer:
         self._samples = self._search.sampler not in (GRID, KNOWN_COST)
         if self._samples:
             self._copy.sampler = make_sampler(space.file, self._search.seed)
+            for trial in evidence:
+                shown = copy(trial)
+                shown.intermediate_values = self._shown(trial)
+                self._memory.create_new_trial(self._copy._study_id, shown)
+        self._evidence = evidence
         self._copied: dict[int, int] = {}
         self._study_attrs: dict[str, Any] = {}
         self._tried: set[Architecture] = set()
@@ -148,7 +156,8 @@ class Proposer:
 
     def _suggest(self, sampler: KnownCostSampler, number: int) -> Proposal | None:
         """Ask the known-cost sampler, which names nothing that was tried or is infeasible."""
-        suggestion = sampler.suggest(list(self._begun.values()), self._copy.directions, number)
+        trials = [*self._evidence, *self._begun.values()]
+        suggestion = sampler.suggest(trials, self._copy.directions, number)
         if suggestion is None:
             return None
         proposal = self._known(self._space.answered(suggestion.params), KNOWN_COST)

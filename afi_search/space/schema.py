@@ -262,6 +262,7 @@ class Search(Strict):
             `tpe-multivariate`, `nsga2`, `gp` or `random`, all from Optuna; `grid`: in the space's
             order; or one that is registered.
         pruner: a name, or a mapping with the pruner's own settings.
+        warm_start: folder of another study of this space; the sampler learns from its trials, too.
         seed: of proposals, weights and batches.
         concurrency: trials at a time; `auto`: as many as the GPUs (or without one, the CPU
             cores) hold.
@@ -280,6 +281,7 @@ class Search(Strict):
     pruner: Annotated[
         Pruner, BeforeValidator(lambda told: {"name": told} if isinstance(told, str) else told)
     ] = Pruner()
+    warm_start: str | None = None
     seed: Seed = 0
     concurrency: Concurrency = "auto"
     gpus_per_trial: Annotated[Positive, Field(le=1)] = 1.0

@@ -52,11 +52,19 @@ _WRITTEN = (
     *("front.csv", "front.json", "front.html", "front.png", "trials.csv", "report.html"),
     *("confirmed.csv", "confirmed.json", "analysis/gradcam.png", "analysis/selectivity.*"),
     *("analysis/weights*.png", "analysis/weights.csv", "analysis/memory.csv", ".lock"),
+    *("tensorboard/*/events.out.tfevents.*", "mlflow.db"),
     f".*{UNFINISHED}",
     *(f"{PROMOTE}/*/{name}" for name in ("history.csv", ".lock", f".*{UNFINISHED}")),
     *(f"{PROMOTE}/*/model/{name}" for name in ("model.safetensors", "model.json", "README.md")),
 )
-_FOLDERS = ("analysis", f"{PROMOTE}/*/model", f"{PROMOTE}/*", PROMOTE)
+_FOLDERS = (
+    "analysis",
+    "tensorboard/*",
+    "tensorboard",
+    f"{PROMOTE}/*/model",
+    f"{PROMOTE}/*",
+    PROMOTE,
+)
 _LOCK_FILE = ".lock"
 STARTED = "started"
 _MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
@@ -311,6 +319,17 @@ def only_driver(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_at_work(folder: Path) -> bool:
+    """Whether a driver is at work on the study in a folder."""
+    if not (folder / _LOCK_FILE).exists():
+        return False
+    try:
+        with only_driver(folder):
+            return False
+    except StudyError:
+        return True
 
 
 def gather_facts(command: str, device: str) -> dict[str, str]:

@@ -94,7 +94,7 @@ def hypervolume(records: DataFrame, reference: tuple[float, ...]) -> float:
     >>> hypervolume(DataFrame([trial]), reference=(0.25, 138e6))
     34500000.0
     """
-    return _dominated(points(front(records)), reference)
+    return _dominated(points(comparable(records)), reference)
 
 
 def comparable(records: DataFrame) -> DataFrame:

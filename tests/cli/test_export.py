@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,29 @@ def test_an_exported_folder_is_exported_again_folded(tmp_path: Path) -> None:
 
     assert folded.facts.batch_norms == "folded"
     assert torch.allclose(folded(noise(2, 32)), model(noise(2, 32)), rtol=1e-3, atol=1e-3)
+
+
+def test_without_onnx_it_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained("resnet20").save(tmp_path / "one")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = run(export, tmp_path / "one", "--to", tmp_path / "two")
+    assert result.exit_code == 2
+    assert "--no-onnx" in result.output
+    assert not (tmp_path / "two").exists()
+
+
+def test_classes_of_imagenet_are_called_by_their_names(tmp_path: Path) -> None:
+    model = trained("resnet20")
+    wnids = ("n01440764", "n02102040", *model.facts.classes[2:])
+    model.facts = model.facts.model_copy(update={"classes": wnids})
+    model.save(tmp_path / "model")
+    write_jpeg(torch.zeros(3, 40, 40, dtype=torch.uint8), str(tmp_path / "black.jpg"))
+    told = run(predict, tmp_path / "model", tmp_path / "black.jpg", "--top", 10).output
+    assert "tench" in told
+    assert "English springer" in told
+    assert "n01440764" not in told
 
 
 def test_a_trials_checkpoint_knows_its_study(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -380,3 +382,37 @@ def test_a_ledger_that_is_gone_from_a_database_is_not_begun_again(
         open_study(tmp_path, file)
     assert kept(tmp_path) == set(range(12))
     assert call("rm", tmp_path, "--yes").exit_code == 0
+
+
+def test_studies_are_listed_with_how_far_they_are(tmp_path: Path) -> None:
+    searched(tmp_path / "done")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/study.yaml").write_text("name: 5")
+    (tmp_path / "none").mkdir()
+    listed = json.loads(call("list", "--studies", tmp_path, "--json").stdout)
+
+    broken, done = listed
+    assert broken["state"] == "cannot be read"
+    assert "not a study.yaml that can be read" in call("status", tmp_path / "broken").output
+    assert (done["study"], done["state"]) == (str(tmp_path / "done"), "complete")
+    assert (done["trials"], done["front"]) == ("12 of 12", len(Study.open(done["study"]).front()))
+    with only_driver(tmp_path / "done"):
+        assert "at work" in call("list", "--studies", tmp_path).output
+        status = json.loads(call("status", tmp_path / "done", "--json").stdout)
+    assert (status[0]["state"], status[0]["complete"], status[0]["running"]) == ("at work", 12, 0)
+    assert "12 of 12" in call("status", tmp_path / "done").output
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_ledger_is_exported_as_a_table(tmp_path: Path, kind: str) -> None:
+    searched(tmp_path / "study")
+    path = tmp_path / f"trials.{kind}"
+    assert call("export", tmp_path / "study", path).exit_code == 0
+    read = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
+    records = Study.open(tmp_path / "study").records()
+    assert list(read["architecture"]) == list(records["architecture"])
+    assert list(read["accuracy"]) == list(records["accuracy"])
+    curves = map(json.loads, read["curve"]) if kind == "csv" else map(list, read["curve"])
+    assert list(curves) == list(records["curve"])
+    wrong = call("export", tmp_path / "study", tmp_path / "trials.xlsx")
+    assert (wrong.exit_code, "must end in .csv or .parquet" in wrong.output) == (2, True)

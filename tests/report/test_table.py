@@ -25,10 +25,11 @@ def test_the_front_is_listed_with_its_conventions() -> None:
             record(3, 0.6, 80e6, architecture="resnet32(B-r16)"),
         ]
     )
-    text = shown(records, 120)
+    text = shown(records, 130)
     lines = [line.split() for line in text.splitlines()]
     minus = "\N{MINUS SIGN}"
-    assert ["resnet32(base-r4)", "70.6", "55.08", f"{minus}20.3", "%", "378.2", "K", "2.00", "9",
+    assert ["resnet32(base-r4)", "70.6", "55.08", f"{minus}0.6", f"({minus}2.4", "to",
+            "+1.2)", f"{minus}20.3", "%", "378.2", "K", "2.00", "9",
             "#2"] in lines  # fmt: skip
     assert "resnet32(B-r16)" not in text
     assert "multiply-accumulates of conv and linear layers and AFI scoring, per image" in " ".join(
@@ -41,7 +42,7 @@ def test_nothing_is_cut_off_in_a_terminal_of_80_columns() -> None:
     name = "resnet32(base-r16-cbam-shared, B-r16-cbam-shared, base-r16-cbam-shared)"
     text = shown(DataFrame([record(120, 0.712, 1.2e9, architecture=name)]), 80)
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
-    first_column = "".join(line[:20].strip() for line in text.splitlines())
+    first_column = "".join(line[:22].strip() for line in text.splitlines())
     assert name.replace(" ", "") in first_column.replace(" ", "")
     assert "#120" in text and "1,200" in text
 
@@ -58,7 +59,9 @@ def test_a_narrow_terminal_shows_architectures_accuracy_and_cost_and_names_the_r
     first_column = "".join(line[:22].strip() for line in text.splitlines())
     assert name.replace(" ", "") in first_column.replace(" ", "")
     assert "71.2" in text and "69.00" in text
-    assert "a wider terminal adds vs plain, params, paper, epochs, trial" in " ".join(text.split())
+    assert "a wider terminal adds over plain, vs plain, params, paper, epochs, trial" in " ".join(
+        text.split()
+    )
 
 
 def test_the_cost_of_the_study_stands_beside_the_accuracy() -> None:

@@ -65,10 +65,12 @@ def test_between_changes_it_counts_down_by_the_clock(tmp_path: Path) -> None:
     assert assigned is not None
     assert estimate.seconds_left is None
     clock.seconds = 1.0
+    estimate.progressed(assigned.number, 0.0)
+    clock.seconds = 3.0
     estimate.progressed(assigned.number, 0.25)
     first = estimate.seconds_left
-    clock.seconds = 5.0
-    assert first is not None
+    assert first == pytest.approx(8.0 * estimate._epochs_left())
+    clock.seconds = 7.0
     assert estimate.seconds_left == pytest.approx(first - 4.0)
 
 

@@ -215,8 +215,8 @@ def test_settings_come_before_file_and_preset_and_the_stages_keep_their_numbers(
     file = document.resolve("smoke", settings)
     assert (file.search.trials, file.recipe.epochs, file.recipe.batch_size) == (7, 3, 32)
     assert file.search.pruner == document.resolve("smoke").search.pruner
-    assert file.axes()[1].width == ("off", "B")
-    assert file.axes()[0] == document.plain.axes()[0]
+    assert file.stages[2].width == ("off", "B")
+    assert file.stages["all"] == document.plain.stages["all"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""Other programs that log trials as they run, through Ray: TensorBoard, MLflow, W&B."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray import tune
+from ray.tune.logger import TBXLoggerCallback
+
+from afi_search.engine.ray_session import EngineError
+from afi_search.errors import did_you_mean
+from afi_search.study.study import Study
+
+
+def make_loggers(names: Sequence[str], study: Study) -> list[tune.Callback]:
+    """Return Tune's callbacks of those names, which write into the study's folder.
+
+    Args:
+        names: `tensorboard`, `mlflow` or `wandb` (offline).
+        study: whose trials are logged, each epoch with its accuracy, loss and images a second.
+
+    Raises:
+        EngineError: there is none of that name, or it is not installed.
+    """
+    unknown = [name for name in names if name not in _LOGGERS]
+    if unknown:
+        raise EngineError(
+            f"--logger {unknown[0]}: there is no such logger.{did_you_mean(unknown[0], _LOGGERS)} "
+            f"There are: {', '.join(_LOGGERS)}"
+        )
+    made = []
+    for name in dict.fromkeys(names):
+        try:
+            made.append(_LOGGERS[name](study))
+        except (ImportError, RuntimeError):
+            raise EngineError(
+                f"--logger {name}: is not installed: pip install 'afi-search[{name}]'"
+            ) from None
+    return made
+
+
+class _TensorBoard(TBXLoggerCallback):
+    """Writes what TensorBoard reads into the study's folder, and not into Tune's."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self._folder = study.folder / "tensorboard"
+
+    def log_trial_start(self, trial: Any) -> None:
+        self._trial_writer[trial] = self._summary_writer_cls(str(self._folder / str(trial)))
+        self._trial_result[trial] = {}
+
+
+def _mlflow(study: Study) -> tune.Callback:
+    import mlflow  # noqa: F401  Ray would say so only when it begins
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    place = f"sqlite:///{study.folder.absolute()}/mlflow.db"
+    return MLflowLoggerCallback(place, experiment_name=study.name)
+
+
+def _wandb(study: Study) -> tune.Callback:
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    return WandbLoggerCallback(project=study.name, mode="offline", dir=str(study.folder.absolute()))
+
+
+_LOGGERS: dict[str, Callable[[Study], tune.Callback]] = {
+    "tensorboard": _TensorBoard,
+    "mlflow": _mlflow,
+    "wandb": _wandb,
+}

@@ -1,0 +1,156 @@
+"""The fronts of several studies beside each other: on one page, and as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from afi_search.errors import UserError
+from afi_search.formatting import percent
+from afi_search.report import style
+from afi_search.report.page import render
+from afi_search.report.view import StudyView, hover
+from afi_search.study.pareto import costs_of, dominated_share, points
+from afi_search.study.reference import reference_point
+from afi_search.study.study import Study
+
+COLOURS = (*style.NETWORKS[1:], style.FAILED, style.NETWORKS[0])
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Studies whose accuracies and costs are of one kind.
+
+    Attributes:
+        views: of the studies, by the names of their folders.
+        rows: what is compared, a row a study: figures; accuracies and the hypervolume 0 to 1.
+        reference: (accuracy, costs) that all hypervolumes have in common.
+    """
+
+    views: dict[str, StudyView]
+    rows: list[dict[str, Any]]
+    reference: tuple[float, ...]
+
+    @property
+    def shown(self) -> list[dict[str, str]]:
+        """The rows as a reader sees them."""
+        return [
+            {
+                "study": row["study"],
+                "trials": str(row["trials"]),
+                "epochs": str(row["epochs"]),
+                "front": str(row["front"]),
+                "best accuracy, %": f"{percent(row['best'])} ({percent(row['low'])} to "
+                f"{percent(row['high'])})"
+                if row["front"]
+                else "",
+                "hypervolume, %": f"{100 * row['hypervolume']:.2f}",
+            }
+            for row in self.rows
+        ]
+
+
+def compare_studies(studies: Sequence[Study]) -> Comparison:
+    """Compare the fronts of studies on one data set.
+
+    The hypervolumes, as shares of what a perfect accuracy at no cost would dominate, have one
+    reference: guessing, and twice what the dearest of the plain backbones costs.
+
+    Raises:
+        UserError: accuracies or costs of the studies are not of one kind.
+
+    Example::
+
+        studies = [Study.open("studies/one"), Study.open("studies/other")]
+        compare_studies(studies).rows
+    """
+    views = {str(study.folder): StudyView.of(study) for study in studies}
+    kinds = {name: _kind(view) for name, view in views.items()}
+    for name, kind in kinds.items():
+        for what, mine in kind.items():
+            first, theirs = next((other, of[what]) for other, of in kinds.items())
+            if mine != theirs:
+                raise UserError(
+                    f"{name}: its {what} is {mine}, and that of {first} {theirs}; only studies "
+                    f"with the same can be compared"
+                )
+    ends = [reference_point(v.references, v.info, costs_of(v.records)) for v in views.values()]
+    reference = tuple(np.max(ends, axis=0).tolist()) if ends else ()
+    return Comparison(
+        views, [_row(name, view, reference) for name, view in views.items()], reference
+    )
+
+
+def _kind(view: StudyView) -> dict[str, str]:
+    info = view.info
+    return {
+        "data set": f"{info.dataset} at {info.image_size} x {info.image_size} pixels",
+        "cost": ", ".join(costs_of(view.records)),
+        "number of validation images": str(info.validation_images),
+    }
+
+
+def _row(name: str, view: StudyView, reference: Sequence[float]) -> dict[str, Any]:
+    best: Any = view.front["accuracy"].idxmax() if len(view.front) else None
+    low, high = view.intervals
+    return {
+        "study": name,
+        "trials": len(view.records),
+        "epochs": view.info.epochs,
+        "front": len(view.front),
+        "best": None if best is None else view.front["accuracy"][best],
+        "low": None if best is None else low[best],
+        "high": None if best is None else high[best],
+        "hypervolume": dominated_share(points(view.full), reference),
+    }
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """Return a page that needs nothing else, with the fronts and their table, as HTML."""
+    shown = comparison.shown
+    axis = next(iter(comparison.views.values())).axis
+    return render(
+        "compare.html",
+        {"fronts": comparison_figure(comparison)},
+        title=f"Fronts of {len(shown)} studies",
+        columns={name: "name" if name == "study" else "number" for name in shown[0]},
+        rows=[list(row.values()) for row in shown],
+        guessing=f"{100 * comparison.reference[0]:.3g}",
+        dearest=axis.say(comparison.reference[1]),
+        epochs={row["epochs"] for row in comparison.rows},
+    )
+
+
+def comparison_figure(comparison: Comparison) -> go.Figure:
+    """Draw each study's front over the first cost, with the 95 % intervals of its accuracies."""
+    figure = go.Figure()
+    for position, (name, view) in enumerate(comparison.views.items()):
+        best, axis = view.front, view.axis
+        low, high = (end[best.index] for end in view.intervals)
+        colour = COLOURS[position % len(COLOURS)]
+        figure.add_scatter(
+            x=best[axis.column] / axis.unit,
+            y=100 * best["accuracy"],
+            error_y={
+                "array": 100 * (high - best["accuracy"]),
+                "arrayminus": 100 * (best["accuracy"] - low),
+                "thickness": 1,
+                "width": 3,
+            },
+            name=name,
+            mode="lines+markers",
+            line={"shape": "hv", "color": colour, "width": 1.5},
+            marker={"symbol": SYMBOLS[position % len(SYMBOLS)], "size": 9, "color": colour},
+            hovertext=[hover([name]) + f"<br>{told}" for told in view.hovers[best.index]],
+            hoverinfo="text",
+        )
+    style.apply_theme(figure, showlegend=True)
+    axis = next(iter(comparison.views.values())).axis
+    figure.update_xaxes(title_text=f"{axis.title}<br>{axis.explanation}")
+    figure.update_yaxes(title_text="validation accuracy, %")
+    return figure

@@ -1,0 +1,78 @@
+"""What another study of the same space has shown: evidence for the sampler of a new one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from afi_search.cost import SpaceCosts
+from afi_search.space import Architecture, Space, SpaceFile
+from afi_search.study.folder import StudyError
+from afi_search.study.study import Study
+
+_SAME = ("backbone", "stages", "architectures", "objectives", "data", "recipe")
+_KEPT = "warm_start"
+_TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def evidence(study: Study, space: Space, costs: SpaceCosts) -> list[FrozenTrial]:
+    """Return the trials of the study that `search.warm_start` names, if it names one.
+
+    They are read when the study begins and kept in its own ledger, on which alone its proposals
+    depend from then on.
+
+    Args:
+        study: that begins, or is resumed.
+        space, costs: its own.
+
+    Raises:
+        StudyError: there is no such study, or its trials would not compare.
+    """
+    if space.file.search.warm_start is None:
+        return []
+    kept = study.ledger.study.user_attrs.get(_KEPT)
+    if kept is None:
+        kept = _read(space.file.search.warm_start, space.file)
+        study.ledger.study.set_user_attr(_KEPT, kept)
+    return [_trial(space, costs, **facts) for facts in kept]
+
+
+def _read(folder: str, file: SpaceFile) -> list[dict[str, Any]]:
+    other = Study.open(folder)
+    differing = [name for name in _SAME if getattr(other.file.space, name) != getattr(file, name)]
+    if differing:
+        raise StudyError(
+            f"search.warm_start: {folder}: its trials would not compare, as its "
+            f"{', '.join(differing)} differ from this study's"
+        )
+    return [
+        {
+            "architecture": trial.user_attrs["architecture"],
+            "state": trial.state.name,
+            "values": trial.values,
+            "curve": list(trial.intermediate_values.items()),
+        }
+        for trial in other.ledger.trials(_TRAINED)
+    ]
+
+
+def _trial(
+    space: Space,
+    costs: SpaceCosts,
+    architecture: str,
+    state: str,
+    values: list[float] | None,
+    curve: list[tuple[int, float]],
+) -> FrozenTrial:
+    named = Architecture.parse(architecture)
+    answers = space.answers(named)
+    return create_trial(
+        state=TrialState[state],
+        values=values,
+        params={name: value for name, (value, _) in answers.items()},
+        distributions={name: CategoricalDistribution(o) for name, (_, o) in answers.items()},
+        user_attrs={"architecture": architecture, **costs.of(named).figures()},
+        intermediate_values={int(epoch): accuracy for epoch, accuracy in curve},
+    )
