@@ -304,7 +304,7 @@ def difference(one: Any, other: Any, images: int | None) -> tuple[Any, Any]:
 
     >>> low, high = difference(0.65, 0.64, 5000)
     >>> f"{low:+.4f} to {high:+.4f}"
-    '-0.0087 to +0.0287'
+    '-0.0088 to +0.0287'
     """
     (low, high), (other_low, other_high) = interval(one, images), interval(other, images)
     down, up = np.hypot(one - low, other_high - other), np.hypot(high - one, other - other_low)
