@@ -13,7 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import v2
@@ -161,7 +161,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _explained(path: str | Path, error: Exception) -> ImageError:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         reason = "it is no JPEG, PNG, WebP, GIF, BMP, TIFF or PPM image"
     elif isinstance(error, Image.DecompressionBombError):
         reason = f"it has more than {MOST_PIXELS:,} pixels"

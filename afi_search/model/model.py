@@ -222,7 +222,7 @@ def class_name(label: str) -> str:
     """
     if not _WNID.fullmatch(label):
         return label
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     try:
         return str(ImageNetInfo().label_name_to_description(label))
