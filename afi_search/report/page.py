@@ -6,6 +6,7 @@ No request leaves a page, so it opens anywhere and keeps for years.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from afi_search.study.reference import reference_point
 
 PAGE_FILE = "report.html"
 MOST_FAILURES = 20
+MOST_LISTED = 200
+"""So many trials are listed at a time; a filter finds the others."""
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 _TEMPLATES = Environment(
@@ -75,6 +78,11 @@ def study_page(view: StudyView) -> str:
             (f"#{row['number']}", row["architecture"], row["epochs"], row["reason"])
             for row in failed.to_dict("records")
         ],
+        "ended": {
+            row["number"]: escape(": ".join(filter(None, (row["state"], row["reason"]))))
+            for row in records[["number", "state", "reason"]].to_dict("records")
+        },
+        "MOST_LISTED": MOST_LISTED,
         "environment": list(_environment(info).items()),
         "FEWEST_TRIALS": findings.FEWEST_TRIALS,
         "MOST_CHOICES": study_plots.MOST_CHOICES,

@@ -178,3 +178,21 @@ def test_every_point_of_a_trials_lines_tells_what_is_known_of_it(tmp_path: Path)
         assert hovers == points
     full = int(records["full"].sum())
     assert sum(int(trials) for name, trials, *_ in said if name == "choices") == full
+
+
+def test_all_trials_are_listed_and_a_filter_finds_some_of_them(tmp_path: Path) -> None:
+    records = searched(60, info=INFO)
+    records.loc[records["number"] == 36, "reason"] = "<script>console.log('run')</script>"
+    page = write_page(StudyView(records, INFO), tmp_path)
+    look = """<script>
+    const listed = () => document.querySelectorAll('#trials tr').length;
+    const told = document.getElementById('trials').textContent;
+    console.log('all', listed(), told.includes('<script>'));
+    wanted.value = 'pruned base-r4'; wanted.dispatchEvent(new Event('input'));
+    console.log('some', listed());
+    </script>"""
+    page.write_text(page.read_text("utf-8").replace("</body>", f"{look}</body>"), "utf-8")
+    said = [line.split('"')[1].split() for line in open_page(page, tmp_path / "profile").console]
+    pruned = records[records["state"] == "pruned"]["architecture"].str.contains("base-r4")
+    assert said == [["all", "60", "true"], ["some", str(pruned.sum())]]
+    assert 0 < pruned.sum() < 60
