@@ -20,6 +20,7 @@ from afi_search.study.pareto import points
 
 FEWEST_SPARE = 5
 FEWEST_TRIALS = 10
+RESAMPLES, MOST_RESAMPLED = 40, 300
 BEST_SHARE = 0.1
 FEWEST_BEST = 5
 NO_ATTENTION = "none"
@@ -160,6 +161,35 @@ def importance(study: optuna.Study) -> DataFrame:
         )
     result = DataFrame({"front": near, "accuracy": accurate})
     return result.sort_values("front", ascending=False, kind="stable")
+
+
+def importance_intervals(study: optuna.Study, table: DataFrame) -> tuple[DataFrame, DataFrame]:
+    """Return the ends of the 95 % intervals of importances: the bootstrap's percentiles.
+
+    They hold the luck of which trials there are; with few trials they are wide.
+
+    Args:
+        study: as for `importance`, of at most MOST_RESAMPLED trials; of more, both are the table.
+        table: as of `importance`.
+
+    Returns:
+        The lower and the upper ends, in the rows and columns of `table`.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if table.empty or len(trials) > MOST_RESAMPLED:
+        return table, table
+    random, draws = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        with quiet():
+            resampled = optuna.create_study(directions=study.directions)
+            resampled.add_trials(
+                [trials[at] for at in random.integers(len(trials), size=len(trials))]
+            )
+        draws.append(importance(resampled).reindex(table.index).fillna(0.0))
+    low, high = (
+        DataFrame(np.percentile(draws, q, axis=0), table.index, table.columns) for q in (2.5, 97.5)
+    )
+    return low.clip(upper=table), high.clip(lower=table)
 
 
 def as_optuna(view: StudyView) -> optuna.Study:

@@ -83,6 +83,7 @@ def study_page(view: StudyView) -> str:
             for row in records[["number", "state", "reason"]].to_dict("records")
         },
         "MOST_LISTED": MOST_LISTED,
+        "MOST_RESAMPLED": findings.MOST_RESAMPLED,
         "environment": list(_environment(info).items()),
         "FEWEST_TRIALS": findings.FEWEST_TRIALS,
         "MOST_CHOICES": study_plots.MOST_CHOICES,
@@ -113,7 +114,8 @@ def study_page(view: StudyView) -> str:
         weights = findings.importance(study)
         facts["choices"] = len(weights)
         if len(weights):
-            figures["importance"] = study_plots.importance_figure(weights)
+            ends = findings.importance_intervals(study, weights)
+            figures["importance"] = study_plots.importance_figure(weights, *ends)
         figures["choices"] = study_plots.parallel_figure(view)
         facts["axes"] = len(figures["choices"].layout.xaxis.tickvals)
     if facts["spent"]:

@@ -233,13 +233,23 @@ def parallel_figure(view: StudyView) -> go.Figure:
     return figure
 
 
-def importance_figure(table: DataFrame) -> go.Figure:
-    """Draw how much each choice matters, the most important at the top."""
+def importance_figure(table: DataFrame, low: DataFrame, high: DataFrame) -> go.Figure:
+    """Draw how much each choice matters, the most important at the top, with its interval."""
     names = {"accuracy": "for accuracy, whatever the cost", "front": "for being near the front"}
     shown = 100 * table.head(MOST_CHOICES).iloc[::-1][list(names)].rename(columns=names)
     colours = [style.OTHERS, style.FRONT]
     figure = px.bar(shown, orientation="h", barmode="group", color_discrete_sequence=colours)
     figure.update_traces(hovertemplate="%{y}: %{x:.1f} %<extra></extra>")
+    for bars, column in zip(figure.data, names, strict=True):
+        ends = (100 * of.loc[shown.index, column] for of in (low, table, high))
+        least, value, most = ends
+        bars.error_x = {
+            "array": most - value,
+            "arrayminus": value - least,
+            "color": style.SOFT,
+            "thickness": 1,
+            "width": 2,
+        }
     margin = {"l": 118, "r": 16, "t": 24, "b": 44}
     style.apply_theme(figure, margin=margin, bargap=0.25, legend_traceorder="reversed")
     figure.update_layout(legend_title=None)

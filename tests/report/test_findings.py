@@ -15,6 +15,7 @@ from afi_search.report.findings import (
     choices_of,
     effort,
     importance,
+    importance_intervals,
     levels_of,
     stage_effects,
 )
@@ -263,3 +264,15 @@ def test_epochs_and_time_are_added_up_by_what_became_of_the_trials() -> None:
 def test_before_any_trial_nothing_was_spent_or_saved() -> None:
     spent = effort(StudyView(empty(), study_info()))
     assert spent.to_dict("index") == {"saved": {"epochs": 0, "seconds": 0.0}}
+
+
+def test_importance_has_intervals_that_hold_it_and_are_narrower_with_more_trials() -> None:
+    widths = []
+    for trials in (30, 200):
+        study = as_optuna(StudyView(ruled_by_stage_3(trials), study_info()))
+        table = importance(study)
+        low, high = importance_intervals(study, table)
+        assert ((low <= table) & (table <= high)).all(axis=None)
+        widths.append((high - low)["accuracy"].mean())
+    assert widths[1] < widths[0]
+    assert low["accuracy"].max() > high["accuracy"].median(), "the one that rules is told apart"
