@@ -43,6 +43,7 @@ from afi_search.train.supernet import (
 RESULTS = Path(__file__).parent / "results"
 STUDIES = Path(__file__).parents[1] / "studies"
 CPU = torch.device("cpu")
+PARTIAL = ("partial", "partial_low", "partial_high")
 CEILING = "another seed, all epochs"
 FEWEST = 8
 """Networks from which on a tau is told, with an interval that says how little it says."""
@@ -176,10 +177,14 @@ def shown(means: pd.DataFrame) -> Table:
     """Return the table to print."""
     table = Table("score", "Kendall's tau", "among equal MACs", "cost, trainings", "seeds")
     for name, row in means.iterrows():
+        tau, partial = (
+            f"{row[of]:.2f} ({row[low]:.2f} to {row[high]:.2f})" if np.isfinite(row[of]) else ""
+            for of, low, high in (("tau", "low", "high"), PARTIAL)
+        )
         table.add_row(
             str(name),
-            f"{row['tau']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
-            f"{row['partial']:.2f} ({row['partial_low']:.2f} to {row['partial_high']:.2f})",
+            tau,
+            partial,
             f"{row['cost']:.1f}",
             f"{row['seeds']:.0f}",
         )
