@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -255,8 +256,8 @@ def test_trials_of_the_space_start_with_inherited_weights_where_that_is_asked_fo
         for trial in Study.open(tmp_path).ledger.trials()
     ]
     assert told == (records["init"] == "inherited").tolist()
-    columns, row = front_csv(StudyView.of(Study.open(tmp_path))).splitlines()[:2]
-    assert columns.split(",").index("init") == row.split(",").index(init)
+    front = pd.read_csv(StringIO(front_csv(StudyView.of(Study.open(tmp_path)))))
+    assert init in set(front["init"]) and len(front) <= len(records)
 
 
 def test_heirs_without_a_supernet_are_told_when_the_file_is_read(tmp_path):
