@@ -162,14 +162,9 @@ def _annotate(axes: Axes, note: go.layout.Annotation) -> None:
 def key_text(key: Sequence[Sequence[str]]) -> str:
     """Align the cells of a table below one another: label and name to the left, else right."""
     widths = [max(map(len, column)) for column in zip(*key, strict=True)]
-    aligned = [
-        [
-            cell.ljust(width) if position < 2 else cell.rjust(width)
-            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in key
-    ]
-    return "\n".join("   ".join(row) for row in aligned)
+    sides = ["<", "<", *">" * (len(widths) - 2)]
+    cells = [zip(row, sides, widths, strict=True) for row in key]
+    return "\n".join("   ".join(f"{c:{side}{width}}" for c, side, width in row) for row in cells)
 
 
 def _plain(text: str) -> str:

@@ -65,9 +65,7 @@ def study_page(view: StudyView) -> str:
         "whole": True,
         "confirmed": [] if view.confirmed is None else list(_confirmed(view.confirmed)),
         "confirmed_by": view.confirmed_by,
-        "VERDICT": "" if view.confirmed is None else _meaning_of_verdicts(),
         "scores": [] if view.audit is None else list(_scores(view.audit)),
-        "verdict": "" if view.audit is None else _verdict(view.audit),
         "pruned_after": pruned.value_counts().sort_index().to_dict(),
         "full": len(view.full),
         "effects": [],
@@ -90,6 +88,14 @@ def study_page(view: StudyView) -> str:
         "MOST_FAILURES": MOST_FAILURES,
         "hovers": dict(zip(records["number"].tolist(), view.hovers, strict=True)),
     }
+    if view.confirmed is not None:
+        from afi_search.promote.confirm_results import CONVENTIONS  # takes scipy.stats along
+
+        facts["VERDICT"] = CONVENTIONS["verdict"]
+    if view.audit is not None:
+        from afi_search.search.rank import verdict  # takes scipy.stats along
+
+        facts["verdict"] = verdict(view.audit)
     costs = [axis_named(name) for name in costs_of(records)]
     reference = reference_point(view.references, info, [axis.column for axis in costs])
     if len(view.full) and np.isfinite(reference).all() and all(reference):
@@ -170,18 +176,6 @@ def _confirmed(table: DataFrame) -> Iterator[tuple[Any, ...]]:
         )
         macs, seeds = mega(row["macs"]), row["seeds"]
         yield row["architecture"], row["origin"], test, validation, macs, seeds, row["verdict"]
-
-
-def _meaning_of_verdicts() -> str:
-    from afi_search.promote.confirm_results import CONVENTIONS  # takes scipy.stats along
-
-    return CONVENTIONS["verdict"]
-
-
-def _verdict(audit: DataFrame) -> str:
-    from afi_search.search.rank import verdict  # takes scipy.stats along
-
-    return verdict(audit)
 
 
 def _scores(table: DataFrame) -> Iterator[tuple[str, ...]]:

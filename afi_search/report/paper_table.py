@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 TITLES = {4: "Table 4: CIFAR-100", 5: "Table 5: ImageNet"}
 COLUMNS = ("params\npaper", "\nours", "\ndiff %", "FLOPs\npaper", "G\nours", "\ndiff %")
 _UNITS = {"K": 1e3, "M": 1e6}
+_AS_PRINTED = ("table", "model", "architecture", "same_network", "top1", "top5", "note")
 
 
 @dataclass(frozen=True)
@@ -39,34 +40,26 @@ class Comparison:
     @property
     def printed_params(self) -> float:
         """The paper's number of parameters, as far as it is printed."""
-        figure, unit = self._printed
-        return float(figure) * _UNITS[unit]
+        printed = self.paper.printed_params or "nanM"
+        return float(printed[:-1]) * _UNITS[printed[-1]]
 
     @property
     def our_params(self) -> str:
         """Our number of parameters, written as the paper writes it in this row."""
-        unit = self._printed[1]
+        unit = (self.paper.printed_params or "M")[-1]
         return f"{self.cost.params / _UNITS[unit]:.2f}{unit}"
 
     @property
     def params_change(self) -> float:
         """Our parameters against the printed ones, as a share; 0 where only rounding differs."""
-        if self.our_params == self.paper.printed_params:
-            return 0.0
-        return self.cost.params / self.printed_params - 1
+        alike = self.our_params == self.paper.printed_params
+        return 0.0 if alike else self.cost.params / self.printed_params - 1
 
     @property
     def flops_change(self) -> float:
         """Our FLOPs, counted as the paper does, against the printed ones, likewise."""
-        printed = self.paper.flops_g or math.nan
-        if round(self.cost.paper_gflops, 2) == printed:
-            return 0.0
-        return self.cost.paper_gflops / printed - 1
-
-    @property
-    def _printed(self) -> tuple[str, str]:
-        printed = self.paper.printed_params or ""
-        return printed[:-1], printed[-1]
+        ours, printed = self.cost.paper_gflops, self.paper.flops_g or math.nan
+        return 0.0 if round(ours, 2) == printed else ours / printed - 1
 
 
 def compare() -> tuple[Comparison, ...]:
@@ -76,13 +69,13 @@ def compare() -> tuple[Comparison, ...]:
     >>> plain.paper.model, plain.paper.printed_params, plain.our_params
     ('ResNet-32', '472.76K', '472.76K')
     """
-    rows = [(row, row.dataset) for row in paper_results() if row.table is not None]
     return tuple(
         Comparison(
-            row,
-            measure(row.architecture, num_classes=data.num_classes, image_size=data.image_size),
+            row, measure(row.architecture, num_classes=of.num_classes, image_size=of.image_size)
         )
-        for row, data in rows
+        for row in paper_results()
+        if row.table is not None
+        for of in [row.dataset]
     )
 
 
@@ -145,27 +138,17 @@ def paper_tables_json(rows: Iterable[Comparison]) -> str:
         },
         "rows": [
             {
-                "table": row.paper.table,
+                **{name: getattr(row.paper, name) for name in _AS_PRINTED},
                 "dataset": row.paper.dataset.name,
-                "model": row.paper.model,
-                "architecture": row.paper.architecture,
-                "same_network": row.paper.same_network,
-                "params": {
-                    "printed": row.printed_params,
-                    "ours": row.cost.params,
-                    "change": row.params_change,
-                },
-                "flops_g": {
-                    "printed": row.paper.flops_g,
-                    "ours": row.cost.paper_gflops,
-                    "change": row.flops_change,
-                },
+                "params": _both(row.printed_params, row.cost.params, row.params_change),
+                "flops_g": _both(row.paper.flops_g, row.cost.paper_gflops, row.flops_change),
                 "macs": row.cost.macs,
-                "top1": row.paper.top1,
-                "top5": row.paper.top5,
-                "note": row.paper.note,
             }
             for row in rows
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _both(printed: float | None, ours: float, change: float) -> dict[str, float | None]:
+    return {"printed": printed, "ours": ours, "change": change}
