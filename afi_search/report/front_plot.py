@@ -124,7 +124,7 @@ def front_figure(view: StudyView) -> go.Figure:
         )
     if len(best):
         _label_front(figure, best, x_range, axes["main"]["range"])
-    _name_plain_backbones(figure, plain, x_range, len(panels))
+    _name_plain_backbones(figure, plain, x_range)
     if full.empty:
         _write_message(figure, view, panels.index("main") + 1)
     return figure
@@ -223,15 +223,12 @@ def _label_front(figure: go.Figure, best: DataFrame, x_range: Range, y_range: Ra
     )
 
 
-def _name_plain_backbones(
-    figure: go.Figure, costs: Mapping[str, float], x_range: Range, rows: int
-) -> None:
+def _name_plain_backbones(figure: go.Figure, costs: Mapping[str, float], x_range: Range) -> None:
     """Draw a line where each plain backbone stands, with its name where there is room for it."""
     room_from = x_range[0]
     for name, cost in sorted(costs.items(), key=lambda item: item[1]):
         looks = {"color": style.PLAIN, "width": 1, "dash": "dot"}
-        for row in range(1, rows + 1):
-            figure.add_vline(x=cost, line=looks, layer="below", row=row, col=1)
+        figure.add_vline(x=cost, line=looks, layer="below")
         if cost >= room_from:
             figure.add_annotation(
                 x=cost,

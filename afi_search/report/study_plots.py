@@ -206,19 +206,6 @@ def parallel_figure(view: StudyView) -> go.Figure:
             }
             for x, y, text in labels
         ],
-        shapes=[
-            {
-                "type": "line",
-                "x0": x,
-                "x1": x,
-                "y0": 0,
-                "y1": 1,
-                "yref": "y domain",
-                "line": {"color": style.FAINT, "width": 1},
-                "layer": "below",
-            }
-            for x in range(len(heights))
-        ],
     )
     style.apply_theme(figure, dragmode=False, margin={"l": 20, "r": 56, "t": 24, "b": 56})
     figure.update_xaxes(
@@ -226,7 +213,7 @@ def parallel_figure(view: StudyView) -> go.Figure:
         tickvals=list(range(len(heights))),
         ticktext=["<br>".join(name.rsplit(" ", 1)) for name in heights],
         tickangle=0,
-        showgrid=False,
+        gridcolor=style.FAINT,
         fixedrange=True,
     )
     figure.update_yaxes(visible=False, range=[-0.05, 1.05], fixedrange=True)
