@@ -52,18 +52,18 @@ def call_all() -> None:
             xs += [x if narrow else feature(channels, size, 2)] * (count - 1)
             weights = [torch.zeros(8, channels)] * count
             both = feature(2 * channels, size)
-            cuda.join(x, math.inf, xs, weights, both, weights[0], x if narrow else None)
+            cuda.join(both, weights[0], x, x, xs, weights, math.inf, narrow)
             gradient = x if narrow else feature(channels, size, 2)
             cuda.channel_dots(torch.zeros(count, 8, channels), gradient, xs)
             later = [gradient] * (count - 1), weights[1:]
             own = feature(channels, size, 2)
-            cuda.weighted_sum(x, *later, weights[0], own, xs[-1], math.inf)
+            cuda.weighted_sum(x, x, *later, weights[0], own, xs[-1], math.inf)
     for channels, size in ((16, 32), (8, 32), (32, 16), (64, 8)):
         x, of = feature(channels, size), torch.zeros(channels)
-        cuda.moments(x, of, of, of, of, torch.tensor(0), 0.1)
-        for ceiling, skip in ((None, None), (math.inf, None), (math.inf, x)):
+        cuda.moments(of, of, x, of, of, torch.tensor(0), 0.1)
+        for ceiling, skip in ((0.0, None), (math.inf, None), (math.inf, x)):
             cuda.normalise(x, x, of, of, of, of, skip, 1e-5, ceiling)
-            cuda.normalise_backward(x, x, skip, of, of, of, of, 1e-5, ceiling)
+            cuda.normalise_backward(x, of, of, x, x, x, of, of, of, of, skip, 1e-5, ceiling)
 
 
 def main() -> None:

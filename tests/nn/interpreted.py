@@ -7,6 +7,7 @@ architectures and precisions, such as "resnet20(base-r4)/fp32".
 from __future__ import annotations
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -14,7 +15,7 @@ from afi_search.nn.ops import common, cuda
 from tests.nn.on_device import compare
 
 if __name__ == "__main__":
-    kernels = SimpleNamespace(**vars(cuda), available=lambda: True)
+    kernels = SimpleNamespace(kernel=partial(getattr, cuda), available=lambda: True)
     with patch.object(common, "cpu", kernels):
         for argument in sys.argv[1:]:
             compare(*argument.split("/"), "cpu")

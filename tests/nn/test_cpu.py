@@ -12,6 +12,7 @@ import torch
 
 from afi_search.nn.ops import cpu
 from afi_search.nn.ops.common import accelerates, in_rows
+from afi_search.nn.ops.gathered import weighted_sum
 
 ROOT = Path(__file__).parents[2]
 USE_IT = """
@@ -95,8 +96,7 @@ def test_threads_and_images_divide_as_they_may():
         results = []
         for count in (1, 2, 8):
             torch.set_num_threads(count)
-            results.append(torch.empty_like(xs[0]))
-            cpu.weighted_sum(results[-1], xs, weights.unbind())
+            results.append(weighted_sum(xs[0], xs, list(weights), None, None, None, 0.0))
     finally:
         torch.set_num_threads(threads)
 

@@ -14,8 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from afi_search.nn import build
 from afi_search.nn.afi import Joined, Sums
-from afi_search.nn.ops.common import empty, kernels
-from afi_search.nn.ops.gathered import NARROW, GatheredSums, Source
+from afi_search.nn.ops.gathered import (
+    NARROW,
+    GatheredSums,
+    Source,
+    channel_dots,
+    weighted_sum,
+)
 from afi_search.space import Architecture
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -51,12 +56,6 @@ def exactly(
     return total if plus is None else total + plus.double()
 
 
-def weighted_sum(xs: list[Tensor], weights: Tensor, *rest: object) -> Tensor:
-    out = empty(xs[0], xs[0].shape[1])
-    kernels(out).weighted_sum(out, xs, weights.unbind(), *rest)
-    return out
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_the_contractions_are_the_written_out_sums(channels, dtype):
@@ -68,15 +67,14 @@ def test_the_contractions_are_the_written_out_sums(channels, dtype):
     rounding = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else ROUNDING[dtype]
 
     for first, plus in [(None, None), (start, None), (None, own), (start, own)]:
-        total = weighted_sum(xs, weights, first, plus)
+        total = weighted_sum(xs[0], xs, list(weights), first, plus, None, 0.0)
         torch.testing.assert_close(total.double(), exactly(xs, weights, first, plus), **rounding)
-    gated = weighted_sum(xs, weights, start, own, xs[1], 1.0)
+    gated = weighted_sum(xs[0], xs, list(weights), start, own, xs[1], 1.0)
     between = (xs[1] > 0) & (xs[1] < 1)
     torch.testing.assert_close(
         gated.double(), between * exactly(xs, weights, start, own), **rounding
     )
-    dots = torch.empty_like(weights)
-    kernels(dots).channel_dots(dots, xs[1], xs)
+    dots = channel_dots(xs[1], xs)
     expected = torch.stack([(xs[1].double() * x.double()).sum((2, 3)) for x in xs])
     torch.testing.assert_close(dots.double(), expected, rtol=1e-4, atol=1e-4)
 
@@ -216,19 +214,21 @@ def test_what_is_not_a_number_stays_so(dtype):
 
 
 def test_operators_name_what_does_not_match():
-    x, weights = torch.randn(2, 8, 4, 5), torch.ones(2, 2, 8)
+    x, weight, rest = torch.randn(2, 8, 4, 5), torch.ones(2, 8), (None, None, None, 0.0)
     operators = torch.ops.afi
 
     with pytest.raises(ValueError, match=r"features\[1\] has shape .*4, 4\); it must be .*4, 5\)"):
-        operators.weighted_sum([x, x[..., :4]], weights)
+        operators.weighted_sum(x, [x, x[..., :4]], [weight, weight], *rest)
     with pytest.raises(TypeError, match=r"features\[1\] is torch.float64; it must be .*32"):
-        operators.weighted_sum([x, x.double()], weights)
-    with pytest.raises(ValueError, match=r"weights has shape \(2, 2, 8\); it must be \(1, 2, 8\)"):
-        operators.weighted_sum([x], weights)
-    with pytest.raises(TypeError, match=r"weights is torch.float64; it must be torch.float32"):
-        operators.weighted_sum([x, x], weights.double())
+        operators.weighted_sum(x, [x, x.double()], [weight, weight], *rest)
+    with pytest.raises(ValueError, match=r"weights\[0\] has shape \(1, 8\); it must be \(2, 8\)"):
+        operators.weighted_sum(x, [x], [weight[:1]], *rest)
+    with pytest.raises(ValueError, match=r"has 2 weights for 1 features"):
+        operators.weighted_sum(x, [x], [weight, weight], *rest)
+    with pytest.raises(TypeError, match=r"weights\[1\] is torch.float64; it must be torch.float32"):
+        operators.weighted_sum(x, [x, x], [weight, weight.double()], *rest)
     with pytest.raises(ValueError, match=r"features\[0\] has shape .*3, 5\); it must be .*4, 5\)"):
-        operators.join(x, 6.0, True, [x[:, :, :3]], None)
+        operators.join(x, [x[:, :, :3]], [], 6.0, True)
 
 
 def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Tensor]:

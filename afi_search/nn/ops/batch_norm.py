@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from afi_search.nn.afi import rectify_
-from afi_search.nn.ops.common import accelerates, at_least_float32, kernels
+from afi_search.nn.ops.common import accelerates, at_least_float32, operator
 
 CEILINGS = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 """Where an activation ends."""
@@ -38,11 +38,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         """
         if not self._is_one_operator(x, skip):
             return followed(super().forward(x), ceiling, skip)
-        moments = self.running_mean, self.running_var
+        of = self.running_mean, self.running_var
         if self.training:
-            running = *moments, self.num_batches_tracked, self.momentum
-            moments = _moments(x.detach(), *running)
-        y: Tensor = Normalise.apply(x, *moments, self.weight, self.bias, skip, self.eps, ceiling)
+            running = *of, self.num_batches_tracked, self.momentum
+            of = moments(x.detach(), *running)
+        skip = None if skip is None else skip.contiguous(memory_format=torch.channels_last)
+        affine = self.weight, self.bias
+        y: Tensor = Normalise.apply(x, *of, *affine, skip, self.eps, ceiling or 0.0)
         return y
 
     def _is_one_operator(self, x: Tensor, skip: Tensor | None) -> bool:
@@ -70,36 +72,38 @@ class Normalise(torch.autograd.Function):
     def forward(ctx: Any, *given: Any) -> Tensor:
         *of, skip, ctx.epsilon, ctx.ceiling = given
         ctx.sums = skip is not None
-        out: Tensor = _normalise(*of, skip, ctx.epsilon, ctx.ceiling)
-        ctx.save_for_backward(*of, out if ctx.sums and ctx.ceiling is not None else None)
+        out: Tensor = normalise(*of, skip, ctx.epsilon, ctx.ceiling)
+        ctx.save_for_backward(*of, out if ctx.sums and ctx.ceiling else None)
         return out
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         d_out = d_out.contiguous(memory_format=torch.channels_last)
-        of = ctx.saved_tensors
-        d_x, d_weight, d_bias, *d_skip = _normalise_backward(d_out, *of, ctx.epsilon, ctx.ceiling)
-        d_skip = d_skip or [d_out if ctx.sums else None]
-        return d_x, None, None, d_weight, d_bias, d_skip[0], None, None
+        *of, out = ctx.saved_tensors
+        made = normalise_backward(d_out, *of, out, ctx.epsilon, ctx.ceiling)
+        d_x, d_weight, d_bias, d_skip = made
+        if out is None:
+            d_skip = d_out if ctx.sums else None
+        return d_x, None, None, d_weight, d_bias, d_skip, None, None
 
 
-@torch.library.custom_op("afi::moments", mutates_args=("running_mean", "running_var", "batches"))
-def _moments(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, batches: Tensor, momentum: float
+@operator("running_mean", "running_variance", "batches")
+def moments(
+    x: Tensor, running_mean: Tensor, running_variance: Tensor, batches: Tensor, momentum: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean and the variance of every channel, and update the running ones."""
-    made = torch.empty_like(running_mean), torch.empty_like(running_mean)
-    kernels(x).moments(x, *made, running_mean, running_var, batches, momentum)
-    return made
+    """Return the mean and the variance of every channel, and update the running ones.
 
-
-@_moments.register_fake
-def _(x: Tensor, running_mean: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    Args:
+        x: B x C x H x W, without gaps.
+        running_mean, running_variance: C.
+        batches: their number so far, which is counted up.
+        momentum: the share of x in the running ones.
+    """
     return torch.empty_like(running_mean), torch.empty_like(running_mean)
 
 
-@torch.library.custom_op("afi::normalise", mutates_args=())
-def _normalise(
+@operator()
+def normalise(
     x: Tensor,
     mean: Tensor,
     variance: Tensor,
@@ -107,22 +111,14 @@ def _normalise(
     bias: Tensor,
     skip: Tensor | None,
     epsilon: float,
-    ceiling: float | None,
+    ceiling: float,
 ) -> Tensor:
-    """Return what `Normalise` says."""
-    out = torch.empty_like(x)
-    skip = None if skip is None else skip.contiguous(memory_format=torch.channels_last)
-    kernels(x).normalise(out, x, mean, variance, weight, bias, skip, epsilon, ceiling)
-    return out
-
-
-@_normalise.register_fake
-def _(x: Tensor, *_: object) -> Tensor:
+    """Return what `Normalise` says; features are without gaps; no ceiling is 0."""
     return torch.empty_like(x)
 
 
-@torch.library.custom_op("afi::normalise_backward", mutates_args=())
-def _normalise_backward(
+@operator()
+def normalise_backward(
     d_out: Tensor,
     x: Tensor,
     mean: Tensor,
@@ -131,18 +127,14 @@ def _normalise_backward(
     bias: Tensor,
     out: Tensor | None,
     epsilon: float,
-    ceiling: float | None,
-) -> list[Tensor]:
-    """Return the gradients of x, weight, bias and, where `out` is given, of skip."""
-    of = mean, variance, weight, bias
-    made: list[Tensor] = kernels(x).normalise_backward(d_out, x, out, *of, epsilon, ceiling)
-    return made
+    ceiling: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of x, weight, bias and, where `out` is given, of skip.
 
-
-@_normalise_backward.register_fake
-def _(d_out: Tensor, x: Tensor, mean: Tensor, variance: Tensor, *rest: Any) -> list[Tensor]:
-    features = [torch.empty_like(x) for one in (x, rest[2]) if one is not None]
-    return [features[0], torch.empty_like(mean), torch.empty_like(mean), *features[1:]]
+    `out` is what `normalise` returned, where it added skip and activated the sum.
+    """
+    d_skip = x.new_empty(0) if out is None else torch.empty_like(x)
+    return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean), d_skip
 
 
 def normalised(

@@ -1,13 +1,14 @@
-"""What the operators share: when they are called, what they check, how features lie in memory."""
+"""What the operators share: how they are declared, when they are called, how features lie."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from subprocess import SubprocessError
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,11 +53,43 @@ def accelerates(x: Tensor) -> bool:
     return (x.is_cpu and cpu.available()) or (x.is_cuda and _cuda() is not None)
 
 
-def kernels(x: Tensor) -> ModuleType:
-    """Return the module, `cpu` or `cuda`, whose functions compute on the device of x."""
-    module = cpu if x.is_cpu else _cuda()
-    assert module is not None
-    return module
+def operator(*mutated: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make an operator, afi::NAME, of a function NAME that allocates what it returns.
+
+    The function is also the operator's rule for fake tensors. What it has allocated is filled by
+    the function of the same name of `cpu.cpp` or `cuda`, which gets it, and then all arguments:
+    features with one stride from pixel to pixel, all else without gaps. The first argument is a
+    feature on the device.
+
+    Args:
+        mutated: the names of the arguments that the kernels change.
+    """
+
+    def declare(allocate: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            made = allocate(*given)
+            filled = made if isinstance(made, tuple) else (made,)
+            kernel(name, given[0])(*filled, *map(_laid, given))
+            return made
+
+        name = allocate.__name__
+        schema = torch.library.infer_schema(allocate, mutates_args=mutated)
+        made = torch.library.custom_op(f"afi::{name}", run, mutates_args=mutated, schema=schema)
+        made.register_fake(allocate)
+        return made
+
+    return declare
+
+
+def kernel(name: str, x: Tensor) -> Callable[..., None]:
+    """Return the function of that name that computes on the device of x."""
+    return cpu.kernel(name) if x.is_cpu else getattr(_cuda(), name)
+
+
+def _laid(given: Any) -> Any:
+    if isinstance(given, Tensor):
+        return in_rows(given) if given.dim() == 4 else given.contiguous()
+    return [_laid(one) for one in given] if isinstance(given, Sequence) else given
 
 
 @torch.compiler.assume_constant_result
@@ -71,7 +104,7 @@ def _loaded_cuda() -> ModuleType | None:
         from afi_search.nn.ops import cuda
 
         one = torch.ones(1, 1, 1, 1, device="cuda")
-        cuda.weighted_sum(torch.empty_like(one), [one], [one[0, :, 0]])
+        cuda.weighted_sum(torch.empty_like(one), one, [one], [one[0, :, 0]], None, None, None, 0.0)
     except (ImportError, OSError, RuntimeError, AssertionError, SubprocessError) as error:
         warnings.warn(
             "Triton cannot run its kernels, so training takes longer on this GPU; it needs gcc and "

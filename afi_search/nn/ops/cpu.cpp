@@ -5,12 +5,14 @@
 // pixel and one from image to image, so that a slice of channels is a feature too. Images are
 // divided among the threads. Sums are float, or double for features that are.
 //
-// Compiled and called by cpu.py, which says what the functions compute.
+// A kernel writes to its first arguments what the operator of its name returns, given the rest;
+// the operators, in Python, say what that is. Compiled and called by cpu.py.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
+#include <vector>
 
 #define INLINE __attribute__((always_inline))
 
@@ -18,72 +20,59 @@ namespace {
 
 constexpr int GROUP = 4;  // pixels that share a weight once it is loaded
 constexpr int TILE = 64;  // pixels of which one feature stays in the first cache
+#ifdef __AVX512F__
+constexpr int WIDEST = 16;  // channels that are computed on together
+#else
+constexpr int WIDEST = 8;
+#endif
 
-struct Feature {
-  int64_t channels;
+// A feature; or numbers without gaps, which have an address alone. None has the address zero.
+struct Tensor {
   void *data;
-  int64_t image, pixel;  // strides
+  int64_t channels, image, pixel;  // strides
 };
 
-struct Term {
-  Feature feature;
-  const void *weight;  // of each channel; 1 where this is null
-  int64_t image;       // stride of the weights
-};
-
-struct Terms {
+struct Tensors {
   int64_t count;
-  const Term *of;
+  const Tensor *of;
 };
 
 struct Shape {
   int64_t images, pixels, threads;
 };
 
-// What a function is called with: one row of 64-bit numbers, read in order. An address of zero stands
-// for what there is not.
-class Row {
+// The arguments of a kernel, read in order.
+class Arguments {
 public:
-  explicit Row(const int64_t *row) : next_(row) {}
-  int64_t number() { return *next_++; }
-  template <class A> A *address() { return reinterpret_cast<A *>(number()); }
-  Shape shape() { return take<Shape>(); }
-  Feature feature() { return take<Feature>(); }
-  Terms terms() {
-    const int64_t count = number();
-    const Term *of = reinterpret_cast<const Term *>(next_);
-    next_ += count * (sizeof(Term) / sizeof(int64_t));
-    return {count, of};
+  Arguments(const int64_t *row, const double *scalars)
+      : shape{row[0], row[1], row[2]}, next_(row + 3), scalar_(scalars) {}
+  const Shape shape;
+  Tensor feature() { return *features(1); }
+  template <class A> A *numbers() { return static_cast<A *>(feature().data); }
+  Tensors list() {
+    const int64_t count = *next_++;
+    return {count, features(count)};
   }
+  double scalar() { return *scalar_++; }
 
 private:
-  template <class Struct> Struct take() {
-    const Struct taken = *reinterpret_cast<const Struct *>(next_);
-    next_ += sizeof(Struct) / sizeof(int64_t);
-    return taken;
+  const Tensor *features(int64_t count) {
+    const Tensor *first = reinterpret_cast<const Tensor *>(next_);
+    next_ += count * (sizeof(Tensor) / sizeof(int64_t));
+    return first;
   }
   const int64_t *next_;
+  const double *scalar_;
 };
 
 struct bfloat16 {
   uint16_t bits;
 };
 
-// Channels that are computed on together: so many, known to the compiler, or what is left of them.
-template <int lanes> struct All {
-  static constexpr int width = lanes;
-  constexpr operator int() const { return lanes; }
+template <class A, int width> struct Lanes {
+  typedef A type __attribute__((vector_size(width * sizeof(A))));
 };
-struct Left {
-  static constexpr int width = 8;
-  int lanes;
-  operator int() const { return lanes; }
-};
-
-template <class S, int width> struct Lanes {
-  typedef S type __attribute__((vector_size(width * sizeof(S))));
-};
-template <class S, class N> using Vector = typename Lanes<S, N::width>::type;
+template <class A, int width> using Vector = typename Lanes<A, width>::type;
 
 template <class To, class From> inline To same_bits(const From &from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -92,29 +81,26 @@ template <class To, class From> inline To same_bits(const From &from) {
   return to;
 }
 
-// The numbers from there on; lanes that are not computed on are zero.
-template <class A, class V, class N> inline void load(const A *from, V &to, N n) {
-  to = V{};
-  memcpy(&to, from, n * sizeof(A));
-}
-template <class V, class N> inline void load(const bfloat16 *from, V &to, N n) {
-  Vector<uint16_t, N> halves = {};
-  memcpy(&halves, from, n * sizeof(bfloat16));
-  to = same_bits<V>(__builtin_convertvector(halves, Vector<uint32_t, N>) << 16);
+template <class A, class V> inline void load(const A *from, V &to) { memcpy(&to, from, sizeof to); }
+template <class V> inline void load(const bfloat16 *from, V &to) {
+  constexpr int width = sizeof(V) / sizeof(float);
+  const auto halves = same_bits<Vector<uint16_t, width>>(
+      *reinterpret_cast<const bfloat16(*)[width]>(from));
+  to = same_bits<V>(__builtin_convertvector(halves, Vector<uint32_t, width>) << 16);
 }
 
-template <class A, class V, class N> inline void store(const V &from, A *to, N n) {
-  memcpy(to, &from, n * sizeof(A));
+template <class A, class V> inline void store(const V &from, A *to) {
+  memcpy(to, &from, sizeof from);
 }
 // Rounded to the nearest, ties to even; what is not a number stays so.
-template <class V, class N> inline void store(const V &from, bfloat16 *to, N n) {
-  using Words = Vector<uint32_t, N>;
-  const Words words = same_bits<Words>(from);
-  const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
-  const Words quiet = (words >> 16) | 0x40;
+template <class V> inline void store(const V &from, bfloat16 *to) {
+  constexpr int width = sizeof(V) / sizeof(float);
+  const auto words = same_bits<Vector<uint32_t, width>>(from);
+  const auto rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
+  const auto quiet = (words >> 16) | 0x40;
   const auto halves =
-      __builtin_convertvector(from == from ? rounded : quiet, Vector<uint16_t, N>);
-  memcpy(to, &halves, n * sizeof(bfloat16));
+      __builtin_convertvector(from == from ? rounded : quiet, Vector<uint16_t, width>);
+  memcpy(to, &halves, sizeof halves);
 }
 
 // What a few pixels of an image have in a few channels.
@@ -134,46 +120,6 @@ template <class V, int size> struct Values {
 OPERATOR(+)
 OPERATOR(-)
 OPERATOR(*)
-
-// Where those values are: every function is said in reads and writes of such groups.
-template <class T, class A, int size, class N> struct Group {
-  using V = Vector<A, N>;
-  using Block = Values<V, size>;
-  int64_t image, pixel, c;
-  N n;
-
-  T *at(const Feature &feature, int i) const {
-    return static_cast<T *>(feature.data) + image * feature.image + (pixel + i) * feature.pixel + c;
-  }
-  Block read(const Feature &feature) const {
-    Block x;
-    for (int i = 0; i < size; ++i) load(at(feature, i), x.of[i], n);
-    return x;
-  }
-  void write(const Block &x, const Feature &feature) const {
-    for (int i = 0; i < size; ++i) store(x.of[i], at(feature, i), n);
-  }
-};
-
-// Some channels of some pixels of an image.
-template <class T, class A, class N> struct Lane {
-  using V = Vector<A, N>;
-  int64_t image, begin, end, c;
-  N n;
-
-  // One number for each channel.
-  V read(const A *of) const {
-    V x;
-    load(of + c, x, n);
-    return x;
-  }
-  void write(const V &x, A *to) const { store(x, to + c, n); }
-  template <class Body> INLINE void for_groups(const Body &body) const {
-    int64_t pixel = begin;
-    for (; pixel + GROUP <= end; pixel += GROUP) body(Group<T, A, GROUP, N>{image, pixel, c, n});
-    for (; pixel < end; ++pixel) body(Group<T, A, 1, N>{image, pixel, c, n});
-  }
-};
 
 template <class V, int size> inline V total(const Values<V, size> &x) {
   V sum = x.of[0];
@@ -195,16 +141,71 @@ inline Values<V, size> gated(Values<V, size> x, const Values<V, size> &y, A ceil
   return x;
 }
 
-template <class T, class A, class Body>
+// Where those values are: every kernel is said in reads and writes of such groups. T is what
+// features are of, A what is computed in.
+template <class T, class A, int width, int size> struct Group {
+  using Block = Values<Vector<A, width>, size>;
+  int64_t image, pixel, c;
+
+  T *at(const Tensor &feature, int i) const {
+    return static_cast<T *>(feature.data) + image * feature.image + (pixel + i) * feature.pixel + c;
+  }
+  Block read(const Tensor &feature) const {
+    Block x;
+    for (int i = 0; i < size; ++i) load(at(feature, i), x.of[i]);
+    return x;
+  }
+  void write(const Block &x, const Tensor &feature) const {
+    for (int i = 0; i < size; ++i) store(x.of[i], at(feature, i));
+  }
+};
+
+// Some channels of some pixels of an image.
+template <class T, class A, int width> struct Lane {
+  using V = Vector<A, width>;
+  int64_t image, begin, end, channels, c;
+
+  // One number for each channel.
+  V read(const A *of) const {
+    V x;
+    load(of + c, x);
+    return x;
+  }
+  template <class Body> INLINE void for_groups(const Body &body) const {
+    int64_t pixel = begin;
+    for (; pixel + GROUP <= end; pixel += GROUP) body(Group<T, A, width, GROUP>{image, pixel, c});
+    for (; pixel < end; ++pixel) body(Group<T, A, width, 1>{image, pixel, c});
+  }
+  // Adds to some sums, images x count x channels, what body adds for each group.
+  template <int count, class Body> INLINE void add_up(A *to, Body body) const {
+    V sums[count];
+    to += image * count * channels + c;
+    for (int k = 0; k < count; ++k) load(to + k * channels, sums[k]);
+    for_groups([&](auto group) INLINE { body(group, sums); });
+    for (int k = 0; k < count; ++k) store(sums[k], to + k * channels);
+  }
+  // Adds what the features have, times their weights, if they have any.
+  template <class Group, class Block>
+  INLINE Block with_terms(const Group &group, Block sum, const Tensors &features,
+                          const Tensors &weights) const {
+    for (int64_t j = 0; j < features.count; ++j) {
+      const Block x = group.read(features.of[j]);
+      sum = sum + (weights.count ? x * of_image(weights.of[j]) : x);
+    }
+    return sum;
+  }
+  // One number for each image and channel.
+  V of_image(const Tensor &numbers) const {
+    return read(static_cast<const A *>(numbers.data) + image * channels);
+  }
+};
+
+template <class T, class A, int width = WIDEST, class Body>
 INLINE inline void for_lanes(int64_t image, int64_t begin, int64_t end, int64_t channels,
-                             const Body &body) {
-  int64_t c = 0;
-#ifdef __AVX512F__
-  for (; c + 16 <= channels; c += 16) body(Lane<T, A, All<16>>{image, begin, end, c, {}});
-#endif
-  for (; c + 8 <= channels; c += 8) body(Lane<T, A, All<8>>{image, begin, end, c, {}});
-  const Left left{static_cast<int>(channels - c)};
-  if (c < channels) body(Lane<T, A, Left>{image, begin, end, c, left});
+                             const Body &body, int64_t c = 0) {
+  for (; c + width <= channels; c += width) body(Lane<T, A, width>{image, begin, end, channels, c});
+  constexpr int narrower = width > 4 ? width / 2 : 1;
+  if constexpr (width > 1) for_lanes<T, A, narrower>(image, begin, end, channels, body, c);
 }
 
 // Calls body(image, begin, end) for the tiles of every image, in order.
@@ -221,111 +222,122 @@ void for_all(const Shape &shape, int64_t channels, Body body) {
   });
 }
 
-// Adds what the features have, times their weights.
-template <class T, class A, class N, class Group, class Block>
-INLINE inline Block with_terms(const Lane<T, A, N> &lane, const Group &group, Block sum,
-                               const Terms &terms) {
-  for (int64_t j = 0; j < terms.count; ++j) {
-    const Term &term = terms.of[j];
-    const A *weight = static_cast<const A *>(term.weight) + lane.image * term.image;
-    const Block x = group.read(term.feature);
-    sum = term.weight ? sum + x * lane.read(weight) : sum + x;
-  }
-  return sum;
-}
-
-template <class T, class A> void weighted_sum(Row row, A ceiling) {
-  const Shape shape = row.shape();
-  const Feature out = row.feature(), plus = row.feature(), gate = row.feature();
-  const A *start = row.address<const A>();
-  const Terms terms = row.terms();
-  for_all<T, A>(shape, out.channels, [=](auto lane) INLINE {
+template <class T, class A> void weighted_sum(Arguments given) {
+  const Tensor out = given.feature();
+  given.feature();
+  const Tensors features = given.list(), weights = given.list();
+  const Tensor start = given.feature(), plus = given.feature(), gate = given.feature();
+  const A ceiling = given.scalar();
+  for_all<T, A>(given.shape, out.channels, [=](auto lane) INLINE {
     typename decltype(lane)::V of_channel = {};
-    if (start) of_channel = lane.read(start + lane.image * out.channels);
+    if (start.data) of_channel = lane.of_image(start);
     lane.for_groups([=](auto group) INLINE {
       auto sum = typename decltype(group)::Block{} + of_channel;
       if (plus.data) sum = sum + group.read(plus);
-      sum = with_terms(lane, group, sum, terms);
+      sum = lane.with_terms(group, sum, features, weights);
       if (gate.data) sum = gated(sum, group.read(gate), ceiling);
       group.write(sum, out);
     });
   });
 }
 
-template <class T, class A> void channel_dots(Row row, A) {
-  const Shape shape = row.shape();
-  const Feature gradient = row.feature();
-  A *dots = row.address<A>();  // terms x images x channels
-  const Terms terms = row.terms();
-  const int64_t channels = gradient.channels;
-  std::fill_n(dots, terms.count * shape.images * channels, A(0));
-  for_all<T, A>(shape, channels, [=](auto lane) INLINE {
-    for (int64_t j = 0; j < terms.count; ++j) {
-      A *own = dots + (j * shape.images + lane.image) * channels;
-      auto sum = lane.read(own);
-      lane.for_groups([=, &sum](auto group) INLINE {
-        sum += total(group.read(gradient) * group.read(terms.of[j].feature));
+template <class T, class A> void channel_dots(Arguments given) {
+  A *dots = given.numbers<A>();
+  const Tensor gradient = given.feature();
+  const Tensors features = given.list();
+  const int64_t size = given.shape.images * gradient.channels;
+  std::fill_n(dots, features.count * size, A(0));
+  for_all<T, A>(given.shape, gradient.channels, [=](auto lane) INLINE {
+    for (int64_t j = 0; j < features.count; ++j)
+      lane.template add_up<1>(dots + j * size, [=](auto group, auto *sum) INLINE {
+        *sum += total(group.read(gradient) * group.read(features.of[j]));
       });
-      lane.write(sum, own);
-    }
   });
 }
 
-template <class T, class A> void join(Row row, A ceiling) {
-  const Shape shape = row.shape();
-  const Feature before = row.feature(), x = row.feature(), also = row.feature();
-  A *sums = row.address<A>();  // images x channels
-  const Feature r = row.feature();
-  const Terms terms = row.terms();
-  std::fill_n(sums, shape.images * before.channels, A(0));
-  for_tiles(shape, [=](int64_t image, int64_t begin, int64_t end) INLINE {
-    for_lanes<T, A>(image, begin, end, before.channels, [=](auto lane) INLINE {
-      A *own = sums + image * before.channels;
-      auto sum = lane.read(own);
-      lane.for_groups([=, &sum](auto group) INLINE {
-        const auto y = clamped(group.read(before), ceiling);
-        group.write(y, x);
-        if (also.data) group.write(y, also);
-        sum += total(y);
+template <class T, class A> void join(Arguments given) {
+  const Tensor both = given.feature();
+  A *means = given.numbers<A>();
+  const Tensor also = given.feature(), before = given.feature();
+  const Tensors features = given.list(), weights = given.list();
+  const A ceiling = given.scalar();
+  const int64_t channels = before.channels, pixels = given.shape.pixels;
+  Tensor sum = both;
+  sum.data = static_cast<T *>(both.data) + channels;
+  std::fill_n(means, given.shape.images * channels, A(0));
+  for_tiles(given.shape, [=](int64_t image, int64_t begin, int64_t end) INLINE {
+    for_lanes<T, A>(image, begin, end, channels, [=](auto lane) INLINE {
+      lane.template add_up<1>(means, [=](auto group, auto *mean) INLINE {
+        const auto x = clamped(group.read(before), ceiling);
+        group.write(x, both);
+        if (also.data) group.write(x, also);
+        *mean += total(x) / A(pixels);
       });
-      lane.write(sum, own);
     });
-    for_lanes<T, A>(image, begin, end, r.channels, [=](auto lane) INLINE {
+    for_lanes<T, A>(image, begin, end, both.channels - channels, [=](auto lane) INLINE {
       lane.for_groups([=](auto group) INLINE {
-        group.write(with_terms(lane, group, typename decltype(group)::Block{}, terms), r);
+        const typename decltype(group)::Block none = {};
+        group.write(lane.with_terms(group, none, features, weights), sum);
       });
     });
   });
 }
 
-// Two sums over the pixels of each image: of x less origin, and of its square.
-template <class T, class A> void moments(Row row, A) {
-  const Shape shape = row.shape();
-  const Feature x = row.feature();
-  const A *origin = row.address<const A>();
-  A *sums = row.address<A>();  // images x 2 x channels
-  std::fill_n(sums, 2 * shape.images * x.channels, A(0));
-  for_all<T, A>(shape, x.channels, [=](auto lane) INLINE {
-    A *first = sums + 2 * lane.image * x.channels, *second = first + x.channels;
-    const auto from = lane.read(origin);
-    auto sum = lane.read(first), squares = lane.read(second);
-    lane.for_groups([=, &sum, &squares](auto group) INLINE {
-      const auto d = group.read(x) - from;
-      sum += total(d);
-      squares += total(d * d);
-    });
-    lane.write(sum, first);
-    lane.write(squares, second);
-  });
+// Adds up what every image has: `of` is images x size.
+template <class A> std::vector<double> over_images(const std::vector<A> &of, int64_t size) {
+  std::vector<double> sums(size);
+  for (size_t i = 0; i < of.size(); ++i) sums[i % size] += of[i];
+  return sums;
 }
 
-// (x - mean) * scale + bias + skip, activated where there is a ceiling above zero.
-template <class T, class A> void normalise(Row row, A ceiling) {
-  const Shape shape = row.shape();
-  const Feature x = row.feature(), skip = row.feature(), out = row.feature();
-  const A *mean = row.address<const A>(), *scale = row.address<const A>();
-  const A *bias = row.address<const A>();
-  for_all<T, A>(shape, x.channels, [=](auto lane) INLINE {
+template <class T, class A> void moments(Arguments given) {
+  A *mean = given.numbers<A>(), *variance = given.numbers<A>();
+  const Tensor x = given.feature();
+  A *running_mean = given.numbers<A>(), *running_variance = given.numbers<A>();
+  int64_t *batches = given.numbers<int64_t>();
+  const double momentum = given.scalar(), count = given.shape.images * given.shape.pixels;
+  const int64_t channels = x.channels;
+  // Squares are of differences from a pixel, so that nothing is lost where the mean is large.
+  std::vector<A> origins(channels), sums(2 * channels * given.shape.images);
+  for (int64_t c = 0; c < channels; ++c)
+    load(static_cast<const T *>(x.data) + c, *reinterpret_cast<Vector<A, 1> *>(&origins[c]));
+  const A *from = origins.data();
+  A *to = sums.data();
+  for_all<T, A>(given.shape, channels, [=](auto lane) INLINE {
+    const auto origin = lane.read(from);
+    lane.template add_up<2>(to, [=](auto group, auto *sum) INLINE {
+      const auto d = group.read(x) - origin;
+      sum[0] += total(d);
+      sum[1] += total(d * d);
+    });
+  });
+  const std::vector<double> whole = over_images(sums, 2 * channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double shift = whole[c] / count, spread = whole[channels + c] / count - shift * shift;
+    mean[c] = origins[c] + shift;
+    variance[c] = spread < 0 ? 0 : spread;
+    running_mean[c] += momentum * (mean[c] - running_mean[c]);
+    running_variance[c] += momentum * (variance[c] * count / (count - 1) - running_variance[c]);
+  }
+  ++*batches;
+}
+
+template <class A>
+std::vector<A> scales(const A *variance, const A *weight, A epsilon, int64_t channels) {
+  std::vector<A> made(channels);
+  for (int64_t c = 0; c < channels; ++c) made[c] = weight[c] / std::sqrt(variance[c] + epsilon);
+  return made;
+}
+
+template <class T, class A> void normalise(Arguments given) {
+  const Tensor out = given.feature(), x = given.feature();
+  const A *mean = given.numbers<A>(), *variance = given.numbers<A>();
+  const A *weight = given.numbers<A>(), *bias = given.numbers<A>();
+  const Tensor skip = given.feature();
+  const A epsilon = given.scalar(), ceiling = given.scalar();
+  const std::vector<A> factors = scales(variance, weight, epsilon, x.channels);
+  const A *scale = factors.data();
+  for_all<T, A>(given.shape, x.channels, [=](auto lane) INLINE {
     const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
     lane.for_groups([=](auto group) INLINE {
       auto y = (group.read(x) - centre) * factor + plus;
@@ -336,65 +348,67 @@ template <class T, class A> void normalise(Row row, A ceiling) {
   });
 }
 
-// Two sums over the pixels of each image: of the gradient g of what was activated, and of
-// g * (x - mean). Where the activation ends is seen from its output, or, if nothing was added
-// before it, from x.
-template <class T, class A> void normalise_sums(Row row, A ceiling) {
-  const Shape shape = row.shape();
-  const Feature d_out = row.feature(), x = row.feature(), out = row.feature();
-  const Feature d_skip = row.feature();
-  const A *mean = row.address<const A>(), *scale = row.address<const A>();
-  const A *bias = row.address<const A>();
-  A *sums = row.address<A>();  // images x 2 x channels
-  std::fill_n(sums, 2 * shape.images * x.channels, A(0));
-  for_all<T, A>(shape, x.channels, [=](auto lane) INLINE {
-    A *first = sums + 2 * lane.image * x.channels, *second = first + x.channels;
+template <class T, class A> void normalise_backward(Arguments given) {
+  const Tensor d_x = given.feature();
+  A *d_weight = given.numbers<A>(), *d_bias = given.numbers<A>();
+  const Tensor d_skip = given.feature(), d_out = given.feature(), x = given.feature();
+  const A *mean = given.numbers<A>(), *variance = given.numbers<A>();
+  const A *weight = given.numbers<A>(), *bias = given.numbers<A>();
+  const Tensor out = given.feature();
+  const A epsilon = given.scalar(), ceiling = given.scalar();
+  const double count = given.shape.images * given.shape.pixels;
+  const int64_t channels = x.channels;
+  const std::vector<A> factors = scales(variance, weight, epsilon, channels);
+  const A *scale = factors.data();
+  // Of the gradient g of what was activated, and of g * (x - mean). Where the activation ends is
+  // seen from its output, or, if nothing was added before it, from x.
+  std::vector<A> sums(2 * channels * given.shape.images);
+  A *to = sums.data();
+  for_all<T, A>(given.shape, channels, [=](auto lane) INLINE {
     const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
-    auto sum = lane.read(first), products = lane.read(second);
-    lane.for_groups([=, &sum, &products](auto group) INLINE {
+    lane.template add_up<2>(to, [=](auto group, auto *sum) INLINE {
       auto g = group.read(d_out);
       const auto d = group.read(x) - centre;
-      if (ceiling > 0 && out.data) g = gated(g, group.read(out), ceiling);
-      if (ceiling > 0 && !out.data) g = gated(g, d * factor + plus, ceiling);
+      if (ceiling > 0) g = gated(g, out.data ? group.read(out) : d * factor + plus, ceiling);
       if (d_skip.data) group.write(g, d_skip);
-      sum += total(g);
-      products += total(g * d);
+      sum[0] += total(g);
+      sum[1] += total(g * d);
     });
-    lane.write(sum, first);
-    lane.write(products, second);
   });
-}
-
-// scale * (g - constant - (x - mean) * slope), g gated by x where there is a ceiling above zero.
-template <class T, class A> void normalise_gradient(Row row, A ceiling) {
-  const Shape shape = row.shape();
-  const Feature d_out = row.feature(), x = row.feature(), d_x = row.feature();
-  const A *mean = row.address<const A>(), *scale = row.address<const A>();
-  const A *bias = row.address<const A>(), *constant = row.address<const A>();
-  const A *slope = row.address<const A>();
-  for_all<T, A>(shape, x.channels, [=](auto lane) INLINE {
+  const std::vector<double> whole = over_images(sums, 2 * channels);
+  std::vector<A> constants(channels), slopes(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    const A spread = A(1) / std::sqrt(variance[c] + epsilon);
+    d_bias[c] = whole[c];
+    d_weight[c] = whole[channels + c] * spread;
+    constants[c] = whole[c] / count;
+    slopes[c] = d_weight[c] * spread / count;
+  }
+  const Tensor gradient = d_skip.data ? d_skip : d_out;
+  const A *less = constants.data(), *slope = slopes.data();
+  for_all<T, A>(given.shape, channels, [=](auto lane) INLINE {
     const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
-    const auto less = lane.read(constant), slant = lane.read(slope);
+    const auto constant = lane.read(less), slant = lane.read(slope);
     lane.for_groups([=](auto group) INLINE {
-      auto g = group.read(d_out);
+      auto g = group.read(gradient);
       const auto d = group.read(x) - centre;
-      if (ceiling > 0) g = gated(g, d * factor + plus, ceiling);
-      group.write((g - less - d * slant) * factor, d_x);
+      if (ceiling > 0 && !d_skip.data) g = gated(g, d * factor + plus, ceiling);
+      group.write((g - constant - d * slant) * factor, d_x);
     });
   });
 }
 
 }  // namespace
 
-#define EXPORT(function)                                                                           \
-  extern "C" void function##_float32(const int64_t *row, double ceiling) {                         \
-    function<float, float>(Row(row), ceiling);                                                     \
+#define EXPORT(kernel)                                                                             \
+  extern "C" void kernel##_float32(const int64_t *row, const double *scalars) {                    \
+    kernel<float, float>(Arguments(row, scalars));                                                 \
   }                                                                                                \
-  extern "C" void function##_float64(const int64_t *row, double ceiling) {                         \
-    function<double, double>(Row(row), ceiling);                                                   \
+  extern "C" void kernel##_float64(const int64_t *row, const double *scalars) {                    \
+    kernel<double, double>(Arguments(row, scalars));                                               \
   }                                                                                                \
-  extern "C" void function##_bfloat16(const int64_t *row, double ceiling) {                        \
-    function<bfloat16, float>(Row(row), ceiling);                                                  \
+  extern "C" void kernel##_bfloat16(const int64_t *row, const double *scalars) {                   \
+    kernel<bfloat16, float>(Arguments(row, scalars));                                              \
   }
 
 EXPORT(weighted_sum)
@@ -402,5 +416,4 @@ EXPORT(channel_dots)
 EXPORT(join)
 EXPORT(moments)
 EXPORT(normalise)
-EXPORT(normalise_sums)
-EXPORT(normalise_gradient)
+EXPORT(normalise_backward)

@@ -1,10 +1,10 @@
-"""What is done to features between convolutions on a GPU, as Triton kernels.
+"""The operators' kernels for a GPU, in Triton: what `operator` calls, and what that launches.
 
 Features lie with channels last: a feature is a matrix of the pixels of all images x channels, with
 one stride from pixel to pixel, so that a slice of channels is a feature too. Kernels take the
 addresses of many features, in places of which there are 4, 32, 64, ..., and read 16 bytes at a
 time: strides are given in `unit`s of so many numbers, which the compiler then knows to divide them.
-Sums are float32, or float64 for features that are.
+Sums are float32, or float64 for features that are. What is None is compiled away.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language import constexpr
 
 from afi_search.nn.ops.common import pixel_stride
 
-TILE, DOTS_TILE = 2048, 4096
+TILE, DOTS_TILE = constexpr(2048), constexpr(4096)
 """Numbers of one feature that a program works on at a time."""
 WIDEST = 32
 """Channels of a tile at most, of the kernels of AFI."""
-ROWS, COLUMNS = 256, 32
+ROWS, COLUMNS = constexpr(256), constexpr(32)
 """Of a tile of batch norm's kernels."""
 BLOCKS = 256
 """Programs that share the pixels of a channel in batch norm's sums, at most. The last of them adds
@@ -33,247 +34,147 @@ up what all have left, alone, so that many columns or programs are slow."""
 
 @triton.jit(do_not_specialize=["count"])
 def _weighted_sum(  # type: ignore[no-untyped-def]
-    out,
-    features,
-    weights,
-    start,
-    plus,
-    gate,
-    ceiling,
-    out_stride,
-    strides,
-    plus_stride,
-    gate_stride,
-    count,
-    pixels,
-    channels,
-    unit: tl.constexpr,
-    slots: tl.constexpr,
-    sum_dtype: tl.constexpr,
-    tile_pixels: tl.constexpr,
-    tile_channels: tl.constexpr,
+    out, xs, by, start, plus, gate, ceiling, strides, count, size, unit: constexpr, wide: constexpr
 ):
+    pixels, channels = size[0], size[1] * unit
+    rows: constexpr = TILE // wide
     image = tl.program_id(0).to(tl.int64)
-    p = tl.program_id(1) * tile_pixels + tl.arange(0, tile_pixels)[:, None]
-    c = tl.program_id(2) * tile_channels + tl.arange(0, tile_channels)[None, :]
+    p = tl.program_id(1) * rows + tl.arange(0, rows)[:, None]
+    c = tl.program_id(2) * wide + tl.arange(0, wide)[None, :]
     row = image * pixels + p
-    within = c < channels * unit
+    within = c < channels
     inside = (p < pixels) & within
-    of_image = image * (channels * unit) + c
-    total = tl.zeros((tile_pixels, tile_channels), sum_dtype)
+    of_image = image * channels + c
+    total = _zeros(out, rows, wide)
     if start is not None:
         total += tl.load(start + of_image, within, other=0.0)
     if plus is not None:
-        total += tl.load(plus + row * (plus_stride * unit) + c, inside, other=0.0).to(sum_dtype)
-    for j in tl.static_range(slots):
+        x = tl.load(plus + row * (strides[1] * unit) + c, inside, other=0.0)
+        total += x.to(total.dtype)
+    for j in tl.static_range(len(xs)):
         if j < count:
-            x = tl.load(features[j] + row * (strides[j] * unit) + c, inside, other=0.0)
-            total += x.to(sum_dtype) * tl.load(weights[j] + of_image, within, other=0.0)
+            x = tl.load(xs[j] + row * (strides[3 + j] * unit) + c, inside, other=0.0)
+            total += x.to(total.dtype) * tl.load(by[j] + of_image, within, other=0.0)
     if gate is not None:
-        x = tl.load(gate + row * (gate_stride * unit) + c, inside, other=0.0).to(sum_dtype)
+        x = tl.load(gate + row * (strides[2] * unit) + c, inside, other=0.0).to(total.dtype)
         total = tl.where((x > 0) & (x < ceiling), total, 0.0)
-    tl.store(out + row * (out_stride * unit) + c, total.to(out.dtype.element_ty), inside)
+    tl.store(out + row * (strides[0] * unit) + c, total.to(out.dtype.element_ty), inside)
 
 
 @triton.jit
 def _rectify(  # type: ignore[no-untyped-def]
-    before,
-    out,
-    also,
-    means,
-    ceiling,
-    before_stride,
-    out_stride,
-    also_stride,
-    pixels,
-    channels,
-    unit: tl.constexpr,
-    sum_dtype: tl.constexpr,
-    tile_pixels: tl.constexpr,
-    tile_channels: tl.constexpr,
+    before, out, also, means, ceiling, strides, size, unit: constexpr, wide: constexpr
 ):
+    pixels, channels = size[0], size[1] * unit
+    rows: constexpr = TILE // wide
     image = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * tile_channels + tl.arange(0, tile_channels)
+    column = tl.program_id(1) * wide + tl.arange(0, wide)
     c = column[None, :]
-    total = tl.zeros((tile_pixels, tile_channels), sum_dtype)
-    for begin in range(0, pixels, tile_pixels):
-        p = begin + tl.arange(0, tile_pixels)[:, None]
-        inside = (p < pixels) & (c < channels * unit)
+    total = _zeros(out, rows, wide)
+    for begin in range(0, pixels, rows):
+        p = begin + tl.arange(0, rows)[:, None]
+        inside = (p < pixels) & (c < channels)
         row = image * pixels + p
-        x = tl.load(before + row * (before_stride * unit) + c, inside, other=0.0).to(sum_dtype)
-        x = tl.where(x < 0, 0.0, x)
-        x = tl.where(x > ceiling, ceiling, x)
+        x = tl.load(before + row * (strides[0] * unit) + c, inside, other=0.0).to(total.dtype)
+        x = _clamped(x, ceiling)
         y = x.to(out.dtype.element_ty)
-        tl.store(out + row * (out_stride * unit) + c, y, inside)
+        tl.store(out + row * (strides[1] * unit) + c, y, inside)
         if also is not None:
-            tl.store(also + row * (also_stride * unit) + c, y, inside)
+            tl.store(also + row * (strides[2] * unit) + c, y, inside)
         total += x
-    at = image * (channels * unit) + column
-    tl.store(means + at, tl.sum(total, 0) / pixels, column < channels * unit)
+    tl.store(means + image * channels + column, tl.sum(total, 0) / pixels, column < channels)
 
 
 @triton.jit(do_not_specialize=["count"])
 def _channel_dots(  # type: ignore[no-untyped-def]
-    out,
-    gradient,
-    features,
-    gradient_stride,
-    strides,
-    count,
-    images,
-    pixels,
-    channels,
-    unit: tl.constexpr,
-    slots: tl.constexpr,
-    sum_dtype: tl.constexpr,
-    tile_pixels: tl.constexpr,
-    tile_channels: tl.constexpr,
+    out, gradient, xs, strides, count, images, size, unit: constexpr, wide: constexpr
 ):
+    pixels, channels = size[0], size[1] * unit
+    rows: constexpr = DOTS_TILE // wide
     image = tl.program_id(0).to(tl.int64)
-    c = (tl.program_id(1) * tile_channels + tl.arange(0, tile_channels))[None, :]
-    slot = tl.arange(0, slots)[:, None]
-    total = tl.zeros((slots, tile_channels), sum_dtype)
-    for begin in range(0, pixels, tile_pixels):
-        p = begin + tl.arange(0, tile_pixels)[:, None]
-        inside = (p < pixels) & (c < channels * unit)
+    c = (tl.program_id(1) * wide + tl.arange(0, wide))[None, :]
+    slot = tl.arange(0, len(xs))[:, None]
+    total = _zeros(gradient, len(xs), wide)
+    for begin in range(0, pixels, rows):
+        p = begin + tl.arange(0, rows)[:, None]
+        inside = (p < pixels) & (c < channels)
         row = image * pixels + p
-        given = tl.load(gradient + row * (gradient_stride * unit) + c, inside, other=0.0)
-        given = given.to(sum_dtype)
-        for j in tl.static_range(slots):
+        given = tl.load(gradient + row * (strides[0] * unit) + c, inside, other=0.0)
+        given = given.to(total.dtype)
+        for j in tl.static_range(len(xs)):
             if j < count:
-                x = tl.load(features[j] + row * (strides[j] * unit) + c, inside, other=0.0)
-                dots = tl.sum(given * x.to(sum_dtype), 0)[None, :]
+                x = tl.load(xs[j] + row * (strides[1 + j] * unit) + c, inside, other=0.0)
+                dots = tl.sum(given * x.to(total.dtype), 0)[None, :]
                 total += tl.where(slot == j, dots, 0.0)
-    at = (slot * images + image) * (channels * unit) + c
-    tl.store(out + at, total, (slot < count) & (c < channels * unit))
+    at = (slot * images + image) * channels + c
+    tl.store(out + at, total, (slot < count) & (c < channels))
 
 
 @triton.jit(do_not_specialize=["channels"])
 def _moments(  # type: ignore[no-untyped-def]
-    x,
-    mean,
-    variance,
-    running_mean,
-    running_variance,
-    batches,
-    momentum,
-    partial,
-    counter,
-    size,
-    width,
-    channels,
-    unit: tl.constexpr,
-    sum_dtype: tl.constexpr,
-    tile_rows: tl.constexpr,
-    columns: tl.constexpr,
+    mean, variance, x, running, batches, momentum, meeting, size, channels, unit: constexpr
 ):
     channels *= unit
-    column = tl.program_id(1) * columns + tl.arange(0, columns)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     # Squares are of differences from a pixel, so that nothing is lost where the mean is large.
-    origin = tl.load(x + column % channels).to(sum_dtype)
-    first = tl.zeros((tile_rows, columns), sum_dtype)
-    second = tl.zeros((tile_rows, columns), sum_dtype)
+    origin = tl.load(x + column % channels).to(mean.dtype.element_ty)
+    first, second = _zeros(x, ROWS, COLUMNS), _zeros(x, ROWS, COLUMNS)
     for begin in range(
-        tl.program_id(0) * tile_rows, tl.cdiv(size, width), tl.num_programs(0) * tile_rows
+        tl.program_id(0) * ROWS, tl.cdiv(size[0], size[1]), tl.num_programs(0) * ROWS
     ):
-        at, inside = _elements(begin, column, size, width, tile_rows)
-        d = tl.load(x + at, inside, other=0.0).to(sum_dtype) - origin[None, :]
+        at, inside = _elements(begin, column, size)
+        d = tl.load(x + at, inside, other=0.0).to(first.dtype) - origin[None, :]
         d = tl.where(inside, d, 0.0)
         first += d
         second += d * d
-    if _last_with(first, second, partial, counter, column, width):
-        pixels = (size // channels).to(sum_dtype)
-        shift, square = _whole_sums(partial, column, width, channels, tile_rows)
+    if _last_with(first, second, meeting, column, size[1]):
+        pixels = (size[0] // channels).to(first.dtype)
+        shift, square = _whole_sums(meeting[0], column, size[1], channels)
         shift, square = shift / pixels, square / pixels
         value = tl.maximum(square - shift * shift, 0.0, propagate_nan=tl.PropagateNan.ALL)
         inside = column < channels
         tl.store(mean + column, origin + shift, inside)
         tl.store(variance + column, value, inside)
-        before = tl.load(running_mean + column, inside)
-        tl.store(running_mean + column, before + momentum * (origin + shift - before), inside)
-        before = tl.load(running_variance + column, inside)
-        value *= pixels / (pixels - 1)
-        tl.store(running_variance + column, before + momentum * (value - before), inside)
+        _approach(running[0] + column, origin + shift, momentum, inside)
+        _approach(running[1] + column, value * (pixels / (pixels - 1)), momentum, inside)
         if tl.program_id(1) == 0:
             tl.store(batches, tl.load(batches) + 1)
 
 
 @triton.jit(do_not_specialize=["channels"])
 def _normalise(  # type: ignore[no-untyped-def]
-    out,
-    x,
-    mean,
-    variance,
-    weight,
-    bias,
-    skip,
-    epsilon,
-    ceiling,
-    size,
-    width,
-    channels,
-    rectified: tl.constexpr,
-    unit: tl.constexpr,
-    sum_dtype: tl.constexpr,
-    tile_rows: tl.constexpr,
-    columns: tl.constexpr,
+    out, x, norm, skip, epsilon, ceiling, size, channels, unit: constexpr
 ):
     channels *= unit
-    column = tl.program_id(1) * columns + tl.arange(0, columns)
-    c = column % channels
-    centre, scale = _affine(mean, variance, weight, epsilon, c)
-    at, inside = _elements(tl.program_id(0) * tile_rows, column, size, width, tile_rows)
-    y = tl.load(x + at, inside, other=0.0).to(sum_dtype) - centre[None, :]
-    y = y * scale[None, :] + tl.load(bias + c)[None, :]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    centre, scale, shift, _ = _affine(norm, epsilon, column % channels)
+    at, inside = _elements(tl.program_id(0) * ROWS, column, size)
+    y = tl.load(x + at, inside, other=0.0).to(scale.dtype) - centre[None, :]
+    y = y * scale[None, :] + shift[None, :]
     if skip is not None:
-        y += tl.load(skip + at, inside, other=0.0).to(sum_dtype)
-    if rectified:
-        y = tl.where(y < 0, 0.0, y)
-        y = tl.where(y > ceiling, ceiling, y)
+        y += tl.load(skip + at, inside, other=0.0).to(scale.dtype)
+    if ceiling is not None:
+        y = _clamped(y, ceiling)
     tl.store(out + at, y.to(out.dtype.element_ty), inside)
 
 
 @triton.jit(do_not_specialize=["channels"])
 def _norm_sums(  # type: ignore[no-untyped-def]
-    d_weight,
-    d_bias,
-    d_out,
-    x,
-    out,
-    d_skip,
-    mean,
-    variance,
-    weight,
-    bias,
-    epsilon,
-    ceiling,
-    partial,
-    counter,
-    size,
-    width,
-    channels,
-    rectified: tl.constexpr,
-    unit: tl.constexpr,
-    sum_dtype: tl.constexpr,
-    tile_rows: tl.constexpr,
-    columns: tl.constexpr,
+    affine, d_out, x, out, d_skip, norm, epsilon, ceiling, meeting, size, channels, unit: constexpr
 ):
     channels *= unit
-    column = tl.program_id(1) * columns + tl.arange(0, columns)
-    c = column % channels
-    centre, scale = _affine(mean, variance, weight, epsilon, c)
-    shift = tl.load(bias + c)
-    first = tl.zeros((tile_rows, columns), sum_dtype)
-    second = tl.zeros((tile_rows, columns), sum_dtype)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    centre, scale, shift, spread = _affine(norm, epsilon, column % channels)
+    first, second = _zeros(x, ROWS, COLUMNS), _zeros(x, ROWS, COLUMNS)
     for begin in range(
-        tl.program_id(0) * tile_rows, tl.cdiv(size, width), tl.num_programs(0) * tile_rows
+        tl.program_id(0) * ROWS, tl.cdiv(size[0], size[1]), tl.num_programs(0) * ROWS
     ):
-        at, inside = _elements(begin, column, size, width, tile_rows)
-        g = tl.load(d_out + at, inside, other=0.0).to(sum_dtype)
-        value = tl.load(x + at, inside, other=0.0).to(sum_dtype) - centre[None, :]
-        if rectified:
+        at, inside = _elements(begin, column, size)
+        g = tl.load(d_out + at, inside, other=0.0).to(first.dtype)
+        value = tl.load(x + at, inside, other=0.0).to(first.dtype) - centre[None, :]
+        if ceiling is not None:
             if out is not None:
-                y = tl.load(out + at, inside, other=0.0).to(sum_dtype)
+                y = tl.load(out + at, inside, other=0.0).to(first.dtype)
             else:
                 y = value * scale[None, :] + shift[None, :]
             g = tl.where((y > 0) & (y < ceiling), g, 0.0)
@@ -281,93 +182,91 @@ def _norm_sums(  # type: ignore[no-untyped-def]
             tl.store(d_skip + at, g.to(d_skip.dtype.element_ty), inside)
         first += g
         second += g * value
-    if _last_with(first, second, partial, counter, column, width):
-        inside = column < channels
-        spread = tl.rsqrt(tl.load(variance + c) + epsilon)
-        gradients, products = _whole_sums(partial, column, width, channels, tile_rows)
-        tl.store(d_bias + column, gradients, inside)
-        tl.store(d_weight + column, products * spread, inside)
+    if _last_with(first, second, meeting, column, size[1]):
+        gradients, products = _whole_sums(meeting[0], column, size[1], channels)
+        tl.store(affine[0] + column, products * spread, column < channels)
+        tl.store(affine[1] + column, gradients, column < channels)
 
 
 @triton.jit(do_not_specialize=["channels"])
 def _norm_gradient(  # type: ignore[no-untyped-def]
-    d_x,
-    d_out,
-    x,
-    d_weight,
-    d_bias,
-    mean,
-    variance,
-    weight,
-    bias,
-    epsilon,
-    ceiling,
-    size,
-    width,
-    channels,
-    rectified: tl.constexpr,
-    unit: tl.constexpr,
-    sum_dtype: tl.constexpr,
-    tile_rows: tl.constexpr,
-    columns: tl.constexpr,
+    d_x, affine, d_out, x, norm, epsilon, ceiling, size, channels, unit: constexpr
 ):
     channels *= unit
-    column = tl.program_id(1) * columns + tl.arange(0, columns)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     c = column % channels
-    centre, scale = _affine(mean, variance, weight, epsilon, c)
-    pixels = (size // channels).to(sum_dtype)
-    slope = tl.load(d_weight + c) * tl.rsqrt(tl.load(variance + c) + epsilon) / pixels
-    constant = tl.load(d_bias + c) / pixels
-    at, inside = _elements(tl.program_id(0) * tile_rows, column, size, width, tile_rows)
-    g = tl.load(d_out + at, inside, other=0.0).to(sum_dtype)
-    value = tl.load(x + at, inside, other=0.0).to(sum_dtype) - centre[None, :]
-    if rectified:
-        y = value * scale[None, :] + tl.load(bias + c)[None, :]
+    centre, scale, shift, spread = _affine(norm, epsilon, c)
+    pixels = (size[0] // channels).to(scale.dtype)
+    slope = tl.load(affine[0] + c) * spread / pixels
+    constant = tl.load(affine[1] + c) / pixels
+    at, inside = _elements(tl.program_id(0) * ROWS, column, size)
+    g = tl.load(d_out + at, inside, other=0.0).to(scale.dtype)
+    value = tl.load(x + at, inside, other=0.0).to(scale.dtype) - centre[None, :]
+    if ceiling is not None:
+        y = value * scale[None, :] + shift[None, :]
         g = tl.where((y > 0) & (y < ceiling), g, 0.0)
     g = scale[None, :] * (g - constant[None, :] - value * slope[None, :])
     tl.store(d_x + at, g.to(d_x.dtype.element_ty), inside)
 
 
 @triton.jit
-def _elements(begin, column, size, width, tile_rows: tl.constexpr):  # type: ignore[no-untyped-def]
+def _zeros(like, rows: constexpr, columns: constexpr):  # type: ignore[no-untyped-def]
+    """Return where numbers of a feature are added up."""
+    wide: constexpr = tl.float64 if like.dtype.element_ty == tl.float64 else tl.float32
+    return tl.zeros((rows, columns), wide)
+
+
+@triton.jit
+def _clamped(x, ceiling):  # type: ignore[no-untyped-def]
+    x = tl.where(x < 0, 0.0, x)
+    return tl.where(x > ceiling, ceiling, x)
+
+
+@triton.jit
+def _approach(running, value, momentum, inside):  # type: ignore[no-untyped-def]
+    before = tl.load(running, inside)
+    tl.store(running, before + momentum * (value - before), inside)
+
+
+@triton.jit
+def _elements(begin, column, size):  # type: ignore[no-untyped-def]
     """Return where a tile's numbers are, and which of them there are.
 
-    A feature is read as rows of `width` numbers: its channels, or those of several pixels.
+    A feature is read as rows of size[1] numbers: its channels, or those of several pixels.
     """
-    row = begin + tl.arange(0, tile_rows).to(tl.int64)[:, None]
-    at = row * width + column[None, :]
-    return at, (at < size) & (column < width)[None, :]
+    row = begin + tl.arange(0, ROWS).to(tl.int64)[:, None]
+    at = row * size[1] + column[None, :]
+    return at, (at < size[0]) & (column < size[1])[None, :]
 
 
 @triton.jit
-def _affine(mean, variance, weight, epsilon, c):  # type: ignore[no-untyped-def]
-    """Return what is subtracted from a channel, and what it is multiplied with then."""
-    scale = tl.load(weight + c) * tl.rsqrt(tl.load(variance + c) + epsilon)
-    return tl.load(mean + c), scale
+def _affine(norm, epsilon, c):  # type: ignore[no-untyped-def]
+    """Return what channels are subtracted, multiplied with and added, and 1 / their deviation."""
+    spread = tl.rsqrt(tl.load(norm[1] + c) + epsilon)
+    return tl.load(norm[0] + c), tl.load(norm[2] + c) * spread, tl.load(norm[3] + c), spread
 
 
 @triton.jit
-def _last_with(first, second, partial, counter, column, width):  # type: ignore[no-untyped-def]
+def _last_with(first, second, meeting, column, width):  # type: ignore[no-untyped-def]
     """Leave a program's sums to the last of its columns' programs; return whether it is this."""
+    partial, counter = meeting[0], meeting[1] + tl.program_id(1)
     at = tl.program_id(0) * width + column
     tl.store(partial + at, tl.sum(first, 0), column < width)
     tl.store(partial + tl.num_programs(0) * width + at, tl.sum(second, 0), column < width)
     tl.debug_barrier()
-    before = tl.atomic_add(counter + tl.program_id(1), 1, sem="acq_rel")
-    last = before == tl.num_programs(0) - 1
+    last = tl.atomic_add(counter, 1, sem="acq_rel") == tl.num_programs(0) - 1
     if last:
-        tl.store(counter + tl.program_id(1), 0)
+        tl.store(counter, 0)
     return last
 
 
 @triton.jit
-def _whole_sums(partial, column, width, channels, tile_rows: tl.constexpr):  # type: ignore[no-untyped-def]
+def _whole_sums(partial, column, width, channels):  # type: ignore[no-untyped-def]
     """Add up what all programs left of the columns, and the columns of the same channel."""
     count = tl.num_programs(0)
-    first = tl.zeros((tile_rows, column.shape[0]), partial.dtype.element_ty)
-    second = tl.zeros((tile_rows, column.shape[0]), partial.dtype.element_ty)
-    for begin in range(0, count, tile_rows):
-        row = begin + tl.arange(0, tile_rows)[:, None]
+    first, second = _zeros(partial, ROWS, COLUMNS), _zeros(partial, ROWS, COLUMNS)
+    for begin in range(0, count, ROWS):
+        row = begin + tl.arange(0, ROWS)[:, None]
         at = row * width + column[None, :]
         inside = (row < count) & (column < width)[None, :]
         first += tl.load(partial + at, inside, other=0.0, cache_modifier=".cg")
@@ -381,120 +280,68 @@ def _whole_sums(partial, column, width, channels, tile_rows: tl.constexpr):  # t
 
 def weighted_sum(
     out: Tensor,
+    _like: Tensor,
     features: Sequence[Tensor],
     weights: Sequence[Tensor],
-    start: Tensor | None = None,
-    plus: Tensor | None = None,
-    gate: Tensor | None = None,
-    ceiling: float = 0.0,
+    start: Tensor | None,
+    plus: Tensor | None,
+    gate: Tensor | None,
+    ceiling: float,
 ) -> None:
-    """Write start + plus + sum_j weights[j] * features[j] to `out`.
-
-    Args:
-        out: B x C x H x W.
-        features: of the same shape.
-        weights: B x C each, without gaps.
-        start: B x C, without gaps.
-        plus: as a feature.
-        gate: X; the result is zero where it is not between zero and the ceiling.
-        ceiling: of the gate.
-    """
     plan = _Plan(TILE, out, *features, *(x for x in (plus, gate) if x is not None))
     read, by = _filled(features or [out]), _filled(weights or [out])
+    strides = plan.strides(out, plus, gate, *read)
     _weighted_sum[plan.images, plan.pixel_tiles, plan.channel_tiles](
-        out,
-        read,
-        by,
-        start,
-        plus,
-        gate,
-        ceiling,
-        plan.stride(out),
-        tuple(map(plan.stride, read)),
-        plan.stride(plus),
-        plan.stride(gate),
-        len(features),
-        plan.pixels,
-        plan.channels,
-        slots=len(read),
-        **plan.constants,
+        out, read, by, start, plus, gate, ceiling, strides, len(features), *plan.rest
     )
 
 
 def join(
-    before: Tensor,
-    ceiling: float,
-    features: Sequence[Tensor],
-    weights: Sequence[Tensor] | None,
     both: Tensor,
     means: Tensor,
-    also: Tensor | None,
+    also: Tensor,
+    before: Tensor,
+    features: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    ceiling: float,
+    apart: bool,
 ) -> None:
-    """Write X and R side by side.
-
-    Args:
-        before: X is this, kept between zero and the ceiling, B x C x H x W.
-        features, weights: what R is the sum of, B x C' x H x W and B x C'; weights of 1 where None.
-        both: (X, R), B x (C + C') x H x W.
-        means: those of X, B x C, without gaps.
-        also: where X is written once more.
-    """
     channels = before.shape[1]
-    out, beside = both[:, :channels], both[:, channels:]
-    plan = _Plan(TILE, before, out, *([] if also is None else [also]))
-    strides = map(plan.stride, (before, out, also))
-    _rectify[plan.images, plan.channel_tiles](
-        before, out, also, means, ceiling, *strides, plan.pixels, plan.channels, **plan.constants
-    )
-    if weights is None:
-        beside.copy_(features[0])
+    out, beside, extra = both[:, :channels], both[:, channels:], also if apart else None
+    plan = _Plan(TILE, before, out)
+    strides = plan.strides(before, out, extra)
+    grid = plan.images, plan.channel_tiles
+    _rectify[grid](before, out, extra, means, ceiling, strides, *plan.rest)
+    if weights:
+        weighted_sum(beside, beside, features, weights, None, None, None, 0.0)
     else:
-        weighted_sum(beside, features, weights)
+        beside.copy_(features[0])
 
 
 def channel_dots(out: Tensor, gradient: Tensor, features: Sequence[Tensor]) -> None:
-    """Write the sums over the pixels of gradient * features[j] to out, features x B x C."""
     plan = _Plan(DOTS_TILE, gradient, *features)
     read = _filled(features)
+    strides = plan.strides(gradient, *read)
     _channel_dots[plan.images, plan.channel_tiles](
-        out,
-        gradient,
-        read,
-        plan.stride(gradient),
-        tuple(map(plan.stride, read)),
-        len(features),
-        plan.images,
-        plan.pixels,
-        plan.channels,
-        slots=len(read),
-        **plan.constants,
+        out, gradient, read, strides, len(features), plan.images, *plan.rest
     )
 
 
 class _Plan:
     """How features of one shape are cut into tiles."""
 
-    def __init__(self, tile: int, *features: Tensor) -> None:
-        first = features[0]
-        self.images, channels, height, width = first.shape
-        self.pixels = height * width
-        strides = [pixel_stride(x) for x in features]
-        self.unit = math.gcd(16 // first.element_size(), channels, *strides)
-        tile_channels = min(triton.next_power_of_2(channels), WIDEST)
-        tile_pixels = tile // tile_channels
-        self.channels = channels // self.unit
-        self.pixel_tiles = triton.cdiv(self.pixels, tile_pixels)
-        self.channel_tiles = triton.cdiv(channels, tile_channels)
-        self.constants = {
-            "unit": self.unit,
-            "sum_dtype": _sum_dtype(first),
-            "tile_pixels": tile_pixels,
-            "tile_channels": tile_channels,
-        }
+    def __init__(self, tile: constexpr, *features: Tensor) -> None:
+        self.images, channels, height, width = features[0].shape
+        pixels, most = height * width, 16 // features[0].element_size()
+        self._unit = math.gcd(most, channels, *map(pixel_stride, features))
+        wide = min(triton.next_power_of_2(channels), WIDEST)
+        self.pixel_tiles = triton.cdiv(pixels, tile.value // wide)
+        self.channel_tiles = triton.cdiv(channels, wide)
+        self.rest = (pixels, channels // self._unit), self._unit, wide
 
-    def stride(self, x: Tensor | None) -> int:
-        """Return the stride from pixel to pixel, in units."""
-        return 0 if x is None else pixel_stride(x) // self.unit
+    def strides(self, *features: Tensor | None) -> tuple[int, ...]:
+        """Return their strides from pixel to pixel, in units."""
+        return tuple(0 if x is None else pixel_stride(x) // self._unit for x in features)
 
 
 def _filled(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -503,40 +350,19 @@ def _filled(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (*features, *[features[-1]] * (slots - len(features)))
 
 
-def _sum_dtype(x: Tensor) -> tl.dtype:
-    return tl.float64 if x.dtype == torch.float64 else tl.float32
-
-
 def moments(
-    x: Tensor,
     mean: Tensor,
     variance: Tensor,
+    x: Tensor,
     running_mean: Tensor,
     running_variance: Tensor,
     batches: Tensor,
     momentum: float,
 ) -> None:
-    """Write the mean and the variance of each channel, and update those that run.
-
-    Args:
-        x: B x C x H x W, without gaps.
-        mean, variance, running_mean, running_variance: C.
-        batches: their number so far, which is counted up.
-        momentum: the share of x in the running ones.
-    """
-    grid, size, constants = _rows(x)
-    blocks = min(grid[0], BLOCKS)
-    _moments[blocks, grid[1]](
-        x,
-        mean,
-        variance,
-        running_mean,
-        running_variance,
-        batches,
-        momentum,
-        *_meeting(mean, blocks, size[1]),
-        *size,
-        **constants,
+    grid, rest = _rows(x)
+    meeting, running = _meeting(mean, grid, rest[0]), (running_mean, running_variance)
+    _moments[min(grid[0], BLOCKS), grid[1]](
+        mean, variance, x, running, batches, momentum, meeting, *rest, num_warps=8
     )
 
 
@@ -549,66 +375,53 @@ def normalise(
     bias: Tensor,
     skip: Tensor | None,
     epsilon: float,
-    ceiling: float | None,
+    ceiling: float,
 ) -> None:
-    """Write (x - mean) / sqrt(variance + epsilon) * weight + bias + skip to out.
-
-    All features are B x C x H x W, without gaps. Where there is a ceiling, the result is kept
-    between zero and it.
-    """
-    grid, size, constants = _rows(x)
-    rest = epsilon, ceiling or 0.0, *size, ceiling is not None
-    _normalise[grid](out, x, mean, variance, weight, bias, skip, *rest, **constants)
+    grid, rest = _rows(x)
+    norm = mean, variance, weight, bias
+    _normalise[grid](out, x, norm, skip, epsilon, ceiling or None, *rest, num_warps=8)
 
 
 def normalise_backward(
+    d_x: Tensor,
+    d_weight: Tensor,
+    d_bias: Tensor,
+    d_skip: Tensor,
     d_out: Tensor,
     x: Tensor,
-    out: Tensor | None,
     mean: Tensor,
     variance: Tensor,
     weight: Tensor,
     bias: Tensor,
+    out: Tensor | None,
     epsilon: float,
-    ceiling: float | None,
-) -> list[Tensor]:
-    """Return the gradients of x, weight, bias and, where `out` is given, of skip.
-
-    All features are B x C x H x W, without gaps; the mean and the variance are those of x.
-
-    Args:
-        out: what `normalise` returned, where it added skip and activated the sum.
-    """
-    grid, size, constants = _rows(x)
-    blocks = min(grid[0], BLOCKS)
-    rectified = ceiling is not None
-    d_weight, d_bias = torch.empty_like(mean), torch.empty_like(mean)
-    d_skip = None if out is None else torch.empty_like(x)
-    of = mean, variance, weight, bias, epsilon, ceiling or 0.0
-    meeting = _meeting(mean, blocks, size[1])
-    _norm_sums[blocks, grid[1]](
-        d_weight, d_bias, d_out, x, out, d_skip, *of, *meeting, *size, rectified, **constants
+    ceiling: float,
+) -> None:
+    grid, rest = _rows(x)
+    affine, norm = (d_weight, d_bias), (mean, variance, weight, bias)
+    meeting, end = _meeting(mean, grid, rest[0]), ceiling or None
+    gated = None if out is None else d_skip
+    _norm_sums[min(grid[0], BLOCKS), grid[1]](
+        affine, d_out, x, out, gated, norm, epsilon, end, meeting, *rest, num_warps=8
     )
-    d_x = torch.empty_like(x)
-    given, gated = (d_out, rectified) if d_skip is None else (d_skip, False)
-    _norm_gradient[grid](d_x, given, x, d_weight, d_bias, *of, *size, gated, **constants)
-    return [d_x, d_weight, d_bias, *([] if d_skip is None else [d_skip])]
+    given, end = (d_out, end) if gated is None else (gated, None)
+    _norm_gradient[grid](d_x, affine, given, x, norm, epsilon, end, *rest, num_warps=8)
 
 
-def _rows(x: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, object]]:
-    """Return how x is cut: a grid, its size, the numbers of a row and channels, and constants."""
+def _rows(x: Tensor) -> tuple[tuple[int, int], tuple[tuple[int, int], int, int]]:
+    """Return how x is cut: a grid; its size and the numbers of a row, channels in units, a unit."""
     channels, size = x.shape[1], x.numel()
-    width = max(channels, COLUMNS // channels * channels)
-    grid = triton.cdiv(triton.cdiv(size, width), ROWS), triton.cdiv(width, COLUMNS)
+    width = max(channels, COLUMNS.value // channels * channels)
+    tiles = triton.cdiv(triton.cdiv(size, width), ROWS.value)
     unit = math.gcd(8, channels)
-    cut = {"unit": unit, "sum_dtype": _sum_dtype(x), "tile_rows": ROWS, "columns": COLUMNS}
-    return grid, (size, width, channels // unit), {**cut, "num_warps": 8}
+    return (tiles, triton.cdiv(width, COLUMNS.value)), ((size, width), channels // unit, unit)
 
 
-def _meeting(like: Tensor, blocks: int, width: int) -> tuple[Tensor, Tensor]:
+def _meeting(like: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return where programs leave two sums of each column, and where they count each other."""
     stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
-    return like.new_empty(2, blocks, width), _counters(like.device, stream)
+    partial = like.new_empty(2, min(grid[0], BLOCKS), size[1])
+    return partial, _counters(like.device, stream)
 
 
 @cache

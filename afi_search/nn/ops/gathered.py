@@ -25,10 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from afi_search.nn.afi import Joined, Sums, global_average
-from afi_search.nn.ops.common import at_least_float32, check, empty, in_rows, kernels
+from afi_search.nn.ops.common import at_least_float32, check, empty, in_rows, operator
 
 NARROW, NARROW_BYTES = 32, 32
 """Below that many channels (on a GPU, bytes a pixel) a slice of a buffer is slow to read."""
+
+
+NOTHING_ELSE = None, None, None, 0.0
+"""What a sum of features has not besides."""
 
 
 class Source(NamedTuple):
@@ -130,7 +134,8 @@ class Pool(torch.autograd.Function):
     def backward(ctx: Any, d_pooled: Tensor | None, *left: Tensor | None) -> tuple[Any, ...]:
         (feature,) = ctx.saved_tensors
         source = feature[:, : ctx.channels]
-        d_source = _gather(source, None, _share(d_pooled, source), *_given(left))
+        share = _share(d_pooled, source)
+        d_source = weighted_sum(source, *_given(left), share, None, None, 0.0)
         return F.pad(d_source, (0, 0, 0, 0, 0, feature.shape[1] - ctx.channels)), None, None
 
 
@@ -145,7 +150,8 @@ class WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, count: int, *read: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *read[:count])
         ctx.pairs = (len(read) - count) // 2
-        integrated: Tensor = _weighted_sum(list(read[:count]), weights)
+        features, by_source = list(read[:count]), list(weights.contiguous().unbind())
+        integrated: Tensor = weighted_sum(features[0], features, by_source, *NOTHING_ELSE)
         return integrated
 
     @staticmethod
@@ -176,7 +182,8 @@ class Join(torch.autograd.Function):
         *read: Tensor,
     ) -> tuple[Tensor, ...]:
         features = list(read[:count])
-        both, pooled, x = _join(before, ceiling, apart, features, weights)
+        by_source = [] if weights is None else list(weights.contiguous().unbind())
+        both, pooled, x = join(before, features, by_source, ceiling, apart)
         summed = () if weights is None else features
         ctx.save_for_backward(x if apart else both, weights, *summed)
         ctx.ceiling, ctx.readers, ctx.shape = ceiling, readers, both.shape
@@ -195,9 +202,9 @@ class Join(torch.autograd.Function):
             d_both[:, ctx.channels :],
         )
         of_x, of_r = _given(left[: 2 * ctx.readers]), _given(left[2 * ctx.readers :])
-        d_before = _gather(x, d_x, _share(d_pooled, x), *of_x, x, ctx.ceiling)
+        d_before = weighted_sum(x, *of_x, _share(d_pooled, x), d_x, x, ctx.ceiling)
         if of_r[0]:
-            d_sum = _gather(d_sum, d_sum, None, *of_r)
+            d_sum = weighted_sum(d_sum, *of_r, None, d_sum, None, 0.0)
         d_weights, *d_read = _gradients_of_sum(d_sum, weights, features, ctx.pairs)
         return d_before, None, None, None, None, d_weights, None, *d_read
 
@@ -217,96 +224,71 @@ def _gradients_of_sum(
         d_sum = d_sum.contiguous(memory_format=torch.channels_last)
     by_source = weights.contiguous().unbind()
     direct, stubbed = by_source[: len(features) - pairs], by_source[len(features) - pairs :]
-    d_features = [_gather(d_sum, None, None, [d_sum], [weight]) for weight in direct]
+    d_features = [weighted_sum(d_sum, [d_sum], [weight], *NOTHING_ELSE) for weight in direct]
     d_stubs = chain(*((d_sum, weight) for weight in stubbed))
-    return [_channel_dots(d_sum, features), *d_features, *[None] * pairs, *d_stubs]
+    return [channel_dots(d_sum, features), *d_features, *[None] * pairs, *d_stubs]
 
 
-@torch.library.custom_op("afi::weighted_sum", mutates_args=())
-def _weighted_sum(features: list[Tensor], weights: Tensor) -> Tensor:
-    """Return sum_j weights[j] * features[j]."""
-    _check("weighted_sum", features, weights, features[0])
-    out = empty(features[0], features[0].shape[1])
-    kernels(out).weighted_sum(out, list(map(in_rows, features)), weights.contiguous().unbind())
-    return out
+@operator()
+def weighted_sum(
+    like: Tensor,
+    features: list[Tensor],
+    weights: list[Tensor],
+    start: Tensor | None,
+    plus: Tensor | None,
+    gate: Tensor | None,
+    ceiling: float,
+) -> Tensor:
+    """Return start + plus + sum_j weights[j] * features[j], B x C x H x W.
+
+    Args:
+        like: shaped like the result.
+        features, weights: B x C x H x W and B x C.
+        start: what is added in every pixel, B x C.
+        plus: B x C x H x W.
+        gate, ceiling: the result is zero where the gate is not between zero and the ceiling.
+    """
+    _check("weighted_sum", like, like.shape[1], features, weights)
+    return empty(like, like.shape[1])
 
 
-_weighted_sum.register_fake(lambda features, _: empty(features[0], features[0].shape[1]))
-
-
-@torch.library.custom_op("afi::channel_dots", mutates_args=())
-def _channel_dots(gradient: Tensor, features: list[Tensor]) -> Tensor:
+@operator()
+def channel_dots(gradient: Tensor, features: list[Tensor]) -> Tensor:
     """Return the sums over the pixels of gradient * features[j], len(features) x B x C."""
-    dots = _dots(gradient, features)
-    kernels(dots).channel_dots(dots, in_rows(gradient), list(map(in_rows, features)))
-    return dots
-
-
-@_channel_dots.register_fake
-def _dots(gradient: Tensor, features: list[Tensor]) -> Tensor:
     shape = len(features), *gradient.shape[:2]
     return gradient.new_empty(shape, dtype=at_least_float32(gradient.dtype))
 
 
-@torch.library.custom_op("afi::gather", mutates_args=())
-def _gather(
-    like: Tensor,
-    own: Tensor | None,
-    share: Tensor | None,
-    gradients: list[Tensor],
-    weights: list[Tensor],
-    feature: Tensor | None = None,
-    ceiling: float = 0.0,
-) -> Tensor:
-    """Return own + share + sum_i weights[i] * gradients[i], B x C x H x W.
+@operator()
+def join(
+    before: Tensor, features: list[Tensor], weights: list[Tensor], ceiling: float, apart: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (X, R), GAP(X), and X if it is wanted apart, or an empty tensor.
 
     Args:
-        like: shaped like the result.
-        own: X's gradient from its own block; it may be a slice of channels.
-        share: what is added in every pixel, B x C.
-        gradients, weights: dR_i, B x C x H x W, and w_i, B x C, of the later blocks that read X.
-        feature, ceiling: X and where its activation ends; the result is zero where it is at an end.
+        before: X is this, kept between zero and the ceiling, B x C x H x W.
+        features, weights: R is their weighted sum, or, without weights, the one feature.
+        ceiling: of X.
+        apart: whether X is wanted.
     """
-    out = empty(like, like.shape[1])
-    features, by = list(map(in_rows, gradients)), [weight.contiguous() for weight in weights]
-    share = None if share is None else share.contiguous()
-    plus, gate = (None if x is None else in_rows(x) for x in (own, feature))
-    kernels(out).weighted_sum(out, features, by, share, plus, gate, ceiling)
-    return out
-
-
-_gather.register_fake(lambda like, *_: empty(like, like.shape[1]))
-
-
-@torch.library.custom_op("afi::join", mutates_args=())
-def _join(
-    before: Tensor, ceiling: float, apart: bool, features: list[Tensor], weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (X, R), GAP(X), and X or an empty tensor."""
-    _check("join", features, weights, before)
-    made = both, pooled, x = _joined(before, ceiling, apart, features, weights)
-    by = None if weights is None else weights.contiguous().unbind()
-    read = list(map(in_rows, features))
-    kernels(both).join(in_rows(before), ceiling, read, by, both, pooled, x if apart else None)
-    return made
-
-
-@_join.register_fake
-def _joined(
-    before: Tensor, ceiling: float, apart: bool, features: list[Tensor], weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+    channels = features[0].shape[1]
+    _check("join", before, channels, features, weights)
     return (
-        empty(before, before.shape[1] + features[0].shape[1]),
+        empty(before, before.shape[1] + channels),
         before.new_empty(before.shape[:2], dtype=at_least_float32(before.dtype)),
         empty(before, before.shape[1]) if apart else before.new_empty(0),
     )
 
 
-def _check(name: str, features: list[Tensor], weights: Tensor | None, like: Tensor) -> None:
-    batch, channels = like.shape[0], features[0].shape[1]
+def _check(
+    name: str, like: Tensor, channels: int, features: list[Tensor], weights: list[Tensor]
+) -> None:
+    if weights and len(weights) != len(features):
+        raise ValueError(f"afi::{name} has {len(weights)} weights for {len(features)} features")
+    batch, _, *size = like.shape
     for j, feature in enumerate(features):
-        shape = batch, channels, *like.shape[2:]
+        shape = batch, channels, *size
         check(f"afi::{name}: features[{j}]", feature, shape, like.dtype)
-    if weights is not None:
+    for j, weight in enumerate(weights):
         wide = at_least_float32(like.dtype)
-        check(f"afi::{name}: weights", weights, (len(features), batch, channels), wide)
+        check(f"afi::{name}: weights[{j}]", weight, (batch, channels), wide)
