@@ -14,26 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import BlockAFI, Joined, Reading, Scorer, Sums
+from afi_search.nn.afi import BlockAFI, Joined, Scorer, Sums
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 
 
-class LiteralReading(Reading):
-    """All features so far; every reader pools and scores all of them."""
-
-    def __init__(self, afi: BlockAFI) -> None:
-        self._scorers = iter(afi.scorers)
-        self.sources = []
-
-    def add(self, source: Tensor, pooled: Tensor) -> None:
-        self.sources.append(source)
-
-    def weigh(self) -> Tensor:
-        pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in self.sources])
-        return torch.softmax(next(self._scorers)(pooled), dim=0)
-
-    def carry(self, integrated: Tensor) -> None:
-        pass
+def weigh(afi: BlockAFI, reader: int, features: Sequence[Tensor]) -> Tensor:
+    """Pool all features so far, and score them: every reader does."""
+    pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in features])
+    return torch.softmax(afi.scorers[reader](pooled), dim=0)
 
 
 def score(scorer: Scorer, pooled: Tensor) -> Tensor:
@@ -71,7 +59,7 @@ class LiteralSums(Sums):
 def literal_afi() -> Iterator[None]:
     """Within it, every network with the block scorer runs the literal form."""
     with (
-        patch.object(BlockAFI, "reading", lambda afi: LiteralReading(afi)),
+        patch.object(BlockAFI, "weigh", weigh),
         patch.object(Scorer, "forward", score),
         patch("afi_search.nn.stage.GatheredSums", LiteralSums),
     ):

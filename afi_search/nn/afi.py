@@ -125,28 +125,6 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-class Reading(ABC):
-    """What the blocks of a stage read, in one forward pass: a state.
-
-    Attributes:
-        sources: what the next reader reads.
-    """
-
-    sources: list[Any]
-
-    @abstractmethod
-    def add(self, source: Any, pooled: Tensor) -> None:
-        """Take one source more: X_j, and z_j, B x C', in float32 at least."""
-
-    @abstractmethod
-    def weigh(self) -> Tensor:
-        """Return the weights of the sources for the next reader, sources x B x C'."""
-
-    @abstractmethod
-    def carry(self, integrated: Any) -> None:
-        """Take R, the sum that the last reader made, as a source, if it is one."""
-
-
 class AFI(nn.Module, ABC):
     """The scorers of a stage.
 
@@ -165,8 +143,12 @@ class AFI(nn.Module, ABC):
         self.readers = readers
 
     @abstractmethod
-    def reading(self) -> Reading:
-        """Return the state with which a forward pass begins."""
+    def note(self, pooled: Tensor) -> Tensor:
+        """Return what of a source its readers weigh it by, B x C', given z, at least float32."""
+
+    @abstractmethod
+    def weigh(self, reader: int, notes: Sequence[Tensor]) -> Tensor:
+        """Return a reader's weights, sources x B x C', given what is noted of its sources."""
 
     @abstractmethod
     def count_readers(self, reader: int) -> int:
@@ -195,33 +177,17 @@ class BlockAFI(AFI):
         super().__init__(channels, hidden, readers)
         self.scorers = nn.ModuleList(Scorer(channels, hidden) for _ in range(readers))
 
-    def reading(self) -> Reading:
-        return _AllSources(self.scorers)
+    def note(self, pooled: Tensor) -> Tensor:
+        return pooled
+
+    def weigh(self, reader: int, notes: Sequence[Tensor]) -> Tensor:
+        return torch.softmax(self.scorers[reader](torch.stack(tuple(notes))), dim=0)
 
     def count_readers(self, reader: int) -> int:
         return self.readers - reader
 
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
         return [torch.softmax(one, dim=0).transpose(0, 1) for one in scores]
-
-
-class _AllSources(Reading):
-    """X_1 .. X_{i-1}, weighed by the scorer of block i."""
-
-    def __init__(self, scorers: nn.ModuleList) -> None:
-        self._scorers = iter(scorers)
-        self._pooled: list[Tensor] = []
-        self.sources = []
-
-    def add(self, source: Any, pooled: Tensor) -> None:
-        self.sources.append(source)
-        self._pooled.append(pooled)
-
-    def weigh(self) -> Tensor:
-        return torch.softmax(next(self._scorers)(torch.stack(self._pooled)), dim=0)
-
-    def carry(self, integrated: Any) -> None:
-        pass
 
 
 class StageAFI(AFI):
@@ -239,11 +205,15 @@ class StageAFI(AFI):
         super().__init__(channels, hidden, readers)
         self.scorer = Scorer(channels, hidden)
 
-    def reading(self) -> Reading:
-        return _RunningMean(self.scorer)
+    def note(self, pooled: Tensor) -> Tensor:
+        scores: Tensor = self.scorer(pooled)
+        return scores
+
+    def weigh(self, reader: int, notes: Sequence[Tensor]) -> Tensor:
+        return torch.softmax(torch.stack(tuple(notes)), dim=0)
 
     def count_readers(self, reader: int) -> int:
-        return 1
+        return min(1, self.readers - reader)
 
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
         counts = range(len(scores) - self.readers + 1, len(scores) + 1)
@@ -251,22 +221,34 @@ class StageAFI(AFI):
         return [torch.softmax(sources[:, : max(1, count)], dim=1) for count in counts]
 
 
-class _RunningMean(Reading):
-    """The mean of the sources before the last, and the last."""
+class Reading:
+    """What the blocks of a stage read in one forward pass, one after the other.
 
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-        self._scores: list[Tensor] = []
-        self.sources = []
+    Attributes:
+        sources: what the next reader reads.
+        reader: its number, from 0.
+    """
+
+    def __init__(self, afi: AFI) -> None:
+        self._afi = afi
+        self._notes: list[Tensor] = []
+        self.sources: list[Any] = []
+        self.reader = 0
 
     def add(self, source: Any, pooled: Tensor) -> None:
-        if len(self._scores) > 1:
-            self._scores = [torch.logsumexp(torch.stack(self._scores), dim=0)]
-        self._scores.append(self._scorer(pooled))
+        """Take one source more: X_j, and z_j, B x C', in float32 at least."""
         self.sources.append(source)
+        self._notes.append(self._afi.note(pooled))
 
-    def weigh(self) -> Tensor:
-        return torch.softmax(torch.stack(self._scores), dim=0)
+    def read(self) -> tuple[list[Any], Tensor]:
+        """Return the next reader's sources and their weights, sources x B x C'."""
+        return self.sources, self._afi.weigh(self.reader, self._notes)
 
-    def carry(self, integrated: Any) -> None:
-        self.sources = [integrated]
+    def end(self, integrated: Any) -> None:
+        """Take the R of that reader, which is a source where the next one rereads it."""
+        self.reader += 1
+        if self.reader == self._afi.readers:  # features are released
+            self.sources, self._notes = [], []
+        elif self._afi.rereads:
+            self.sources = [integrated]
+            self._notes = [torch.logsumexp(torch.stack(self._notes), dim=0)]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import AFI, BlockAFI, Scorer, StageAFI, Sums, rectify_
+from afi_search.nn.afi import AFI, BlockAFI, Reading, Scorer, StageAFI, Sums, rectify_
 from afi_search.nn.attention import make_attention
 from afi_search.nn.ops.common import accelerates
 from afi_search.nn.ops.gathered import GatheredSums
@@ -153,8 +153,8 @@ class Stage(nn.Module):
         transition, *readers = self
         state = StageState(afi, self.channels, GatheredSums() if accelerates(x) else Sums())
         x = transition(x, partial(state.hold, transition), partial(state.choose, transition))
-        for reader, block in enumerate(readers):
-            x = block(x, partial(state.join, reader, block, self.attention[reader]))
+        for block, attention in zip(readers, self.attention, strict=True):
+            x = block(x, partial(state.join, block, attention))
         return x
 
 
@@ -171,7 +171,7 @@ class StageState:
         self._afi = afi
         self._channels = channels
         self._sums = sums
-        self._reading = afi.reading()
+        self._reading = Reading(afi)
         self._held: Tensor | None = None
 
     def hold(self, transition: Block, y: Tensor) -> Tensor:
@@ -185,42 +185,35 @@ class StageState:
         source = transition_source(transition, self._held, second, self._channels)
         self._held = None
         if source is not None:
-            self._add(source, 0)
+            self._add(source)
         return second
 
-    def join(self, reader: int, block: Block, attention: nn.Module, y: Tensor) -> Tensor:
+    def join(self, block: Block, attention: nn.Module, y: Tensor) -> Tensor:
         """Return (X_i, R_i) for a block, B x (C + C') x H x W, given X_i before its activation."""
         afi, sums, reading = self._afi, self._sums, self._reading
         if not reading.sources:  # the block's own feature is the first
             feature = block.activate(y)
-            self._add(feature, reader)
-            integrated = sums.weighted_sum(reading.sources, reading.weigh())
-            reading.carry(sums.source(integrated))
+            self._add(feature)
+            integrated = sums.weighted_sum(*reading.read())
+            reading.end(sums.source(integrated))
             return torch.cat((feature, attention(integrated)), dim=1)
-        last = reader + 1 == afi.readers
-        sources, weights, attends = reading.sources, None, not isinstance(attention, nn.Identity)
-        if attends:
-            integrated = sums.weighted_sum(sources, reading.weigh())
-            sources = [sums.source(attention(integrated))]
-            reading.carry(sums.source(integrated))
+        readers = afi.count_readers(reading.reader + 1)
+        if isinstance(attention, nn.Identity):
+            given = *reading.read(), readers, readers * afi.rereads
+            joined = sums.join(y, block.ceiling, *given)
+            reading.end(joined.integrated)
         else:
-            weights = reading.weigh()
-        if last:  # features are released
-            self._reading = afi.reading()
-        readers, rereaders = afi.count_readers(reader + 1), int(afi.rereads and not attends)
-        del reading
-        joined = sums.join(
-            y, block.ceiling, sources, weights, readers * (not last), rereaders * (not last)
-        )
-        if not last:
-            if not attends:
-                self._reading.carry(joined.integrated)
-            self._reading.add(joined.feature, joined.pooled)
+            integrated = sums.weighted_sum(*reading.read())
+            reading.end(sums.source(integrated))
+            attended = sums.source(attention(integrated))
+            joined = sums.join(y, block.ceiling, [attended], None, readers, 0)
+        if readers:
+            reading.add(joined.feature, joined.pooled)
         return joined.both
 
-    def _add(self, feature: Tensor, reader: int) -> None:
-        source, pooled = self._sums.pool(feature, self._channels, self._afi.count_readers(reader))
-        self._reading.add(source, pooled)
+    def _add(self, feature: Tensor) -> None:
+        readers = self._afi.count_readers(self._reading.reader)
+        self._reading.add(*self._sums.pool(feature, self._channels, readers))
 
 
 def unchanged(x: Tensor) -> Tensor:

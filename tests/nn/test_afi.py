@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from afi_search.nn.afi import AFI, BlockAFI, Scorer, StageAFI, Sums, global_average
+from afi_search.nn.afi import AFI, BlockAFI, Reading, Scorer, StageAFI, Sums, global_average
 from afi_search.nn.ops.gathered import GatheredSums
 
 KINDS = (BlockAFI, StageAFI)
@@ -38,12 +38,12 @@ def integrate(
     afi: AFI, sources: list[Tensor], kind_of_sums: type[Sums] = GatheredSums
 ) -> list[Tensor]:
     """Return R of readers 0, 1, ... that read one source more each."""
-    reading, results, sums = afi.reading(), [], kind_of_sums()
+    reading, results, sums = Reading(afi), [], kind_of_sums()
     for feature in sources:
         reading.add(sums.source(feature), global_average(feature))
-        integrated = sums.weighted_sum(reading.sources, reading.weigh())
+        integrated = sums.weighted_sum(*reading.read())
         results.append(integrated)
-        reading.carry(sums.source(integrated))
+        reading.end(sums.source(integrated))
     return results
 
 

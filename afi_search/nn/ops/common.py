@@ -89,7 +89,7 @@ def kernel(name: str, x: Tensor) -> Callable[..., None]:
 def _laid(given: Any) -> Any:
     if isinstance(given, Tensor):
         return in_rows(given) if given.dim() == 4 else given.contiguous()
-    return [_laid(one) for one in given] if isinstance(given, Sequence) else given
+    return [_laid(one) for one in given] if isinstance(given, list) else given
 
 
 @torch.compiler.assume_constant_result
@@ -125,6 +125,8 @@ def in_rows(x: Tensor) -> Tensor:
 
     A slice of the channels of such a feature is returned as it is.
     """
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x
     height, width = x.shape[2:]
     stride = pixel_stride(x)
     strides = height * width * stride, 1, width * stride, stride

@@ -19,6 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def _run(name: str, *arguments: Any) -> None:
 
     Args:
         name: the kernel.
-        arguments: tensors, None, sequences of tensors, and numbers, which are passed apart. All
+        arguments: tensors, None, lists of tensors, and numbers, which are passed apart. All
             features, B x C x H x W, have the dtype, B, H and W of the first.
     """
     row: list[int] = []
@@ -57,10 +58,9 @@ def _run(name: str, *arguments: Any) -> None:
     for argument in arguments:
         if isinstance(argument, (int, float)):
             scalars.append(argument)
-        elif isinstance(argument, Sequence):
+        elif isinstance(argument, list):
             row.append(len(argument))
-            for one in argument:
-                row += _place(one)
+            row += chain.from_iterable(map(_place, argument))
         else:
             row += _place(argument)
     like = next(x for x in arguments if isinstance(x, Tensor) and x.dim() == 4)
