@@ -5,14 +5,16 @@
 
 Forward and backward pass and fused SGD on one batch that lies on the device, channels last. All
 networks of a depth train in one process, a step of each after the other; `ratio` is the median
-over the rounds of a network's time over the plain one's in the same round. `without` is without the
-operators of `afi_search.nn.ops`, in plain torch.
+over the rounds of a network's time over the plain one's in the same round. `without` names the
+operators of `afi_search.nn.ops` in whose place plain torch runs: those of AFI's sums, of batch
+norms, or all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from typing import Annotated
 
 import torch
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 
 from afi_search.capture import captured
 from afi_search.nn import build
-from afi_search.nn.ops.common import plain
+from afi_search.nn.ops.common import PARTS, plain
 from afi_search.space import Architecture
 from afi_search.train import keep_freed_memory
 from benchmarks.literal import Literal
@@ -35,8 +37,9 @@ NETWORKS = {
     "block scorer": "{backbone}({width})",
     "stage scorer": "{backbone}({width}-shared)",
 }
-WITHOUT = {"plain": (False,), "literal": (False,), "block scorer": (False, True)}
-WITHOUT["stage scorer"] = WITHOUT["block scorer"]
+CASES: list[tuple[str, tuple[str, ...]]] = [("plain", ()), ("literal", ())]
+CASES += product(("block scorer", "stage scorer"), ((), *((part,) for part in PARTS), PARTS))
+"""Each network, and the parts that run in plain torch."""
 WAYS = {"cpu": ["eager"], "cuda": ["eager", "graph"]}
 
 
@@ -70,11 +73,11 @@ def stepper(
     return partial(captured(step, (images, labels), changed), images, labels)
 
 
-def stripped(step: Callable[[], object], without: bool) -> Callable[[], object]:
-    """Return the step, or the step without the operators."""
+def stripped(step: Callable[[], object], without: Sequence[str]) -> Callable[[], object]:
+    """Return the step, or the step without the operators of those parts."""
 
     def run() -> None:
-        with plain():
+        with plain(*without):
             step()
 
     return run if without else step
@@ -107,29 +110,26 @@ def main(
         for numbers in precision or ["fp32"]:
             for way in WAYS[device.type]:
                 for layers in depth or [32, 110]:
+                    given = layers, batch, numbers, way, device, width
                     steps = {
-                        f"{name} {without}": stripped(
-                            stepper(name, layers, batch, numbers, way, device, width), without
-                        )
-                        for name in NETWORKS
-                        for without in WITHOUT[name]
+                        f"{name}{without}": stripped(stepper(name, *given), without)
+                        for name, without in CASES
                     }
                     seconds = in_turn(steps, rounds, device)
                     rows += [
                         {
                             "depth": layers,
                             "network": name,
-                            "without": without,
+                            "without": " and ".join(without),
                             "width": width,
                             "way": way,
                             "precision": numbers,
-                            **against(seconds[f"{name} {without}"], seconds["plain False"]),
+                            **against(seconds[f"{name}{without}"], seconds["plain()"]),
                             "batch": batch,
                             "rounds": rounds,
                             **facts(device),
                         }
-                        for name in NETWORKS
-                        for without in WITHOUT[name]
+                        for name, without in CASES
                     ]
                     write("afi_step", rows)
     columns = ["depth", "network", "without", "way", "precision", "threads", "median_s", "ratio"]

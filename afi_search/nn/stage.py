@@ -151,7 +151,7 @@ class Stage(nn.Module):
 
     def _integrating(self, x: Tensor, afi: AFI) -> Tensor:
         transition, *readers = self
-        state = StageState(afi, self.channels, GatheredSums() if accelerates(x) else Sums())
+        state = StageState(afi, self.channels, GatheredSums() if accelerates(x, "sums") else Sums())
         x = transition(x, partial(state.hold, transition), partial(state.choose, transition))
         for block, attention in zip(readers, self.attention, strict=True):
             x = block(x, partial(state.join, block, attention))

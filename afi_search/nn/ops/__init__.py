@@ -1,10 +1,10 @@
 """The one seam to accelerated code: what lies between convolutions, in fewer passes over memory.
 
-Operators of torch.library, each with a rule for fake tensors: `afi::weighted_sum`, `afi::join`,
-`afi::channel_dots` and `afi::gather` (`gathered`), `afi::moments`, `afi::normalise` and its
-gradient (`batch_norm`). Autograd functions call them. Under autocast they compute in the dtypes
-that they get. A CPU runs C++ (`cpu`), a GPU Triton (`cuda`); where neither can be had, where
-features do not lie with channels last, and in `plain()`, networks run in plain torch.
+Operators of torch.library, each one function that allocates what it returns (`common.operator`):
+`afi::weighted_sum`, `afi::channel_dots` and `afi::join` (`gathered`), `afi::moments`,
+`afi::normalise` and its gradient (`batch_norm`). Autograd functions call them. Under autocast they
+compute in the dtypes that they get. A CPU runs C++ (`cpu`), a GPU Triton (`cuda`); where neither
+can be had, where features do not lie with channels last, and in `plain()`, torch's own run.
 
 What they buy of a training step (AFI-ResNet-32, base-r4, batch 128, one thread, CPU seconds, the
 step of benchmarks/afi_step.py): AFI's sums 5 % in fp32 and 20 % in bf16, batch norm 4 and 12 %.

@@ -17,36 +17,39 @@ from afi_search.nn.ops import cpu
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
-_switched_off = False
+PARTS = ("sums", "norms")
+"""What has operators: AFI's sums, and batch norms."""
+
+_switched_off: frozenset[str] = frozenset()
 
 
 @contextmanager
-def plain() -> Iterator[None]:
-    """Within it, networks run in plain torch, without the operators.
+def plain(*parts: str) -> Iterator[None]:
+    """Within it, networks run in plain torch, without the operators, or without those of some part.
 
     For torch.func's vmap and grad, which know no rule of the operators; for a compiler that is to
     see all operations; and to measure what the operators buy.
 
     >>> with plain():
-    ...     accelerates(torch.ones(1, 1, 1, 1))
+    ...     accelerates(torch.ones(1, 1, 1, 1), "norms")
     False
     """
     global _switched_off
-    before, _switched_off = _switched_off, True
+    before, _switched_off = _switched_off, _switched_off.union(parts or PARTS)
     try:
         yield
     finally:
         _switched_off = before
 
 
-def accelerates(x: Tensor) -> bool:
-    """Return whether the operators are to be used for a feature, B x C x H x W.
+def accelerates(x: Tensor, part: str) -> bool:
+    """Return whether the operators of a part are to be used for a feature, B x C x H x W.
 
     They take features with channels last, on a CPU where there is a C++ compiler, on a GPU where
     Triton runs; on `meta` they tell what either keeps in memory. Not subclasses of tensors, such as
     torch.export's: they see torch's own operations.
     """
-    if _switched_off or type(x) is not Tensor or x.dtype not in DTYPES:
+    if part in _switched_off or type(x) is not Tensor or x.dtype not in DTYPES:
         return False
     if x.is_meta or not x.is_contiguous(memory_format=torch.channels_last):
         return x.is_meta

@@ -1,4 +1,6 @@
-"""The operators' kernels for a GPU, in Triton: what `operator` calls, and what that launches.
+"""The operators' kernels for a GPU, in Triton, and the functions that launch them.
+
+Functions are called as `operator` says: with what they fill, then the operator's arguments.
 
 Features lie with channels last: a feature is a matrix of the pixels of all images x channels, with
 one stride from pixel to pixel, so that a slice of channels is a feature too. Kernels take the
@@ -12,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import triton
@@ -278,16 +281,8 @@ def _whole_sums(partial, column, width, channels):  # type: ignore[no-untyped-de
     return tl.sum(first, 0), tl.sum(second, 0)
 
 
-def weighted_sum(
-    out: Tensor,
-    _like: Tensor,
-    features: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    start: Tensor | None,
-    plus: Tensor | None,
-    gate: Tensor | None,
-    ceiling: float,
-) -> None:
+def weighted_sum(*given: Any) -> None:
+    out, _, features, weights, start, plus, gate, ceiling = given
     plan = _Plan(TILE, out, *features, *(x for x in (plus, gate) if x is not None))
     read, by = _filled(features or [out]), _filled(weights or [out])
     strides = plan.strides(out, plus, gate, *read)
@@ -296,16 +291,8 @@ def weighted_sum(
     )
 
 
-def join(
-    both: Tensor,
-    means: Tensor,
-    also: Tensor,
-    before: Tensor,
-    features: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    ceiling: float,
-    apart: bool,
-) -> None:
+def join(*given: Any) -> None:
+    both, means, also, before, features, weights, ceiling, apart = given
     channels = before.shape[1]
     out, beside, extra = both[:, :channels], both[:, channels:], also if apart else None
     plan = _Plan(TILE, before, out)
@@ -350,62 +337,32 @@ def _filled(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (*features, *[features[-1]] * (slots - len(features)))
 
 
-def moments(
-    mean: Tensor,
-    variance: Tensor,
-    x: Tensor,
-    running_mean: Tensor,
-    running_variance: Tensor,
-    batches: Tensor,
-    momentum: float,
-) -> None:
+def moments(*given: Any) -> None:
+    mean, variance, x, *running, batches, momentum = given
     grid, rest = _rows(x)
-    meeting, running = _meeting(mean, grid, rest[0]), (running_mean, running_variance)
+    meeting = _meeting(mean, grid, rest[0])
     _moments[min(grid[0], BLOCKS), grid[1]](
-        mean, variance, x, running, batches, momentum, meeting, *rest, num_warps=8
+        mean, variance, x, tuple(running), batches, momentum, meeting, *rest, num_warps=8
     )
 
 
-def normalise(
-    out: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    skip: Tensor | None,
-    epsilon: float,
-    ceiling: float,
-) -> None:
+def normalise(*given: Any) -> None:
+    out, x, *norm, skip, epsilon, ceiling = given
+    grid, rest = _rows(x)
+    _normalise[grid](out, x, tuple(norm), skip, epsilon, ceiling or None, *rest, num_warps=8)
+
+
+def normalise_backward(*given: Any) -> None:
+    d_x, *affine, d_skip, d_out, x, mean, variance, weight, bias, out, epsilon, ceiling = given
     grid, rest = _rows(x)
     norm = mean, variance, weight, bias
-    _normalise[grid](out, x, norm, skip, epsilon, ceiling or None, *rest, num_warps=8)
-
-
-def normalise_backward(
-    d_x: Tensor,
-    d_weight: Tensor,
-    d_bias: Tensor,
-    d_skip: Tensor,
-    d_out: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    out: Tensor | None,
-    epsilon: float,
-    ceiling: float,
-) -> None:
-    grid, rest = _rows(x)
-    affine, norm = (d_weight, d_bias), (mean, variance, weight, bias)
     meeting, end = _meeting(mean, grid, rest[0]), ceiling or None
     gated = None if out is None else d_skip
     _norm_sums[min(grid[0], BLOCKS), grid[1]](
-        affine, d_out, x, out, gated, norm, epsilon, end, meeting, *rest, num_warps=8
+        tuple(affine), d_out, x, out, gated, norm, epsilon, end, meeting, *rest, num_warps=8
     )
-    given, end = (d_out, end) if gated is None else (gated, None)
-    _norm_gradient[grid](d_x, affine, given, x, norm, epsilon, end, *rest, num_warps=8)
+    d_out, end = (d_out, end) if gated is None else (gated, None)
+    _norm_gradient[grid](d_x, tuple(affine), d_out, x, norm, epsilon, end, *rest, num_warps=8)
 
 
 def _rows(x: Tensor) -> tuple[tuple[int, int], tuple[tuple[int, int], int, int]]:
