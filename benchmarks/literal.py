@@ -34,7 +34,8 @@ class LiteralSums(Sums):
     """One operation after the other; every reader pools for itself."""
 
     def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Tensor, Tensor]:
-        return feature[:, :channels], feature
+        source = feature[:, :channels]
+        return source, source
 
     def weighted_sum(self, sources: Sequence[Tensor], weights: Tensor) -> Tensor:
         zero = torch.zeros((), dtype=sources[0].dtype, device=sources[0].device)
@@ -62,6 +63,7 @@ def literal_afi() -> Iterator[None]:
         patch.object(BlockAFI, "weigh", weigh),
         patch.object(Scorer, "forward", score),
         patch("afi_search.nn.stage.GatheredSums", LiteralSums),
+        patch("afi_search.nn.stage.Sums", LiteralSums),
     ):
         yield
 
