@@ -218,6 +218,9 @@ def count_below(parts: list[NDArray[np.int64]], bounds: NDArray[np.int64]) -> in
     Args:
         parts: n_i x k each.
         bounds: k, the largest sum allowed.
+
+    >>> count_below([np.array([[1], [2]]), np.array([[1], [5]])], np.array([3]))
+    2
     """
     half = len(parts) // 2
     sums = [_sums(some, len(bounds)) for some in (parts[:half], parts[half:])]

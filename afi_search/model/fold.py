@@ -22,6 +22,10 @@ def fold_batch_norms(model: nn.Module, image_size: int) -> nn.Module:
     Args:
         model: takes B x 3 x image_size x image_size.
         image_size: height and width of the image it is run on.
+
+    >>> folded = fold_batch_norms(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 8)
+    >>> [type(module).__name__ for module in folded]
+    ['Conv2d', 'Identity']
     """
     folded = copy.deepcopy(model).eval()
     for convolution, norm in _pairs(folded, image_size):

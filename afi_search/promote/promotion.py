@@ -265,6 +265,10 @@ def winners(folder: Path, wanted: Promote, listener: Listener = _SILENT) -> list
 def for_imagenet(architecture: Architecture, wanted: Promote | None = None) -> Architecture:
     """Return an architecture on its ImageNet backbone, as the `promote` section maps its stages.
 
+    >>> mapped = Promote(backbone="resnet50", stages=(1, 2, 3, 3))
+    >>> for_imagenet(Architecture.parse("resnet20(base-r4, off, B-r16)"), mapped).text
+    'resnet50(base-r4, off, B-r16, B-r16)'
+
     Raises:
         PromotionError: the backbone is not made for ImageNet and nothing says what takes its place.
     """

@@ -72,6 +72,11 @@ def learning_rate(recipe: BaseRecipe, step: int, total: int) -> float:
         recipe: names the schedule.
         step: 0 <= step < total.
         total: steps of the whole training.
+
+    >>> from afi_search.space.recipe import Recipe
+    >>> recipe = Recipe(lr=0.4, schedule="triangular", warmup=0.5)
+    >>> [learning_rate(recipe, step, 4) for step in range(4)]
+    [0.2, 0.4, 0.4, 0.2]
     """
     rise = round(recipe.warmup * total)
     if step < rise:
