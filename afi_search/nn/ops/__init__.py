@@ -7,6 +7,6 @@ compute in the dtypes that they get. A CPU runs C++ (`cpu`), a GPU Triton (`cuda
 can be had, where features do not lie with channels last, and in `plain()`, torch's own run.
 
 What they buy of a training step (AFI-ResNet-32, base-r4, batch 128, one thread, CPU time, by
-benchmarks/afi_step.py): AFI's sums 8 % in fp32 and 28 % in bf16, batch norm nothing that four rounds
-could show in fp32 and 11 % in bf16.
+benchmarks/afi_step.py): AFI's sums 8 % in fp32 and 28 % in bf16, batch norm 11 % in bf16 and
+nothing that four rounds could show in fp32.
 """
