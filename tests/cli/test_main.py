@@ -145,3 +145,10 @@ def test_spaces_lists_the_space_files_each_with_what_is_searched() -> None:
         assert 20 < len(sentence) < 200
         assert name in told
         assert sentence.split()[0] in told
+
+
+def test_without_optuna_dashboard_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
+    told = CliRunner().invoke(app, ["dashboard", "studies/reference/resnet20-digits"])
+    assert told.exit_code == 2
+    assert "pip install 'afi-search[dashboard]'" in told.output
