@@ -119,8 +119,11 @@ def test_every_family_holds_every_choice_in_turn_and_back(backbone, request):
     net = supernet_of(backbone, **axes).to(memory_format=torch.channels_last)
     left, turns = {choice for of in net.choices for choice in of}, []
     while left:
-        first = len(turns) * len(net.choices)
-        stages = tuple(of[(first + n) % len(of)] for n, of in enumerate(net.choices))
+        turn = len(turns)
+        first = turn * len(net.choices)
+        stages = tuple(  # one further after each round, as a step may divide the number of choices
+            of[(first + n + turn // len(of)) % len(of)] for n, of in enumerate(net.choices)
+        )
         turns.append(Architecture(backbone, stages))
         left -= set(stages)
     for architecture in (*turns, turns[0]):
