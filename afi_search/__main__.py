@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
 
-from afi_search.cli import in_words
+from afi_search.cli import in_words, leave
 
 
 def main(program: str = "main") -> None:
@@ -30,7 +29,7 @@ def main(program: str = "main") -> None:
             sys.stdout.flush()
     except SystemExit as ended:
         code = ended.code
-    os._exit(code if isinstance(code, int) else bool(code))  # torch and Ray would take seconds
+    leave(code if isinstance(code, int) else bool(code))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
-
-from afi_search.errors import UserError
 from afi_search.search.listener import Listener
 from afi_search.search.prepare import AUTO
 from afi_search.space import Architecture
-from afi_search.space.mistakes import describe, explain
 from afi_search.space.schema import Confirm, Promote
 from afi_search.study import study as stored
 from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, has_study, study_name
@@ -121,7 +117,7 @@ class Study(stored.Study):
         from afi_search.device import describe_device
 
         search = self.file.space.search
-        grown = search.model_copy(update={"trials": search.trials + count})
+        grown = search.given(trials=search.trials + count)
         space = self.file.space.model_copy(update={"search": grown})
         asked = replace(self.file, space=space, facts=gather_facts(_command(), describe_device()))
         source = self.folder / STUDY_FILE
@@ -161,7 +157,7 @@ class Study(stored.Study):
 
         return confirm_study(
             self,
-            _changed(self.file.space.confirm or Confirm(), seeds=seeds, top=top),
+            (self.file.space.confirm or Confirm()).given(seeds=seeds, top=top),
             [Architecture.of(each) for each in architectures],
             data=data,
             address=address,
@@ -212,8 +208,7 @@ class Study(stored.Study):
         from afi_search.promote.promotion import promote_study
         from afi_search.study.study import Interrupted
 
-        wanted = _changed(
-            self.file.space.promote or Promote(),
+        wanted = (self.file.space.promote or Promote()).given(
             data=data,
             recipe=recipe,
             top=top,
@@ -385,21 +380,3 @@ def _command() -> str:
     """Return the command line of this process, without its interpreter's folder."""
     program, *arguments = sys.orig_argv
     return shlex.join([Path(program).name, *arguments])
-
-
-def _changed(section: Section, **settings: object) -> Section:
-    """Return a section of a space file with the settings that were given at all.
-
-    Raises:
-        UserError: one of them is not what the section may hold.
-    """
-    given = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in settings.items()
-        if value is not None
-    }
-    try:
-        return type(section).model_validate(dict(section) | given)
-    except ValidationError as error:
-        where = type(section).__name__.lower()
-        raise UserError(describe(where, explain(error, type(section)))) from None

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from afi_search.formatting import printable
 GOES_ON = "Nothing is lost; the same command resumes it."
 AGAIN = "Ctrl-C again stops at once."
 _INTERRUPTED = 130
+_SECONDS_OF_ONE = 0.1
+"""A program that ends this one may tell it twice, by itself and as a member of its group."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -36,6 +39,7 @@ class _Stop:
     """Whether a person has asked to stop, who tells that it is on its way, and whether it ended."""
 
     asked: bool = False
+    raised: bool = False
     tell: Callable[[], None] = _tell
     ended: bool = False
 
@@ -80,10 +84,24 @@ def told_to_stop(tell: Callable[[], None]) -> Iterator[None]:
 
 
 def end_at_once(words: str, code: int) -> NoReturn:
-    """End the process from any thread, whatever the main one waits for; Ray's end with it."""
+    """End the process from any thread, whatever the main one waits for."""
     if sys.stdout.isatty():
         os.write(1, _SHOW_CURSOR)
     _write(words)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process without cleaning up, which would take seconds, and all that Ray runs in it.
+
+    Ray's agents would outlive it by two minutes.
+    """
+    if "ray" in sys.modules:
+        import psutil
+
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                process.kill()
     os._exit(code)
 
 
@@ -107,24 +125,28 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
         signal.set_wakeup_fd(earlier)
         os.close(writing)
-        _stop.asked = False
+        _stop.asked = _stop.raised = False
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _stop.asked = True
-    raise KeyboardInterrupt
+    if not _stop.raised:  # a second one ends the process in `_answer`
+        _stop.raised = True
+        raise KeyboardInterrupt
 
 
 def _answer(reading: int) -> None:
     with open(reading, "rb", buffering=0) as arriving:
         numbers = (byte[0] for byte in iter(partial(arriving.read, 1), b""))
-        for position, _ in enumerate(number for number in numbers if number in _SIGNALS):
-            if position:
+        begun = 0.0
+        for _ in (number for number in numbers if number in _SIGNALS):
+            if not begun:
+                _stop.asked, begun = True, time.monotonic()
+                with _telling:
+                    if not _stop.ended:
+                        _stop.tell()
+            elif time.monotonic() - begun > _SECONDS_OF_ONE:
                 end_at_once("Stopped at once. The same command resumes it.", _INTERRUPTED)
-            _stop.asked = True
-            with _telling:
-                if not _stop.ended:
-                    _stop.tell()
 
 
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # it shares the pipe

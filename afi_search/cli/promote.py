@@ -57,18 +57,17 @@ def promote(
 
     file = StudyFile.read(study, imports=True) if has_study(study) else None
     wanted = (file.space.promote if file else None) or Promote()
-    given = {
-        "data": None if data is None else str(data),
-        "recipe": recipe,
-        "top": top,
-        "classes": classes,
-        "pretrained": pretrained,
-        "checkpoints": checkpoints,
-        "loader": loader,
-    }
     promote_and_show(
         study,
-        wanted.model_copy(update={key: v for key, v in given.items() if v is not None}),
+        wanted.given(
+            data=data,
+            recipe=recipe,
+            top=top,
+            classes=classes,
+            pretrained=pretrained,
+            checkpoints=checkpoints,
+            loader=loader,
+        ),
         [Architecture.parse(text) for text in architecture or ()],
         workers=workers,
         skip_broken=skip_broken,

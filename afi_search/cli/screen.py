@@ -133,12 +133,15 @@ class Screen(Listener):
 
     def engine_lost(self, reason: str) -> None:
         self.run_ended()
+        if self._stopping:  # whoever ended us has ended Ray's processes, too
+            end_at_once(f"Interrupted. {GOES_ON}", 130)
         end_at_once(f"error: {reason}. {GOES_ON}", 2)
 
     def _stops(self) -> None:
         self._stopping = True
         if self._live is None:
             console.say(_STOPPING)
+        import afi_search.report.export  # noqa: F401  # needed next, and the workers are waited for
 
     def audited(self, verdict: str) -> None:
         console.say(verdict)

@@ -17,6 +17,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import psutil
 import ray
 from filelock import FileLock, Timeout
 from ray._common.utils import get_ray_address_file
@@ -279,7 +280,11 @@ class RaySession:
 
     def _stop(self) -> None:
         self._over.set()
+        started = _processes_in(self._folder) if self._folder else []
         ray.shutdown()
+        for process in started:  # agents would live for two more minutes
+            with suppress(psutil.Error):
+                process.kill()
         _restore(self._environment)
         ray_constants.ENABLE_RAY_CLUSTER = True
         if self._folder is not None:
@@ -304,6 +309,16 @@ def ray_session(
         yield session
     finally:
         session.close()
+
+
+def _processes_in(folder: Path) -> list[psutil.Process]:
+    """Return Ray's processes that have that folder."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(str(folder) in argument for argument in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def _in_a_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from types import FrameType
 from optuna.exceptions import StorageInternalError
 
 from afi_search.study.journal import StorageError
+
+_SECONDS_OF_ONE = 0.1
+"""A program that ends this one may tell it twice, by itself and as a member of its group."""
 
 
 @dataclass
@@ -53,12 +57,16 @@ def asked_to_stop(then: Callable[[], None] | None = None) -> Iterator[StopReques
         yield request
         return
 
+    begun = 0.0
+
     def ask(number: int, frame: FrameType | None) -> None:
-        if request.asked:
+        nonlocal begun
+        if not request.asked:
+            request.asked, begun = True, time.monotonic()
+            if then is not None:
+                threading.Thread(target=then, daemon=True).start()
+        elif time.monotonic() - begun > _SECONDS_OF_ONE:
             raise KeyboardInterrupt
-        request.asked = True
-        if then is not None:
-            threading.Thread(target=then, daemon=True).start()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

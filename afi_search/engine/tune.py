@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from afi_search.search.conductor import Conductor
 
 _WORKER_DEATHS = 3
 _SECONDS_TO_ANSWER = 30.0
+_SECONDS_TO_END_AN_EPOCH = 2.0
 
 
 def run_workers(
@@ -51,8 +53,9 @@ def run_workers(
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells is in the ledger
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)  # that all workers start together
+    workers = _Workers()
     with (
-        asked_to_stop() as stop,
+        asked_to_stop(workers.end_soon) as stop,
         tempfile.TemporaryDirectory(prefix="afi_search-") as scratch,
     ):
         # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
@@ -60,7 +63,7 @@ def run_workers(
             worker,
             name="trials",
             search_alg=_LedgerSearcher(conductor, concurrency, stop, deaths := Deaths()),
-            scheduler=_LedgerScheduler(conductor, stop, deaths),
+            scheduler=_LedgerScheduler(conductor, stop, deaths, workers),
             num_samples=-1,
             stop=_Interrupted(stop),
             reuse_actors=True,
@@ -92,6 +95,20 @@ class Deaths:
 
     causes: dict[int, str] = field(default_factory=dict)
     a_worker_has_reported: bool = False
+
+
+class _Workers:
+    """The actors of a run; when it is to stop, Tune would wait ten seconds for what they are at."""
+
+    controller: Any = None
+
+    def end_soon(self) -> None:
+        """Give them the time to end an epoch that is nearly over, and end them."""
+        time.sleep(_SECONDS_TO_END_AN_EPOCH)
+        if self.controller is not None:
+            alive = self.controller._actor_manager._live_actors_to_ray_actors_resources
+            for actor, _ in list(alive.values()):
+                ray.kill(actor)
 
 
 class _LedgerSearcher(Searcher):
@@ -148,11 +165,18 @@ class _LedgerScheduler(FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, conductor: Conductor, stop: StopRequest, deaths: Deaths) -> None:
+    def __init__(
+        self, conductor: Conductor, stop: StopRequest, deaths: Deaths, workers: _Workers
+    ) -> None:
         super().__init__()
+        self._workers = workers
         self._conductor = conductor
         self._stop = stop
         self._deaths = deaths
+
+    def on_trial_add(self, tune_controller: object, trial: object) -> None:
+        """Note who has the actors."""
+        self._workers.controller = tune_controller
 
     def on_trial_result(
         self, tune_controller: object, trial: object, result: dict[str, Any]
@@ -165,6 +189,8 @@ class _LedgerScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: object, trial: Any) -> None:
         """Note a worker's death, and its cause."""
+        if self._stop.asked:
+            return
         number = trial.config["number"]
         self._deaths.causes[number] = _why(trial)
         if number in self._conductor.running:

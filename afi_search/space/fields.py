@@ -7,11 +7,20 @@ refused where it is written, not where it overflows.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
-from afi_search.space.mistakes import show
+from afi_search.errors import UserError
+from afi_search.space.mistakes import describe, explain, show
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 100
@@ -22,6 +31,23 @@ class Strict(BaseModel):
     """A part of a file: unknown keys are mistakes, and nothing changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def given(self, **settings: object) -> Self:
+        """Return it with those settings that are not None, each checked as in a file.
+
+        Raises:
+            UserError: one is not what it may be.
+        """
+        given = {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in settings.items()
+            if value is not None
+        }
+        try:
+            return type(self).model_validate(dict(self) | given)
+        except ValidationError as error:
+            section = type(self).__name__.lower()
+            raise UserError(describe(section, explain(error, type(self)))) from None
 
 
 def check_name(text: str) -> str:
