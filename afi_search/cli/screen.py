@@ -53,7 +53,7 @@ class Screen(Listener):
         self._space = ""
         self._live: Live | None = None
         self._telling = ExitStack()
-        self._stopping = False
+        self._stopping = self._over = False
 
     def preset_chosen(self, preset: str, note: str) -> None:
         there_is = "a CUDA device" if preset == "short" else "no CUDA device"
@@ -149,6 +149,9 @@ class Screen(Listener):
     def run_ended(self) -> None:
         self._telling.close()
         if self._live is not None:
+            self._over = (
+                True  # Rich shows all rows at its end, and those that scroll away would stay
+            )
             self._live.stop()
 
     def trial_progressed(self, number: int, epochs: float, images_per_second: float) -> None:
@@ -211,6 +214,8 @@ class Screen(Listener):
         console.written(paths)
 
     def _render(self) -> Group:
+        if self._over:
+            return Group()
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("trial", justify="right")
         table.add_column("architecture", overflow="fold", ratio=1)
@@ -231,7 +236,8 @@ class Screen(Listener):
             cells = (number, architecture, macs, epoch, *others, speed)
             table.add_row(*cells, style=_COLOURS[trial.state])
         told = _STOPPING if self._stopping else self._summary()
-        return Group(table, Text(told, style="bold"))
+        # A low terminal shows what comes first; it writes ^C behind what comes last.
+        return Group(Text(told, style="bold"), table, Text())
 
     def _line(self, trial: FrozenTrial) -> str:
         number, architecture, macs, epoch, accuracy, state = _cells(trial)

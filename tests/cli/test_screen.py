@@ -1,0 +1,84 @@
+"""What a terminal shows, rows and columns as a person sees them, on a pseudo terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+pyte = pytest.importorskip("pyte", reason="needs the extra dev")
+
+RUN = """
+import os, signal, sys, time
+from pathlib import Path
+from afi_search.cli import in_words
+from afi_search.cli.common import console
+from afi_search.cli.screen import Screen
+from afi_search.study.study import Study
+from tests.search.studies import conductor_for, play, space_file
+
+folder = Path(sys.argv[1])
+with in_words():
+    screen = Screen()
+    ledger, conductor = conductor_for(space_file(), folder, on_change=screen.trial_changed)
+    screen.study_opened(Study.open(folder))
+    try:
+        play(conductor)
+        time.sleep(1)
+        print("READY", file=sys.stderr)
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        screen.run_ended()
+        console.say("The front.")
+"""
+
+
+def seen(screen: pyte.HistoryScreen) -> list[str]:
+    """Return the lines of a terminal, those above that have scrolled away among them."""
+    above = ["".join(line[x].data for x in range(screen.columns)) for line in screen.history.top]
+    return [line.rstrip() for line in (*above, *screen.display) if line.strip()]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(40, 100), (40, 120), (8, 60)])
+def test_ctrl_c_is_answered_and_no_row_of_the_table_stays(
+    tmp_path: Path, rows: int, columns: int
+) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+        environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"}
+        os.execve(sys.executable, [sys.executable, "-c", RUN, str(tmp_path / "study")], environment)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    screen = pyte.HistoryScreen(columns, rows, history=1000)
+    stream = pyte.ByteStream(screen)
+    interrupted, answered, before = False, False, b""
+    while True:
+        try:
+            content = os.read(terminal, 65536)
+        except OSError:  # all who could write have ended
+            break
+        stream.feed(content)
+        shown = "\n".join(seen(screen))
+        before = before[-10:] + content
+        if not interrupted and b"READY" in before:
+            assert re.search(r"trial +architecture", shown)
+            os.write(terminal, b"\x03")
+            interrupted = True
+        answered |= interrupted and "Stopping" in shown
+    os.close(terminal)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    assert answered
+    shown = "\n".join(seen(screen))
+    assert "The front." in shown
+    assert seen(screen)[-1].startswith("Interrupted. Nothing is lost")
+    assert not re.search(r"trial +architecture|resnet20\(|Stopping", shown)
+    assert not screen.cursor.hidden
