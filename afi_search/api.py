@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from afi_search.search.listener import Listener
 from afi_search.search.prepare import AUTO
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from afi_search.model import Model
-
-Section = TypeVar("Section", Confirm, Promote)
 
 
 class Study(stored.Study):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +47,8 @@ _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """Where it is off, Ray listens on 127.0.0.1 alone, as on macOS; its processes inherit it."""
 _TOKEN, _TOKEN_FILE, _AUTH_MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 _OURS = (_LOOPBACK, _TOKEN_FILE, _AUTH_MODE, "TMPDIR")
+_PR_SET_CHILD_SUBREAPER = 36
+"""With it, what a dead raylet leaves behind is still found below this process."""
 _THREAD = ThreadPoolExecutor(1, "ray")
 """It starts and stops Ray; Linux kills Ray's processes when the thread that started them ends."""
 
@@ -234,6 +238,8 @@ class RaySession:
             os.environ[_AUTH_MODE] = "token" if self._cluster.wants_token else "disabled"
         else:
             self._folder, self._lock = _private_folder()
+            if sys.platform == "linux":
+                ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             os.environ.update(_for_itself(self._folder))
             where = {"include_dashboard": True, "_temp_dir": f"{self._folder}/ray"}
         Config.initialize("")
@@ -312,11 +318,12 @@ def ray_session(
 
 
 def _processes_in(folder: Path) -> list[psutil.Process]:
-    """Return Ray's processes that have that folder."""
+    """Return the processes of the Ray that has that folder."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if any(str(folder) in argument for argument in process.cmdline()):
+            command = " ".join(process.cmdline())
+            if command.startswith("ray::") or str(folder) in command:
                 found.append(process)
     return found
 
