@@ -35,12 +35,13 @@ def front(study: StudyFolder, json: Json = False, imports: Imports = False) -> N
         from afi_search.study.study import Study
 
         view = StudyView.of(Study.open(study, imports=imports))
-        paths = write_report(view, study)
-        if json:
+        if json:  # shown first: it may be that nothing can be written
             print(front_json(view))
-            return
-        console.print(FrontTable(view))
-        console.written(paths)
+        else:
+            console.print(FrontTable(view))
+        paths = write_report(view, study)
+        if not json:
+            console.written(paths)
 
 
 def report(study: StudyFolder, imports: Imports = False) -> None:
