@@ -149,9 +149,7 @@ class Screen(Listener):
     def run_ended(self) -> None:
         self._telling.close()
         if self._live is not None:
-            self._over = (
-                True  # Rich shows all rows at its end, and those that scroll away would stay
-            )
+            self._over = True  # Rich ends with all rows: those that scroll away would stay
             self._live.stop()
 
     def trial_progressed(self, number: int, epochs: float, images_per_second: float) -> None:
