@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _FINISHED_SHOWN = 8
 _STOPPING = f"Stopping: epochs that end within seconds are kept, others are trained again. {AGAIN}"
+_WIDE = 80
+"""Columns of a terminal that has room for the speed as well."""
 _COLOURS = {
     TrialState.RUNNING: "cyan",
     TrialState.COMPLETE: "green",
@@ -221,18 +223,17 @@ class Screen(Listener):
         table.add_column("epoch", justify="right")
         table.add_column("accuracy", justify="right")
         table.add_column("state")
-        table.add_column("images/s", justify="right")
+        wide = console.width >= _WIDE
+        if wide:
+            table.add_column("images/s", justify="right")
         for trial in [*self._latest, *self._unfinished.values()]:
-            number, architecture, macs, epoch, *others = _cells(trial)
-            speed = ""
+            number, architecture, macs, epoch, accuracy, state = _cells(trial)
+            cells = [number, architecture, macs, epoch, accuracy, state, ""]
             if trial.number in self._speeds and trial.number in self._unfinished:
                 epochs, images_per_second = self._speeds[trial.number]
-                epoch, speed = (
-                    f"{epochs:.1f}/{trial.user_attrs['epochs']}",
-                    f"{images_per_second:,.0f}",
-                )
-            cells = (number, architecture, macs, epoch, *others, speed)
-            table.add_row(*cells, style=_COLOURS[trial.state])
+                cells[3] = f"{epochs:.1f}/{trial.user_attrs['epochs']}"
+                cells[6] = f"{images_per_second:,.0f}"
+            table.add_row(*cells[: 7 if wide else 6], style=_COLOURS[trial.state])
         told = _STOPPING if self._stopping else self._summary()
         # A low terminal shows what comes first; it writes ^C behind what comes last.
         return Group(Text(told, style="bold"), table, Text())
