@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
+from rich.segment import SegmentLines
 from rich.table import Table
 from rich.text import Text
 
@@ -235,8 +236,9 @@ class Screen(Listener):
                 cells[6] = f"{images_per_second:,.0f}"
             table.add_row(*cells[: 7 if wide else 6], style=_COLOURS[trial.state])
         told = _STOPPING if self._stopping else self._summary()
-        # A low terminal shows what comes first; it writes ^C behind what comes last.
-        return Group(Text(told, style="bold"), table, Text())
+        lines = console.render_lines(Group(Text(told, style="bold"), table), pad=False)
+        shown = SegmentLines(lines[: console.height - 1], new_lines=True)
+        return Group(shown, Text())  # a terminal writes ^C into the empty line
 
     def _line(self, trial: FrozenTrial) -> str:
         number, architecture, macs, epoch, accuracy, state = _cells(trial)
