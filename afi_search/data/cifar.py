@@ -9,8 +9,8 @@ what is sent.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import logging
+import shutil
 import tarfile
 import urllib.request
 from concurrent.futures import Future
