@@ -318,14 +318,23 @@ def ray_session(
 
 
 def _processes_in(folder: Path) -> list[psutil.Process]:
-    """Return the processes of the Ray that has that folder."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
+    """Return the processes of the Ray that has that folder, and not those of another Ray below us.
+
+    Its workers do not name the folder: they are children of its raylet, or ours where that is dead.
+    """
+    here = psutil.Process()
+    commands: dict[psutil.Process, str] = {}
+    for process in here.children(recursive=True):
         with suppress(psutil.Error):
-            command = " ".join(process.cmdline())
-            if command.startswith("ray::") or str(folder) in command:
-                found.append(process)
-    return found
+            commands[process] = " ".join(process.cmdline())
+    named = [process for process, command in commands.items() if str(folder) in command]
+    parents = {here.pid, *(process.pid for process in named)}
+    workers = (process for process, command in commands.items() if command.startswith("ray::"))
+    for process in workers:
+        with suppress(psutil.Error):
+            if process.ppid() in parents:
+                named.append(process)
+    return named
 
 
 def _in_a_line(error: Exception) -> str:

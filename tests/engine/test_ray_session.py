@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from afi_search.engine import ray_session
-from afi_search.engine.ray_session import EngineError, find_cluster
+from afi_search.engine.ray_session import EngineError, _processes_in, find_cluster
 from tests.driver import SPACE, Driver, matching
 
 SOMEBODY = 65534
@@ -204,3 +204,28 @@ def test_a_part_of_ray_that_does_not_come_up_is_told(tmp_path: Path, stuck: str)
     assert "Traceback" not in told
     for logs in re.findall(r"its logs are in (\S+)\.", told):
         shutil.rmtree(logs)
+
+
+def test_the_workers_of_another_ray_below_this_process_are_not_ours(tmp_path: Path) -> None:
+    with_a_worker = 'bash -c "exec -a ray::IDLE sleep 60" & wait'
+    raylets = {
+        name: subprocess.Popen(["bash", "-c", with_a_worker, str(tmp_path / name)])
+        for name in ("ours", "others")
+    }
+    try:
+        for raylet in raylets.values():
+            while not any("ray::" in " ".join(worker.cmdline()) for worker in workers_of(raylet)):
+                time.sleep(0.05)
+        found = _processes_in(tmp_path / "ours")
+        expected = {raylets["ours"].pid, *(worker.pid for worker in workers_of(raylets["ours"]))}
+        assert {process.pid for process in found} == expected
+    finally:
+        for raylet in raylets.values():
+            for process in [*workers_of(raylet), raylet]:
+                process.kill()
+            raylet.wait()
+
+
+def workers_of(raylet: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return a process's children."""
+    return psutil.Process(raylet.pid).children()
