@@ -1,6 +1,7 @@
 """AFI-Bench-16: every network of spaces/afi-bench-16.yaml, trained in full and recorded by epoch.
 
     OMP_NUM_THREADS=1 python -m benchmarks.afi_bench              records, for weeks, on one core
+    python -m benchmarks.afi_bench --processes 6                  so many at a time: for a GPU
     python -m benchmarks.afi_bench --analyse                      what is there, and is it enough?
 
 The order of the trainings is fixed (`plan`), and the table is of use at each point of its growth:
@@ -17,8 +18,11 @@ search's choice is worth is what the table is for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from io import BytesIO
 from itertools import islice, product
+from multiprocessing import get_context
 from pathlib import Path
 from time import process_time
 from typing import Annotated, Any, NamedTuple
@@ -33,7 +37,7 @@ from scipy.stats import f as f_distribution
 from afi_search.cost import measure
 from afi_search.data import Dataset, locate, read_data, split_of
 from afi_search.data.tensor_source import Normalise, normalised_batches
-from afi_search.device import describe_device
+from afi_search.device import compute_device, describe_device
 from afi_search.files import write_whole
 from afi_search.nn import build
 from afi_search.space import Architecture, Space, StageChoice
@@ -149,10 +153,20 @@ def recorded(table: pd.DataFrame) -> set[Training]:
     return {Training(Architecture.parse(text), int(seed)) for text, seed in pairs}
 
 
-def record(training: Training, space: Space, images: Dataset, place: str) -> pd.DataFrame:
+@cache
+def opened(space_file: Path) -> tuple[Space, Dataset]:
+    """Return the space and its images, read once a process."""
+    space = Space.load(space_file)
+    return space, read_data(space.file.data)
+
+
+def record(training: Training, space_file: Path, place: str) -> pd.DataFrame:
     """Train one network, or go on from its checkpoint in `place`, and return its rows."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
     architecture, seed = training
-    device = torch.device("cpu")
+    space, images = opened(space_file)
+    device = compute_device()
     data = split_of(space.file.data, images)
     sizes: dict[str, Any] = {
         "num_classes": data.spec.num_classes,
@@ -202,6 +216,21 @@ def record(training: Training, space: Space, images: Dataset, place: str) -> pd.
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def recordings(
+    trainings: Iterable[Training], space_file: Path, folder: Path, processes: int
+) -> Iterator[tuple[Training, pd.DataFrame]]:
+    """Yield each training with its rows, as they end, so many processes at work."""
+    if processes == 1:
+        yield from ((one, record(one, space_file, one.place(folder))) for one in trainings)
+        return
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        running = {
+            pool.submit(record, one, space_file, one.place(folder)): one for one in trainings
+        }
+        for ended in as_completed(running):
+            yield running[ended], ended.result()
+
+
 def missing(trainings: Iterable[Training], table: pd.DataFrame) -> Iterator[Training]:
     """Yield the trainings that are not recorded yet, in their order."""
     known = recorded(table)
@@ -243,13 +272,12 @@ def analyse(table: pd.DataFrame, space: Space) -> str:
     """Return what is recorded, and how far networks differ compared with seeds, in words."""
     known, trainings = recorded(table), plan(space)
     networks = {training.architecture for training in known}
-    cpu = table.groupby("architecture")["cpu_seconds"].median()
+    used = table.groupby("device")["seconds"].median()
     lines = [
         f"{len(known)} of {len(trainings)} trainings are recorded, of {len(networks)} of "
         f"{space.size} networks."
     ]
-    if len(cpu):
-        lines.append(f"CPU seconds an epoch: {cpu.min():.0f} to {cpu.max():.0f} by network.")
+    lines += [f"Seconds an epoch on {device}: {median:.1f}." for device, median in used.items()]
     assert space.file.backbone is not None
     for column in ("validation_accuracy", "test_accuracy"):
         accuracies = pilot_accuracies(table, space.file.backbone, column) if len(table) else None
@@ -271,26 +299,23 @@ def main(
     space_file: Annotated[Path, typer.Option("--space", help="The space file.")] = SPACE,
     folder: Annotated[Path, typer.Option(help="Of the table and the checkpoints.")] = FOLDER,
     trainings: Annotated[int | None, typer.Option(help="Stop after so many.", min=1)] = None,
+    processes: Annotated[int, typer.Option(help="Trainings at a time.", min=1)] = 1,
     only_analyse: Annotated[
         bool, typer.Option("--analyse", help="Train nothing; say what is recorded.")
     ] = False,
 ) -> None:
-    """Record what is missing, one training after another, on one thread."""
+    """Record what is missing, each training on one thread or on the GPU."""
     space = Space.load(space_file)
     path = folder / TABLE
     if only_analyse:
         console.print(analyse(read_table(path), space), soft_wrap=True)
         return
-    torch.set_num_threads(1)
-    keep_freed_memory()
     locate(space.file.data.name, space.file.data.folder)
-    images = read_data(space.file.data)
     with only_driver(folder):
-        for training in islice(missing(plan(space), read_table(path)), trainings):
-            place = training.place(folder)
-            rows = record(training, space, images, place)
+        wanted = islice(missing(plan(space), read_table(path)), trainings)
+        for training, rows in recordings(wanted, space_file, folder, processes):
             write_table(pd.concat([read_table(path), rows]) if path.exists() else rows, path)
-            delete(place)
+            delete(training.place(folder))
             console.print(analyse(read_table(path), space), soft_wrap=True)
 
 

@@ -57,7 +57,8 @@ def rows(training: Training, accuracy: float) -> pd.DataFrame:
             "epoch": [1, 2],
             "validation_accuracy": [0.1, accuracy],
             "test_accuracy": [0.1, accuracy],
-            "cpu_seconds": [20.0, 22.0],
+            "seconds": [20.0, 22.0],
+            "device": "2 cores",
         }
     )
 
@@ -143,7 +144,7 @@ def test_the_analysis_takes_the_seeds_that_the_whole_pilot_has(space: Space) -> 
     said = analyse(table, space)
     assert "20 of 1000 trainings are recorded, of 9 of 125 networks" in said
     assert "9 networks x 2 seeds" in said
-    assert "CPU seconds an epoch: 21 to 21" in said
+    assert "Seconds an epoch on 2 cores: 21.0." in said
 
 
 def test_a_killed_recorder_goes_on_to_the_same_table(
@@ -176,6 +177,21 @@ def test_a_killed_recorder_goes_on_to_the_same_table(
     pd.testing.assert_frame_equal(whole[MEASURED], resumed[MEASURED])
     assert whole["test_accuracy"].between(0, 1).all()
     assert not list((tmp_path / "killed").rglob("*.pt"))
+
+
+def test_several_processes_record_the_same_table(tmp_path: Path) -> None:
+    text = SPACE.read_text().replace("name: cifar100", "name: digits\n  train_subset: 128")
+    (tmp_path / "tiny.yaml").write_text(text.replace("epochs: 12", "epochs: 1"))
+
+    main(tmp_path / "tiny.yaml", tmp_path / "one", trainings=3)
+    main(tmp_path / "tiny.yaml", tmp_path / "two", trainings=3, processes=2)
+
+    one, two = (
+        read_table(tmp_path / name / TABLE).sort_values(["architecture", "seed"], ignore_index=True)
+        for name in ("one", "two")
+    )
+    assert len(one) == 3
+    pd.testing.assert_frame_equal(one[MEASURED], two[MEASURED])
 
 
 def recorder(space: Path, folder: Path) -> subprocess.Popen[bytes]:
