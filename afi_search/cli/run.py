@@ -89,7 +89,7 @@ def run(
             if (begun := getattr(stopped, "study", None)) is not None:
                 show(begun)
         raise
-    show(study)
+    show(study, whole=True)
     demand_success(study)
     wanted = study.file.space
     if wanted.confirm is not None:
@@ -119,9 +119,10 @@ def read_settings(texts: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def show(study: Study) -> None:
-    """Show the front and what was tried, and write both."""
+def show(study: Study, *, whole: bool = False) -> None:
+    """Show the front and what was tried, and write both; the whole report, too, if asked for."""
     from afi_search.report.export import write_report
+    from afi_search.report.page import write_page
     from afi_search.report.table import FrontTable
     from afi_search.report.view import StudyView
     from afi_search.study.checkpoint_location import size_of
@@ -138,7 +139,10 @@ def show(study: Study) -> None:
         f"{len(view.records)} trials: {states}{left_out}",
         f"On disk: {size(study.disk_use())}, {size(size_of(study.checkpoints))} of it checkpoints.",
     )
-    console.written(write_report(view, study.folder))
+    paths = write_report(view, study.folder)
+    if whole:
+        paths.append(write_page(view, study.folder))
+    console.written(paths)
 
 
 def promote_where_imagenet_is(folder: Path, wanted: Promote, address: str | None) -> None:

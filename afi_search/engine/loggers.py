@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ray import tune
-from ray.tune.logger import TBXLoggerCallback
+from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
 from afi_search.engine.ray_session import EngineError
 from afi_search.errors import did_you_mean
@@ -60,14 +61,36 @@ def _mlflow(study: Study) -> tune.Callback:
     return MLflowLoggerCallback(place, experiment_name=study.name)
 
 
-def _wandb(study: Study) -> tune.Callback:
-    from ray.air.integrations.wandb import WandbLoggerCallback
+class _WandB(LoggerCallback):
+    """Writes an offline run a trial; Ray's own asks for a key, and starts two processes a trial."""
 
-    return WandbLoggerCallback(project=study.name, mode="offline", dir=str(study.folder.absolute()))
+    def __init__(self, study: Study) -> None:
+        import wandb
+
+        self._start: Callable[..., Any] = partial(
+            wandb.init,
+            project=study.name,
+            dir=study.folder.absolute(),
+            mode="offline",
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        self._runs: dict[Any, Any] = {}
+
+    def log_trial_start(self, trial: Any) -> None:
+        if trial not in self._runs:  # Tune starts one again whose worker died
+            self._runs[trial] = self._start(name=str(trial), config=trial.config)
+
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        self._runs[trial].log({k: v for k, v in result.items() if isinstance(v, int | float)})
+
+    def log_trial_end(self, trial: Any, failed: bool = False) -> None:
+        if run := self._runs.pop(trial, None):
+            run.finish()
 
 
 _LOGGERS: dict[str, Callable[[Study], tune.Callback]] = {
     "tensorboard": _TensorBoard,
     "mlflow": _mlflow,
-    "wandb": _wandb,
+    "wandb": _WandB,
 }

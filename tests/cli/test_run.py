@@ -50,7 +50,8 @@ def test_killed_driver_then_the_same_command_then_the_same_again(folder: Path) -
     for number, history in known.items():
         final = load(str(study / "checkpoints" / f"{number:05d}"))["history"]
         assert final[: len(history)] == history, "a checkpointed epoch was trained again"
-    for name in ("front.csv", "front.json", "front.html", "front.png", "trials.csv", "study.yaml"):
+    written = ("front.csv", "front.json", "front.html", "front.png", "trials.csv", "report.html")
+    for name in (*written, "study.yaml"):
         assert (study / name).stat().st_size > 0
     assert "Ray dashboard: http://" in second.output
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,3 +26,38 @@ def test_a_logger_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_each_logger_is_made_once() -> None:
     assert len(make_loggers(["tensorboard", "tensorboard"], Study.open(RECORDED))) == 1
+
+
+class _Trial(SimpleNamespace):
+    """What loggers ask of Tune's trials."""
+
+    def __str__(self) -> str:
+        return "00007"
+
+    __hash__ = object.__hash__
+
+
+def test_wandb_writes_a_trials_epochs_offline_and_asks_for_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    study = Study.open(Path(shutil.copytree(RECORDED, tmp_path / "study")))
+    [logger] = make_loggers(["wandb"], study)
+    trial = _Trial(config={"architecture": "resnet20(B-r16)"})
+    logger.on_trial_start(0, [], trial)
+    logger.on_trial_start(0, [], trial)
+    for epoch in (1, 2):
+        result = {
+            "accuracy": 0.25 * epoch,
+            "accuracies": [0.25] * epoch,
+            "training_iteration": epoch,
+        }
+        logger.on_trial_result(epoch, [], trial, result)
+    logger.on_trial_complete(2, [], trial)
+    wandb.teardown()  # its service writes to the end
+    [run] = (study.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    written = run.read_bytes()
+    for text in (b"00007", b"resnet20(B-r16)", b"accuracy", b"0.25", b"0.5"):
+        assert text in written
+    assert b"accuracies" not in written
