@@ -1,10 +1,9 @@
 """What to try next: what an Optuna sampler names, or what is nearest to it and not tried yet.
 
-The sampler works on a copy of the study in memory, so that what it proposes in vain never reaches
-the ledger, and it draws from a seed made of the study's seed and the new trial's number: what is
-proposed depends on the ledger alone, not on how often the driver was restarted. The copy has the
-ledger's trials under their numbers, with all that Optuna would have shown the sampler: what it and
-the pruner keep in the trials and in the study among it.
+The sampler is shown the ledger's trials in a study in memory, made for each proposal, with all that
+Optuna would have shown it: what it and the pruner keep in trials and study among it. So what it
+proposes in vain never reaches the ledger. It draws from a seed made of the study's seed and the new
+trial's number: what is proposed depends on the ledger alone, not on restarts of the driver.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,6 @@ from optuna import Study
 from optuna.distributions import CategoricalDistribution
 from optuna.pruners import HyperbandPruner, _filter_study
 from optuna.samplers import BaseSampler
-from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import Cost, SpaceCosts
@@ -65,30 +62,13 @@ class Proposer:
         self._space = space
         self._costs = costs
         self._search: Search = space.file.search
-        self._memory = InMemoryStorage()
-        self._copy = optuna.create_study(
-            storage=self._memory,
-            pruner=make_pruner(space.file),
-            study_name=study_name,
-            directions=directions_of(objectives),
-        )
-        self._copy._thread_local.in_optimize_loop = True  # some samplers stop it at their end
-        if isinstance(self._copy.pruner, HyperbandPruner):  # it has its brackets once it is asked
-            self._copy.pruner.prune(self._copy, create_trial(state=TrialState.RUNNING))
-        self._samples = self._search.sampler not in (GRID, KNOWN_COST)
-        if self._samples:
-            self._copy.sampler = make_sampler(space.file, self._search.seed)
-            for trial in evidence:
-                shown = copy(trial)
-                shown.intermediate_values = self._shown(trial)
-                self._memory.create_new_trial(self._copy._study_id, shown)
+        self._name, self._directions = study_name, directions_of(objectives)
+        self._pruner = make_pruner(space.file)
         self._evidence = evidence
-        self._copied: dict[int, int] = {}
-        self._study_attrs: dict[str, Any] = {}
+        self._trials: dict[int, FrozenTrial] = {}
         self._tried: set[Architecture] = set()
         self._first_left = 0
         self._infeasible: dict[Architecture, Cost] = {}
-        self._begun: dict[int, FrozenTrial] = {}
         self._inherited = inherited
         self._known_cost = self._known_cost_sampler(None)
         self._hinted = self._known_cost_sampler(inherited)
@@ -100,15 +80,9 @@ class Proposer:
 
     def learn(self, trial: FrozenTrial) -> None:
         """Learn of a trial of the ledger that has begun, got further or ended."""
-        if trial.number not in self._begun:
-            architecture = Architecture.parse(trial.user_attrs["architecture"])
-            self._begin(trial.number, architecture, trial)
-        elif self._samples:
-            self._update_copy(trial)
-        if trial.state.is_finished():
-            self._begun[trial.number] = trial
-            if self._samples:
-                self._tell(trial)
+        if trial.number not in self._trials:
+            self._tried.add(Architecture.parse(trial.user_attrs["architecture"]))
+        self._trials[trial.number] = trial
 
     def propose(self, number: int) -> Proposal | None:
         """Return what the ledger's trial of that number should try, or None if nothing is left.
@@ -121,7 +95,7 @@ class Proposer:
             return None
         self._infeasible.clear()
         inherited = self._inherited
-        if inherited is not None and not inherited.is_trusted(self._begun.values()):
+        if inherited is not None and not inherited.is_trusted(self._trials.values()):
             inherited = None
         proposal = next(self._first(), None)
         if proposal is None and inherited is not None:
@@ -131,16 +105,12 @@ class Proposer:
             proposal = self._next_after(self._find_left(), GRID)
         if proposal is None:
             sampler = self._known_cost if inherited is None else self._hinted
-            named = self._suggest(sampler, number) if sampler else self._ask(number)
-            proposal = named or self._draw(number)
+            proposal = self._suggest(sampler, number) if sampler else self._ask(number)
         if inherited is not None and proposal.origin in (INHERITED, KNOWN_COST):
             weighed = inherited.weighed(proposal.architecture)
             proposal = replace(proposal, system_attrs=proposal.system_attrs | weighed)
         if proposal.architecture in self._space:
             proposal = replace(proposal, init=self._search.init)
-        if number in self._copied:
-            proposal = replace(proposal, system_attrs=self._kept(number))
-        self._begin(number, proposal.architecture, proposal)
         return replace(proposal, infeasible=dict(self._infeasible))
 
     def _first(self) -> Iterator[Proposal]:
@@ -154,44 +124,80 @@ class Proposer:
         hint = None if inherited is None else inherited.accuracy
         return known_cost_sampler(self._space, self._costs, hint)
 
-    def _suggest(self, sampler: KnownCostSampler, number: int) -> Proposal | None:
+    def _suggest(self, sampler: KnownCostSampler, number: int) -> Proposal:
         """Ask the known-cost sampler, which names nothing that was tried or is infeasible."""
-        trials = [*self._evidence, *self._begun.values()]
-        suggestion = sampler.suggest(trials, self._copy.directions, number)
+        trials = map(_without_curve, self._trials.values())
+        suggestion = sampler.suggest([*self._evidence, *trials], self._directions, number)
         if suggestion is None:
-            return None
+            return self._draw(number)
         proposal = self._known(self._space.answered(suggestion.params), KNOWN_COST)
         if suggestion.prediction is None:
             return proposal
         return replace(proposal, system_attrs={PREDICTION: list(suggestion.prediction)})
 
-    def _ask(self, number: int) -> Proposal | None:
+    def _ask(self, number: int) -> Proposal:
         """Ask the sampler; where all it names is known, take an untried neighbour of that.
 
         TPE repeats itself on categories: asked again, it names the same architecture.
         """
-        random = np.random.default_rng(_seed(self._search, number))
-        self._study_attrs = dict(self._memory.get_study_system_attrs(self._copy._study_id))
-        self._copy.sampler = make_sampler(self._space.file, _seed(self._search, number))
-        self._copied[number] = trial_id = self._copy.ask()._trial_id
-        named: dict[Architecture, None] = {}
+        study = self._as_optuna()
+        storage = study._storage
+        before = dict(storage.get_study_system_attrs(study._study_id))
+        study.sampler = make_sampler(self._space.file, _seed(self._search, number))
+        trial_id = study.ask()._trial_id
+        proposal, near = None, dict[Architecture, None]()
         for _ in range(_ASKS):
-            trial = self._memory.get_trial(trial_id)
-            question = _Question(self._copy.sampler, _filter_study(self._copy, trial), trial)
-            architecture = self._space.sample(question)
-            if self._is_candidate(architecture):
-                return Proposal(
-                    architecture,
-                    self._costs.of(architecture),
-                    self._search.sampler,
-                    question.params,
-                    question.distributions,
-                    {},
+            trial = storage.get_trial(trial_id)
+            question = _Question(study.sampler, _filter_study(study, trial), trial)
+            named = self._space.sample(question)
+            if self._is_candidate(named):
+                proposal = replace(
+                    self._known(named, self._search.sampler),
+                    params=question.params,
+                    distributions=question.distributions,
                 )
-            named[architecture] = None
-        near = dict.fromkeys(other for one in named for other in self._space.neighbours(one))
-        left = list(filter(self._is_left, near))
-        return self._known(left[int(random.integers(len(left)))], "neighbour") if left else None
+                break
+            near |= dict.fromkeys(self._space.neighbours(named))
+        if proposal is None and (left := list(filter(self._is_left, near))):
+            random = np.random.default_rng(_seed(self._search, number))
+            proposal = self._known(left[int(random.integers(len(left)))], "neighbour")
+        after = storage.get_study_system_attrs(study._study_id)
+        kept = {key: value for key, value in after.items() if before.get(key, study) != value}
+        return replace(
+            proposal or self._draw(number),
+            system_attrs={
+                **storage.get_trial(trial_id).system_attrs,
+                **({_STUDY_ATTRS: kept} if kept else {}),
+            },
+        )
+
+    def _as_optuna(self) -> Study:
+        """Return the study as Optuna would have it, had it run the trials."""
+        study = optuna.create_study(
+            study_name=self._name,
+            directions=self._directions,
+            pruner=self._pruner,
+            sampler=make_sampler(self._space.file, self._search.seed),
+        )
+        study._thread_local.in_optimize_loop = True  # some samplers stop it at their end
+        if isinstance(self._pruner, HyperbandPruner):  # it has its brackets once it is asked
+            self._pruner.prune(study, create_trial(state=TrialState.RUNNING))
+        storage, several = study._storage, len(self._directions) > 1
+        for trial in (*self._evidence, *self._trials.values()):
+            shown, system_attrs = copy(trial), dict(trial.system_attrs)
+            for key, value in system_attrs.pop(_STUDY_ATTRS, {}).items():
+                storage.set_study_system_attr(study._study_id, key, value)
+            shown.system_attrs = system_attrs
+            if several:  # Optuna reports no epochs then
+                shown.intermediate_values = {}
+            shown.state, shown.values = TrialState.RUNNING, None
+            shown.datetime_complete = None
+            shown = storage.get_trial(storage.create_new_trial(study._study_id, shown))
+            if trial.state.is_finished():
+                ended = _filter_study(study, shown)
+                study.sampler.after_trial(ended, shown, trial.state, trial.values)
+                storage.set_trial_state_values(shown._trial_id, trial.state, trial.values)
+        return study
 
     def _draw(self, number: int) -> Proposal:
         """Draw uniformly from what is left; where that is rare, walk from a random place."""
@@ -236,62 +242,6 @@ class Proposer:
             {name: CategoricalDistribution(options) for name, (_, options) in answers.items()},
             {},
         )
-
-    def _begin(self, number: int, architecture: Architecture, told: FrozenTrial | Proposal) -> None:
-        self._tried.add(architecture)
-        begin = partial(
-            create_trial,
-            state=TrialState.RUNNING,
-            params=told.params,
-            distributions=dict(told.distributions),
-        )
-        self._begun[number] = trial = begin(system_attrs=told.system_attrs)
-        if not self._samples:
-            return
-        if number in self._copied:  # the sampler has been asked about it
-            for name, distribution in trial.distributions.items():
-                answer = distribution.to_internal_repr(trial.params[name])
-                self._memory.set_trial_param(self._copied[number], name, answer, distribution)
-            return
-        system_attrs = dict(told.system_attrs)
-        for key, value in system_attrs.pop(_STUDY_ATTRS, {}).items():
-            self._memory.set_study_system_attr(self._copy._study_id, key, value)
-        if isinstance(told, FrozenTrial):
-            trial = told
-        template = begin(
-            user_attrs=trial.user_attrs,
-            system_attrs=system_attrs,
-            intermediate_values=self._shown(trial),
-        )
-        self._copied[number] = self._memory.create_new_trial(self._copy._study_id, template)
-
-    def _kept(self, number: int) -> dict[str, Any]:
-        """Return what the sampler has just kept in the copy: in that trial, and in the study."""
-        attrs = self._memory.get_study_system_attrs(self._copy._study_id)
-        new = _changes(self._study_attrs, attrs)
-        kept = self._memory.get_trial(self._copied[number]).system_attrs
-        return {**kept, _STUDY_ATTRS: new} if new else kept
-
-    def _update_copy(self, trial: FrozenTrial) -> None:
-        copy = self._memory.get_trial(self._copied[trial.number])
-        for epoch, accuracy in self._shown(trial).items():
-            if epoch not in copy.intermediate_values:
-                self._memory.set_trial_intermediate_value(copy._trial_id, epoch, accuracy)
-        for key, value in _changes(copy.user_attrs, trial.user_attrs).items():
-            self._memory.set_trial_user_attr(copy._trial_id, key, value)
-        kept = {key: value for key, value in trial.system_attrs.items() if key != _STUDY_ATTRS}
-        for key, value in _changes(copy.system_attrs, kept).items():
-            self._memory.set_trial_system_attr(copy._trial_id, key, value)
-
-    def _shown(self, trial: FrozenTrial) -> dict[int, float]:
-        """Return the epochs that a sampler is shown: with several objectives none, as in Optuna."""
-        return trial.intermediate_values if len(self._copy.directions) == 1 else {}
-
-    def _tell(self, trial: FrozenTrial) -> None:
-        copy = self._memory.get_trial(self._copied[trial.number])
-        study = _filter_study(self._copy, copy)
-        self._copy.sampler.after_trial(study, copy, trial.state, trial.values)
-        self._memory.set_trial_state_values(copy._trial_id, trial.state, trial.values)
 
 
 class ListedProposer:
@@ -370,6 +320,10 @@ def _seed(search: Search, number: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    missing = object()
-    return {key: value for key, value in after.items() if before.get(key, missing) != value}
+def _without_curve(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial as the known-cost sampler is shown it: one that runs only takes a place."""
+    if trial.state.is_finished():
+        return trial
+    return create_trial(
+        state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions
+    )

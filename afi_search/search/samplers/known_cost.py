@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
 from afi_search.search.samplers.choice_grid import ChoiceGrid, Codes, CostOf, Floats, Params
-from afi_search.search.samplers.evidence import Evidence, History
+from afi_search.search.samplers.evidence import Evidence
 from afi_search.search.samplers.surrogate import Surrogate
 from afi_search.study.ledger import PREDICTION
 
@@ -104,7 +104,7 @@ class KnownCostSampler(BaseSampler):
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._independent = RandomSampler(seed=self._seed)
         self._asked = IntersectionSearchSpace(include_pruned=True)
-        self._history: History | None = None
+        self._grid: ChoiceGrid | None = None
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -159,16 +159,18 @@ class KnownCostSampler(BaseSampler):
         up = signs.pop(self._learned)
         less = -np.array(signs)
 
-        history = self._history_of(search_space or {})
-        grid, random = history.grid, np.random.default_rng([self._seed, number])
-        seen = history.see(trials)
-        tried = {code.tobytes() for code in seen.codes}
+        grid, random = (
+            self._grid_of(search_space or {}),
+            np.random.default_rng([self._seed, number]),
+        )
+        codes, known = grid.locate(trials)
+        tried = {code.tobytes() for code in codes}
         candidates = self._left(grid, grid.draw(random), tried)
         if not candidates:
             return None
         evidence = None
         if trials and len(trials) >= self._startup:
-            evidence = Evidence.of(seen, _objectives(seen.cost, less), up)
+            evidence = Evidence.of(trials, codes, _objectives(known, less), self._learned, up)
         if evidence is None:
             return Suggestion(grid.params(candidates[0]), None)
         candidates += self._left(grid, grid.neighbours(evidence.front(), random), tried)
@@ -207,16 +209,15 @@ class KnownCostSampler(BaseSampler):
         options_of(param_name, param_distribution)
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
-    def _history_of(self, search_space: Mapping[str, BaseDistribution]) -> History:
+    def _grid_of(self, search_space: Mapping[str, BaseDistribution]) -> ChoiceGrid:
         groups = self._groups or tuple(
             tuple({name: option} for option in options_of(name, distribution))
             for name, distribution in search_space.items()
         )
-        if self._history is None or self._history.grid.groups != groups:
+        if self._grid is None or self._grid.groups != groups:
             scales = [None] * len(groups) if self._groups else map(_scale, search_space.values())
-            grid = ChoiceGrid(groups, list(scales), self._cost_of)
-            self._history = History(grid, self._learned)
-        return self._history
+            self._grid = ChoiceGrid(groups, list(scales), self._cost_of)
+        return self._grid
 
 
 @cache

@@ -20,7 +20,7 @@ from optuna.testing import pytest_samplers
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.search.samplers.choice_grid import ChoiceGrid
-from afi_search.search.samplers.evidence import Evidence, Seen
+from afi_search.search.samplers.evidence import Evidence
 from afi_search.search.samplers.known_cost import KnownCostSampler, best_addition
 from afi_search.search.samplers.surrogate import Surrogate
 from afi_search.study.ledger import PREDICTION
@@ -272,7 +272,7 @@ def test_a_stopped_trial_counts_with_the_mean_and_variance_of_what_full_training
     trials.append(finished("wide", None, (), TrialState.RUNNING))
     codes = np.array([[0]] * 4 + [[1], [2], [2]])
     cost = np.arange(7.0)[:, None]
-    evidence = Evidence.of(Seen.read(trials, codes, cost, 0), cost, 1.0)
+    evidence = Evidence.of(trials, codes, cost, 0, 1.0)
 
     assert evidence is not None
     second = np.array([0.2, 0.1, 0.2, 0.2])
@@ -283,8 +283,7 @@ def test_a_stopped_trial_counts_with_the_mean_and_variance_of_what_full_training
     )
     assert evidence.pending.tolist() == [[2]]
     assert evidence.pending_cost.tolist() == [[6.0]]
-    without = Seen.read(trials[1:], codes[1:], cost[1:], 0)
-    assert Evidence.of(without, cost[1:], 1.0) is None
+    assert Evidence.of(trials[1:], codes[1:], cost[1:], 0, 1.0) is None
 
 
 def test_what_lies_outside_the_grid_and_what_failed_is_no_evidence() -> None:
@@ -292,8 +291,7 @@ def test_what_lies_outside_the_grid_and_what_failed_is_no_evidence() -> None:
     failed = finished("plain", None, (0.9,), TrialState.FAIL)
     outside = finished("plain", [9.9, 1.0], (9.9,), TrialState.COMPLETE)
     codes = np.array([[0]] * 4 + [[0], [-1]])
-    seen = Seen.read([*[full] * 4, failed, outside], codes, np.ones((6, 1)), 0)
-    evidence = Evidence.of(seen, np.ones((6, 1)), 1.0)
+    evidence = Evidence.of([*[full] * 4, failed, outside], codes, np.ones((6, 1)), 0, 1.0)
 
     assert evidence is not None
     assert evidence.value.tolist() == [0.5] * 4
