@@ -123,12 +123,12 @@ def show(study: Study, *, whole: bool = False) -> None:
     """Show the front and what was tried, and write both; the whole report, too, if asked for."""
     from afi_search.report.export import write_report
     from afi_search.report.page import write_page
-    from afi_search.report.table import FrontTable
+    from afi_search.report.table import front_table
     from afi_search.report.view import StudyView
     from afi_search.study.checkpoint_location import size_of
 
     view = StudyView.of(study)
-    console.print(FrontTable(view))
+    console.print(front_table(view, console.width))
     if view.info.note:
         console.say(f"What these numbers are good for: {view.info.note}")
     counts = view.records["state"].value_counts()

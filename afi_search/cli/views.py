@@ -30,7 +30,7 @@ def front(study: StudyFolder, json: Json = False, imports: Imports = False) -> N
     """Show a study's front, and write it (csv, json, html, png) and all its trials (csv)."""
     with _uncollected():
         from afi_search.report.export import front_json, write_report
-        from afi_search.report.table import FrontTable
+        from afi_search.report.table import front_table
         from afi_search.report.view import StudyView
         from afi_search.study.study import Study
 
@@ -38,7 +38,7 @@ def front(study: StudyFolder, json: Json = False, imports: Imports = False) -> N
         if json:  # shown first: it may be that nothing can be written
             print(front_json(view))
         else:
-            console.print(FrontTable(view))
+            console.print(front_table(view, console.width))
         paths = write_report(view, study)
         if not json:
             console.written(paths)

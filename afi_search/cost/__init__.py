@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from afi_search.registry import lazy_exports
 
 if TYPE_CHECKING:
+    from afi_search.cost.cost import CONVENTIONS as CONVENTIONS
     from afi_search.cost.cost import Cost as Cost
     from afi_search.cost.cost import Count as Count
     from afi_search.cost.cost import Parts as Parts
@@ -24,7 +25,7 @@ else:
     __getattr__ = lazy_exports(  # what a cost is, and a table that is kept, are read without torch
         __name__,
         {
-            "cost": ("Cost", "Count", "Parts"),
+            "cost": ("CONVENTIONS", "Cost", "Count", "Parts"),
             "counts": ("count", "measure"),
             "latency": ("LatencyError", "time_stages"),
             "space_costs": ("SpaceCosts",),

@@ -7,6 +7,18 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 PAPER_BATCH = 32
+CONVENTIONS = {
+    "macs": "multiply-accumulates of conv and linear layers and AFI scoring, per image; not "
+    "doubled into additions and multiplications",
+    "params": "all learnable parameters",
+    "paper_gflops": "the paper's count, in billions for a batch of 32: 32 x (MACs + 2 x output "
+    "elements of every batch norm)",
+    "memory": "bytes that a training step of the recipe's batch holds at its peak, in float32; "
+    "null where the study did not ask for it",
+    "latency": "milliseconds of a forward pass on the target, in float32, summed over stages that "
+    "were measured one by one; null where the study did not ask for it",
+}
+"""What each figure of a `Cost` counts, for whoever is shown it."""
 UNITS = {"latency": 1_000_000}  # of a Count in one of a Cost: nanoseconds in a millisecond
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from afi_search.cost import measure
+from afi_search.cost import CONVENTIONS, measure
 from afi_search.data.image_reader import Preprocessing, read_image
 from afi_search.errors import UserError
 from afi_search.files import write_whole
@@ -32,7 +32,6 @@ from afi_search.nn.stage import searched_stages
 from afi_search.space import Architecture
 from afi_search.space.fields import Fraction, Strict, Whole
 from afi_search.space.mistakes import describe, explain
-from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, PARAMS_CONVENTION
 
 WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
 _WNID = re.compile(r"n\d{8}")
@@ -237,10 +236,10 @@ def model_card(facts: Mapping[str, Any]) -> str:
         facts: what model.json holds.
     """
     size = facts["stem"]
-    costs = {
-        "macs": f"MACs per image of {size} x {size}: {MACS_CONVENTION}",
-        "params": f"parameters: {PARAMS_CONVENTION}",
-        "paper_gflops": f"paper GFLOPs: {PAPER_FLOPS_CONVENTION}",
+    titles = {
+        "macs": f"MACs per image of {size} x {size}",
+        "params": "parameters",
+        "paper_gflops": "paper GFLOPs",
     }
     figures = {name: f"{value:,.2f}".removesuffix(".00") for name, value in facts["costs"].items()}
     templates = Environment(
@@ -253,7 +252,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     return templates.get_template("card.md.jinja").render(
         **facts,
         accuracies={name: f"{100 * value:.2f} %" for name, value in facts["metrics"].items()},
-        figures={costs[name]: figure for name, figure in figures.items()},
+        figures={f"{titles[n]}: {CONVENTIONS[n]}": figure for n, figure in figures.items()},
         flat_training=dict(_flat(facts["training"])),
         MOST_CLASSES=MOST_CLASSES,
     )

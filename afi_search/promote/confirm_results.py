@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from afi_search.cost import CONVENTIONS
 from afi_search.files import csv_of, plain, write_whole
 from afi_search.promote.significance import LEVEL, Point, interval, pooled_spread, verdicts
-from afi_search.study.info import MACS_CONVENTION
 from afi_search.study.ledger import curve
 
 COLUMNS = (
@@ -30,7 +30,7 @@ CONVENTIONS = {
     "verdict": "stands: more accurate on the test set than every other that is as cheap or "
     f"cheaper, at a level of {LEVEL:.0%}; beaten: one of these is more accurate; tied: the best of "
     "these is exactly as accurate; open: seeds do not tell; unrivalled: nothing is as cheap",
-    "macs": MACS_CONVENTION,
+    "macs": CONVENTIONS["macs"],
 }
 
 

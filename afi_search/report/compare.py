@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from pandas import DataFrame
 
 from afi_search.errors import UserError
 from afi_search.formatting import percent
@@ -41,10 +42,7 @@ class Comparison:
         """The rows as a reader sees them."""
         return [
             {
-                "study": row["study"],
-                "trials": str(row["trials"]),
-                "epochs": str(row["epochs"]),
-                "front": str(row["front"]),
+                **{name: str(row[name]) for name in ("study", "trials", "epochs", "front")},
                 "best accuracy, %": f"{percent(row['best'])} ({percent(row['low'])} to "
                 f"{percent(row['high'])})"
                 if row["front"]
@@ -96,16 +94,15 @@ def _kind(view: StudyView) -> dict[str, str]:
 
 
 def _row(name: str, view: StudyView, reference: Sequence[float]) -> dict[str, Any]:
-    best: Any = view.front["accuracy"].idxmax() if len(view.front) else None
     low, high = view.intervals
+    accuracies = DataFrame({"best": view.front["accuracy"], "low": low, "high": high})
+    best = accuracies.loc[view.front.index].nlargest(1, "best").to_dict("records")
     return {
         "study": name,
         "trials": len(view.records),
         "epochs": view.info.epochs,
         "front": len(view.front),
-        "best": None if best is None else view.front["accuracy"][best],
-        "low": None if best is None else low[best],
-        "high": None if best is None else high[best],
+        **(best[0] if best else dict.fromkeys(accuracies)),
         "hypervolume": dominated_share(points(view.full), reference),
     }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
+from afi_search.cost import CONVENTIONS
 from afi_search.errors import UserError
 from afi_search.files import csv_of, plain, write_whole
 from afi_search.report.front_plot import front_figure
@@ -14,15 +15,6 @@ from afi_search.report.front_png import front_png
 from afi_search.report.page import front_page
 from afi_search.report.view import StudyView
 from afi_search.space.objective import own_measures
-from afi_search.study.info import (
-    ACCURACY_CONVENTION,
-    LATENCY_CONVENTION,
-    MACS_CONVENTION,
-    MEMORY_CONVENTION,
-    PAPER_ACCURACY_CONVENTION,
-    PAPER_FLOPS_CONVENTION,
-    PARAMS_CONVENTION,
-)
 from afi_search.study.pareto import costs_of, hypervolume
 from afi_search.study.reference import reference_point
 
@@ -38,15 +30,6 @@ def write_report(view: StudyView, folder: Path) -> list[Path]:
 
     Each file is replaced as a whole or not at all. Where no trial has reached full fidelity yet,
     the files are written all the same, with an empty front, and the pictures say so.
-
-    Args:
-        view: of the study.
-        folder: where to write; made where it is missing.
-
-    Raises:
-        ValueError: a column of the records is missing.
-        UnknownBackbone: the study's backbone is not registered.
-        OSError: a file cannot be written.
 
     Example::
 
@@ -95,13 +78,10 @@ def front_json(view: StudyView) -> str:
     document = {
         "schema_version": SCHEMA_VERSION,
         "conventions": {
-            "accuracy": ACCURACY_CONVENTION,
-            "macs": MACS_CONVENTION,
-            "params": PARAMS_CONVENTION,
-            "paper_gflops": PAPER_FLOPS_CONVENTION,
-            "memory": MEMORY_CONVENTION,
-            "latency": LATENCY_CONVENTION,
-            "paper.top1": PAPER_ACCURACY_CONVENTION,
+            "accuracy": "share of the held-out validation images, split from the training set, "
+            "that is classified correctly after the last epoch; 0 to 1",
+            **CONVENTIONS,
+            "paper.top1": "the paper's test accuracy after its own full training",
             "hypervolume": f"accuracy x {' x '.join(costs)} dominated by the front, up to the "
             "reference point: the accuracy of guessing, and twice what the (dearest) plain "
             "backbone costs; null where that is not known",

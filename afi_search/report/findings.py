@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import create_trial
 from pandas import DataFrame
 from scipy.special import stdtrit
 
 from afi_search.report.view import FRONT, KINDS, OTHERS, StudyView
-from afi_search.space.architecture import OFF, Architecture
+from afi_search.space.architecture import OFF, WIDTHS, Architecture
 from afi_search.study.pareto import points
 
 FEWEST_SPARE = 5
@@ -45,11 +45,11 @@ def stage_effects(view: StudyView) -> DataFrame:
         ones, to tell them apart. A stage that never was off in a trial has none.
     """
     full = view.full
-    widths = np.array([_widths(text) for text in full["architecture"]])
-    terms = [
+    widths = _choices(full).filter(like=" width").to_numpy()
+    terms = [  # each is compared with off, or with the first width where none is off
         (stage, width)
-        for stage in range(widths.shape[1] if len(full) else 0)
-        for width in _other_levels(list(widths[:, stage]))
+        for stage, column in enumerate(widths.T)
+        for width in [level for level in (OFF, *WIDTHS) if level in column][1:]
     ]
     columns = [widths[:, stage] == width for stage, width in terms]
     design = np.column_stack([np.ones(len(full)), *columns]).astype(float)
@@ -69,17 +69,6 @@ def stage_effects(view: StudyView) -> DataFrame:
         if OFF in widths[:, stage]
     ]
     return DataFrame(rows, columns=EFFECTS)
-
-
-def _widths(architecture: str) -> list[str]:
-    stages = Architecture.parse(architecture).stages
-    return [OFF if choice is None else choice.width for choice in stages]
-
-
-def _other_levels(levels: Sequence[str]) -> list[str]:
-    """Return the levels but the one the others are compared with: off, or the first there is."""
-    present = sorted(set(levels), key=lambda level: (level != OFF, level != "base"))
-    return present[1:]
 
 
 def choices_of(architecture: Architecture) -> dict[str, str]:
@@ -105,14 +94,15 @@ def choice_table(records: DataFrame) -> DataFrame:
     """Return a row of choices for each trial, with the trials' index; what does not apply is NaN.
 
     Choices in which the trials do not differ are left out.
-
-    Raises:
-        ArchitectureError, UnknownBackbone: an architecture's text cannot be read.
     """
-    rows = [choices_of(Architecture.parse(text)) for text in records["architecture"]]
-    table = DataFrame(rows, index=records.index)
+    table = _choices(records)
     names = sorted(table.columns, key=_order)
     return table[[name for name in names if table[name].nunique(dropna=False) > 1]]
+
+
+def _choices(records: DataFrame) -> DataFrame:
+    rows = [choices_of(Architecture.parse(text)) for text in records["architecture"]]
+    return DataFrame(rows, index=records.index)
 
 
 def levels_of(table: DataFrame, name: str) -> list[str]:
@@ -203,29 +193,14 @@ def as_optuna(view: StudyView) -> optuna.Study:
     levels: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(levels_of(table, name)) for name in map(str, table)
     }
-    trials: list[FrozenTrial] = []
+    directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (values.shape[1] - 1)]
+    with quiet():
+        study = optuna.create_study(directions=directions)
     for row, chosen in zip(values.tolist(), table.to_dict("records"), strict=True):
         params = {str(name): level for name, level in chosen.items() if isinstance(level, str)}
         distributions = {name: levels[name] for name in params}
-        trial = create_trial(values=row, params=params, distributions=distributions)
-        trial.number = trial._trial_id = len(trials)
-        trials.append(trial)
-    return _EndedTrials(trials, costs=values.shape[1] - 1)
-
-
-class _EndedTrials(optuna.Study):
-    """A study of trials that nobody changes: an in-memory storage would copy each, deeply."""
-
-    def __init__(self, trials: list[FrozenTrial], costs: int) -> None:
-        directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs]
-        empty = optuna.create_study(directions=directions)
-        super().__init__(empty.study_name, empty._storage)
-        self._ended = trials
-
-    def get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return self._ended
+        study.add_trial(create_trial(values=row, params=params, distributions=distributions))
+    return study
 
 
 def in_order_of_ends(records: DataFrame) -> DataFrame:

@@ -20,13 +20,7 @@ from pandas import DataFrame, Series
 from plotly.subplots import make_subplots
 
 from afi_search.report import style
-from afi_search.report.view import (
-    FRONT,
-    OTHERS,
-    StudyView,
-    hover,
-    plural,
-)
+from afi_search.report.view import FRONT, OTHERS, StudyView, hover, plural
 
 PLAIN, PAPER = "plain backbone, trained here", "paper, test accuracy"
 PRUNED_EARLY = "pruned early"
@@ -72,10 +66,6 @@ def front_figure(view: StudyView) -> go.Figure:
         A figure with a trace for each kind of point in MARKERS that there is. Accuracies are in per
         cent, costs in the unit of their axis, and every point tells at the pointer what is known
         of it.
-
-    Raises:
-        ValueError: a column of the records is missing.
-        UnknownBackbone: the study's backbone is not registered.
     """
     points = _points(view)
     paper, pruned, best = points[PAPER]["y"], points[PRUNED_EARLY]["y"], points[FRONT]
@@ -162,19 +152,16 @@ def _points(view: StudyView) -> dict[str, DataFrame]:
     pruned = drawn[(drawn["state"] == "pruned") & (drawn["epochs"] > 0)]
     best = full.index.isin(view.front.index)
     plain = full["architecture"].isin(list(view.references.plain))
-    paper = [
-        (cost / axis.unit, result.top1, hover(lines))
-        for result, costs in view.references.paper
-        if (cost := costs.figures().get(axis.column)) is not None
-        for lines in [
-            [
+    paper = []
+    for result, cost in view.references.paper:
+        if (known := cost.figures()).get(axis.column) is not None:
+            lines = [
                 f"{result.model}, the paper's own result",
                 result.architecture,
                 f"{result.top1:.2f} % test accuracy after {result.dataset.epochs} epochs",
-                *view.describe_costs(costs.figures(), view.references.plain[result.backbone]),
+                *view.describe_costs(known, view.references.plain[result.backbone]),
             ]
-        ]
-    ]
+            paper.append((known[axis.column] / axis.unit, result.top1, hover(lines)))
     return {
         FRONT: full.loc[view.front.index],
         OTHERS: full[~best & ~plain],

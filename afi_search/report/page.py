@@ -5,7 +5,7 @@ No request leaves a page, so it opens anywhere and keeps for years.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,15 @@ from markupsafe import Markup
 from pandas import DataFrame
 from plotly.offline import get_plotlyjs
 
+from afi_search.cost import CONVENTIONS
 from afi_search.files import write_whole
 from afi_search.formatting import duration, mega, percent, signed
 from afi_search.report.front_plot import PRUNED_EARLY, front_figure
 from afi_search.report.table import front_rows
 from afi_search.report.view import FRONT, StudyView, axis_named
-from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, StudyInfo
 from afi_search.study.pareto import costs_of
 from afi_search.study.reference import reference_point
 
-PAGE_FILE = "report.html"
-MOST_FAILURES = 20
-MOST_LISTED = 200
-"""So many trials are listed at a time; a filter finds the others."""
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 _TEMPLATES = Environment(
@@ -42,18 +38,7 @@ _TEMPLATES = Environment(
 
 
 def write_page(view: StudyView, folder: Path) -> Path:
-    """Write the page of a study into a folder; return its path.
-
-    Raises:
-        ValueError: a column of the records is missing.
-        UnknownBackbone: the study's backbone is not registered.
-        OSError: it cannot be written.
-    """
-    return write_whole(folder / PAGE_FILE, study_page(view))
-
-
-def study_page(view: StudyView) -> str:
-    """Return the page of a study as HTML; raises what `write_page` does."""
+    """Write the page of a study, report.html, into a folder; return its path."""
     from afi_search.report import findings, study_plots  # Optuna's pictures, which front.html lacks
 
     info, records = view.info, view.records
@@ -63,29 +48,32 @@ def study_page(view: StudyView) -> str:
     figures: dict[str, go.Figure] = {}
     facts: dict[str, Any] = {
         "whole": True,
-        "confirmed": [] if view.confirmed is None else list(_confirmed(view.confirmed)),
-        "confirmed_by": view.confirmed_by,
-        "scores": [] if view.audit is None else list(_scores(view.audit)),
+        "confirmed": [] if view.confirmed is None else _confirmed(view.confirmed),
+        "scores": [] if view.audit is None else _scores(view.audit),
         "pruned_after": pruned.value_counts().sort_index().to_dict(),
         "full": len(view.full),
         "effects": [],
-        "spent": list(_spent(spent)),
+        "spent": _spent(spent),
         "saved": (saved := int(spent["epochs"]["saved"])),
         "share_saved": saved / max(1, spent["epochs"].sum()),
-        "failed": [
-            (f"#{row['number']}", row["architecture"], row["epochs"], row["reason"])
-            for row in failed.to_dict("records")
-        ],
+        "failed": failed.assign(number="#" + failed["number"].astype(str))[
+            ["number", "architecture", "epochs", "reason"]
+        ]
+        .to_numpy()
+        .tolist(),
         "ended": {
-            row["number"]: escape(": ".join(filter(None, (row["state"], row["reason"]))))
-            for row in records[["number", "state", "reason"]].to_dict("records")
+            number: escape(": ".join(filter(None, (state, reason))))
+            for number, state, reason in records[["number", "state", "reason"]].itertuples(False)
         },
-        "MOST_LISTED": MOST_LISTED,
-        "MOST_RESAMPLED": findings.MOST_RESAMPLED,
-        "environment": list(_environment(info).items()),
-        "FEWEST_TRIALS": findings.FEWEST_TRIALS,
+        "environment": {
+            "backbone": ", ".join(info.backbones),
+            "data set": f"{info.dataset}, {info.num_classes} classes, {info.image_size} x "
+            f"{info.image_size} pixels",
+            "device": info.device,
+            **info.environment,
+        },
+        "findings": findings,
         "MOST_CHOICES": study_plots.MOST_CHOICES,
-        "MOST_FAILURES": MOST_FAILURES,
         "hovers": dict(zip(records["number"].tolist(), view.hovers, strict=True)),
     }
     if view.confirmed is not None:
@@ -126,7 +114,8 @@ def study_page(view: StudyView) -> str:
         facts["axes"] = len(figures["choices"].layout.xaxis.tickvals)
     if facts["spent"]:
         figures["timeline"] = study_plots.timeline_figure(view)
-    return _render(view, {"front": front_figure(view)} | figures, facts)
+    page = _render(view, {"front": front_figure(view)} | figures, facts)
+    return write_whole(folder / "report.html", page)
 
 
 def front_page(view: StudyView, figure: go.Figure) -> str:
@@ -152,8 +141,7 @@ def _render(view: StudyView, figures: Mapping[str, go.Figure], facts: Mapping[st
         front_columns=columns,
         FRONT=FRONT,
         PRUNED_EARLY=PRUNED_EARLY,
-        MACS_CONVENTION=MACS_CONVENTION,
-        PAPER_FLOPS_CONVENTION=PAPER_FLOPS_CONVENTION,
+        CONVENTIONS=CONVENTIONS,
         **facts,
     )
 
@@ -168,46 +156,47 @@ def render(template: str, figures: Mapping[str, go.Figure], *, title: str, **fac
     )
 
 
-def _confirmed(table: DataFrame) -> Iterator[tuple[Any, ...]]:
-    for row in table.to_dict("records"):
-        test, validation = (
-            f"{percent(row[name])} {PLUS_MINUS} {percent(row[f'{name}_high'] - row[name])}"
-            for name in ("test", "validation")
+def _confirmed(table: DataFrame) -> list[tuple[Any, ...]]:
+    def interval(row: Mapping[Any, Any], name: str) -> str:
+        return f"{percent(row[name])} {PLUS_MINUS} {percent(row[f'{name}_high'] - row[name])}"
+
+    return [
+        (
+            row["architecture"],
+            row["origin"],
+            interval(row, "test"),
+            interval(row, "validation"),
+            mega(row["macs"]),
+            row["seeds"],
+            row["verdict"],
         )
-        macs, seeds = mega(row["macs"]), row["seeds"]
-        yield row["architecture"], row["origin"], test, validation, macs, seeds, row["verdict"]
+        for row in table.to_dict("records")
+    ]
 
 
-def _scores(table: DataFrame) -> Iterator[tuple[str, ...]]:
+def _scores(table: DataFrame) -> list[tuple[Any, ...]]:
     def interval(row: Mapping[Any, Any], *names: str) -> str:
         tau, low, high = (row[name] for name in names)
         return f"{tau:.2f} ({low:.2f} to {high:.2f})" if np.isfinite(low) else "\N{EN DASH}"
 
-    for row in table.reset_index(names="score").to_dict("records"):
-        yield (
-            row["score"],
+    return [
+        (
+            score,
             interval(row, "tau", "low", "high"),
             interval(row, "partial", "partial_low", "partial_high"),
             f"{row['cost']:.1f}",
-            str(row["count"]),
+            row["count"],
         )
+        for score, row in table.to_dict("index").items()
+    ]
 
 
-def _spent(spent: DataFrame) -> Iterator[tuple[str, str, str]]:
+def _spent(spent: DataFrame) -> list[tuple[Any, str, str]]:
     trained = spent.drop("saved")
     whole = {"all that was trained": trained.sum(), "saved by pruning": spent.loc["saved"]}
-    rows: dict[Any, Any] = trained.T.to_dict() | whole
-    for name, row in rows.items():
-        if row["epochs"]:
-            yield name, f"{row['epochs']:,.0f}", duration(row["seconds"])
-
-
-def _environment(info: StudyInfo) -> dict[str, str]:
-    pixels = f"{info.image_size} x {info.image_size} pixels"
-    facts = {
-        "backbone": ", ".join(info.backbones),
-        "data set": f"{info.dataset}, {info.num_classes} classes, {pixels}",
-        "device": info.device,
-        **info.environment,
-    }
-    return {name: value for name, value in facts.items() if value}
+    rows: dict[Any, Any] = trained.to_dict("index") | whole
+    return [
+        (name, f"{row['epochs']:,.0f}", duration(row["seconds"]))
+        for name, row in rows.items()
+        if row["epochs"]
+    ]

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from afi_search.cost import Cost, measure
+from afi_search.cost import CONVENTIONS, Cost, measure
 from afi_search.formatting import mega, signed
 from afi_search.report.table import terminal_table
-from afi_search.study.info import MACS_CONVENTION, PAPER_FLOPS_CONVENTION, PARAMS_CONVENTION
 from afi_search.study.paper import PaperResult, paper_data, paper_results
 
 SCHEMA_VERSION = 1
@@ -25,14 +24,8 @@ _UNITS = {"K": 1e3, "M": 1e6}
 _AS_PRINTED = ("table", "model", "architecture", "same_network", "top1", "top5", "note")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A row of the paper and what the network costs that is built here for it.
-
-    Attributes:
-        paper: the row.
-        cost: our counts, at the row's classes and image size.
-    """
+class Comparison(NamedTuple):
+    """A row of the paper, and our counts of the network that is built here for it."""
 
     paper: PaperResult
     cost: Cost
@@ -85,9 +78,9 @@ def paper_tables(rows: Sequence[Comparison]) -> RenderableType:
     tables = [_table(number, rows, notes) for number in TITLES]
     remarks = [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
     conventions = [
-        f"params: {PARAMS_CONVENTION}",
-        f"FLOPs G: {PAPER_FLOPS_CONVENTION}",
-        f"MACs M: in millions; {MACS_CONVENTION}",
+        f"params: {CONVENTIONS['params']}",
+        f"FLOPs G: {CONVENTIONS['paper_gflops']}",
+        f"MACs M: in millions; {CONVENTIONS['macs']}",
         "=: the printed digits; * another network than the paper counted, see the note",
     ]
     return Group(*tables, Text("\n".join([*remarks, "", *conventions])))
@@ -129,9 +122,9 @@ def paper_tables_json(rows: Iterable[Comparison]) -> str:
         "schema_version": SCHEMA_VERSION,
         "source": paper_data()["source"],
         "conventions": {
-            "params": PARAMS_CONVENTION,
-            "flops_g": PAPER_FLOPS_CONVENTION,
-            "macs": MACS_CONVENTION,
+            "params": CONVENTIONS["params"],
+            "flops_g": CONVENTIONS["paper_gflops"],
+            "macs": CONVENTIONS["macs"],
             "change": "ours against the printed figure, as a share of it; 0 where ours rounds to "
             "the printed digits",
             "same_network": "whether the printed counts are those of the network they name",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from afi_search.formatting import against, count, mega, percent
@@ -37,10 +35,6 @@ def front_rows(view: StudyView) -> list[dict[str, str]]:
     """Write out a study's front, cheapest first: the name of each figure -> the figure.
 
     The cost that the front is drawn over stands first after the accuracy.
-
-    Raises:
-        ValueError: a column of the records is missing.
-        UnknownBackbone: the study's backbone is not registered.
     """
     lead = "parameters" if view.axis.column == "params" else view.axis.heading
     rows = []
@@ -81,38 +75,31 @@ def front_key(view: StudyView, labels: Collection[str]) -> list[list[str]]:
     return lines
 
 
-@dataclass(frozen=True)
-class FrontTable:
-    """The front for the terminal, cheapest first, with the plain backbones below it.
+def front_table(view: StudyView, width: int) -> Table:
+    """Return the front, cheapest first, with the plain backbones below it.
 
-    The last columns are left out where the terminal is too narrow for them.
+    The last columns are left out where a terminal of so many letters is too narrow for them.
 
     Example::
 
-        rich.print(FrontTable(StudyView.of(study)))
+        rich.print(front_table(StudyView.of(study), width=100))
     """
-
-    view: StudyView
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        info = self.view.info
-        plain = [
-            {
-                "architecture": f"{name} (plain)",
-                "MACs, M": mega(cost.macs),
-                "parameters": count(cost.params),
-                "paper FLOPs, G": f"{cost.paper_gflops:.2f}",
-            }
-            for name, cost in self.view.references.plain.items()
-        ]
-        if rows := front_rows(self.view):
-            columns = [*(name for name in rows[0] if name not in ("trial", "seed")), "trial"]
-        else:
-            columns = list(plain[0])
-            nothing = f"none yet: no trial has reached full fidelity ({info.epochs} epochs)"
-            rows = [{"architecture": nothing}]
-        title = f"Front of {info.name}"
-        yield fitting_table(title, CAPTION, columns, rows, options.max_width, plain)
+    plain = [
+        {
+            "architecture": f"{name} (plain)",
+            "MACs, M": mega(cost.macs),
+            "parameters": count(cost.params),
+            "paper FLOPs, G": f"{cost.paper_gflops:.2f}",
+        }
+        for name, cost in view.references.plain.items()
+    ]
+    if rows := front_rows(view):
+        columns = [*(name for name in rows[0] if name not in ("trial", "seed")), "trial"]
+    else:
+        columns = list(plain[0])
+        nothing = f"none yet: no trial has reached full fidelity ({view.info.epochs} epochs)"
+        rows = [{"architecture": nothing}]
+    return fitting_table(f"Front of {view.info.name}", CAPTION, columns, rows, width, plain)
 
 
 def fitting_table(
@@ -142,11 +129,10 @@ def fitting_table(
             table.add_column(name, overflow="fold", min_width=NAME_LETTERS)
         else:
             table.add_column(_heading(name), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(row.get(name, "") for name in shown))
-    table.add_section()
-    for row in plain:
-        table.add_row(*(row.get(name, "") for name in shown), style="dim")
+    for some, style in ((rows, None), (plain, "dim")):
+        for row in some:
+            table.add_row(*(row.get(name, "") for name in shown), style=style)
+        table.add_section()
     return table
 
 

@@ -97,10 +97,6 @@ class StudyView:
         confirmed_by: the recipe that it took, in a sentence.
         audit: what scores have been worth, as `afi_search.search.rank.audit` returns it.
 
-    Raises:
-        ValueError: a column of `records` is missing.
-        UnknownBackbone: the study's backbone is not registered.
-
     Example::
 
         view = StudyView.of(Study.open("studies/resnet32-cifar100-smoke"))
@@ -232,18 +228,16 @@ class StudyView:
             accuracy += f" after {row['epochs']} of {self.info.epochs} epochs"
         elif self.info.validation_images:
             accuracy += f" (95 %: {percent(low)} to {percent(high)})"
-        return [
+        gain = self.gains.get(label)
+        lines = [
             row["architecture"],
             accuracy,
-            *(
-                [f"{gain} points over plain {row['backbone']}"]
-                if (gain := self.gains.get(label))
-                else []
-            ),
+            f"{gain} points over plain {row['backbone']}" if gain else "",
             *self.describe_costs(row, self.references.plain[row["backbone"]]),
             f"trial #{row['number']}, {plural(row['epochs'], 'epoch')}, seed {row['seed']}",
-            *(["started with inherited weights"] if row["init"] == "inherited" else []),
+            "started with inherited weights" if row["init"] == "inherited" else "",
         ]
+        return list(filter(None, lines))
 
     def describe_costs(self, costs: Mapping[Any, Any], plain: Cost) -> list[str]:
         """Say what a network costs, a line a cost, beside the plain backbone."""
@@ -257,11 +251,8 @@ class StudyView:
 
     def measured(self, costs: Mapping[Any, Any]) -> list[CostAxis]:
         """Return those of the costs that only some studies ask for which are known."""
-        return [axis for axis in self._optional if math.isfinite(costs.get(axis.column, math.nan))]
-
-    @cached_property
-    def _optional(self) -> list[CostAxis]:
-        return [axis_named(name) for name in ("memory", "latency", *own_measures())]
+        names = ("memory", "latency", *own_measures())
+        return [axis_named(n) for n in names if math.isfinite(costs.get(n, math.nan))]
 
 
 def hover(lines: Sequence[str]) -> str:

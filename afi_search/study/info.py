@@ -1,4 +1,4 @@
-"""What a report says of a study besides its trials, and the conventions of its figures."""
+"""What a report says of a study besides its trials."""
 
 from __future__ import annotations
 
@@ -10,29 +10,6 @@ from typing import Any
 from afi_search.cost import CostTable
 from afi_search.data import spec_of, trained_images
 from afi_search.study.folder import StudyFile
-
-MACS_CONVENTION = (
-    "multiply-accumulates of conv and linear layers and AFI scoring, per image; "
-    "not doubled into additions and multiplications"
-)
-PAPER_FLOPS_CONVENTION = (
-    "the paper's count, in billions for a batch of 32: "
-    "32 x (MACs + 2 x output elements of every batch norm)"
-)
-PARAMS_CONVENTION = "all learnable parameters"
-MEMORY_CONVENTION = (
-    "bytes that a training step of the recipe's batch holds at its peak, in float32; null where "
-    "the study did not ask for it"
-)
-LATENCY_CONVENTION = (
-    "milliseconds of a forward pass on the target, in float32, summed over stages that were "
-    "measured one by one; null where the study did not ask for it"
-)
-ACCURACY_CONVENTION = (
-    "share of the held-out validation images, split from the training set, that is classified "
-    "correctly after the last epoch; 0 to 1"
-)
-PAPER_ACCURACY_CONVENTION = "the paper's test accuracy after its own full training"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 from pandas import DataFrame
 from rich.console import Console
 
-from afi_search.report.table import KEY_LINES, FrontTable, front_key
+from afi_search.report.table import KEY_LINES, front_key, front_table
 from afi_search.report.view import StudyView
 from afi_search.study.ledger import OBJECTIVES
 from tests.report.synthetic_records import empty, record, study_info
@@ -13,7 +13,7 @@ from tests.report.synthetic_records import empty, record, study_info
 def shown(records: DataFrame, width: int, **facts: object) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(FrontTable(StudyView(records, study_info(**facts))))
+        console.print(front_table(StudyView(records, study_info(**facts)), width))
     return capture.get()
 
 
