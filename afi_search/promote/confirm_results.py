@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.cost import CONVENTIONS
+from afi_search.cost import CONVENTIONS as OF_COSTS
 from afi_search.files import csv_of, plain, write_whole
 from afi_search.promote.significance import LEVEL, Point, interval, pooled_spread, verdicts
 from afi_search.study.ledger import curve
@@ -30,7 +30,7 @@ CONVENTIONS = {
     "verdict": "stands: more accurate on the test set than every other that is as cheap or "
     f"cheaper, at a level of {LEVEL:.0%}; beaten: one of these is more accurate; tied: the best of "
     "these is exactly as accurate; open: seeds do not tell; unrivalled: nothing is as cheap",
-    "macs": CONVENTIONS["macs"],
+    "macs": OF_COSTS["macs"],
 }
 
 

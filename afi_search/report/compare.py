@@ -96,13 +96,13 @@ def _kind(view: StudyView) -> dict[str, str]:
 def _row(name: str, view: StudyView, reference: Sequence[float]) -> dict[str, Any]:
     low, high = view.intervals
     accuracies = DataFrame({"best": view.front["accuracy"], "low": low, "high": high})
-    best = accuracies.loc[view.front.index].nlargest(1, "best").to_dict("records")
+    best: list[Any] = accuracies.loc[view.front.index].nlargest(1, "best").to_dict("records")
     return {
         "study": name,
         "trials": len(view.records),
         "epochs": view.info.epochs,
         "front": len(view.front),
-        **(best[0] if best else dict.fromkeys(accuracies)),
+        **(best[0] if best else dict.fromkeys(("best", "low", "high"))),
         "hypervolume": dominated_share(points(view.full), reference),
     }
 
