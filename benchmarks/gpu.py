@@ -12,6 +12,7 @@ values      outputs and gradients against float64 on the CPU
 steps       training of every family: captured or not, its speed, the eager speed, memory
 kernels     of a step, and the bytes its operations read and write
 sharing     trials at a time on one GPU, and what a context costs
+supernet    architectures scored a minute, and a training step over that of a network alone
 latency     of the captured forward pass and the eager one
 promotion   a step on ImageNet's size, eager, captured and compiled
 """
@@ -44,11 +45,12 @@ from torch.utils._pytree import tree_leaves
 from afi_search.capture import CaptureWarning, captured
 from afi_search.cost import latency
 from afi_search.data import Split, dataset_spec
-from afi_search.nn import build
+from afi_search.nn import Supernet, build
 from afi_search.nn.ops.common import plain
-from afi_search.space import Architecture, Recipe
+from afi_search.space import Architecture, Recipe, Space, SpaceFile
 from afi_search.train import Trainer, seed_everything, trial_trainer
 from afi_search.train import trainer as trainer_module
+from afi_search.train.supernet import InheritedAccuracy
 from benchmarks.epoch import CLASSES, DATA, SIZE, made_up
 from benchmarks.rounds import RESULTS, best_device, console, facts
 
@@ -317,7 +319,7 @@ class Bytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if not func.is_view:
+        if not func.is_view and "empty" not in func.name():
             tensors = [x for x in tree_leaves((args, kwargs, out)) if torch.is_tensor(x)]
             self.by_operation[str(func.name())] += sum(map(_bytes, tensors))
         return out
@@ -370,6 +372,39 @@ def _trial(text: str, batch: int, rounds: int, barrier: Any, results: Any) -> No
     speed = 5 * rounds * STEPS * batch / (time.perf_counter() - started)
     free, reserved = torch.cuda.mem_get_info()[0], torch.cuda.memory_reserved()
     results.put({"speed": speed, "free": free, "reserved": reserved})
+
+
+def supernets(rounds: int) -> None:
+    """A supernet scores architectures in no time, and trains as fast as they do alone."""
+    backbone = "resnet32" if ON_GPU else "resnet20"
+    file = {"backbone": backbone, "stages": {"all": {"choice": CHOICES}}}
+    space = Space(SpaceFile.model_validate(file))
+    net = Supernet(space, num_classes=CLASSES, image_size=SIZE)
+    net = net.to(DEVICE).to(memory_format=torch.channels_last)
+    few = (1280, 5000) if ON_GPU else (8, 8)
+    data = Split(dataset_spec(DATA), *map(made_up, few))
+    of = {"network": f"{backbone}, of {len(CHOICES)} choices", "precision": "bf16"}
+    inherit = InheritedAccuracy(net, data, precision="bf16", device=DEVICE)
+    some = [space[n % len(space)] for n in range(0, 7 * 10 * rounds, 7)]
+    inherit(some[0])
+    wait()
+    started = time.perf_counter()
+    for one in some:
+        inherit(one)
+    wait()
+    speed = 60 * len(some) / (time.perf_counter() - started)
+    tell("supernet", "architectures scored a minute", speed, "> 1000" if ON_GPU else "", **of)
+    del inherit
+    batch = BATCHES[0]
+    for choice in CHOICES:
+        net.set_active(f"{backbone}({choice})")
+        own = seconds(_step_of(net.train(), batch, SIZE, "bf16", CLASSES), 3 * rounds)
+        alone = seconds(_step_of(net.extract().train(), batch, SIZE, "bf16", CLASSES), 3 * rounds)
+        of = {"network": f"{backbone}({choice})", "precision": "bf16", "batch": batch}
+        tell("supernet", "seconds of a step over the network's alone", own / alone, "< 1.1", **of)
+
+
+CHOICES = ["off", "base-r4", "B-r4", "B-r4-se"]
 
 
 def latencies(rounds: int) -> None:
@@ -429,6 +464,7 @@ PARTS = {
     "values": values,
     "steps": steps,
     "kernels": kernels,
+    "supernet": supernets,
     "latency": latencies,
     "promotion": promotion,
     "sharing": sharing,

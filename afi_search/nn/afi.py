@@ -14,11 +14,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from afi_search.nn.ops.scores import weighed
 
 
 class Joined(NamedTuple):
@@ -147,8 +149,13 @@ class AFI(nn.Module, ABC):
         """Return what of a source its readers weigh it by, B x C', given z, at least float32."""
 
     @abstractmethod
-    def weigh(self, reader: int, notes: Sequence[Tensor]) -> Tensor:
-        """Return a reader's weights, sources x B x C', given what is noted of its sources."""
+    def weigh(self, reader: int, notes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return a reader's weights, sources x B x C', and the notes as the next one has them.
+
+        Args:
+            reader: its number, from 0.
+            notes: what is noted of its sources.
+        """
 
     @abstractmethod
     def count_readers(self, reader: int) -> int:
@@ -180,8 +187,10 @@ class BlockAFI(AFI):
     def note(self, pooled: Tensor) -> Tensor:
         return pooled
 
-    def weigh(self, reader: int, notes: Sequence[Tensor]) -> Tensor:
-        return torch.softmax(self.scorers[reader](torch.stack(tuple(notes))), dim=0)
+    def weigh(self, reader: int, notes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        scorer = cast(Scorer, self.scorers[reader])
+        at_once = weighed(scorer.reduce.weight, scorer.expand.weight, notes)
+        return at_once or (torch.softmax(scorer(torch.stack(notes)), dim=0), notes)
 
     def count_readers(self, reader: int) -> int:
         return self.readers - reader
@@ -209,8 +218,8 @@ class StageAFI(AFI):
         scores: Tensor = self.scorer(pooled)
         return scores
 
-    def weigh(self, reader: int, notes: Sequence[Tensor]) -> Tensor:
-        return torch.softmax(torch.stack(tuple(notes)), dim=0)
+    def weigh(self, reader: int, notes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return torch.softmax(torch.stack(notes), dim=0), notes
 
     def count_readers(self, reader: int) -> int:
         return min(1, self.readers - reader)
@@ -242,7 +251,8 @@ class Reading:
 
     def read(self) -> tuple[list[Any], Tensor]:
         """Return the next reader's sources and their weights, sources x B x C'."""
-        return self.sources, self._afi.weigh(self.reader, self._notes)
+        weights, self._notes = self._afi.weigh(self.reader, self._notes)
+        return self.sources, weights
 
     def end(self, integrated: Any) -> None:
         """Take the R of that reader, which is a source where the next one rereads it."""

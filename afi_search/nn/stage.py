@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from afi_search.nn.afi import AFI, BlockAFI, Reading, Scorer, StageAFI, Sums, rectify_
 from afi_search.nn.attention import make_attention
-from afi_search.nn.ops.common import accelerates
+from afi_search.nn.ops.common import accelerates, plain
 from afi_search.nn.ops.gathered import GatheredSums
 from afi_search.space import StageChoice, StageShape
 from afi_search.space.architecture import afi_channels, hidden_units
@@ -272,7 +272,7 @@ def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         scorers = [module for module in afi.modules() if isinstance(module, Scorer)]
         hooks += [scorer.register_forward_hook(collect) for scorer in scorers]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), plain("sums"):
             model(images)
     finally:
         for hook in hooks:

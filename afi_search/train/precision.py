@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from platformdirs import user_cache_path
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from afi_search.capture import Step, captured
 from afi_search.files import write_once
+from afi_search.nn.afi import Scorer
 from afi_search.space.fields import PrecisionSetting
 
 # x86 instructions that multiply bf16; without them bf16 is emulated, slower than fp32.
@@ -34,6 +36,47 @@ def autocast_dtype(precision: PrecisionSetting, device: torch.device) -> torch.d
     if precision == "auto":
         return torch.bfloat16 if computes_bf16(device) else None
     return torch.bfloat16 if precision == "bf16" else None
+
+
+class Narrowed(torch.autograd.Function):
+    """Weights in another dtype, all of them, and their gradients, in a kernel or two.
+
+    Autocast takes two a weight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtype = weights[0].dtype
+        ctx.set_materialize_grads(False)
+        return _in_dtype(weights, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        there = iter(_in_dtype([one for one in gradients if one is not None], ctx.dtype))
+        return None, *(None if one is None else next(there) for one in gradients)
+
+
+def _in_dtype(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    made = tuple(torch.empty_like(one, dtype=dtype) for one in tensors)
+    if made:
+        torch._foreach_copy_(made, tensors)
+    return made
+
+
+def narrowed_by_autocast(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights that autocast narrows, by name: of convolutions and linear layers.
+
+    Not those of scorers, which compute without autocast.
+    """
+    scorers = [module for module in model.modules() if isinstance(module, Scorer)]
+    wide = {parameter for scorer in scorers for parameter in scorer.parameters()}
+    return {
+        f"{name}.{own}".lstrip("."): parameter
+        for name, module in model.named_modules()
+        if isinstance(module, (_ConvNd, nn.Linear))
+        for own, parameter in module.named_parameters(recurse=False)
+        if parameter.dtype == torch.float32 and parameter not in wide
+    }
 
 
 def resolve_precision(

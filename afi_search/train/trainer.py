@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
 from afi_search.capture import Step, captured
@@ -22,7 +23,7 @@ from afi_search.errors import UserError
 from afi_search.space.recipe import BaseRecipe, Recipe
 from afi_search.train.evaluation import Evaluation, Evaluator
 from afi_search.train.optimiser import build_optimiser, learning_rate, momenta
-from afi_search.train.precision import autocast_dtype
+from afi_search.train.precision import Narrowed, autocast_dtype, narrowed_by_autocast
 
 LOOK_EVERY = 50
 """Steps between two looks at the loss: each look waits for the device."""
@@ -131,6 +132,7 @@ class Trainer:
             )
         self._captures = device.type == "cuda" and self._sharding.world == 1
         self._replay: Step | None = None
+        self._narrow = narrowed_by_autocast(self.model) if self._dtype is not None else {}
         self._evaluate = Evaluator(
             self.averaged,
             device=device,
@@ -269,7 +271,10 @@ class Trainer:
             self._step(batch(*each) if self._source.capturable else each for each in given)
 
         changed = [*self.model.parameters(), *momenta(self._optimiser), *self.model.buffers()]
-        return captured(step, inputs, [*changed, self._loss_sum])
+        replay = captured(step, inputs, [*changed, self._loss_sum])
+        if replay is step:  # Whatever it failed for, a module may want its weights as they are.
+            self._narrow = {}
+        return replay
 
     def _step(self, batches: Iterable[Sequence[Tensor]]) -> None:
         """Make one step. Reads and writes tensors only, so that a device can run ahead of it."""
@@ -288,6 +293,10 @@ class Trainer:
 
     def _logits(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
+            if self._captures and self._narrow:
+                weights = Narrowed.apply(self._dtype, *self._narrow.values())
+                narrow = dict(zip(self._narrow, weights, strict=True))
+                return functional_call(self.model, narrow, (images,)).float()
             logits: Tensor = self._replica(images)
         return logits.float()
 

@@ -11,11 +11,14 @@ from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from afi_search.nn.ops import common, cuda
+from afi_search.nn.ops import common, cuda, scores
 from tests.nn.on_device import compare
 
 if __name__ == "__main__":
     kernels = SimpleNamespace(kernel=partial(getattr, cuda), available=lambda: True)
-    with patch.object(common, "cpu", kernels):
+    with (
+        patch.object(common, "cpu", kernels),
+        patch.object(scores, "accelerates", lambda *_: True),
+    ):
         for argument in sys.argv[1:]:
             compare(*argument.split("/"), "cpu")

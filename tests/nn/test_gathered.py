@@ -44,7 +44,7 @@ def features(
 
 
 def exactly(
-    xs: list[Tensor], weights: Tensor, start: Tensor | None = None, plus: Tensor | None = None
+    xs: list[Tensor], weights: Tensor, mean: Tensor | None = None, plus: Tensor | None = None
 ) -> Tensor:
     """Return the written-out sum in float64."""
     total = sum(
@@ -52,7 +52,7 @@ def exactly(
         for x, weight in zip(xs, weights.unbind(), strict=True)
     )
     assert isinstance(total, Tensor)
-    total = total if start is None else total + start[..., None, None].double()
+    total = total if mean is None else total + mean[..., None, None].double() / (4 * 6)
     return total if plus is None else total + plus.double()
 
 
@@ -61,18 +61,18 @@ def exactly(
 def test_the_contractions_are_the_written_out_sums(channels, dtype):
     xs = [x.detach() for x in features(3, channels, dtype, torch.channels_last)]
     weights = torch.rand(3, 3, channels).to(torch.promote_types(dtype, torch.float32))
-    start = torch.rand(3, channels).to(weights.dtype)
+    mean = 24 * torch.rand(3, channels).to(weights.dtype)
     wide = torch.randn(3, 2 * channels, 4, 6).to(dtype).to(memory_format=torch.channels_last)
     own = wide[:, channels:]
     rounding = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else ROUNDING[dtype]
 
-    for first, plus in [(None, None), (start, None), (None, own), (start, own)]:
+    for first, plus in [(None, None), (mean, None), (None, own), (mean, own)]:
         total = weighted_sum(xs[0], xs, list(weights), first, plus, None, 0.0)
         torch.testing.assert_close(total.double(), exactly(xs, weights, first, plus), **rounding)
-    gated = weighted_sum(xs[0], xs, list(weights), start, own, xs[1], 1.0)
+    gated = weighted_sum(xs[0], xs, list(weights), mean, own, xs[1], 1.0)
     between = (xs[1] > 0) & (xs[1] < 1)
     torch.testing.assert_close(
-        gated.double(), between * exactly(xs, weights, start, own), **rounding
+        gated.double(), between * exactly(xs, weights, mean, own), **rounding
     )
     dots = channel_dots(xs[1], xs)
     expected = torch.stack([(xs[1].double() * x.double()).sum((2, 3)) for x in xs])

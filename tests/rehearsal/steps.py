@@ -271,7 +271,24 @@ def latency():
     tell(text="latency", warnings=told, stages=len(parts.stages), whole=parts.whole.latency)
 
 
-EXTRAS = {"memory": memory, "failing": failing, "promotion": promotion, "latency": latency}
+def kernels():
+    """How many kernels a training step launches."""
+    training = trainer("resnet32(base-r4)", "bf16")
+    training.model.train()
+    parts = next(iter(training._source.epoch(0)))
+    for _ in range(2):
+        MOCK.mock_record(1)
+        training._step([training._source.batch(*parts)])
+    tell(text="kernels", count=MOCK.mock_launches())
+
+
+EXTRAS = {
+    "kernels": kernels,
+    "memory": memory,
+    "failing": failing,
+    "promotion": promotion,
+    "latency": latency,
+}
 
 
 def stand_in(triton):

@@ -55,6 +55,10 @@ STEPS = [
 if THERE_IS_A_GPU:  # A network's kernels compile for seconds; benchmarks.gpu captures all families.
     STEPS = [STEPS[2], STEPS[3]]
 EXTRAS = ["memory", "failing", "promotion", "latency"]
+if not THERE_IS_A_GPU:
+    EXTRAS.append("kernels")
+MOST_KERNELS = 420
+"""Of a step of AFI-ResNet-32; cuDNN launched 76 more than one a convolution on an H200."""
 Seen = dict[tuple[str, str | None], dict[str, Any]]
 
 
@@ -178,6 +182,11 @@ def test_latency_is_timed_in_a_captured_pass(seen: Seen) -> None:
 
     assert of["warnings"] == []
     assert of["stages"] == 3 and of["whole"] > 0
+
+
+@rehearsed
+def test_a_step_launches_few_kernels(seen: Seen) -> None:
+    assert seen["kernels", None]["count"] <= MOST_KERNELS
 
 
 @rehearsed

@@ -18,7 +18,7 @@ from afi_search.nn.ops import cpu
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 PARTS = ("sums", "norms")
-"""What has operators: AFI's sums, and batch norms."""
+"""What has operators: AFI's sums, with its scores on a GPU, and batch norms."""
 
 _switched_off: frozenset[str] = frozenset()
 
@@ -45,12 +45,16 @@ def plain(*parts: str) -> Iterator[None]:
 def accelerates(x: Tensor, part: str) -> bool:
     """Return whether the operators of a part are to be used for a feature, B x C x H x W.
 
+    Or for a pooled one, B x C, to be scored, which pays on a GPU.
+
     They take features with channels last, on a CPU where there is a C++ compiler, on a GPU where
     Triton runs; on `meta` they tell what either keeps in memory. Not subclasses of tensors, such as
     torch.export's: they see torch's own operations.
     """
     if part in _switched_off or type(x) is not Tensor or x.dtype not in DTYPES:
         return False
+    if x.dim() == 2:
+        return x.is_cuda and _cuda() is not None
     if x.is_meta or not x.is_contiguous(memory_format=torch.channels_last):
         return x.is_meta
     return (x.is_cpu and cpu.available()) or (x.is_cuda and _cuda() is not None)

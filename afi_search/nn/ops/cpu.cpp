@@ -226,11 +226,12 @@ template <class T, class A> void weighted_sum(Arguments given) {
   const Tensor out = given.feature();
   given.feature();
   const Tensors features = given.list(), weights = given.list();
-  const Tensor start = given.feature(), plus = given.feature(), gate = given.feature();
+  const Tensor mean = given.feature(), plus = given.feature(), gate = given.feature();
   const A ceiling = given.scalar();
+  const int64_t pixels = given.shape.pixels;
   for_all<T, A>(given.shape, out.channels, [=](auto lane) INLINE {
     typename decltype(lane)::V of_channel = {};
-    if (start.data) of_channel = lane.of_image(start);
+    if (mean.data) of_channel = lane.of_image(mean) / A(pixels);
     lane.for_groups([=](auto group) INLINE {
       auto sum = typename decltype(group)::Block{} + of_channel;
       if (plus.data) sum = sum + group.read(plus);

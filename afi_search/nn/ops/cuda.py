@@ -37,7 +37,7 @@ up what all have left, alone, so that many columns or programs are slow."""
 
 @triton.jit(do_not_specialize=["count"])
 def _weighted_sum(  # type: ignore[no-untyped-def]
-    out, xs, by, start, plus, gate, ceiling, strides, count, size, unit: constexpr, wide: constexpr
+    out, xs, by, mean, plus, gate, ceiling, strides, count, size, unit: constexpr, wide: constexpr
 ):
     pixels, channels = size[0], size[1] * unit
     rows: constexpr = TILE // wide
@@ -49,8 +49,8 @@ def _weighted_sum(  # type: ignore[no-untyped-def]
     inside = (p < pixels) & within
     of_image = image * channels + c
     total = _zeros(out, rows, wide)
-    if start is not None:
-        total += tl.load(start + of_image, within, other=0.0)
+    if mean is not None:
+        total += tl.load(mean + of_image, within, other=0.0) / pixels
     if plus is not None:
         x = tl.load(plus + row * (strides[1] * unit) + c, inside, other=0.0)
         total += x.to(total.dtype)
@@ -111,6 +111,90 @@ def _channel_dots(  # type: ignore[no-untyped-def]
                 total += tl.where(slot == j, dots, 0.0)
     at = (slot * images + image) * channels + c
     tl.store(out + at, total, (slot < count) & (c < channels))
+
+
+@triton.jit(do_not_specialize=["count", "images"])
+def _weigh(  # type: ignore[no-untyped-def]
+    out, reduce, expand, zs, count, images, size, wide: constexpr, deep: constexpr
+):
+    image = tl.program_id(0)
+    first, second, c = _scorer(reduce, expand, size, wide, deep)
+    slot = tl.arange(0, len(zs))[:, None]
+    scores = _zeros(out, len(zs), wide)
+    for j in tl.static_range(len(zs)):
+        if j < count:
+            z = tl.load(zs[j] + image * size[0] + c, c < size[0], other=0.0)
+            h = tl.sum(first * z, 1)[:, None]
+            score = tl.sum(second * tl.where(h < 0, 0.0, h), 0)[None, :]
+            scores += tl.where(slot == j, score, 0.0)
+    scores = tl.where(slot < count, scores, -float("inf"))
+    share = tl.exp(scores - tl.max(scores, 0)[None, :])
+    at = (slot * images + image) * size[0] + c
+    inside = (slot < count) & (c < size[0])
+    tl.store(out + at, share / tl.sum(share, 0)[None, :], inside)
+
+
+@triton.jit(do_not_specialize=["count", "passed", "images"])
+def _weigh_backward(  # type: ignore[no-untyped-def]
+    d_zs,
+    parts,
+    d_out,
+    out,
+    reduce,
+    expand,
+    zs,
+    later,
+    count,
+    passed,
+    images,
+    size,
+    wide: constexpr,
+    deep: constexpr,
+):
+    first, second, c = _scorer(reduce, expand, size, wide, deep)
+    d_first, d_second = _zeros(out, deep, wide), _zeros(out, deep, wide)
+    slot = tl.arange(0, len(zs))[:, None]
+    inside = (slot < count) & (c < size[0])
+    for row in range(tl.program_id(0), images, tl.num_programs(0)):
+        at = (slot * images + row) * size[0] + c
+        share = tl.load(out + at, inside, other=0.0)
+        given = tl.load(d_out + at, inside, other=0.0)
+        d_scores = share * (given - tl.sum(share * given, 0)[None, :])
+        for j in tl.static_range(len(zs)):
+            if j < count:
+                z = tl.load(zs[j] + row * size[0] + c, c < size[0], other=0.0)
+                h = tl.sum(first * z, 1)[:, None]
+                d_score = tl.sum(tl.where(slot == j, d_scores, 0.0), 0)[None, :]
+                d_h = tl.where(h > 0, tl.sum(second * d_score, 1)[:, None], 0.0)
+                d_z = tl.sum(first * d_h, 0)[None, :]
+                d_z += tl.load(
+                    later[j] + row * size[0] + c, (c < size[0]) & (j < passed), other=0.0
+                )
+                tl.store(d_zs + (j * images + row) * size[0] + c, d_z, c < size[0])
+                d_first += d_h * z
+                d_second += tl.where(h < 0, 0.0, h) * d_score
+    at, also, within = _places(size, wide, deep)
+    part = parts + tl.program_id(0) * (2 * size[0] * size[1])
+    tl.store(part + at, d_first, within)
+    tl.store(part + size[0] * size[1] + also, d_second, within)
+
+
+@triton.jit
+def _scorer(reduce, expand, size, wide: constexpr, deep: constexpr):  # type: ignore[no-untyped-def]
+    """Return W1 and the transposed W2, hidden x channels, and the numbers of the channels."""
+    at, also, within = _places(size, wide, deep)
+    first, second = (
+        tl.load(reduce + at, within, other=0.0),
+        tl.load(expand + also, within, other=0.0),
+    )
+    return first, second, tl.arange(0, wide)[None, :]
+
+
+@triton.jit
+def _places(size, wide: constexpr, deep: constexpr):  # type: ignore[no-untyped-def]
+    """Return where W1 and W2 have each pair of channel and hidden unit, and which there are."""
+    h, c = tl.arange(0, deep)[:, None], tl.arange(0, wide)[None, :]
+    return h * size[0] + c, c * size[1] + h, (h < size[1]) & (c < size[0])
 
 
 @triton.jit(do_not_specialize=["channels"])
@@ -282,12 +366,12 @@ def _whole_sums(partial, column, width, channels):  # type: ignore[no-untyped-de
 
 
 def weighted_sum(*given: Any) -> None:
-    out, _, features, weights, start, plus, gate, ceiling = given
+    out, _, features, weights, mean, plus, gate, ceiling = given
     plan = _Plan(TILE, out, *features, *(x for x in (plus, gate) if x is not None))
     read, by = _filled(features or [out]), _filled(weights or [out])
     strides = plan.strides(out, plus, gate, *read)
     _weighted_sum[plan.images, plan.pixel_tiles, plan.channel_tiles](
-        out, read, by, start, plus, gate, ceiling, strides, len(features), *plan.rest
+        out, read, by, mean, plus, gate, ceiling, strides, len(features), *plan.rest
     )
 
 
@@ -312,6 +396,26 @@ def channel_dots(out: Tensor, gradient: Tensor, features: Sequence[Tensor]) -> N
     _channel_dots[plan.images, plan.channel_tiles](
         out, gradient, read, strides, len(features), plan.images, *plan.rest
     )
+
+
+def weigh(out: Tensor, reduce: Tensor, expand: Tensor, notes: Sequence[Tensor]) -> None:
+    images, read, rest = len(notes[0]), _filled(notes), _matrices(reduce)
+    _weigh[images,](out, reduce, expand, read, len(notes), images, *rest[0], **rest[1])
+
+
+def weigh_backward(*given: Any) -> None:
+    d_all, parts, d_out, out, reduce, expand, notes, d_notes = given
+    images, read, rest = len(notes[0]), _filled(notes), _matrices(reduce)
+    given = d_all, parts, d_out, out, reduce, expand, read, _filled(d_notes or notes)
+    _weigh_backward[len(parts),](*given, len(notes), len(d_notes), images, *rest[0], **rest[1])
+
+
+def _matrices(reduce: Tensor) -> tuple[tuple[Any, ...], dict[str, int]]:
+    """Return a scorer's channels and hidden units, both as powers of 2, and warps for them."""
+    hidden, channels = reduce.shape
+    deep, wide = map(triton.next_power_of_2, reduce.shape)
+    warps = max(1, deep * wide // 512)
+    return ((channels, hidden), wide, deep), {"num_warps": warps}
 
 
 class _Plan:

@@ -134,8 +134,7 @@ class Pool(torch.autograd.Function):
     def backward(ctx: Any, d_pooled: Tensor | None, *left: Tensor | None) -> tuple[Any, ...]:
         (feature,) = ctx.saved_tensors
         source = feature[:, : ctx.channels]
-        share = _share(d_pooled, source)
-        d_source = weighted_sum(source, *_given(left), share, None, None, 0.0)
+        d_source = weighted_sum(source, *_given(left), d_pooled, None, None, 0.0)
         return F.pad(d_source, (0, 0, 0, 0, 0, feature.shape[1] - ctx.channels)), None, None
 
 
@@ -202,16 +201,11 @@ class Join(torch.autograd.Function):
             d_both[:, ctx.channels :],
         )
         of_x, of_r = _given(left[: 2 * ctx.readers]), _given(left[2 * ctx.readers :])
-        d_before = weighted_sum(x, *of_x, _share(d_pooled, x), d_x, x, ctx.ceiling)
+        d_before = weighted_sum(x, *of_x, d_pooled, d_x, x, ctx.ceiling)
         if of_r[0]:
             d_sum = weighted_sum(d_sum, *of_r, None, d_sum, None, 0.0)
         d_weights, *d_read = _gradients_of_sum(d_sum, weights, features, ctx.pairs)
         return d_before, None, None, None, None, d_weights, None, *d_read
-
-
-def _share(d_pooled: Tensor | None, x: Tensor) -> Tensor | None:
-    """Return what GAP's gradient is in every pixel of x."""
-    return None if d_pooled is None else d_pooled / math.prod(x.shape[2:])
 
 
 def _gradients_of_sum(
@@ -234,17 +228,17 @@ def weighted_sum(
     like: Tensor,
     features: list[Tensor],
     weights: list[Tensor],
-    start: Tensor | None,
+    mean: Tensor | None,
     plus: Tensor | None,
     gate: Tensor | None,
     ceiling: float,
 ) -> Tensor:
-    """Return start + plus + sum_j weights[j] * features[j], B x C x H x W.
+    """Return mean / HW + plus + sum_j weights[j] * features[j], B x C x H x W.
 
     Args:
         like: shaped like the result.
         features, weights: B x C x H x W and B x C.
-        start: what is added in every pixel, B x C.
+        mean: the gradient of the mean over the pixels, B x C.
         plus: B x C x H x W.
         gate, ceiling: the result is zero where the gate is not between zero and the ceiling.
     """
