@@ -13,6 +13,9 @@ from afi_search.nn.ops.common import plain
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.float32}
 ERRORS = {"fp64": 1e-8, "fp32": 1e-3, "bf16": 0.1}
 """What the norm of a difference may be, of the norm of what is wanted."""
+FLIPPED = 3e-2
+"""The same for gradients in fp32: units close to zero are on the other side of their ReLU. Those of
+a ResNeXt-29 differ by up to 1e-2 in plain torch on the CPU, whose logits differ by 3e-6."""
 ZERO = 1e-3
 """Of the largest norm, that of a gradient which is zero but for rounding."""
 
@@ -50,11 +53,15 @@ def compare(text: str, precision: str, device: str, size: int = 32) -> None:
         wanted = outcome(exact, images, "fp64")
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         found = outcome(ours, given, precision)
-    largest = max(wanted[name].norm() for name, _ in exact.named_parameters())
+    parameters = dict(exact.named_parameters())
+    largest = max(wanted[name].norm() for name in parameters)
 
+    strays = []
     for name, value in wanted.items():
         if precision == "bf16" and name != "logits":
             continue
-        error = (found[name] - value).norm()
-        bound = ERRORS[precision] * (ZERO * largest + value.norm())
-        assert error <= bound, (text, precision, name, error, bound)
+        most = FLIPPED if precision == "fp32" and name in parameters else ERRORS[precision]
+        share = float((found[name] - value).norm() / (ZERO * largest + value.norm()))
+        strays.append((share / most, f"{name}: {share:.2g}, at most {most:g}"))
+    strays.sort(reverse=True)
+    assert strays[0][0] <= 1, "\n".join([f"{text} in {precision}", *(of for _, of in strays[:20])])

@@ -6,9 +6,11 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
+from afi_search.nn import build
 from afi_search.train import autocast_dtype, precision, resolve_precision
-from afi_search.train.precision import cpu_computes_bf16
+from afi_search.train.precision import Narrowed, cpu_computes_bf16, narrowed_by_autocast
 from tests.train.networks import network
 
 CPU = torch.device("cpu")
@@ -142,3 +144,21 @@ def test_a_cpu_measures_few_pixels(measured, tmp_path, monkeypatch, image_size, 
     options = {"batch_size": batch, "image_size": image_size, "device": CPU}
     resolve_precision("auto", "resnet20", network, folder=str(tmp_path), **options)
     assert shapes == [(images, 3, image_size, image_size)]
+
+
+@pytest.mark.parametrize("text", ["resnet20(B-r8-se, base-r4-cbam, base-r4-eca-shared)", "resnet20"])
+def test_weights_narrowed_at_once_give_what_autocast_gives(text):
+    torch.manual_seed(0)
+    model = build(text, num_classes=10, image_size=32).to(memory_format=torch.channels_last)
+    images = torch.randn(3, 3, 32, 32).to(memory_format=torch.channels_last)
+    found = []
+    for at_once in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            named = narrowed_by_autocast(model) if at_once else {}
+            narrow = Narrowed.apply(torch.bfloat16, *named.values()) if at_once else ()
+            logits = functional_call(model, dict(zip(named, narrow, strict=True)), (images,))
+        logits.float().square().mean().backward()
+        found.append([logits, *(parameter.grad for parameter in model.parameters())])
+
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

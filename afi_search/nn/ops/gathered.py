@@ -15,7 +15,6 @@ narrow, a strided read of that slice is slow with channels last: it is kept apar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
