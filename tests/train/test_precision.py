@@ -146,7 +146,7 @@ def test_a_cpu_measures_few_pixels(measured, tmp_path, monkeypatch, image_size, 
     assert shapes == [(images, 3, image_size, image_size)]
 
 
-@pytest.mark.parametrize("text", ["resnet20(B-r8-se, base-r4-cbam, base-r4-eca-shared)", "resnet20"])
+@pytest.mark.parametrize("text", ["resnet20(B-r8-se, base-r4-cbam, off)", "resnet20"])
 def test_weights_narrowed_at_once_give_what_autocast_gives(text):
     torch.manual_seed(0)
     model = build(text, num_classes=10, image_size=32).to(memory_format=torch.channels_last)
