@@ -59,7 +59,7 @@ class Narrowed(torch.autograd.Function):
 def _in_dtype(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
     made = tuple(torch.empty_like(one, dtype=dtype) for one in tensors)
     if made:
-        torch._foreach_copy_(made, tensors)
+        torch._foreach_copy_(made, tuple(tensors))
     return made
 
 
