@@ -103,36 +103,42 @@ def table_of(
 
 
 def recorded_space(folder: Path = afi_bench.FOLDER) -> tuple[Space, SpaceCosts, CurveTable]:
-    """Return AFI-Bench-16, as far as it is recorded.
+    """Return AFI-Bench-16, as far as it is recorded: all choices, or else those of width alone.
 
     Raises:
-        ValueError: a network of its grid has no training yet.
+        ValueError: a network of the smaller grid has no training yet.
     """
-    space = Space.load(afi_bench.SPACE)
     rows = afi_bench.read_table(folder / afi_bench.TABLE)
     trainings = {
         text: [seed.sort_values("epoch") for _, seed in of.groupby("seed")]
         for text, of in rows.groupby("architecture")
     }
-    architectures = tuple(space.architectures())
-    if missing := [a for a in architectures if a.text not in trainings]:
+    whole = Space.load(afi_bench.SPACE)
+    widths = {"all": {"choice": [str(width or "off") for width in afi_bench.WIDTHS]}}
+    smaller = Space(whole.file.model_validate({**whole.file.model_dump(), "stages": widths}))
+    for space in (whole, smaller):
+        architectures = tuple(space.architectures())
+        missing = [a for a in architectures if a.text not in trainings]
+        if not missing:
+            break
+    else:
         raise ValueError(
             f"{len(missing)} of {space.size} networks are not recorded yet, {missing[0]} among them"
         )
-    first = [trainings[a.text][0] for a in architectures]
+    macs = np.array([float(trainings[a.text][0]["macs"].iloc[0]) for a in architectures])
     table = CurveTable(
         "AFI-Bench-16: real trainings, every epoch recorded",
         architectures,
-        np.array([float(one["macs"].iloc[0]) for one in first]),
-        np.array([one["cpu_seconds"].median() for one in first]),
+        macs,
+        macs / macs.mean(),
         [
             np.stack([one["validation_accuracy"].to_numpy() for one in trainings[a.text]])
             for a in architectures
         ],
     )
     spec = spec_of(space.file.data)
-    sizes = {"num_classes": spec.num_classes, "image_size": spec.image_size}
-    return space, SpaceCosts(space, **sizes), table
+    costs = SpaceCosts(space, num_classes=spec.num_classes, image_size=spec.image_size)
+    return space, costs, table
 
 
 def _formal_space(family: str, sizes: Sequence[int]) -> Space:
