@@ -8,11 +8,13 @@ changes (weights, statistics, momentum, learning rate) are tensors that stay whe
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import torch
+from filelock import FileLock
+from platformdirs import user_cache_path
 from torch import Tensor
 
 Step = Callable[..., None]
@@ -20,6 +22,10 @@ Step = Callable[..., None]
 
 WARM_UP = 3
 """Steps before the capture, in which libraries choose their kernels and make their workspaces."""
+
+
+_PATIENCE = 300
+"""Seconds that a process waits for the others' compilers."""
 
 
 class CaptureWarning(UserWarning):
@@ -83,7 +89,9 @@ def _capture(step: Step, inputs: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
     capture = torch.cuda.graph(graph, pool, aside, capture_error_mode="thread_local")
     try:
         with torch.cuda.stream(aside):  # left also where a failed capture does not leave its own
-            for _ in range(WARM_UP):
+            with compiling_alone():
+                step(*inputs)
+            for _ in range(WARM_UP - 1):
                 step(*inputs)
             _clear_workspaces()
             with capture:
@@ -97,6 +105,25 @@ def _capture(step: Step, inputs: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
         _clear_workspaces()
     torch.cuda.current_stream().wait_stream(aside)
     return graph
+
+
+@contextmanager
+def compiling_alone() -> Iterator[None]:
+    """Within it, no other process of this machine is: what one has compiled, the next ones find.
+
+    Where no lock can be had, or not for minutes, it is done without.
+    """
+    folder = user_cache_path("afi_search")
+    lock = FileLock(folder / "compiling.lock", timeout=_PATIENCE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError):  # a Timeout is an OSError
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _reason(error: Exception) -> str:

@@ -276,7 +276,8 @@ def kernels(rounds: int) -> None:
         trainer.model.train()
 
         def step(trainer: Trainer = trainer, parts: Any = parts) -> None:
-            trainer._step([trainer._source.batch(*parts)])
+            trainer._backward([trainer._source.batch(*parts)])
+            trainer._descend()
 
         step()
         own = "(" in text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.parallel import DistributedDataParallel
 
 from afi_search.capture import Step, captured
 from afi_search.data.dataset import Split
@@ -67,10 +65,11 @@ class Trainer:
 
     - The data, with its order and augmentation, is a `DataSource`: tensors on the device or images
       that are loaded.
-    - Where its sharding names several processes, gradients are averaged by DDP, and a batch that a
-      device cannot take at once is accumulated.
-    - On CUDA, a process that trains alone runs its steps as one CUDA graph, captured when the first
-      one is made; what the source makes a batch of is in it where the source is `capturable`.
+    - Where its sharding names several processes, gradients are averaged over them, and a batch that
+      a device cannot take at once is accumulated.
+    - On CUDA, steps run as one CUDA graph, captured when the first one is made; what the source
+      makes a batch of is in it where the source is `capturable`. With several processes it ends
+      before the gradients are averaged. Batch norms over all processes are not captured.
     - SGD, learning rate, label smoothing and precision are the recipe's.
     - A training that goes on from a checkpoint ends in the same bits as one that was not cut off.
 
@@ -123,14 +122,7 @@ class Trainer:
         self._rate = torch.zeros((), device=device)
         self._loss_sum = torch.zeros((), device=device)
         self._optimiser = build_optimiser(self.model, recipe, self._rate)
-        self._replica: nn.Module = self.model
-        if self._sharding.world > 1:
-            self._replica = DistributedDataParallel(
-                self.model,
-                device_ids=[device] if device.type == "cuda" else None,
-                gradient_as_bucket_view=True,
-            )
-        self._captures = device.type == "cuda" and self._sharding.world == 1
+        self._captures = device.type == "cuda" and not _talks_in_its_pass(self.model)
         self._replay: Step | None = None
         self._narrow = narrowed_by_autocast(self.model) if self._dtype is not None else {}
         self._evaluate = Evaluator(
@@ -197,12 +189,15 @@ class Trainer:
         self._rate.fill_(learning_rate(self.recipe, number, total))
         batch = self._source.batch
         if not self._captures:
-            self._step(batch(*parts) for parts in rounds)
+            self._backward(batch(*parts) for parts in rounds)
+            self._descend()
         else:
             given = rounds if self._source.capturable else [batch(*parts) for parts in rounds]
             inputs = [tensor for parts in given for tensor in parts]
             self._replay = self._replay or self._captured(inputs)
             self._replay(*inputs)
+            if self._sharding.world > 1:
+                self._descend()
         if self._average is not None:
             self._average.update(self.model, step=number)
 
@@ -246,7 +241,7 @@ class Trainer:
     def _train(self, heard: Callable[[float, float], None] | None) -> float:
         """Run the steps of one epoch and return the mean loss."""
         started = perf_counter()
-        self._replica.train()
+        self.model.train()
         self._loss_sum.zero_()
         batches = self._source.epoch(self.epoch)
         mean = 0.0
@@ -262,13 +257,19 @@ class Trainer:
         return mean
 
     def _captured(self, inputs: Sequence[Tensor]) -> Step:
-        """Return a step on tensors like `inputs`, what the source yields or else its batches."""
+        """Return a step on tensors like `inputs`, what the source yields or else its batches.
+
+        With several processes it is the step before its gradients are averaged: where processes
+        wait for each other, a capture that fails in one of them would hang the others.
+        """
         rounds, batch = self._sharding.accumulation_steps, self._source.batch
         parts = len(inputs) // rounds
 
         def step(*tensors: Tensor) -> None:
             given = (tensors[at : at + parts] for at in range(0, len(tensors), parts))
-            self._step(batch(*each) if self._source.capturable else each for each in given)
+            self._backward(batch(*each) if self._source.capturable else each for each in given)
+            if self._sharding.world == 1:
+                self._descend()
 
         changed = [*self.model.parameters(), *momenta(self._optimiser), *self.model.buffers()]
         replay = captured(step, inputs, [*changed, self._loss_sum])
@@ -276,13 +277,22 @@ class Trainer:
             self._narrow = {}
         return replay
 
-    def _step(self, batches: Iterable[Sequence[Tensor]]) -> None:
-        """Make one step. Reads and writes tensors only, so that a device can run ahead of it."""
-        rounds = self._sharding.accumulation_steps
+    def _backward(self, batches: Iterable[Sequence[Tensor]]) -> None:
+        """Add up a step's gradients, in tensors only, so that a device can run ahead of it."""
         self._optimiser.zero_grad(set_to_none=True)
-        for number, (images, labels) in enumerate(batches, 1):
-            with self._gradients_stay_here(number < rounds):
-                self._loss_sum += self._learn(images, labels, rounds)
+        for images, labels in batches:
+            self._loss_sum += self._learn(images, labels, self._sharding.accumulation_steps)
+
+    def _descend(self) -> None:
+        """Change the weights by the gradients, which are averaged over all processes."""
+        world = self._sharding.world
+        gradients = [of.grad for of in self.model.parameters() if of.grad is not None]
+        if world > 1:
+            flat = torch.cat([gradient.flatten() for gradient in gradients]) / world
+            dist.all_reduce(flat)
+            parts = flat.split([gradient.numel() for gradient in gradients])
+            pairs = zip(parts, gradients, strict=True)
+            torch._foreach_copy_(gradients, [part.view_as(own) for part, own in pairs])
         self._optimiser.step()
 
     def _learn(self, images: Tensor, labels: Tensor, rounds: int) -> Tensor:
@@ -297,7 +307,7 @@ class Trainer:
                 weights = Narrowed.apply(self._dtype, *self._narrow.values())
                 narrow = dict(zip(self._narrow, weights, strict=True))
                 return functional_call(self.model, narrow, (images,)).float()
-            logits: Tensor = self._replica(images)
+            logits: Tensor = self.model(images)
         return logits.float()
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -306,11 +316,6 @@ class Trainer:
 
     def _validate(self) -> Evaluation:
         return self._evaluate(self._source.validation())
-
-    def _gradients_stay_here(self, stay: bool) -> Any:
-        """Return a context in which DDP does not average gradients: more of the step is to come."""
-        distributed = isinstance(self._replica, DistributedDataParallel)
-        return self._replica.no_sync() if distributed and stay else nullcontext()  # type: ignore[operator]
 
     def _mean_loss(self, steps: int) -> float:
         """Return the mean over the epoch's steps so far, of all processes."""
@@ -367,6 +372,10 @@ def synchronised(model: nn.Module, world: int, device: torch.device) -> nn.Modul
         return model
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return converted
+
+
+def _talks_in_its_pass(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 
 
 def _average(model: nn.Module, decay: float | None) -> Any:

@@ -166,11 +166,12 @@ def test_a_step_that_cannot_be_captured_leaves_the_process_as_it_was(seen: Seen)
     assert of["next_captured"]
 
 
-@pytest.mark.parametrize("recipe", ["paper", "modern"])
+@pytest.mark.parametrize("which", ["paper 1", "modern 1", pytest.param("paper 2", marks=rehearsed)])
 def test_a_promotion_s_step_is_captured_and_does_not_wait_for_the_device(
-    seen: Seen, recipe: str
+    seen: Seen, which: str
 ) -> None:
-    of = seen[f"promotion {recipe}", None]
+    """By recipe and number of processes."""
+    of = seen[f"promotion {which}", None]
 
     assert of["warnings"] == []
     assert of["captured"]

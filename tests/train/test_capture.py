@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import warnings
 import weakref
 
@@ -47,6 +50,35 @@ def test_a_step_that_cannot_be_captured_is_made_eagerly_with_one_warning():
     assert torch.equal(total, torch.ones(2))
     run(torch.full((2,), 5.0))
     assert torch.equal(total, torch.full((2,), 6.0))
+
+
+ALONE = """
+import sys, time
+from afi_search.capture import compiling_alone
+with compiling_alone():
+    print("in", time.monotonic(), flush=True)
+    time.sleep(0.3)
+    print("out", time.monotonic(), flush=True)
+"""
+
+
+def test_processes_that_begin_together_compile_one_after_the_other(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "made when it is needed")}
+    command = [sys.executable, "-c", ALONE]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    times = sorted(
+        [float(line.split()[1]) for line in process.communicate()[0].splitlines()]
+        for process in both
+    )
+
+    assert times[0][1] <= times[1][0]
+
+
+def test_where_no_lock_can_be_had_compiling_goes_on_without(tmp_path):
+    (tmp_path / "file").touch()
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "file")}
+
+    subprocess.run([sys.executable, "-c", ALONE], env=environment, check=True)
 
 
 def test_what_a_failed_capture_changed_is_put_back(monkeypatch):
