@@ -9,6 +9,7 @@ which they were stopped.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -47,8 +48,10 @@ PANELS = {
 }
 """Panel -> the title of its axis and its share of the height, from top to bottom."""
 
-LABEL_GAP = (0.05, 0.055)
-"""Labels of points are so far apart, as shares of the panel's width or height."""
+LABEL, NUMBER = (0.12, 0.09), (0.05, 0.055)
+"""The room that a point's label takes, whole or the number alone: shares of width and height."""
+BESIDE = 0.005
+"""A label is so far from its point, as a share of the width."""
 NAME_GAP = 0.16
 """The names of two plain backbones are so far apart, as a share of the width."""
 FAR = 2.5
@@ -57,6 +60,8 @@ SMALLEST_SPAN = 4.0
 """An axis of accuracy spans at least so many per cent."""
 
 Range = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""Its left, bottom, right and top ends, as shares of a panel."""
 
 
 def front_figure(view: StudyView) -> go.Figure:
@@ -113,7 +118,8 @@ def front_figure(view: StudyView) -> go.Figure:
             col=1,
         )
     if len(best):
-        _label_front(figure, best, x_range, axes["main"]["range"])
+        labels = _labels(best, view.gains, x_range, axes["main"]["range"])
+        _label_front(figure, best, labels)
     _name_plain_backbones(figure, plain, x_range)
     if full.empty:
         _write_message(figure, view, panels.index("main") + 1)
@@ -185,15 +191,13 @@ def _stairs(best: DataFrame, x_range: Range) -> go.Scatter:
     )
 
 
-def _label_front(figure: go.Figure, best: DataFrame, x_range: Range, y_range: Range) -> None:
-    """Add to the front's points their intervals, and their labels where there is room."""
-    free = _free(list(zip(best["x"], best["y"], strict=True)), x_range, y_range)
-    labels = [f"#{n}" if fits else "" for n, fits in zip(best["number"], free, strict=True)]
+def _label_front(figure: go.Figure, best: DataFrame, labels: Sequence[tuple[str, str]]) -> None:
+    """Add to the front's points their intervals and their labels."""
     figure.update_traces(
         selector={"name": FRONT},
         mode="markers+text",
-        text=labels,
-        textposition="top left",
+        text=[text for text, _ in labels],
+        textposition=[f"top {side}" for _, side in labels],
         textfont={"color": style.FRONT, "size": 11},
         legendgroup=FRONT,
         cliponaxis=False,
@@ -260,17 +264,38 @@ def _far_apart(paper: Series, trials: Series) -> bool:
     return together.max() - together.min() > FAR * max(*spans, SMALLEST_SPAN)
 
 
-def _free(points: Sequence[tuple[float, float]], x_range: Range, y_range: Range) -> list[bool]:
-    """Tell beside which points there is room for a label, given out from the last backwards."""
+def _labels(
+    best: DataFrame, gains: Mapping[Any, str], x_range: Range, y_range: Range
+) -> list[tuple[str, str]]:
+    """Return a text and its side for each point, given out from the most accurate backwards.
+
+    A text is the trial's number with what it has over the plain backbone, the number alone, or
+    nothing: what neither runs into another label, nor into the interval of another point.
+    """
     width, height = (high - low for low, high in (x_range, y_range))
-    placed: dict[int, tuple[float, float]] = {}
-    for position, (x, y) in reversed(list(enumerate(points))):
-        if all(
-            abs(x - other_x) > LABEL_GAP[0] * width or abs(y - other_y) > LABEL_GAP[1] * height
-            for other_x, other_y in placed.values()
+    at = (best["x"] - x_range[0]) / width
+    ys, lows, highs = ((best[name] - y_range[0]) / height for name in ("y", "low", "high"))
+    foot = lows.combine(ys.shift(), min)  # the line of the front rises there
+    taken = list(zip(at, foot, at, highs, strict=True))
+    labels = [("", "left")] * len(best)
+    for position in reversed(range(len(best))):
+        number = f"#{best['number'].iloc[position]}"
+        whole = f"{number} {gains.get(best.index[position], '')}".replace(" (", "<br>(").rstrip()
+        x, bottom = at.iloc[position], ys.iloc[position]
+        for (text, (wide, high)), side in itertools.product(
+            ((whole, LABEL), (number, NUMBER)), ("right", "left")
         ):
-            placed[position] = (x, y)
-    return [position in placed for position in range(len(points))]
+            left = x + BESIDE if side == "right" else x - BESIDE - wide
+            box = (left, bottom, left + wide, bottom + high)
+            if 0 <= left <= 1 - wide and not any(_overlap(box, other) for other in taken):
+                labels[position] = text, side
+                taken.append(box)
+                break
+    return labels
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _padded(values: Series, share: float, least: float) -> Range:

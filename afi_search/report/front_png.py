@@ -38,8 +38,8 @@ def front_png(view: StudyView, figure: go.Figure) -> bytes:
         figure: as `front_figure` describes it: scatter traces over panels that stand on one
             another, vertical lines, annotations.
     """
-    labels = [label for trace in figure.select_traces({"name": FRONT}) for label in trace.text]
-    key = front_key(view, labels)
+    texts = [text for trace in figure.select_traces({"name": FRONT}) for text in trace.text]
+    key = front_key(view, [text.split(" ")[0] for text in texts])
     panels = list(figure.select_yaxes())
     shares = [panel.domain[1] - panel.domain[0] for panel in panels]
     remarks = [" \N{MIDDLE DOT} ".join(view.facts), view.info.note]
@@ -138,9 +138,12 @@ def _draw(axes: Axes, trace: go.Scatter, layer: int) -> None:
             capthick=0.7,
             zorder=layer - 1.5,  # below the line that joins the points
         )
-    for x, y, text in zip(trace.x, trace.y, trace.text or (), strict=False):
-        looks = {"ha": "right", "fontsize": SMALL, "color": trace.textfont.color}
-        axes.annotate(text, (x, y), xytext=(-4, 4), textcoords="offset points", **looks)
+    texts = zip(trace.x, trace.y, trace.text or (), trace.textposition or (), strict=False)
+    for x, y, text, place in texts:
+        ha, aside = ("left", 4) if place.endswith("right") else ("right", -4)
+        looks: dict[str, Any] = {"ha": ha, "fontsize": SMALL, "color": trace.textfont.color}
+        offset = {"xytext": (aside, 4), "textcoords": "offset points"}
+        axes.annotate(_plain(text), (x, y), **offset, **looks)
 
 
 def _annotate(axes: Axes, note: go.layout.Annotation) -> None:

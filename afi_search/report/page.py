@@ -21,7 +21,7 @@ from afi_search.cost import CONVENTIONS
 from afi_search.files import write_whole
 from afi_search.formatting import duration, mega, percent, signed
 from afi_search.report.front_plot import PRUNED_EARLY, front_figure
-from afi_search.report.table import front_rows
+from afi_search.report.table import OVER_PLAIN, front_rows
 from afi_search.report.view import FRONT, StudyView, axis_named
 from afi_search.study.pareto import costs_of
 from afi_search.study.reference import reference_point
@@ -126,7 +126,7 @@ def front_page(view: StudyView, figure: go.Figure) -> str:
 def _render(view: StudyView, figures: Mapping[str, go.Figure], facts: Mapping[str, Any]) -> str:
     rows = front_rows(view)
     columns = {
-        name: "name" if name == "architecture" else "number"
+        name: {"architecture": "name", OVER_PLAIN: "gain"}.get(name, "number")
         for name in (rows[0] if rows else ())
         if name != "epochs"
     }

@@ -59,7 +59,7 @@ def front_rows(view: StudyView) -> list[dict[str, str]]:
 
 
 def front_key(view: StudyView, labels: Collection[str]) -> list[list[str]]:
-    """Return what stands below the picture: trial, architecture, accuracy, cost; cheapest first.
+    """Return what stands below the picture: the first figures of the front, cheapest first.
 
     Of a long front it names trials that are labelled in the picture, and says how many are left.
     """
@@ -68,10 +68,10 @@ def front_key(view: StudyView, labels: Collection[str]) -> list[list[str]]:
         return []
     if len(rows) > KEY_LINES:
         shown = [row for row in rows if row["trial"] in labels][: KEY_LINES - 1]
-    columns = list(rows[0])[:4]
+    columns = list(rows[0])[:5]
     lines = [["front", "", *columns[2:]], *([row[name] for name in columns] for row in shown)]
     if len(shown) < len(rows):
-        lines.append(["", f"and {len(rows) - len(shown)} more", "", ""])
+        lines.append(["", f"and {len(rows) - len(shown)} more", *[""] * len(columns[2:])])
     return lines
 
 

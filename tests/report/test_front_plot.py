@@ -157,6 +157,19 @@ def test_labels_that_would_run_into_one_another_are_left_out_but_never_the_best(
     assert len(labelled) < 5
 
 
+def test_what_a_point_has_over_the_plain_backbone_stands_beside_it_where_there_is_room() -> None:
+    plain = record(0, 0.65, 69e6, architecture="resnet32")
+    best = points(figure_of(plain, record(1, 0.66, 55e6), record(2, 0.69, 96e6)), FRONT)
+    assert best is not None
+    gains = ("#1 +1.0<br>(\N{MINUS SIGN}0.9 to +2.9)", "#2 +4.0<br>(+2.2 to +5.8)")
+    assert best.text == gains
+    near = [record(number, 0.6 + number / 1e3, 55e6 + number * 1e5) for number in range(1, 9)]
+    crowded = points(figure_of(plain, *near, record(9, 0.7, 96e6)), FRONT)
+    assert crowded is not None
+    assert sum("+" in text for text in crowded.text) <= 2
+    assert crowded.text[-1].startswith("#9 +5.0")
+
+
 def test_the_plain_backbone_is_a_line_and_where_it_was_trained_a_point() -> None:
     figure = figure_of(
         record(0, 0.6, 69_132_160, architecture="resnet32"),
