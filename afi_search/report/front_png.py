@@ -141,9 +141,9 @@ def _draw(axes: Axes, trace: go.Scatter, layer: int) -> None:
     texts = zip(trace.x, trace.y, trace.text or (), trace.textposition or (), strict=False)
     for x, y, text, place in texts:
         ha, aside = ("left", 4) if place.endswith("right") else ("right", -4)
-        looks: dict[str, Any] = {"ha": ha, "fontsize": SMALL, "color": trace.textfont.color}
-        offset = {"xytext": (aside, 4), "textcoords": "offset points"}
-        axes.annotate(_plain(text), (x, y), **offset, **looks)
+        looks = {"ha": ha, "fontsize": SMALL, "color": trace.textfont.color}
+        offset = (aside, 4)
+        axes.annotate(_plain(text), (x, y), xytext=offset, textcoords="offset points", **looks)
 
 
 def _annotate(axes: Axes, note: go.layout.Annotation) -> None:
