@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,45 +44,32 @@ def require_dali() -> None:
         )
 
 
+@dataclass
 class DaliLoader:
     """Loads with DALI; see `Loader`.
 
-    DALI decodes whole batches, so that an image which turns out broken always stops it.
-
-    Args:
-        images: as listed.
-        recipe: crops, augmentation and seed.
-        sharding: how batches are shared out.
-        threads: CPU threads that decode, at least one.
-        device: on which the batches are made; a CPU will do.
+    DALI decodes whole batches, so that an image which turns out broken always stops it. It works on
+    `threads` CPU threads, at least one, and makes the batches on `device`; a CPU will do.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        recipe: ImageNetRecipe,
-        sharding: BatchSharding,
-        threads: int,
-        device: torch.device,
-    ) -> None:
-        self.left_out: dict[str, str] = {}
-        self._images = images
-        self._recipe = recipe
-        self._sharding = sharding
-        self._threads = threads
-        self._device = device
+    images: Images
+    recipe: ImageNetRecipe
+    sharding: BatchSharding
+    threads: int
+    device: torch.device
+    left_out: dict[str, str] = field(default_factory=dict, init=False)
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches; see `Loader`."""
-        order = epoch_order(len(self._images.train), self._sharding, self._recipe.seed, epoch)
-        batches = ([self._images.train[i] for i in batch] for batch in order.flatten(0, 1).tolist())
-        seed = derived_seed(self._recipe.seed, epoch, self._sharding.rank)
+        order = epoch_order(len(self.images.train), self.sharding, self.recipe.seed, epoch)
+        batches = ([self.images.train[i] for i in batch] for batch in order.flatten(0, 1).tolist())
+        seed = derived_seed(self.recipe.seed, epoch, self.sharding.rank)
         yield from self._load(batches, augmented, seed)
 
     def validation(self) -> Iterator[Batch]:
         """Yield the validation images; see `Loader`."""
-        own = self._images.validation[self._sharding.rank :: self._sharding.world]
-        size = self._sharding.per_device_batch
+        own = self.images.validation[self.sharding.rank :: self.sharding.world]
+        size = self.sharding.per_device_batch
         batches = (own[start : start + size] for start in range(0, len(own), size))
         yield from self._load(batches, cropped, seed=0)
 
@@ -92,25 +80,25 @@ class DaliLoader:
         from nvidia.dali.plugin.pytorch import DALIGenericIterator
 
         asked_for: deque[Listed] = deque(maxlen=4)  # may fail while later ones are asked for
-        on_gpu = self._device.type == "cuda"
+        on_gpu = self.device.type == "cuda"
 
         @pipeline_def(enable_conditionals=True)
         def pipeline() -> tuple[Any, Any]:
-            source = _read(self._images.folder, batches, asked_for)
+            source = _read(self.images.folder, batches, asked_for)
             encoded, labels = fn.external_source(source=source, num_outputs=2)
-            return graph(encoded, self._recipe, "mixed" if on_gpu else "cpu"), labels
+            return graph(encoded, self.recipe, "mixed" if on_gpu else "cpu"), labels
 
         built = pipeline(
-            batch_size=self._sharding.per_device_batch,
-            num_threads=self._threads,
-            device_id=(self._device.index or 0) if on_gpu else None,
+            batch_size=self.sharding.per_device_batch,
+            num_threads=self.threads,
+            device_id=(self.device.index or 0) if on_gpu else None,
             seed=seed % 2**31,
         )
         try:
             for (batch,) in DALIGenericIterator([built], ["images", "labels"], dynamic_shape=True):
                 yield batch["images"].permute(0, 3, 1, 2), batch["labels"].flatten()
         except RuntimeError as error:
-            paths = [self._images.folder / path for batch in asked_for for path, _ in batch]
+            paths = [self.images.folder / path for batch in asked_for for path, _ in batch]
             raise ImagesError(_reason(error, paths)) from None
 
 

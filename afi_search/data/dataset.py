@@ -223,7 +223,8 @@ def dataset_spec(name: str) -> DatasetSpec:
     >>> dataset_spec("cifar100").num_classes
     100
     """
-    return _registered(name).spec
+    spec: DatasetSpec = DATASETS.get(name).spec
+    return spec
 
 
 def spec_of(data: Data) -> DatasetSpec:
@@ -260,7 +261,7 @@ def locate(name: str, folder: str | Path | None = None, *, download: bool = True
     >>> locate("digits", "/data")
     PosixPath('/data')
     """
-    prepare = _registered(name).prepare
+    prepare = DATASETS.get(name).prepare
     path = data_folder(folder)
     if prepare is not None:
         prepare(path, download)
@@ -281,7 +282,7 @@ def read_data(data: Data, folder: str | Path | None = None) -> Dataset:
     >>> read_data(Data(name="digits", image_size=16)).test.images.shape
     torch.Size([360, 16, 16, 3])
     """
-    known = _registered(data.name)
+    known: _Registered = DATASETS.get(data.name)
     spec = known.spec.at(data.image_size)
     train, test = known.read(data_folder(folder or data.folder))
     if spec != known.spec:
@@ -297,11 +298,6 @@ def load(name: str, folder: str | Path | None = None, *, download: bool = True) 
     """
     path = locate(name, folder, download=download)
     return read_data(Data(name=name), path)
-
-
-def _registered(name: str) -> _Registered:
-    registered: _Registered = DATASETS.get(name)
-    return registered
 
 
 def _read_digits(folder: Path) -> tuple[ImageSet, ImageSet]:

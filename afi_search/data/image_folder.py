@@ -92,15 +92,10 @@ def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
 
 
 def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, dict[str, str]]:
-    """List a folder's images and look for what would stop a training hours later.
+    """List a folder's images, so many classes, and look for what would stop a training hours later.
 
     JPEGs are checked by header and end alone, see `check_image`, so that a million images take a
     minute or two on a local disk. One that is damaged in between turns out when it is loaded.
-
-    Args:
-        folder: with train/ and val/ in it.
-        classes: how many class folders there must be.
-        skip: whether to leave out what is wrong; a wrong number of classes stops all the same.
 
     Returns:
         The images, and why each path that was left out cannot be read.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,14 +91,6 @@ class ImageSource:
     Nothing random outlives an epoch: order, crops and mixtures are drawn from seeds made of the
     recipe's seed, the epoch and the process. So a training can be resumed after any epoch with any
     number of processes.
-
-    Args:
-        loader: of this process's batches.
-        recipe: crops, mixing and seed.
-        sharding: how a step's batch is shared out.
-        images: training images an epoch.
-        num_classes: outputs.
-        device: of this process.
     """
 
     capturable = False
@@ -146,16 +139,10 @@ class ImageSource:
 
 
 class TorchvisionLoader:
-    """The default loader.
+    """The default loader: so many processes decode and augment; with 0 it does so in this one.
 
-    Where an image to train on is left out, the next one in the list takes its place.
-
-    Args:
-        images: as listed.
-        recipe: crops, augmentation and seed.
-        sharding: how batches are shared out.
-        processes: that decode and augment; 0 does it in this one.
-        skip_broken: whether images that cannot be read are left out; otherwise they stop it.
+    An image that cannot be read stops it, unless it is to skip what is broken: then the next one in
+    the list takes its place in training.
     """
 
     def __init__(
@@ -231,48 +218,42 @@ def make_mix(recipe: ImageNetRecipe, num_classes: int) -> Mix | None:
     return v2.RandomChoice(mixes) if mixes else None
 
 
+@dataclass
 class _EpochOrder(Sampler[list[tuple[int, int]]]):
     """The batches of an epoch as lists of (seed, image), so that each is augmented by its own."""
 
-    def __init__(self, images: int, sharding: BatchSharding, seed: int) -> None:
-        self.epoch = 0
-        self._images = images
-        self._sharding = sharding
-        self._seed = seed
+    images: int
+    sharding: BatchSharding
+    seed: int
+    epoch: int = 0
 
     def __len__(self) -> int:
-        return self._sharding.steps(self._images) * self._sharding.accumulation_steps
+        return self.sharding.steps(self.images) * self.sharding.accumulation_steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = epoch_order(self._images, self._sharding, self._seed, self.epoch)
+        order = epoch_order(self.images, self.sharding, self.seed, self.epoch)
         for batch in order.flatten(0, 1).tolist():
-            yield [(derived_seed(self._seed, self.epoch, image), image) for image in batch]
+            yield [(derived_seed(self.seed, self.epoch, image), image) for image in batch]
 
 
 Item = tuple[Batch | None, dict[str, str]]
 """An image and its label, None where it is left out; and why each path was left out."""
 
 
+@dataclass
 class _Listed(Dataset[Item]):
     """Images of a list, transformed: by their place, or by (seed, place) where that is random.
 
     With a seed the next image takes the place of one that cannot be read, without one nothing does.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        listed: Sequence[tuple[str, int]],
-        transform: Callable[[Tensor], Tensor],
-        skip_broken: bool,
-    ) -> None:
-        self._folder = folder
-        self._listed = listed
-        self._transform = transform
-        self._skip_broken = skip_broken
+    folder: Path
+    listed: Sequence[tuple[str, int]]
+    transform: Callable[[Tensor], Tensor]
+    skip_broken: bool
 
     def __len__(self) -> int:
-        return len(self._listed)
+        return len(self.listed)
 
     def __getitem__(self, item: int | tuple[int, int]) -> Item:
         left_out: dict[str, str] = {}
@@ -285,18 +266,18 @@ class _Listed(Dataset[Item]):
                 found = self._image((place + step) % len(self), left_out)
                 if found is not None:
                     return found, left_out
-        raise ImagesError(f"{printable(self._folder)}: no image can be read any more")
+        raise ImagesError(f"{printable(self.folder)}: no image can be read any more")
 
     def _image(self, place: int, left_out: dict[str, str]) -> Batch | None:
-        path, label = self._listed[place]
+        path, label = self.listed[place]
         try:
-            pixels = read_image(self._folder / path)
+            pixels = read_image(self.folder / path)
         except ImageError as error:
-            if not self._skip_broken:
+            if not self.skip_broken:
                 raise ImagesError(f"{error}. To leave out what is broken: --skip-broken") from None
             left_out[path] = str(error)
             return None
-        return self._transform(pixels), torch.tensor(label)
+        return self.transform(pixels), torch.tensor(label)
 
 
 def _collate(items: Sequence[Item]) -> Item:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import v2
@@ -28,17 +29,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Pixels = Annotated[Whole, Field(ge=1, le=4096)]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MOST_PIXELS = 100_000_000
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""By EXIF's orientation: what turns an image upright."""
-_ORIENTATION = 0x0112
 _TAIL = 4096
 _JPEG_END = b"\xff\xd9"
 
@@ -68,8 +58,12 @@ def read_image(path: str | Path) -> Tensor:
     try:
         with _opened(path) as image:
             image.load()
-            rgb, turn = _rgb(image), _UPRIGHT.get(_orientation(image))
-            rgb = rgb if turn is None else rgb.transpose(turn)
+            rgb = _rgb(image)
+            rgb.info = image.info
+            with suppress(
+                Exception
+            ):  # damaged EXIF says nothing; viewers show the image all the same
+                rgb = ImageOps.exif_transpose(rgb)
             return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
     except Exception as error:  # decoders raise anything at a damaged file
         raise _explained(path, error) from None
@@ -151,13 +145,6 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError("its pixels have 32 bits, and what is white is unknown; store 8 or 16")
     return image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF says nothing, and viewers show the image all the same
-        return 1
 
 
 def _explained(path: str | Path, error: Exception) -> ImageError:

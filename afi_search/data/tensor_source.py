@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from afi_search.data.dataset import ImageSet, Split
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.space.recipe import Recipe
 
+Channels = tuple[float, float, float]
 CPU_BATCH = 100
 DEVICE_BATCH = 1000
 
@@ -52,13 +53,9 @@ class TensorSource:
     def epoch(self, number: int) -> Iterator[tuple[Tensor, ...]]:
         """Yield the views of each batch."""
         size = self.sharding.per_device_batch
-        drawn = draw_views(
-            len(self._labels),
-            self.steps_per_epoch * size,
-            pad=self._pad,
-            flip=self._flip,
-            generator=self._generator,
-        )
+        samples = self.steps_per_epoch * size
+        looks: dict[str, Any] = {"pad": self._pad, "flip": self._flip}
+        drawn = draw_views(len(self._labels), samples, generator=self._generator, **looks)
         views = Views(*(part.to(self._device, non_blocking=True) for part in drawn))
         for step in range(self.steps_per_epoch):
             yield views.batch(step * size, size)
@@ -159,20 +156,9 @@ def crop(padded: Tensor, views: Views, pad: int) -> Tensor:
 
 
 class Normalise:
-    """uint8 pixels to normalised floats: (x / 255 - mean) / std.
+    """uint8 pixels to normalised floats, (x / 255 - mean) / std, with both on a scale of 0 to 1."""
 
-    Args:
-        mean: of each channel, on a scale of 0 to 1.
-        std: likewise.
-        device: of the images.
-    """
-
-    def __init__(
-        self,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, mean: Channels, std: Channels, device: torch.device) -> None:
         self.device = device
         self._scale = 1 / (255 * torch.tensor(std, device=device))
         self._shift = torch.tensor(mean, device=device) / torch.tensor(std, device=device)
