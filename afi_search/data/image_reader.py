@@ -58,13 +58,9 @@ def read_image(path: str | Path) -> Tensor:
     try:
         with _opened(path) as image:
             image.load()
-            rgb = _rgb(image)
-            rgb.info = image.info
-            with suppress(
-                Exception
-            ):  # damaged EXIF says nothing; viewers show the image all the same
-                rgb = ImageOps.exif_transpose(rgb)
-            return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+            with suppress(Exception):  # damaged EXIF says nothing, and viewers show it all the same
+                ImageOps.exif_transpose(image, in_place=True)
+            return torch.from_numpy(np.array(_rgb(image))).permute(2, 0, 1)
     except Exception as error:  # decoders raise anything at a damaged file
         raise _explained(path, error) from None
 
