@@ -18,7 +18,6 @@ from afi_search.cost.table import (
     Measure,
     count_choices,
     measure_choices,
-    measure_each,
 )
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import measure_own, own_measures
@@ -52,6 +51,7 @@ class SpaceCosts:
         self.image_size = image_size
         self._kept = kept
         self._progress = progress
+        self._own_measures = space.file.own_measures
 
     @cached_property
     def table(self) -> CostTable:
@@ -67,11 +67,10 @@ class SpaceCosts:
         counted = self._measure(self._count, count_choices)
         if "latency" not in asked:
             return counted
-        times = self._kept if "latency" in known else None
-        return counted.timed(times or self._timed())
+        return counted.timed(self._kept if self._kept and "latency" in known else self._timed())
 
     def of(self, architecture: Architecture) -> Cost:
-        """Return what an architecture costs, whether it is in the space or not.
+        """Return what an architecture costs, in the space or not.
 
         Raises:
             KeyError: latency is asked for, and a part of the architecture was not measured.
@@ -87,10 +86,6 @@ class SpaceCosts:
             for name in self._own_measures
         }
         return replace(cost, own=own) if own else cost
-
-    @cached_property
-    def _own_measures(self) -> list[str]:
-        return self.space.file.own_measures
 
     def allow(self, cost: Cost) -> bool:
         """Whether a cost keeps the constraints of the space file."""
@@ -149,13 +144,11 @@ class SpaceCosts:
         )
 
     def _measure(
-        self,
-        measure: Measure,
-        measure_stages: Callable[[str, Choices, Measure], CostTable],
+        self, measure: Measure, of_stages: Callable[[str, Choices, Measure], CostTable]
     ) -> CostTable:
         if self.space.file.backbone is None:
-            return measure_each(self._networks, measure)
-        return measure_stages(self.space.file.backbone, self._choices, measure)
+            return CostTable({network: measure(network).whole for network in self._networks})
+        return of_stages(self.space.file.backbone, self._choices, measure)
 
     def _timed(self) -> CostTable:
         target = self.space.file.target

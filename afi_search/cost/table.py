@@ -24,12 +24,7 @@ from afi_search.cost.cost import Count, Parts
 from afi_search.errors import UserError
 from afi_search.files import write_whole
 from afi_search.space import Architecture, StageChoice, StageShape, get_backbone
-from afi_search.space.architecture import (
-    afi_channels,
-    canonical_choice,
-    choice_text,
-    hidden_units,
-)
+from afi_search.space.architecture import afi_channels, canonical_choice, choice_text, hidden_units
 
 FILE = "costs.json"
 _MEASURED_FILE = "latency.json"  # of a study begun when latencies alone were kept
@@ -85,12 +80,12 @@ class CostTable:
 
     def timed(self, times: CostTable) -> CostTable:
         """Return the same costs with the latencies of another table, of the same networks."""
-        stages = zip(self.stages, times.stages, strict=True)
-        return CostTable(
-            _timed(self.networks, times.networks),
-            tuple(_timed(*both) for both in stages),
-            times.device,
-        )
+
+        def timed(costs: Mapping[K, Count], times: Mapping[K, Count]) -> dict[K, Count]:
+            return {key: c._replace(latency=times[key].latency) for key, c in costs.items()}
+
+        stages = tuple(map(timed, self.stages, times.stages))
+        return CostTable(timed(self.networks, times.networks), stages, times.device)
 
     def write(self, folder: Path) -> None:
         """Write the table into a study's folder."""
@@ -134,22 +129,8 @@ class CostTable:
             ) from None
 
 
-def measure_each(architectures: Iterable[Architecture], measure: Measure) -> CostTable:
-    """Measure a list of architectures one by one."""
-    return CostTable({architecture: measure(architecture).whole for architecture in architectures})
-
-
 def measure_choices(backbone: str, choices: Choices, measure: Measure) -> CostTable:
-    """Measure every choice of every stage, as many as possible in one network.
-
-    Args:
-        backbone: the backbone's name.
-        choices: of each stage; off (None) is always among them.
-        measure: returns what a network and its stages cost.
-
-    Raises:
-        UnknownBackbone, UnsupportedImageSize, AttentionTooNarrow: as building does.
-    """
+    """Measure every choice of every stage, as many as possible in one network."""
     plain = Architecture.plain(backbone)
     whole, of_plain = measure(plain)
     stages: list[dict[StageChoice | None, Count]] = [{None: cost} for cost in of_plain]
@@ -166,8 +147,6 @@ def count_choices(backbone: str, choices: Choices, count: Measure) -> CostTable:
 
     That is exact for what is counted (MACs, parameters, memory): it is linear in the hidden units
     of AFI's scorer, and an add-on attention costs the same whatever the ratio is.
-
-    Args and errors are those of `measure_choices`.
     """
     shapes = get_backbone(backbone).stages
     offered = [
@@ -222,7 +201,3 @@ def _worked_out(
         attended = next(c for c in measured if c and replace(c, ratio=1) == alike)
         cost = cost + np.array(measured[attended]) - bare(attended)
     return Count(*map(int, cost))
-
-
-def _timed(costs: Mapping[K, Count], times: Mapping[K, Count]) -> dict[K, Count]:
-    return {key: cost._replace(latency=times[key].latency) for key, cost in costs.items()}
