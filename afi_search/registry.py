@@ -8,8 +8,7 @@ others register is known as soon as their module, named under `imports:`, has be
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module, invalidate_caches
 from pathlib import Path
 from types import ModuleType
@@ -105,30 +104,26 @@ def import_modules(names: Iterable[str], folder: str | Path | None = None) -> No
     Raises:
         ImportsError: one cannot be imported, or another module of its name has been.
     """
-    with _on_the_path(folder):
-        for name in names:
-            try:
-                module = import_module(name)
-            except Exception as error:
-                where = f"in {folder}" if folder else "in a folder of PYTHONPATH"
-                raise ImportsError(
-                    f"{name!r} cannot be imported ({type(error).__name__}: {error}); it must lie "
-                    f"{where}, or be installed, on every machine that trains"
-                ) from error
-            _require_from(folder, module)
-
-
-@contextmanager
-def _on_the_path(folder: str | Path | None) -> Iterator[None]:
-    if folder is None:
-        yield
-        return
+    above = [str(folder)] if folder else []
     invalidate_caches()  # for a module that was written a moment ago
-    sys.path.insert(0, str(folder))
+    sys.path[:0] = above
     try:
-        yield
+        for name in names:
+            _require_from(folder, _imported(name, folder))
     finally:
-        sys.path.remove(str(folder))
+        for path in above:
+            sys.path.remove(path)
+
+
+def _imported(name: str, folder: str | Path | None) -> ModuleType:
+    try:
+        return import_module(name)
+    except Exception as error:
+        where = f"in {folder}" if folder else "in a folder of PYTHONPATH"
+        raise ImportsError(
+            f"{name!r} cannot be imported ({type(error).__name__}: {error}); it must lie {where}, "
+            f"or be installed, on every machine that trains"
+        ) from error
 
 
 def _require_from(folder: str | Path | None, module: ModuleType) -> None:

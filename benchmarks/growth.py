@@ -20,7 +20,6 @@ from time import process_time
 
 import numpy as np
 import pandas as pd
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from afi_search.cost import SpaceCosts
@@ -31,7 +30,7 @@ from afi_search.search.pruners import judge, make_pruner
 from afi_search.space import Space, SpaceFile
 from afi_search.study import Ledger
 from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts
-from afi_search.study.ledger import Proposal
+from afi_search.study.ledger import Proposal, asked_for
 from afi_search.study.storage import JOURNAL
 from benchmarks.overhead import SPACE
 from benchmarks.rounds import RESULTS
@@ -59,10 +58,8 @@ def fill(folder: Path, file: SpaceFile, trials: int) -> None:
     for index in random.choice(space.size, size=trials, replace=False):
         architecture = space[int(index)]
         cost = costs.of(architecture)
-        answers = space.answers(architecture)
-        params = {name: answer for name, (answer, _) in answers.items()}
-        offered = {name: CategoricalDistribution(of) for name, (_, of) in answers.items()}
-        begun = ledger.add(Proposal(architecture, cost, "tpe", params, offered, {}), 0, EPOCHS)
+        proposal = Proposal(architecture, cost, "tpe", **asked_for(space, architecture))
+        begun = ledger.add(proposal, 0, EPOCHS)
         epochs = int(random.choice([3, 9, EPOCHS]))
         final = 0.6 + 0.05 * np.log10(cost.macs / 1e7) + 0.01 * random.standard_normal()
         for epoch in range(1, epochs + 1):

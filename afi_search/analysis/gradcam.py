@@ -82,13 +82,9 @@ def gradcam_sheet(
     names: Sequence[str],
     rows: Sequence[tuple[str, GradCamResult, Sequence[str]]],
 ) -> bytes:
-    """Draw the images and under them each network's maps, a row a network; return a PNG.
+    """Draw N x H x W x 3 uint8 images of named classes, and under them each network's maps; as PNG.
 
-    Args:
-        title: above everything.
-        images: N x H x W x 3, uint8.
-        names: of each image's class.
-        rows: for each network its title, its maps, and the names of the predicted classes.
+    A row has a network's title, its maps, and the names of the classes that it predicts.
     """
     columns = len(images)
     heights = [CELL + LINE, *[CELL + 2 * LINE] * len(rows)]

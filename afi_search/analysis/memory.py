@@ -1,13 +1,9 @@
 """Peak memory in training and in inference; the paper's Table 6 measures it for ResNet-50.
 
-Two ways of measuring:
-
-- `allocated`: a training step and an inference on a GPU, by the peak of the allocator;
-- `traced`: the same on the `meta` device, by the bytes of all tensors alive at a time. It needs no
-  GPU, no memory and no time, and leaves out what is not a tensor: workspaces of the libraries,
-  the allocator's stock, the GPU's context.
-
-Both train with SGD with momentum in float32, and count weights, gradients and momentum too.
+Measured on a GPU by its allocator, or on the `meta` device by the bytes of all tensors alive at a
+time, which needs no GPU, memory or time, and leaves out what is not a tensor: workspaces of the
+libraries, the allocator's stock, the GPU's context. Both train with SGD with momentum in float32,
+and count weights, gradients and momentum too.
 """
 
 from __future__ import annotations
@@ -47,13 +43,7 @@ MakeModel = Callable[[], nn.Module]
 
 
 def traced(make: MakeModel, image_size: int, batch_size: int) -> Memory:
-    """Measure peak memory by tracing a training step and an inference on the `meta` device.
-
-    Args:
-        make: returns a network on torch's current default device.
-        image_size: height and width of the images.
-        batch_size: images at a time.
-    """
+    """Trace a training step and an inference on the `meta` device, torch's default for `make`."""
     with torch.device("meta"):
         run = _Run(make, image_size, batch_size)
 
@@ -66,12 +56,7 @@ def traced(make: MakeModel, image_size: int, batch_size: int) -> Memory:
 
 
 def allocated(make: MakeModel, image_size: int, batch_size: int, device: torch.device) -> Memory:
-    """Measure peak memory of a training step and an inference on a GPU by its allocator.
-
-    Args:
-        make, image_size, batch_size: as for `traced`.
-        device: the GPU.
-    """
+    """Measure a training step and an inference on a GPU by its allocator."""
     others = torch.cuda.memory_allocated(device)
     with device:
         run = _Run(make, image_size, batch_size)
@@ -126,20 +111,14 @@ class _Run:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Context manager that counts the bytes of all live tensors.
+    """Counts the bytes of all live tensors within the context, shared memory once.
 
-    Memory that tensors share counts once. It works on any device and also on `meta`, where tensors
-    have sizes and no data, so that a network can be followed that fits no memory at hand. It does
-    not see what an operation uses and frees within itself, such as the workspace of a convolution,
-    nor what an allocator keeps in stock.
-
-    Attributes:
-        now: bytes alive.
-        peak: the most that were alive at a time.
+    `now` are alive, `peak` were at a time. On `meta`, tensors have sizes and no data, so that a
+    network can be followed that fits no memory at hand. What an operation uses and frees within
+    itself is not seen.
     """
 
     def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
-        """Begin with tensors that are there already."""
         super().__init__()
         self.now = 0
         self.peak = 0

@@ -46,15 +46,7 @@ def blocks_of(model: nn.Module) -> dict[BlockIndex, Block]:
 
 @dataclass(frozen=True)
 class AnalysedModel:
-    """A trained network.
-
-    Attributes:
-        number: of its trial.
-        architecture: of the network.
-        accuracy: on the validation images after its last epoch, 0 to 1.
-        epochs: trained.
-        model: in eval mode.
-    """
+    """The network of a trial, in eval mode; accuracy on validation images, 0 to 1."""
 
     number: int
     architecture: Architecture
@@ -112,15 +104,8 @@ def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:
     """Return the numbers of the trials to analyse, the plain backbone's first.
 
     Of several trials of one architecture, that of the most epochs is meant, of these the most
-    accurate.
-
-    Args:
-        trained: records of trials that have been trained at least an epoch.
-        asked: as in `load_models`.
-        study: what to call the study.
-
-    Raises:
-        AnalysisError: as in `load_models`.
+    accurate. `trained` are records of trials that have been trained at least an epoch, `asked` and
+    errors those of `load_models`.
     """
     if trained.empty:
         raise AnalysisError(f"{study}: no trial has been trained yet; there is nothing to analyse")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from afi_search.analysis.networks import BlockIndex, blocks_of
 from afi_search.data import ImageSet
-from afi_search.data.tensor_source import Normalise
+from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.report import style
 from afi_search.report.style import NETWORKS, TEXT, png, titled_figure
 
@@ -63,15 +63,7 @@ def selectivity_of_blocks(
     num_classes: int,
     batch_size: int = 250,
 ) -> Mapping[BlockIndex, Tensor]:
-    """Return the indices of the channels of every block of the searched stages.
-
-    Args:
-        model: in eval mode, on the device of the images.
-        images: with labels of every class.
-        normalise: from uint8 to what the model takes.
-        num_classes: labels are below it.
-        batch_size: images at a time.
-    """
+    """Return the indices of the channels of every block of a model in eval mode."""
     sums: dict[BlockIndex, Tensor] = {}
     labels = torch.empty(0)
 
@@ -87,9 +79,8 @@ def selectivity_of_blocks(
     with ExitStack() as hooks, torch.no_grad():
         for place, block in blocks_of(model).items():
             hooks.enter_context(block.register_forward_hook(adder(place)))
-        for start in range(0, len(images), batch_size):
-            labels = images.labels[start : start + batch_size]
-            model(normalise(images.images[start : start + batch_size]))
+        for batch, labels in normalised_batches(images, normalise, batch_size):  # noqa: B007
+            model(batch)
     counts = torch.bincount(images.labels, minlength=num_classes).double()[:, None]
     seen = counts[:, 0] > 0
     return {place: class_selectivity((sums[place] / counts)[seen]) for place in sums}
@@ -98,13 +89,7 @@ def selectivity_of_blocks(
 def selectivity_plot(
     title: str, networks: Sequence[tuple[str, Mapping[BlockIndex, Tensor]]]
 ) -> bytes:
-    """Draw one panel a stage, with the networks' distributions side by side; return a PNG.
-
-    Args:
-        title: above everything.
-        networks: for each its title and the indices of its channels by block; all have the same
-            blocks.
-    """
+    """Draw a panel a stage, the distributions of titled networks side by side; return a PNG."""
     places = list(networks[0][1])
     stages = sorted({place.stage for place in places})
     highest = max(float(of.max()) for _, values in networks for of in values.values() if len(of))

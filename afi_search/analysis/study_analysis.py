@@ -31,13 +31,7 @@ Files = dict[str, str | bytes]
 
 @dataclass(frozen=True)
 class Analysis:
-    """What `analyse_study` has found and written.
-
-    Attributes:
-        models: the networks, the plain backbone first.
-        tables: their peak memory and that of the paper's Table 6; empty if it was not asked for.
-        paths: of the files written.
-    """
+    """The networks, the plain backbone first; their peak memory and Table 6's; files written."""
 
     models: Sequence[AnalysedModel]
     tables: Sequence[DataFrame]

@@ -72,17 +72,9 @@ def memory_table(
     measured: str,
     paper: Sequence[tuple[int, int]] | None = None,
 ) -> DataFrame:
-    """Return a table of networks, the first of which the others are compared with.
+    """Return a row a network, with the columns of memory.csv: MiB, and ratios over the first.
 
-    Args:
-        title: of the table.
-        architectures: at least one.
-        ours: what each needs, measured here, in bytes.
-        measured: description of the measurement.
-        paper: MiB of each in training and in testing, where the paper has them.
-
-    Returns:
-        A row a network, with the columns of memory.csv: MiB, and ratios over the first network.
+    `paper` has the MiB of each in training and in testing.
     """
     names = DataFrame({"table": title, "architecture": list(map(str, architectures))})
     printed = DataFrame(paper or [], index=names.index, columns=PAPER, dtype="Int64")

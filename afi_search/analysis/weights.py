@@ -12,7 +12,7 @@ from pandas import DataFrame, Index
 from torch import Tensor, nn
 
 from afi_search.data import ImageSet
-from afi_search.data.tensor_source import Normalise
+from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.nn import Stage, afi_weights, searched_stages
 from afi_search.report import style
 from afi_search.report.style import SMALL, TEXT, bare, png, titled_figure
@@ -36,13 +36,7 @@ LEAST_CONTRAST, MOST_CONTRAST = 0.3, 2.0  # doublings
 def mean_weights(
     model: nn.Module, images: ImageSet, normalise: Normalise, batch_size: int = 250
 ) -> DataFrame:
-    """Return the mean weight that every block with AFI gives to each of its sources.
-
-    Args:
-        model: in eval mode, on the device of the images.
-        images: what to average over.
-        normalise: from uint8 to what the model takes.
-        batch_size: images at a time.
+    """Return the mean weight that every block with AFI of a model in eval mode gives its sources.
 
     Returns:
         A row a block and source j of X_j, with the columns COLUMNS: numbers from 1; the mean over
@@ -50,8 +44,7 @@ def mean_weights(
         channels. Empty for a plain network.
     """
     sums: dict[str, Any] = {}
-    for start in range(0, len(images), batch_size):
-        batch = normalise(images.images[start : start + batch_size])
+    for batch, _ in normalised_batches(images, normalise, batch_size):
         for name, weights in afi_weights(model, batch).items():
             sums[name] = sums.get(name, 0) + weights.double().sum(dim=0)
     starts = first_sources(model, normalise(images.images[:1]))
@@ -68,12 +61,7 @@ def mean_weights(
 
 
 def first_sources(model: nn.Module, image: Tensor) -> dict[str, int]:
-    """Return the number of the first source of each stage with AFI, by the stage's name.
-
-    Args:
-        model: in eval mode.
-        image: any image that the model takes, 1 x 3 x H x W.
-    """
+    """Return the number of each AFI stage's first source, by the stage's name, for any image."""
     names = {stage: name for name, stage in searched_stages(model).items() if stage.afi is not None}
     starts: dict[str, int] = {}
 
@@ -89,13 +77,7 @@ def first_sources(model: nn.Module, image: Tensor) -> dict[str, int]:
 
 
 def weights_plot(title: str, facts: str, weights: DataFrame) -> bytes:
-    """Draw one panel a stage with AFI, readers down and sources across; return a PNG.
-
-    Args:
-        title: above everything.
-        facts: the first sentence of the caption.
-        weights: as of `mean_weights`; not empty.
-    """
+    """Draw one panel a stage with AFI, readers down and sources across; return a PNG."""
     panels = {
         str(stage): [
             of_stage.pivot(index="block", columns="source", values=of) for of in COLUMNS[3:]
@@ -134,11 +116,7 @@ def weights_plot(title: str, facts: str, weights: DataFrame) -> bytes:
 
 
 def doublings(means: DataFrame) -> np.ndarray:
-    """Return log2 of mean weights over an even share, 1 / the number of the block's sources.
-
-    Args:
-        means: blocks x sources, NaN where a block does not read a source.
-    """
+    """Return log2 of blocks x sources mean weights over an even share; NaN where none is read."""
     over_even = means.mul(means.notna().sum(axis=1), axis=0).to_numpy()
     result: np.ndarray = np.log2(np.maximum(over_even, np.finfo(float).tiny))
     return result

@@ -140,16 +140,9 @@ class _FlopCounter(TorchDispatchMode):
 def kept_bytes(
     model: nn.Module, place: Callable[[], str] = lambda: _OUTSIDE
 ) -> Iterator[Counter[str]]:
-    """Within the context, sum up the bytes that autograd saves for the backward pass.
+    """Within the context, sum up the bytes that autograd saves for the backward pass, by `place()`.
 
     The model's own weights and buffers do not count, and memory that tensors share counts once.
-
-    Args:
-        model: its parameters and buffers are left out.
-        place: returns the name of the part of the network that is running.
-
-    Yields:
-        place -> bytes.
     """
     seen = {storage_id(t.untyped_storage()) for t in [*model.parameters(), *model.buffers()]}
     held: list[UntypedStorage] = []

@@ -37,13 +37,7 @@ def time_stages(
     device: torch.device,
     batch_size: int,
 ) -> Parts:
-    """Time forward passes on random images; return median nanoseconds, whole and by stage.
-
-    Args:
-        architecture: what to build; its weights are random.
-        num_classes, image_size: as for `afi_search.nn.build`.
-        device: where to run it.
-        batch_size: images of a forward pass.
+    """Time forward passes of random weights and images; return median ns, whole and by stage.
 
     Raises:
         UnsupportedImageSize, AttentionTooNarrow: as building does.
@@ -53,10 +47,10 @@ def time_stages(
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
     images = images.to(memory_format=torch.channels_last)
     parts = [model, *searched_stages(model).values()]
-    clock = _CudaClock() if device.type == "cuda" else _Clock()
+    on_gpu = device.type == "cuda"
     marks: list[tuple[Any, Any]] = []
     for part in parts:
-        _mark(part, clock.now, marks)
+        _mark(part, _event if on_gpu else perf_counter_ns, marks)
 
     def run(images: Tensor) -> None:
         marks.clear()
@@ -64,10 +58,14 @@ def time_stages(
 
     rounds: list[list[int]] = []
     with torch.no_grad():
-        forward = captured(run, [images], []) if device.type == "cuda" else run
+        forward = captured(run, [images], []) if on_gpu else run
         for _ in range(_WARM_UP + _ROUNDS):
             forward(images)
-            rounds.append(clock.elapsed(marks))
+            if on_gpu:
+                torch.cuda.synchronize()
+                rounds.append([round(1e6 * start.elapsed_time(end)) for start, end in marks])
+            else:
+                rounds.append([end - start for start, end in marks])
     warm = zip(*rounds[_WARM_UP:], strict=True)
     *stages, whole = (Count(latency=round(statistics.median(times))) for times in warm)
     return Parts(whole, tuple(stages))  # the network itself ends last
@@ -91,28 +89,12 @@ def describe_target(device: torch.device, batch: int) -> str:
     return f"{threads}{describe_device(device.type)}; batches of {batch}, float32"
 
 
-class _Clock:
-    """The CPU's clock."""
-
-    def now(self) -> Any:
-        return perf_counter_ns()
-
-    def elapsed(self, marks: list[tuple[Any, Any]]) -> list[int]:
-        return [end - start for start, end in marks]
-
-
-class _CudaClock(_Clock):
-    """CUDA events in the GPU's stream; in a graph they are recorded anew each time it runs."""
-
-    def now(self) -> Any:
-        capturing = torch.cuda.is_current_stream_capturing()
-        event = torch.cuda.Event(enable_timing=True, external=capturing)
-        event.record()
-        return event
-
-    def elapsed(self, marks: list[tuple[Any, Any]]) -> list[int]:
-        torch.cuda.synchronize()
-        return [round(1e6 * start.elapsed_time(end)) for start, end in marks]
+def _event() -> torch.cuda.Event:
+    """Record an event in the GPU's stream; in a graph it is recorded anew each time it runs."""
+    capturing = torch.cuda.is_current_stream_capturing()
+    event = torch.cuda.Event(enable_timing=True, external=capturing)
+    event.record()
+    return event
 
 
 def _mark(part: nn.Module, now: Callable[[], Any], marks: list[tuple[Any, Any]]) -> None:

@@ -82,14 +82,7 @@ def trial_state(folder: Path, number: int) -> dict[str, Any]:
 
 
 def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, Any]) -> Model:
-    """Return the network of a trial, as a checkpoint of it has it.
-
-    Args:
-        folder: of the study, or of its confirmation.
-        ledger: the folder's.
-        number: of the trial.
-        state: its checkpoint.
-    """
+    """Return the network of a trial of a study or confirmation, as a checkpoint of it has it."""
     study = StudyFile.read(folder)
     source = spec_of(study.space.data)
     trial = ledger.trial(number)
@@ -109,14 +102,7 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
 def trained_facts(
     study: StudyFile, architecture: Architecture, metrics: dict[str, float], how: dict[str, Any]
 ) -> Facts:
-    """Return the facts of a network that a study has trained.
-
-    Args:
-        study: that has trained it.
-        architecture: of the network.
-        metrics: accuracies by name, 0 to 1.
-        how: it was trained, besides what the study says.
-    """
+    """Return the facts of a network that a study has trained, `how` besides what it says itself."""
     source, space = spec_of(study.space.data), study.space
     return Facts(
         architecture=architecture.text,
@@ -140,9 +126,7 @@ def trained_facts(
 def promoted_model(state: dict[str, Any], facts: dict[str, Any] | None = None) -> Model:
     """Return the network of a promotion's checkpoint: the average of the weights, if there is one.
 
-    Args:
-        state: as the checkpoint has it.
-        facts: of the machine, for the model card.
+    `facts` of the machine go into the model card.
     """
     identity, last = state["identity"], state["history"][-1]
     recipe = ImageNetRecipe.model_validate(identity["recipe"])
@@ -162,10 +146,7 @@ def promoted_model(state: dict[str, Any], facts: dict[str, Any] | None = None) -
             training={
                 **state["origin"],
                 "epochs": state["epoch"],
-                "data": {
-                    "train images": identity["train_images"],
-                    "classes": len(classes),
-                },
+                "data": {"train images": identity["train_images"], "classes": len(classes)},
                 "workers by epoch": [epoch["workers"] for epoch in state["history"]],
                 "recipe": recipe.model_dump(mode="json"),
                 **({"facts": facts} if facts else {}),

@@ -156,14 +156,8 @@ def importance(study: optuna.Study) -> DataFrame:
 def importance_intervals(study: optuna.Study, table: DataFrame) -> tuple[DataFrame, DataFrame]:
     """Return the ends of the 95 % intervals of importances: the bootstrap's percentiles.
 
-    They hold the luck of which trials there are; with few trials they are wide.
-
-    Args:
-        study: as for `importance`, of at most MOST_RESAMPLED trials; of more, both are the table.
-        table: as of `importance`.
-
-    Returns:
-        The lower and the upper ends, in the rows and columns of `table`.
+    They hold the luck of which trials there are; with few trials they are wide. Of more than
+    MOST_RESAMPLED trials both ends are the table itself.
     """
     trials = study.get_trials(deepcopy=False)
     if table.empty or len(trials) > MOST_RESAMPLED:

@@ -31,12 +31,9 @@ SHAPES = {None: "o", "star": "*", "diamond-open": "D", "line-ns-open": "|"}
 
 
 def front_png(view: StudyView, figure: go.Figure) -> bytes:
-    """Draw a study's front 1,600 pixels wide, with a key of its architectures below the picture.
+    """Draw what `front_figure` describes, 1,600 pixels wide, with a key of the architectures below.
 
-    Args:
-        view: of the study.
-        figure: as `front_figure` describes it: scatter traces over panels that stand on one
-            another, vertical lines, annotations.
+    That is scatter traces over panels that stand on one another, vertical lines, annotations.
     """
     texts = [text for trace in figure.select_traces({"name": FRONT}) for text in trace.text]
     key = front_key(view, [text.split(" ")[0] for text in texts])

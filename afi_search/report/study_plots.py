@@ -16,12 +16,7 @@ from pandas import DataFrame, Series
 
 from afi_search.formatting import signed
 from afi_search.report import style
-from afi_search.report.findings import (
-    choice_table,
-    in_order_of_ends,
-    levels_of,
-    quiet,
-)
+from afi_search.report.findings import choice_table, in_order_of_ends, levels_of, quiet
 from afi_search.report.view import FAILED, FRONT, OTHERS, PRUNED, UNFINISHED, StudyView, plural
 
 ENDS = {
@@ -58,14 +53,8 @@ def hypervolume_figures(
 ) -> dict[str, go.Figure]:
     """Draw the front's hypervolume after each trial of full fidelity, in the order of their ends.
 
-    Args:
-        view: of a study with a trial of full fidelity at least.
-        study: the same trials, as `as_optuna` returns them.
-        reference: (accuracy, costs), as for `hypervolume`; 100 % is what a perfect accuracy at no
-            cost would give.
-
-    Returns:
-        Over `trials` that ended so far, and over `hours` of training, summed over these.
+    Over `trials` that ended so far, and over `hours` of training, summed over these; 100 % is what
+    a perfect accuracy at no cost would give. `study` has the trials as `as_optuna` returns them.
     """
     ended = in_order_of_ends(view.records[view.records["state"].isin(ENDED)])
     reached = np.flatnonzero(ended.index.isin(view.full.index))
@@ -246,12 +235,7 @@ def importance_figure(table: DataFrame, low: DataFrame, high: DataFrame) -> go.F
 
 
 def stage_figure(effects: DataFrame, plain_macs: float) -> go.Figure:
-    """Draw the change of accuracy by stage and width, each with its change of MACs beside it.
-
-    Args:
-        effects: as of `stage_effects`; not empty.
-        plain_macs: of the plain backbone.
-    """
+    """Draw the change of accuracy by stage and width, each with its change of MACs beside it."""
     drawn = effects.assign(
         x=effects["stage"] + effects["width"].map({"base": -0.15, "B": 0.15}),
         y=100 * effects["accuracy"],

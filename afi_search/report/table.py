@@ -110,15 +110,10 @@ def fitting_table(
     width: int,
     plain: Sequence[dict[str, str]] = (),
 ) -> Table:
-    """Return a table of figures that leaves out columns where the terminal is too narrow.
+    """Return a table of figures that leaves out columns where `width` letters are too narrow.
 
-    Args:
-        title, caption: above and below it.
-        columns: the names of the figures; the first three, the architecture among them, always
-            stay, and the last is the next to stay.
-        rows: the name of a figure -> the figure.
-        width: of the terminal, in letters.
-        plain: further rows, dim, below a line.
+    The first three columns, the architecture among them, always stay, and the last is the next to
+    stay. `plain` are further rows, dim, below a line.
     """
     shown = _fitting(columns, [*rows, *plain], width)
     left_out = [_heading(name).split("\n")[0] for name in columns if name not in shown]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from textwrap import wrap
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +26,6 @@ FAILED, UNFINISHED = "failed", "not finished"
 KINDS = (FRONT, OTHERS, PRUNED, FAILED, UNFINISHED)
 """What becomes of a trial."""
 HOVER_LETTERS = 44
-_FOLD = re.compile(rf"\S.{{0,{HOVER_LETTERS - 1}}}(?=\s|$)|\S+")
 Z_95 = 1.959963984540054
 """So many standard deviations around its mean hold 95 % of a normal distribution."""
 
@@ -257,7 +256,8 @@ class StudyView:
 
 def hover(lines: Sequence[str]) -> str:
     """Return lines as plotly shows them at the pointer, the first one in bold and folded."""
-    head = "<br>".join(map(escape, _FOLD.findall(lines[0])))
+    folded = wrap(lines[0], HOVER_LETTERS, break_long_words=False, break_on_hyphens=False)
+    head = "<br>".join(map(escape, folded))
     return "<br>".join([f"<b>{head}</b>", *map(escape, lines[1:])])
 
 

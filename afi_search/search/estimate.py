@@ -106,12 +106,8 @@ def shares_that_go_on(
     """Return the share of the trials that go on after each epoch, from 0 to the last.
 
     At first they are thought to do so as the pruner's `reduction_factor` says, a thought that
-    weighs as much as `min_trials` of the trials that have come to that epoch.
-
-    Args:
-        file: the study's space file.
-        ended: epochs of the trials that have ended and could have been stopped.
-        running: epochs of those that have not.
+    weighs as much as `min_trials` of the trials that have come to that epoch. `ended` are epochs of
+    the trials that have ended and could have been stopped, `running` of those that have not.
 
     >>> from afi_search.space import Space
     >>> file = Space.load("spaces/resnet.yaml", "smoke").file  # 4 epochs, after 2 one in 2 goes on
@@ -133,11 +129,7 @@ def shares_that_go_on(
 
 
 def further_epochs(epochs: float, goes_on: NDArray[np.float64]) -> float:
-    """Return how many epochs more a trial is expected to be trained.
-
-    Args:
-        epochs: that it has been trained.
-        goes_on: as of `shares_that_go_on`.
+    """Return how many epochs more a trial is expected to be trained after so many.
 
     >>> further_epochs(0, np.array([1, 1, 0.5, 1, 0])), further_epochs(2.5, np.array([1, 1, 1, 0]))
     (3.0, 0.5)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import moocore
 import numpy as np
 import pandas as pd
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import SpaceCosts
@@ -21,7 +20,7 @@ from afi_search.search.rank import FEWEST, INHERITED, audited, beats_what_is_fre
 from afi_search.search.samplers import known_cost_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import losses
-from afi_search.study.ledger import ESTIMATED, WEIGHED, directions_of, to_frame
+from afi_search.study.ledger import ESTIMATED, WEIGHED, asked_for, directions_of, to_frame
 from afi_search.study.study import Study
 
 if TYPE_CHECKING:
@@ -181,10 +180,8 @@ def _proposed(costs: SpaceCosts, known: dict[Architecture, float]) -> Iterator[A
 def _scored_trial(
     space: Space, costs: SpaceCosts, architecture: Architecture, score: float
 ) -> FrozenTrial:
-    answers = space.answers(architecture)
     facts = {**costs.of(architecture).figures(), "accuracy": score}
     return create_trial(
         values=[float(facts[name]) for name in space.file.objectives],
-        params={name: value for name, (value, _) in answers.items()},
-        distributions={name: CategoricalDistribution(of) for name, (_, of) in answers.items()},
+        **asked_for(space, architecture),
     )

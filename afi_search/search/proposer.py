@@ -30,7 +30,7 @@ from afi_search.search.samplers import GRID, KNOWN_COST, known_cost_sampler, mak
 from afi_search.search.samplers.known_cost import KnownCostSampler
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import Search
-from afi_search.study.ledger import PREDICTION, Proposal, directions_of
+from afi_search.study.ledger import PREDICTION, Proposal, asked_for, directions_of
 
 _ASKS = 3
 _DRAWS = 2000
@@ -233,15 +233,8 @@ class Proposer:
         return self._first_left
 
     def _known(self, architecture: Architecture, origin: str) -> Proposal:
-        answers = self._space.answers(architecture)
-        return Proposal(
-            architecture,
-            self._costs.of(architecture),
-            origin,
-            {name: value for name, (value, _) in answers.items()},
-            {name: CategoricalDistribution(options) for name, (_, options) in answers.items()},
-            {},
-        )
+        offered = asked_for(self._space, architecture)
+        return Proposal(architecture, self._costs.of(architecture), origin, **offered)
 
 
 class ListedProposer:
@@ -285,9 +278,6 @@ class ListedProposer:
             architecture,
             self._cost(architecture),
             self._origins[architecture],
-            params={},
-            distributions={},
-            system_attrs={},
             seed=seed,
         )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import SpaceCosts
 from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.study.folder import StudyError
+from afi_search.study.ledger import asked_for
 from afi_search.study.study import Study
 
 _SAME = ("backbone", "stages", "architectures", "objectives", "data", "recipe")
@@ -22,10 +22,6 @@ def evidence(study: Study, space: Space, costs: SpaceCosts) -> list[FrozenTrial]
 
     They are read when the study begins and kept in its own ledger, on which alone its proposals
     depend from then on.
-
-    Args:
-        study: that begins, or is resumed.
-        space, costs: its own.
 
     Raises:
         StudyError: there is no such study, or its trials would not compare.
@@ -67,12 +63,10 @@ def _trial(
     curve: list[tuple[int, float]],
 ) -> FrozenTrial:
     named = Architecture.parse(architecture)
-    answers = space.answers(named)
     return create_trial(
         state=TrialState[state],
         values=values,
-        params={name: value for name, (value, _) in answers.items()},
-        distributions={name: CategoricalDistribution(o) for name, (_, o) in answers.items()},
+        **asked_for(space, named),
         user_attrs={"architecture": architecture, **costs.of(named).figures()},
         intermediate_values={int(epoch): accuracy for epoch, accuracy in curve},
     )

@@ -96,11 +96,9 @@ class SpaceDocument:
             raw = {**raw, "imports_from": str(folder.absolute())}
         plain, mistakes = _check(raw)
         presets: dict[str, SpaceFile] = {}
-        raws: dict[str | None, Mapping[Any, Any]] = {None: raw, **dict(_with_presets(raw))}
-        for name, merged in raws.items():
-            if name is None:
-                continue
-            presets[name], more = _check(merged)
+        merged = dict(_with_presets(raw))
+        for name, with_preset in merged.items():
+            presets[name], more = _check(with_preset)
             mistakes += [
                 Mistake(("presets", name, *mistake.path), mistake.message)
                 for mistake in more
@@ -109,7 +107,8 @@ class SpaceDocument:
         if mistakes:
             raise SpaceFileError(describe(document, mistakes))
         notes = {name: " ".join(preset.note.split()) for name, preset in plain.presets.items()}
-        return cls(path, plain.model_copy(update={"presets": {}}), presets, notes, raws)
+        plain = plain.model_copy(update={"presets": {}})
+        return cls(path, plain, presets, notes, {None: raw, **merged})
 
     def resolve(
         self, preset: str | None = None, settings: Mapping[str, Any] | None = None

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.cost import Cost
 from afi_search.errors import UserError
-from afi_search.space import Architecture
+from afi_search.space import Architecture, Space
 from afi_search.space.objective import goes_up, own_measures
 from afi_search.study.folder import StudyFile
 from afi_search.study.journal import read_trial
@@ -115,12 +115,21 @@ class Proposal:
     architecture: Architecture
     cost: Cost
     origin: str
-    params: dict[str, Any]
-    distributions: dict[str, CategoricalDistribution]
-    system_attrs: dict[str, Any]
+    params: dict[str, Any] = field(default_factory=dict)
+    distributions: dict[str, CategoricalDistribution] = field(default_factory=dict)
+    system_attrs: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     init: str = "random"
     infeasible: Mapping[Architecture, Cost] = field(default_factory=dict)
+
+
+def asked_for(space: Space, architecture: Architecture) -> dict[str, Any]:
+    """Return `params` and `distributions` of a trial that tries an architecture of a space."""
+    answers = space.answers(architecture)
+    return {
+        "params": {name: answer for name, (answer, _) in answers.items()},
+        "distributions": {n: CategoricalDistribution(of) for n, (_, of) in answers.items()},
+    }
 
 
 class Ledger:

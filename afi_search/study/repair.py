@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.errors import UserError
@@ -29,7 +28,7 @@ from afi_search.study.journal import (
     mend,
     set_aside,
 )
-from afi_search.study.ledger import SETTINGS, Ledger, curve, directions_of
+from afi_search.study.ledger import SETTINGS, Ledger, asked_for, curve, directions_of
 from afi_search.study.ownership import mark_at, put_mark, trials_in
 from afi_search.study.reference import cost_of
 from afi_search.study.storage import FILES, JOURNAL, in_database, only_client
@@ -158,13 +157,9 @@ def _trial(study: Study, number: int) -> FrozenTrial:
     lost = {"architecture": study.info.backbones[0], "seed": file.search.seed}
     facts = state.get("trial", lost | {"reason": "what it was is lost with the ledger"})
     architecture = Architecture.parse(facts["architecture"])
-    answers = Space(file).answers(architecture)
     return create_trial(
         state=TrialState.RUNNING if state else TrialState.FAIL,
-        params={name: answer for name, (answer, _) in answers.items()},
-        distributions={
-            name: CategoricalDistribution(options) for name, (_, options) in answers.items()
-        },
+        **asked_for(Space(file), architecture),
         user_attrs={
             **facts,
             "epochs": file.recipe.epochs,
