@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,6 +21,7 @@ from afi_search.data.image_folder import Images, list_images
 from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader, share_out
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.device import compute_device
+from afi_search.files import write_once
 from afi_search.model.from_checkpoint import with_shared_names
 from afi_search.nn import build, warm_start
 from afi_search.registry import import_modules
@@ -38,6 +40,11 @@ from afi_search.train import (
 )
 from afi_search.train.trainer import synchronised
 
+CAPTURED, COMPILED = "captured", "compiled"
+COMPILING_PAYS = 2 * 3600
+"""Seconds of a training on a GPU from which it is measured whether a compiled step is faster:
+compiling takes minutes, on every node."""
+_FASTER = 1.03
 _WARM_UP, _STEPS = 2, 3
 _LOADER_SECONDS = 5.0
 
@@ -137,7 +144,8 @@ def train_worker(given: dict[str, Any]) -> None:
     recipe = config.recipe
     sharding = share_out(recipe.batch_size, recipe.images_per_device, rank, world)
     loader = make_loader(config, images, sharding, device)
-    trainer = make_trainer(config, images, loader, sharding, device)
+    compiled = write_once(_way(config), lambda: CAPTURED) == COMPILED
+    trainer = make_trainer(config, images, loader, sharding, device, compiled=compiled)
     state = load(config.checkpoints)
     if state is not None:
         trainer.load_state_dict(with_shared_names(state))
@@ -165,21 +173,53 @@ def probe(config: PromotionConfig, world: int) -> Probe:
     alone = BatchSharding(0, 1, 1, shared.per_device_batch)
     loader = make_loader(config, images, alone, device)
     loader_speed = measure_loader(loader)
-    trainer = make_trainer(config, images, loader, alone, device)
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     size, crop = alone.per_device_batch, recipe.train_crop
-    model_speed = measure_steps(trainer, size, crop, len(config.classes), device)
+
+    @cache
+    def speed(way: str) -> float:
+        trainer = make_trainer(config, images, loader, alone, device, compiled=way == COMPILED)
+        return measure_steps(trainer, size, crop, len(config.classes), device)
+
+    seconds = recipe.epochs * config.train_images / (world * speed(CAPTURED))
+    way = resolve_way(config, seconds, speed) if on_gpu else CAPTURED
     return Probe(
-        model_speed,
+        speed(way),
         loader_speed,
         memory=torch.cuda.max_memory_allocated(device)
         if on_gpu
         else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        weights=sum(tensor.numel() for tensor in trainer.model.state_dict().values()),
+        weights=sum(tensor.numel() for tensor in make_model(config).state_dict().values()),
         on_gpu=on_gpu,
     )
+
+
+def resolve_way(config: PromotionConfig, seconds: float, speed: Callable[[str], float]) -> str:
+    """Return how a promotion's steps are made on GPUs: CAPTURED, or COMPILED and then captured.
+
+    Measured for long trainings, once a promotion: all its workers keep to it, after a restart too.
+
+    Args:
+        config: of the promotion.
+        seconds: that the training would take, captured.
+        speed: images/s of a way; may fail.
+    """
+
+    def faster() -> str:
+        if seconds < COMPILING_PAYS:
+            return CAPTURED
+        try:
+            return COMPILED if speed(COMPILED) > _FASTER * speed(CAPTURED) else CAPTURED
+        except Exception:
+            return CAPTURED
+
+    return write_once(_way(config), faster)
+
+
+def _way(config: PromotionConfig) -> str:
+    return f"{config.checkpoints}/{config.architecture.slug}.way"
 
 
 def make_model(config: PromotionConfig) -> nn.Module:
@@ -206,6 +246,8 @@ def make_trainer(
     loader: Loader,
     sharding: BatchSharding,
     device: torch.device,
+    *,
+    compiled: bool = False,
 ) -> Trainer:
     """Build the network, the same in every worker, and its trainer."""
     import_modules(config.imports, config.imports_from)
@@ -243,6 +285,7 @@ def make_trainer(
         identity=config.identity,
         device=device,
         ema_decay=config.recipe.ema_decay,
+        compiled=compiled,
     )
 
 

@@ -97,6 +97,7 @@ class Trainer:
         identity: Mapping[str, Any],
         device: torch.device,
         ema_decay: float | None = None,
+        compiled: bool = False,
     ) -> None:
         """Move the model to `device`.
 
@@ -108,6 +109,8 @@ class Trainer:
             identity: settings that must match for a checkpoint to be resumed.
             device: of this process.
             ema_decay: of a running average of the weights, which is validated instead of them.
+            compiled: whether torch.compile makes the kernels of a step; what it cannot compile runs
+                without it.
         """
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.recipe = recipe
@@ -122,9 +125,14 @@ class Trainer:
         self._rate = torch.zeros((), device=device)
         self._loss_sum = torch.zeros((), device=device)
         self._optimiser = build_optimiser(self.model, recipe, self._rate)
+        self._run: Callable[[Tensor], Tensor] = self.model
+        if compiled:
+            torch._dynamo.config.suppress_errors = True
+            self._run = torch.compile(self.model, dynamic=False)
         self._captures = device.type == "cuda" and not _talks_in_its_pass(self.model)
         self._replay: Step | None = None
-        self._narrow = narrowed_by_autocast(self.model) if self._dtype is not None else {}
+        narrows = self._captures and self._dtype is not None and not compiled
+        self._narrow = narrowed_by_autocast(self.model) if narrows else {}
         self._evaluate = Evaluator(
             self.averaged,
             device=device,
@@ -307,8 +315,7 @@ class Trainer:
                 weights = Narrowed.apply(self._dtype, *self._narrow.values())
                 narrow = dict(zip(self._narrow, weights, strict=True))
                 return functional_call(self.model, narrow, (images,)).float()
-            logits: Tensor = self.model(images)
-        return logits.float()
+            return self._run(images).float()
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.recipe.label_smoothing

@@ -34,9 +34,11 @@ def begin(folder: Path, data: SharedSplit, recipe: Recipe = RECIPE, **config: An
 
 
 def test_each_step_is_an_epoch_with_a_checkpoint(tmp_path: Path, data: SharedSplit) -> None:
+    torch.backends.cudnn.benchmark = False
     worker = begin(tmp_path, data)
     results = [worker.step() for _ in range(3)]
 
+    assert torch.backends.cudnn.benchmark, "convolutions of fixed shapes are not measured on GPUs"
     assert [len(result["accuracies"]) for result in results] == [1, 2, 3]
     assert results[2]["accuracies"][:2] == results[1]["accuracies"]
     assert results[2]["number"] == 7

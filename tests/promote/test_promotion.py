@@ -20,7 +20,15 @@ from torchvision.io import ImageReadMode, decode_image
 import afi_search
 from afi_search.data.image_folder import list_images
 from afi_search.data.image_loader import TorchvisionLoader, share_out
-from afi_search.engine.promotion_worker import PromotionConfig, make_model, make_trainer, probe
+from afi_search.engine.promotion_worker import (
+    CAPTURED,
+    COMPILED,
+    PromotionConfig,
+    make_model,
+    make_trainer,
+    probe,
+    resolve_way,
+)
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.nn.afi import BlockAFI
 from afi_search.promote.promotion import (
@@ -131,13 +139,39 @@ def config_for(pictures: Path, **changes: Any) -> PromotionConfig:
 
 
 def test_a_probe_measures_speeds_and_memory(pictures: Path) -> None:
+    torch.backends.cudnn.benchmark = False
     config = config_for(pictures)
     measured = probe(config, world=2)
 
+    assert torch.backends.cudnn.benchmark
     assert measured.model_speed > 0
     assert measured.loader_speed > 0
     assert measured.memory > 10**7
     assert measured.weights == sum(t.numel() for t in make_model(config).state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "compiled", "way"),
+    [
+        (60.0, 999.0, CAPTURED),  # compiling would take longer
+        (1e5, 150.0, COMPILED),
+        (1e5, 101.0, CAPTURED),
+        (1e5, None, CAPTURED),
+    ],
+)
+def test_steps_are_compiled_where_that_was_measured_to_be_faster_and_stay_so(
+    pictures: Path, seconds: float, compiled: float | None, way: str
+) -> None:
+    def speed(of: str) -> float:
+        if of == CAPTURED:
+            return 100.0
+        if compiled is None:
+            raise RuntimeError("there is no compiler")
+        return compiled
+
+    config = config_for(pictures)
+    assert resolve_way(config, seconds, speed) == way
+    assert resolve_way(config, 1e9, lambda way: 1.0 if way == CAPTURED else 1e9) == way
 
 
 def test_the_number_of_workers_is_no_part_of_what_a_checkpoint_must_agree_on(
