@@ -17,6 +17,9 @@ from afi_search.space.objective import OBJECTIVES
 from tests.pictures import bucket, imagenette, pictures  # noqa: F401
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
+STRICT = str(Path(__file__).parent / "strict")
+sys.path.insert(0, STRICT)  # of which processes that tests start make their PYTHONPATH
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (STRICT, os.environ.get("PYTHONPATH"))))
 
 
 @pytest.fixture(autouse=True, scope="session")
