@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.search.pruners import judge
+from afi_search.search.pruners import Verdict, judge
 from afi_search.space import Architecture
 from afi_search.space.schema import SpaceFile
-from afi_search.study.ledger import DEATHS, RUNG, UNFINISHED, Ledger, Proposal, curve
+from afi_search.study.ledger import DEATHS, RUNG, SAID, UNFINISHED, Ledger, Proposal, curve
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Conductor:
                 self._ledger.note(number, seconds=seconds)
                 self._finish(number, TrialState.COMPLETE, self._values(trial))
                 return True
-            verdict = judge(self._pruner, self._ledger.study, trial)
+            verdict = self._judge(trial)
             if verdict is not None:
                 ending = {"seconds": seconds} if verdict.stop else {}
                 self._ledger.note(number, **ending, **{f"{RUNG}{epoch}": verdict.why})
@@ -169,6 +169,18 @@ class Conductor:
             self._ledger.suspend(number)
             self._on_change(self._ledger.trial(number))
         self._entered.clear()
+
+    def _judge(self, trial: FrozenTrial) -> Verdict | None:
+        """Ask the pruner, or take what it has said already: that and what it keeps are one line."""
+        said = trial.user_attrs.get(SAID, {})
+        if said.get("epoch") != trial.last_step:
+            verdict, kept = judge(self._pruner, self._ledger.study, trial)
+            given = None if verdict is None else asdict(verdict)
+            said = {"epoch": trial.last_step, "verdict": given, "kept": kept}
+            if kept:
+                self._ledger.note(trial.number, **{SAID: said})
+        self._ledger.keep(said["kept"])
+        return said["verdict"] and Verdict(**said["verdict"])
 
     def _finish(
         self, number: int, state: TrialState, values: Sequence[float] | None = None

@@ -45,11 +45,11 @@ _SCORES = "scores/"  # before the number of a portion of them
 SETTINGS = "study.yaml"
 _TESTED = "test_accuracy/"  # before a trial's number
 
-RUNG, DEATHS = "rung ", "deaths"
+RUNG, SAID, DEATHS = "rung ", "pruner", "deaths"
 PREDICTION = "known_cost:prediction"
 WEIGHED, ESTIMATED = "inherited:accuracy", "inherited:estimate"
-"""The names of what a trial remembers of its decisions: by epoch why it went on, which workers it
-lost, the accuracy that its sampler foresaw (mean and deviation), and the one in the supernet that
+"""The names of what a trial remembers of its decisions: by epoch why it went on, what a pruner that
+keeps something in the storage said last, which workers it lost, the accuracy that its sampler foresaw (mean and deviation), and the one in the supernet that
 was gone by, as scored or as scores of others say."""
 
 OBJECTIVES = "objectives"
@@ -361,6 +361,15 @@ class Ledger:
         for key, value in facts.items():
             if trial.user_attrs.get(key) != value:
                 self._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+    def keep(self, told: Iterable[tuple[str, Sequence[Any], Mapping[str, Any]]]) -> None:
+        """Enter what a pruner has told a storage to set, as `afi_search.search.pruners` notes it.
+
+        Entering it again changes nothing.
+        """
+        for name, values, named in told:
+            if name.startswith("set_"):
+                getattr(self._storage, name)(*values, **named)
 
     def finish(
         self, number: int, state: TrialState, values: Sequence[float] | None = None

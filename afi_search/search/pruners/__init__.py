@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from typing import Any
 
 from optuna import Study
 from optuna.pruners import (
@@ -12,6 +14,7 @@ from optuna.pruners import (
     NopPruner,
     SuccessiveHalvingPruner,
 )
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from afi_search.registry import PRUNERS
@@ -57,14 +60,36 @@ def make_pruner(file: SpaceFile) -> BasePruner:
     return pruner
 
 
-def judge(pruner: BasePruner, study: Study, trial: FrozenTrial) -> Verdict | None:
-    """Ask a pruner about a trial at its last epoch; None where it had nothing to decide."""
+def judge(
+    pruner: BasePruner, study: Study, trial: FrozenTrial
+) -> tuple[Verdict | None, list[Any]]:
+    """Ask a pruner about a trial at its last epoch.
+
+    Returns:
+        Its verdict, None where it had nothing to decide; and what it wants to keep in the storage,
+        for `Ledger.keep`: it is not there yet.
+    """
+    study = copy(study)
+    study._storage = noting = _Noting(study._storage)  # type: ignore[assignment]
+    verdict: Verdict | None = None
     if hasattr(pruner, "judge"):
-        verdict: Verdict | None = pruner.judge(study, trial)
-        return verdict
-    if pruner.prune(study, trial):
-        return Verdict(True, f"stopped at epoch {trial.last_step} by {type(pruner).__name__}")
-    return None
+        verdict = pruner.judge(study, trial)
+    elif pruner.prune(study, trial):
+        verdict = Verdict(True, f"stopped at epoch {trial.last_step} by {type(pruner).__name__}")
+    return verdict, noting.told
+
+
+class _Noting:
+    """A storage that can be read, and notes what it is told to set."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+        self.told: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("set_"):
+            return lambda *values, **named: self.told.append([name, values, named])
+        return getattr(self._storage, name)
 
 
 def _mo_asha(file: SpaceFile) -> BasePruner:

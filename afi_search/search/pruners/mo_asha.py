@@ -7,8 +7,9 @@ SMS-EMOA, Beume et al. 2007.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import moocore
 import numpy as np
@@ -32,8 +33,8 @@ class MultiObjectiveAsha(BasePruner):
 
     The rungs are `grace_period * reduction_factor ** k` epochs, k = 0, 1, 2, ... A trial is
     compared with every trial that has reached the rung, by its costs and the accuracies at exactly
-    that epoch. What is not dominated there is never stopped. Nothing is remembered outside the
-    study.
+    that epoch. What is not dominated there is never stopped. What is remembered outside the study
+    are rows of trials that have ended, which never change.
 
     Args:
         costs: names of the costs, as in `afi_search.cost.Cost`; at least one.
@@ -72,6 +73,8 @@ class MultiObjectiveAsha(BasePruner):
         self._grace_period = grace_period
         self._reduction_factor = reduction_factor
         self._min_trials = min_trials
+        self._ended: dict[int, tuple[int, FrozenTrial | None, np.ndarray]] = {}
+        """By epoch: how many trials from the first on have ended, the last of them, their rows."""
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial at its last epoch; False between rungs."""
@@ -103,15 +106,23 @@ class MultiObjectiveAsha(BasePruner):
 
         The trial itself comes first. Of an objective that goes up the negative is the cost.
         """
-        others = study.get_trials(deepcopy=False)
-        reached = [
-            (one.intermediate_values[epoch], one.user_attrs)
-            for one in (trial, *others[: trial.number], *others[trial.number + 1 :])
+        trials = study.get_trials(deepcopy=False)
+        count, last, ended = self._ended.get(epoch, (0, None, self._rows([], epoch)))
+        if count and (len(trials) < count or trials[count - 1] is not last):  # of another study
+            count, ended = 0, self._rows([], epoch)
+        new = list(takewhile(lambda one: one.state.is_finished(), trials[count:]))
+        count, ended = count + len(new), np.vstack([ended, self._rows(new, epoch)])
+        self._ended[epoch] = count, trials[count - 1], ended
+        others = [one for one in trials[count:] if one.number != trial.number]
+        return np.vstack([self._rows([trial, *others], epoch), ended])
+
+    def _rows(self, trials: Iterable[FrozenTrial], epoch: int) -> np.ndarray:
+        rows = [
+            (one.intermediate_values[epoch], *(one.user_attrs[name] for name in self._costs))
+            for one in trials
             if epoch in one.intermediate_values
         ]
-        accuracies = [accuracy for accuracy, _ in reached]
-        costs = ([facts[name] for _, facts in reached] for name in self._costs)
-        return self._signs * np.array([accuracies, *costs], dtype=float).T
+        return self._signs * np.array(rows, dtype=float).reshape(-1, len(self._signs))
 
 
 def is_rung(epoch: int, grace_period: int, reduction_factor: int) -> bool:
