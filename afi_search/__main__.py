@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
 
-from afi_search.cli import in_words, leave
+from afi_search.cli import in_words
 
 
 def main(program: str = "main") -> None:
@@ -29,7 +30,7 @@ def main(program: str = "main") -> None:
             sys.stdout.flush()
     except SystemExit as ended:
         code = ended.code
-    leave(code if isinstance(code, int) else bool(code))
+    os._exit(code if isinstance(code, int) else bool(code))  # Ray would take seconds to clean up
 
 
 if __name__ == "__main__":

@@ -299,7 +299,7 @@ def run_study(
     if name is not None and file.data.name != loaded.data.name:
         name = f"{name}-{file.data.name}"
     asked = StudyFile(
-        name=name or study_name(file, chosen),
+        name=study_name(file, chosen) if name is None else name,
         preset=chosen or "",
         note=document.notes.get(chosen or "", ""),
         space=file,

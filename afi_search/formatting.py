@@ -25,6 +25,21 @@ def _escaped(character: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
+def shortened(text: str, columns: int = 1000, lines: int = 50) -> str:
+    """Return a text without the middle of its longest lines, and without its last ones.
+
+    >>> shortened("--name " + 2000 * "x" + ": is no name", columns=40)
+    '--name xxxxxxxxx [...] xxxxx: is no name'
+    """
+    kept = text.split("\n")
+    if len(kept) > lines:
+        kept[lines:] = [f"... and {len(kept) - lines:,} lines more"]
+    half = columns // 2 - 4
+    return "\n".join(
+        f"{line[:half]} [...] {line[-half - 1 :]}" if len(line) > columns else line for line in kept
+    )
+
+
 def percent(accuracy: float) -> str:
     """Write an accuracy of 0..1 in per cent with one digit, without the sign."""
     return "-" if math.isnan(accuracy) else f"{100 * accuracy:.1f}"

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from afi_search.errors import UserError
-from afi_search.formatting import printable
+from afi_search.formatting import printable, shortened
 
 GOES_ON = "Nothing is lost; the same command resumes it."
 AGAIN = "Ctrl-C again stops at once."
@@ -88,20 +88,6 @@ def end_at_once(words: str, code: int) -> NoReturn:
     if sys.stdout.isatty():
         os.write(1, _SHOW_CURSOR)
     _write(words)
-    leave(code)
-
-
-def leave(code: int) -> NoReturn:
-    """End the process without cleaning up, which would take seconds, and all that Ray runs in it.
-
-    Ray's agents would outlive it by two minutes.
-    """
-    if "ray" in sys.modules:
-        import psutil
-
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                process.kill()
     os._exit(code)
 
 
@@ -161,7 +147,9 @@ def _end(words: str, code: int) -> NoReturn:
 
 def _write(words: str) -> None:
     with suppress(OSError):
-        sys.stderr.write(f"{printable(words)}\n")  # at once: two threads may end in words
+        sys.stderr.write(
+            f"{shortened(printable(words))}\n"
+        )  # at once: two threads may end in words
         sys.stderr.flush()
 
 

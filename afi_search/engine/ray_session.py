@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +17,6 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import psutil
 import ray
 from filelock import FileLock, Timeout
 from ray._common.utils import get_ray_address_file
@@ -30,6 +27,7 @@ from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.core.generated import gcs_service_pb2
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
+from afi_search.engine.ray_guard import RayGuard
 from afi_search.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,8 +45,6 @@ _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """Where it is off, Ray listens on 127.0.0.1 alone, as on macOS; its processes inherit it."""
 _TOKEN, _TOKEN_FILE, _AUTH_MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 _OURS = (_LOOPBACK, _TOKEN_FILE, _AUTH_MODE, "TMPDIR")
-_PR_SET_CHILD_SUBREAPER = 36
-"""With it, what a dead raylet leaves behind is still found below this process."""
 _THREAD = ThreadPoolExecutor(1, "ray")
 """It starts and stops Ray; Linux kills Ray's processes when the thread that started them ends."""
 
@@ -199,6 +195,7 @@ class RaySession:
         self._over = Event()
         self._dashboard: Future[str] | None = None
         self._folder: Path | None = None
+        self._guard: RayGuard | None = None
         self._environment: dict[str, str | None] = {}
 
     def begin(self) -> None:
@@ -226,8 +223,6 @@ class RaySession:
             stopped = _THREAD.submit(self._stop)
             if has_started:
                 stopped.result()
-            elif self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> str:
         if ray.is_initialized():
@@ -238,8 +233,7 @@ class RaySession:
             os.environ[_AUTH_MODE] = "token" if self._cluster.wants_token else "disabled"
         else:
             self._folder, self._lock = _private_folder()
-            if sys.platform == "linux":
-                ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            self._guard = RayGuard(self._folder)
             os.environ.update(_for_itself(self._folder))
             where = {"include_dashboard": True, "_temp_dir": f"{self._folder}/ray"}
         Config.initialize("")
@@ -262,8 +256,10 @@ class RaySession:
         return f"http://{context.dashboard_url}{joined} ({_who_may_open()})"
 
     def _not_started(self, reason: str) -> EngineError:
-        logs = f"; its logs are in {self._folder}" if self._folder else ""
-        self._folder = None  # the logs stay
+        logs = ""
+        if self._guard is not None:
+            self._guard.finish(keep=True)
+            self._guard, logs = None, f"; its logs are in {self._folder}"
         return EngineError(
             f"Ray does not start on {self._cluster or 'this machine'}: {reason}{logs}. Where the "
             f"machine is busy, try again later"
@@ -286,15 +282,11 @@ class RaySession:
 
     def _stop(self) -> None:
         self._over.set()
-        started = _processes_in(self._folder) if self._folder else []
         ray.shutdown()
-        for process in started:  # agents would live for two more minutes
-            with suppress(psutil.Error):
-                process.kill()
+        if self._guard is not None:
+            self._guard.finish()
         _restore(self._environment)
         ray_constants.ENABLE_RAY_CLUSTER = True
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @contextmanager
@@ -315,26 +307,6 @@ def ray_session(
         yield session
     finally:
         session.close()
-
-
-def _processes_in(folder: Path) -> list[psutil.Process]:
-    """Return the processes of the Ray that has that folder, and not those of another Ray below us.
-
-    Its workers do not name the folder: they are children of its raylet, or ours where that is dead.
-    """
-    here = psutil.Process()
-    commands: dict[psutil.Process, str] = {}
-    for process in here.children(recursive=True):
-        with suppress(psutil.Error):
-            commands[process] = " ".join(process.cmdline())
-    named = [process for process, command in commands.items() if str(folder) in command]
-    parents = {here.pid, *(process.pid for process in named)}
-    workers = (process for process, command in commands.items() if command.startswith("ray::"))
-    for process in workers:
-        with suppress(psutil.Error):
-            if process.ppid() in parents:
-                named.append(process)
-    return named
 
 
 def _in_a_line(error: Exception) -> str:

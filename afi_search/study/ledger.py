@@ -48,9 +48,9 @@ _TESTED = "test_accuracy/"  # before a trial's number
 RUNG, SAID, DEATHS = "rung ", "pruner", "deaths"
 PREDICTION = "known_cost:prediction"
 WEIGHED, ESTIMATED = "inherited:accuracy", "inherited:estimate"
-"""The names of what a trial remembers of its decisions: by epoch why it went on, what a pruner that
-keeps something in the storage said last, which workers it lost, the accuracy that its sampler foresaw (mean and deviation), and the one in the supernet that
-was gone by, as scored or as scores of others say."""
+"""The names of what a trial remembers of its decisions: by epoch why it went on, what its pruner
+said last, which workers it lost, the accuracy that its sampler foresaw (mean and deviation), and
+the one in the supernet that was gone by, as scored or as scores of others say."""
 
 OBJECTIVES = "objectives"
 """The name under which a table of records says, in its `attrs`, what its study optimises."""

@@ -32,7 +32,9 @@ def check_storage(name: str) -> str:
     from afi_search.study.database import postgresql
 
     url = postgresql(name)
-    if url.password is not None or any("password" in key.lower() for key in url.query):
+    if url.password is not None or any(
+        "password" in f"{part}".lower() for part in url.query.items()
+    ):
         raise StorageError(
             f"--storage {url.set(query={}).render_as_string(hide_password=True)}: leave the "
             f"password out, it would be written into study.yaml; PGPASSWORD or ~/.pgpass hold it"

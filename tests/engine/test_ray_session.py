@@ -21,7 +21,8 @@ import psutil
 import pytest
 
 from afi_search.engine import ray_session
-from afi_search.engine.ray_session import EngineError, _processes_in, find_cluster
+from afi_search.engine.ray_guard import processes_of
+from afi_search.engine.ray_session import EngineError, find_cluster
 from tests.driver import SPACE, Driver, matching
 
 SOMEBODY = 65534
@@ -172,6 +173,7 @@ def test_what_a_killed_process_left_is_swept_and_what_is_in_use_stays(
 IMPATIENT = """
 from ray._private import ray_constants
 from afi_search.engine import ray_session
+from afi_search.engine.ray_guard import processes_of
 ray_session._SECONDS_TO_START = 40
 ray_session._SECONDS_FOR_A_PART = ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = 20
 from afi_search.__main__ import main
@@ -206,26 +208,36 @@ def test_a_part_of_ray_that_does_not_come_up_is_told(tmp_path: Path, stuck: str)
         shutil.rmtree(logs)
 
 
-def test_the_workers_of_another_ray_below_this_process_are_not_ours(tmp_path: Path) -> None:
-    with_a_worker = 'bash -c "exec -a ray::IDLE sleep 60" & wait'
-    raylets = {
-        name: subprocess.Popen(["bash", "-c", with_a_worker, str(tmp_path / name)])
-        for name in ("ours", "others")
-    }
+def test_a_worker_is_its_rays_by_what_it_has_open_and_not_another_rays(tmp_path: Path) -> None:
+    """Its command line is `ray::` and a name, and its raylet may be dead."""
+    workers = {}
+    for name in ("ours", "others"):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "worker.out").open("w") as log:
+            command = ["bash", "-c", "exec -a ray::IDLE sleep 60"]
+            workers[name] = subprocess.Popen(command, stdout=log)
     try:
-        for raylet in raylets.values():
-            while not any("ray::" in " ".join(worker.cmdline()) for worker in workers_of(raylet)):
+        for worker in workers.values():
+            while not psutil.Process(worker.pid).cmdline()[0].startswith("ray::"):
                 time.sleep(0.05)
-        found = _processes_in(tmp_path / "ours")
-        expected = {raylets["ours"].pid, *(worker.pid for worker in workers_of(raylets["ours"]))}
-        assert {process.pid for process in found} == expected
+        found = {process.pid for process in processes_of(tmp_path / "ours")}
+        assert found == {workers["ours"].pid}
     finally:
-        for raylet in raylets.values():
-            for process in [*workers_of(raylet), raylet]:
-                process.kill()
-            raylet.wait()
+        for worker in workers.values():
+            worker.kill()
+            worker.wait()
 
 
-def workers_of(raylet: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Return a process's children."""
-    return psutil.Process(raylet.pid).children()
+def test_where_a_run_is_killed_nothing_of_its_ray_is_left(driver: Driver) -> None:
+    (raylet,) = driver.descendants("raylet/raylet")
+    found = re.search(r"--store_socket_name=(\S+)/ray/session", " ".join(raylet.cmdline()))
+    assert found is not None
+    folder = Path(found[1])
+    of_ray = list(processes_of(folder))
+    assert any("Agent" in " ".join(process.cmdline()) for process in of_ray)
+
+    driver.process.kill()
+
+    assert psutil.wait_procs(of_ray, timeout=60)[1] == []
+    while folder.exists():
+        time.sleep(0.05)

@@ -60,9 +60,7 @@ def make_pruner(file: SpaceFile) -> BasePruner:
     return pruner
 
 
-def judge(
-    pruner: BasePruner, study: Study, trial: FrozenTrial
-) -> tuple[Verdict | None, list[Any]]:
+def judge(pruner: BasePruner, study: Study, trial: FrozenTrial) -> tuple[Verdict | None, list[Any]]:
     """Ask a pruner about a trial at its last epoch.
 
     Returns:
