@@ -12,12 +12,10 @@ from afi_search.cli import in_words
 
 def main(program: str = "main") -> None:
     """Run a program of `afi_search.cli.main`, end in words, and leave nobody waiting at the end."""
+    _open_streams()
     code: object = 0
     try:
         with in_words():
-            for stream in (sys.stdout, sys.stderr):
-                assert isinstance(stream, TextIOWrapper)
-                stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show
             from afi_search.cli import main as programs
 
             try:
@@ -31,6 +29,17 @@ def main(program: str = "main") -> None:
     except SystemExit as ended:
         code = ended.code
     os._exit(code if isinstance(code, int) else bool(code))  # Ray would take seconds to clean up
+
+
+def _open_streams() -> None:
+    """Let all be printed that a terminal cannot show; open what was closed, to nowhere."""
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # the next file that is opened would be taken for one of them
+    os.close(nowhere)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, TextIOWrapper)
+        stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class PlainConsole(Console):
 
     def __init__(self) -> None:
         super().__init__(markup=False, emoji=False, highlight=False)
+        self._width, self._height = self._width or None, self._height or None  # COLUMNS=0
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
@@ -88,10 +89,10 @@ class PlainConsole(Console):
             return
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for name in rows[0] if rows else ():
-            figures = all(re.match(r"[-+\d]|$", str(row[name])) for row in rows)
+            figures = all(re.match(r"[-+\d]|None|$", str(row[name])) for row in rows)
             table.add_column(name, overflow="fold", justify="right" if figures else "left")
         for row in rows:
-            table.add_row(*map(str, row.values()))
+            table.add_row(*("" if value is None else str(value) for value in row.values()))
         self.print(table)
 
     def written(self, paths: Iterable[object]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from afi_search.cli.common import Command, Imports, Json, StudyFolder, console
 from afi_search.errors import UserError
 from afi_search.formatting import size
+
+if TYPE_CHECKING:
+    from afi_search.study.study import Study
 
 app = typer.Typer(
     help="See what studies there are and how far they are; export, repair or delete one.",
@@ -24,9 +27,15 @@ def list_studies(
     json: Json = False,
 ) -> None:
     """List the studies in a folder: how far each is, its front and its best accuracy."""
+    from afi_search.api import Study
     from afi_search.study.folder import STUDY_FILE
 
-    rows = [outline(path.parent) for path in sorted(studies.glob(f"*/{STUDY_FILE}"))]
+    rows = []
+    for folder in (path.parent for path in sorted(studies.glob(f"*/{STUDY_FILE}"))):
+        try:
+            rows.append(outline(Study.open(folder)))
+        except UserError:
+            rows.append({"study": str(folder), "state": "cannot be read", **_UNKNOWN})
     if rows or json:
         console.table_of(rows, json)
     else:
@@ -39,37 +48,36 @@ def status(study: StudyFolder, json: Json = False) -> None:
     from afi_search.api import Study
     from afi_search.study.ledger import STATE_WORDS
 
-    told = outline(study)
     opened = Study.open(study)
     states = opened.records()["state"].value_counts()
-    told |= {state: int(states.get(state, 0)) for state in STATE_WORDS.values()}
     confirmation = opened.confirmation
-    told["confirmed trainings"] = 0 if confirmation is None else len(confirmation.records())
-    told["on disk"] = opened.disk_use() if json else size(opened.disk_use())
+    told = {
+        **outline(opened),
+        **{state: int(states.get(state, 0)) for state in STATE_WORDS.values()},
+        "confirmed trainings": 0 if confirmation is None else len(confirmation.records()),
+        "on disk": opened.disk_use() if json else size(opened.disk_use()),
+    }
     rows = [told] if json else [{"": name, study.name: value} for name, value in told.items()]
     console.table_of(rows, json)
 
 
-def outline(folder: Path) -> dict[str, Any]:
-    """Say in figures how far a study is; or that it cannot be read."""
-    from afi_search.api import Study
-    from afi_search.study.folder import is_at_work
+_UNKNOWN = dict.fromkeys(("trials", "of", "front", "best accuracy, %"))
 
-    named = {"study": str(folder), "state": "", "trials": "", "front": "", "best accuracy, %": ""}
-    try:
-        study = Study.open(folder)
-        records, wanted = study.records(), study.file.space.search.trials
-    except UserError:
-        return {**named, "state": "cannot be read"}
+
+def outline(study: Study) -> dict[str, Any]:
+    """Say in figures how far a study is."""
+    from afi_search.study.folder import is_at_work
+    from afi_search.study.pareto import front
+
+    records, wanted = study.records(), study.file.space.search.trials
     ended = int(records["state"].isin(("complete", "pruned", "failed")).sum())
-    front = study.front()
+    best = front(records)
     state = "complete" if ended >= wanted else "stopped"
+    most = round(100 * float(best["accuracy"].max()), 2) if len(best) else None
     return {
-        **named,
-        "state": "at work" if is_at_work(folder) else state,
-        "trials": f"{ended} of {wanted}",
-        "front": len(front),
-        "best accuracy, %": round(100 * float(front["accuracy"].max()), 2) if len(front) else "",
+        "study": str(study.folder),
+        "state": "at work" if is_at_work(study.folder) else state,
+        **dict(zip(_UNKNOWN, (ended, wanted, len(best), most), strict=True)),
     }
 
 

@@ -23,16 +23,25 @@ class StopRequest:
     """Whether the run is to stop, and the reason where it is not a person's wish.
 
     Attributes:
+        then: called when it is asked for first, in a thread of its own.
         asked: whether it is to stop.
         reason: what is wrong with the machine; empty where a person asked.
     """
 
+    then: Callable[[], None] = lambda: None
     asked: bool = False
     reason: str = ""
 
+    def ask(self) -> None:
+        """Ask for it."""
+        if not self.asked:
+            self.asked = True
+            threading.Thread(target=self.then, daemon=True).start()
+
     def break_off(self, reason: str) -> None:
         """Ask for it because of something that is wrong with the machine and not with a trial."""
-        self.asked, self.reason = True, self.reason or reason
+        self.reason = self.reason or reason
+        self.ask()
 
     @contextmanager
     def if_the_ledger_fails(self) -> Iterator[None]:
@@ -44,7 +53,7 @@ class StopRequest:
 
 
 @contextmanager
-def asked_to_stop(then: Callable[[], None] | None = None) -> Iterator[StopRequest]:
+def asked_to_stop(then: Callable[[], None]) -> Iterator[StopRequest]:
     """Yield a request that Ctrl-C and SIGTERM make; a second one is a KeyboardInterrupt.
 
     Signals reach the main thread alone; elsewhere nobody makes the request.
@@ -52,7 +61,7 @@ def asked_to_stop(then: Callable[[], None] | None = None) -> Iterator[StopReques
     Args:
         then: called when it is made, in a thread of its own.
     """
-    request = StopRequest()
+    request = StopRequest(then)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
@@ -61,10 +70,9 @@ def asked_to_stop(then: Callable[[], None] | None = None) -> Iterator[StopReques
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal begun
-        if not request.asked:
-            request.asked, begun = True, time.monotonic()
-            if then is not None:
-                threading.Thread(target=then, daemon=True).start()
+        if not begun:
+            begun = time.monotonic()
+            request.ask()
         elif time.monotonic() - begun > _SECONDS_OF_ONE:
             raise KeyboardInterrupt
 

@@ -132,7 +132,7 @@ class LedgerJournal(JournalStorage):
         self._is_read = False
         try:
             super().__init__(journal)
-        except UserError:
+        except (UserError, OSError):
             raise
         except Exception as error:  # whatever Optuna meets in a line that is not its own
             line, why = self._replay_result.log_number_read, f"cannot be read ({error!r})"

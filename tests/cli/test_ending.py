@@ -140,6 +140,26 @@ def test_nobody_reads_the_output_any_more(study: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_nowhere(study: Path, closed: str) -> None:
+    done = call("front", study, prefix=("bash", "-c", f'"$@" {closed}', "bash"))
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert (study / "front.csv").read_text().startswith("number,architecture,")
+
+
+def test_a_terminal_that_says_it_has_no_columns_is_printed_to(study: Path) -> None:
+    assert "Front of" in call("front", study, COLUMNS="0").stdout
+
+
+def test_long_values_are_shortened_where_they_are_told() -> None:
+    told = call("front", 60_000 * "x").stderr
+
+    assert told.startswith("error: xxx")
+    assert len(told) < 1100
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
 def test_a_terminal_without_utf8_shows_substitutes(study: Path, encoding: str) -> None:
     done = call("front", study, PYTHONIOENCODING=encoding)
@@ -182,3 +202,13 @@ def test_without_a_home_a_run_says_what_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "error: there is no home folder; name one that can be written in HOME" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@needs_nobody
+def test_a_ledger_that_may_not_be_read_is_not_called_damaged(study: Path) -> None:
+    (study / "ledger.log").chmod(0)
+    done = call("front", study, prefix=NOBODY)
+
+    assert done.returncode == 2
+    assert "Permission denied" in done.stderr
+    assert "repair" not in done.stderr

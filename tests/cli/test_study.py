@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import shutil
 import subprocess
@@ -395,12 +396,13 @@ def test_studies_are_listed_with_how_far_they_are(tmp_path: Path) -> None:
     assert broken["state"] == "cannot be read"
     assert "not a study.yaml that can be read" in call("status", tmp_path / "broken").output
     assert (done["study"], done["state"]) == (str(tmp_path / "done"), "complete")
-    assert (done["trials"], done["front"]) == ("12 of 12", len(Study.open(done["study"]).front()))
+    assert (done["trials"], done["of"]) == (12, 12)
+    assert done["front"] == len(Study.open(done["study"]).front())
     with only_driver(tmp_path / "done"):
         assert "at work" in call("list", "--studies", tmp_path).output
         status = json.loads(call("status", tmp_path / "done", "--json").stdout)
     assert (status[0]["state"], status[0]["complete"], status[0]["running"]) == ("at work", 12, 0)
-    assert "12 of 12" in call("status", tmp_path / "done").output
+    assert re.search(r"trials +12\b", call("status", tmp_path / "done").output)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

@@ -82,6 +82,8 @@ def test_one_driver_a_study_in_a_database(database: str) -> None:
         ("mysql://a@b/c", "must be journal, sqlite, or postgresql://"),
         ("sqllite", "must be journal, sqlite, or postgresql://"),
         ("postgresql://a:secret@b/c", "leave the password out"),
+        ("postgresql://a@b/c?password=secret", "leave the password out"),
+        ("postgresql://a@b/c?options=-c%20password%3Dsecret", "leave the password out"),
     ],
 )
 def test_storages_are_named_right_and_without_secrets(name: str, said: str) -> None:
