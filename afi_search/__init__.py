@@ -43,14 +43,8 @@ _EXPORTS = {
     "search.samplers": ("register_sampler",),
     "search.samplers.known_cost": ("KnownCostSampler",),
     "space": (
-        "Architecture",
-        "Attention",
-        "Backbone",
-        "Objective",
-        "Space",
-        "register_attention",
-        "register_backbone",
-        "register_objective",
+        *("Architecture", "Attention", "Backbone", "Objective", "Space"),
+        *("register_attention", "register_backbone", "register_objective"),
     ),
     "study": ("Ledger", "front"),
 }

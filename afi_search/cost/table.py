@@ -154,11 +154,7 @@ def count_choices(backbone: str, choices: Choices, count: Measure) -> CostTable:
         for of_stage, shape in zip(choices, shapes, strict=True)
     ]
     table = measure_choices(backbone, [_few(of_stage) for of_stage in offered], count)
-    stages = (
-        {None: stage[None], **{choice: _worked_out(choice, stage, shape) for choice in of_stage}}
-        for stage, of_stage, shape in zip(table.stages, offered, shapes, strict=True)
-    )
-    return replace(table, stages=tuple(stages))
+    return replace(table, stages=tuple(map(_worked_out, table.stages, offered, shapes)))
 
 
 def _few(offered: Iterable[StageChoice]) -> list[StageChoice]:
@@ -178,26 +174,24 @@ def _few(offered: Iterable[StageChoice]) -> list[StageChoice]:
 
 
 def _worked_out(
-    choice: StageChoice, measured: Mapping[StageChoice | None, Count], shape: StageShape
-) -> Count:
-    """Return what a stage costs with a choice, from what `_few` of them were measured to cost."""
+    measured: Mapping[StageChoice | None, Count], offered: Iterable[StageChoice], shape: StageShape
+) -> dict[StageChoice | None, Count]:
+    """Return what a stage costs with each choice, from what `_few` of them have been measured."""
+    attentions = sorted({c.attention for c in measured if c and c.attention})
 
-    def bare(choice: StageChoice) -> NDArray[np.int64]:
-        """Return what it costs but for its attention, one figure a column."""
-        alike = (choice.width, None, choice.scorer)
-        known = {
-            c.ratio: np.array(cost, dtype=np.int64)
-            for c, cost in measured.items()
-            if c and (c.width, c.attention, c.scorer) == alike
-        }
-        low, high = min(known), max(known)
-        channels = afi_channels(shape, choice.width)
-        fewest, units, most = (hidden_units(channels, r) for r in (high, choice.ratio, low))
-        return known[high] + (known[low] - known[high]) * (units - fewest) // max(1, most - fewest)
+    def terms(choices: Sequence[StageChoice]) -> NDArray[np.float64]:
+        """Return choices x terms of which a cost is a sum: one, hidden units, each attention."""
+        hidden = [hidden_units(afi_channels(shape, c.width), c.ratio) for c in choices]
+        added = [[c.attention == name for name in attentions] for c in choices]
+        return np.column_stack([np.ones(len(choices)), hidden, np.array(added, dtype=float)])
 
-    cost = bare(choice)
-    if choice.attention is not None:
-        alike = replace(choice, ratio=1)
-        attended = next(c for c in measured if c and replace(c, ratio=1) == alike)
-        cost = cost + np.array(measured[attended]) - bare(attended)
-    return Count(*map(int, cost))
+    costs: dict[StageChoice | None, Count] = {None: measured[None]}
+    for kind in dict.fromkeys((c.width, c.scorer) for c in offered):
+        known, wanted = (
+            [c for c in some if c and (c.width, c.scorer) == kind] for some in (measured, offered)
+        )
+        figures = np.array([measured[choice] for choice in known], dtype=float)
+        each, *_ = np.linalg.lstsq(terms(known), figures, rcond=None)
+        rows = np.rint(terms(wanted) @ each).astype(int).tolist()
+        costs |= {choice: Count(*row) for choice, row in zip(wanted, rows, strict=True)}
+    return costs

@@ -210,7 +210,7 @@ class Model:
     def _costs(self) -> dict[str, float]:
         facts = self.facts
         cost = measure(self.architecture, num_classes=facts.num_classes, image_size=facts.stem)
-        return {"macs": cost.macs, "params": cost.params, "paper_gflops": cost.paper_gflops}
+        return cost.figures()
 
 
 def class_name(label: str) -> str:

@@ -98,6 +98,7 @@ def front_figure(view: StudyView) -> go.Figure:
 
     figure = _panels({name: axes[name] for name in panels}, view, x_range)
     places = {PAPER: "paper" if apart else "main", PRUNED_EARLY: "pruned"}
+    paper_epochs = map(str, sorted({r.dataset.epochs for r, _ in view.references.paper}))
     for name in DRAWN:
         rows = points[name]
         if rows.empty:
@@ -110,7 +111,7 @@ def front_figure(view: StudyView) -> go.Figure:
             y=list(rows["y"]),
             hovertext=list(rows["hover"]),
             hoverinfo="text",
-            name=_paper_name(view) if name == PAPER else name,
+            name=f"{PAPER}, {' or '.join(paper_epochs)} epochs" if name == PAPER else name,
             mode="markers",
             marker=MARKERS[name],
             legendrank=list(MARKERS).index(name),
@@ -250,11 +251,6 @@ def _write_message(figure: go.Figure, view: StudyView, row: int) -> None:
         borderpad=6,
         font={"size": 14},
     )
-
-
-def _paper_name(view: StudyView) -> str:
-    epochs = sorted({result.dataset.epochs for result, _ in view.references.paper})
-    return f"{PAPER}, {' or '.join(map(str, epochs))} epochs"
 
 
 def _far_apart(paper: Series, trials: Series) -> bool:

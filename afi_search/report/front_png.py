@@ -77,17 +77,10 @@ def front_png(view: StudyView, figure: go.Figure) -> bytes:
     named = [trace for trace in figure.data if trace.name]
     handles = [drawn[trace.name] for trace in sorted(named, key=lambda trace: trace.legendrank)]
     if handles:
-        picture.legend(
-            handles=handles,
-            loc="upper left",
-            bbox_to_anchor=(left - 0.006, 1 - (above - 0.25) / height),
-            ncols=len(handles),
-            fontsize=SMALL,
-            frameon=False,
-            handletextpad=0.1,
-            columnspacing=1.2,
-            borderpad=0,
-        )
+        at = (left - 0.006, 1 - (above - 0.25) / height)
+        gaps = {"handletextpad": 0.1, "columnspacing": 1.2, "borderpad": 0}
+        looks = {"loc": "upper left", "fontsize": SMALL, "frameon": False, **gaps}
+        picture.legend(handles=handles, bbox_to_anchor=at, ncols=len(handles), **looks)
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", dpi=DPI, facecolor="white")
     return buffer.getvalue()

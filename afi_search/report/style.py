@@ -34,12 +34,7 @@ SMALL_PER_INCH, LEAST_CAPTION = 21, 5.4  # characters of SMALL text; inches
 
 
 def apply_theme(figure: go.Figure, **layout: Any) -> go.Figure:
-    """Give a plotly figure the common fonts, colours and margins; return it.
-
-    Args:
-        figure: a figure with its axes.
-        layout: what this figure has otherwise, as plotly's `update_layout` takes it.
-    """
+    """Give a plotly figure the common fonts, colours and margins, but for `layout`; return it."""
     common: dict[str, Any] = {
         "template": "none",
         "font": {"color": INK, "size": 12, "family": "system-ui, sans-serif"},
@@ -58,12 +53,7 @@ def apply_theme(figure: go.Figure, **layout: Any) -> go.Figure:
 
 
 def titled_figure(title: str, caption: str, width: float, height: float) -> Figure:
-    """Return an empty matplotlib figure with a title above and a caption below it.
-
-    Args:
-        title, caption: long captions are folded.
-        width, height: in inches.
-    """
+    """Return an empty figure, in inches, with a title above and a folded caption below it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")

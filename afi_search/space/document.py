@@ -122,24 +122,19 @@ class _Reader:
             raise _Refused(node, path, f"the file has more than {_MOST_VALUES:,} values")
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
-        result: Any
         if isinstance(node, SequenceNode):
-            result = []
-            for position, item in enumerate(node.value):
-                self.lines[*path, position] = item.start_mark.line + 1
-                result.append(self.value(item, (*path, position)))
-            return result
+            return [self._below(item, item, (*path, at)) for at, item in enumerate(node.value)]
         assert isinstance(node, MappingNode)
-        result = {}
-        for key_node, item in self._entries(node, path):
-            key = self._scalar(key_node, path)
-            self.lines[*path, key] = key_node.start_mark.line + 1
-            result[key] = self.value(item, (*path, key))
-        return result
+        entries = self._entries(node, path)
+        return {name: self._below(key, item, (*path, name)) for name, key, item in entries}
 
-    def _entries(self, node: MappingNode, path: KeyPath) -> Iterator[tuple[ScalarNode, Node]]:
-        """Yield keys and values: those merged in by `<<` first, for the others to replace."""
-        own: dict[Any, ScalarNode] = {}
+    def _below(self, place: Node, node: Node, path: KeyPath) -> Any:
+        self.lines[path] = place.start_mark.line + 1
+        return self.value(node, path)
+
+    def _entries(self, node: MappingNode, path: KeyPath) -> Iterator[tuple[Any, Node, Node]]:
+        """Yield names, keys, values: those merged in by `<<` first, for the others to replace."""
+        own: set[Any] = set()
         for key, value in node.value:
             if key.tag == _MERGE:
                 merged = value.value if isinstance(value, SequenceNode) else [value]
@@ -155,8 +150,8 @@ class _Reader:
                 raise _Refused(key, path, "a key must be a word or a number")
             if name in own:
                 raise _Refused(key, (*path, name), "is not YAML: the key is there twice")
-            own[name] = key
-            yield key, value
+            own.add(name)
+            yield name, key, value
 
     def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
         if node.tag not in _SCALARS:

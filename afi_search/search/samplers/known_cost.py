@@ -12,8 +12,8 @@ What is inside was chosen by playing tables of real trainings: benchmarks/search
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, cached_property
-from itertools import islice
+from functools import cache
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import moocore
@@ -111,7 +111,11 @@ class KnownCostSampler(BaseSampler):
     ) -> dict[str, BaseDistribution]:
         """Return the parameters of the groups, or those that every trial so far was asked for."""
         if self._groups:
-            return dict(self._of_groups)
+            of_groups: dict[str, dict[Any, None]] = {}
+            for combination in chain.from_iterable(self._groups):
+                for name, value in combination.items():
+                    of_groups.setdefault(name, {})[value] = None
+            return {n: CategoricalDistribution(list(values)) for n, values in of_groups.items()}
         asked = self._asked.calculate(study)
         if not asked:
             running = (t.distributions for t in study.get_trials(deepcopy=False))
@@ -119,14 +123,6 @@ class KnownCostSampler(BaseSampler):
         for name, distribution in asked.items():
             options_of(name, distribution)
         return dict(sorted(asked.items()))
-
-    @cached_property
-    def _of_groups(self) -> dict[str, BaseDistribution]:
-        values: dict[str, dict[Any, None]] = {}
-        for combination in (params for group in self._groups for params in group):
-            for name, value in combination.items():
-                values.setdefault(name, {})[value] = None
-        return {name: CategoricalDistribution(list(each)) for name, each in values.items()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
