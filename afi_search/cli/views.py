@@ -79,6 +79,7 @@ def analyse(
     memory: Annotated[
         bool, typer.Option(help="Measure peak memory, the paper's Table 6 among it.")
     ] = True,
+    json: Json = False,
     imports: Imports = False,
 ) -> None:
     """Write Grad-CAM, class selectivity, AFI's weights and peak memory of trained networks."""
@@ -86,6 +87,10 @@ def analyse(
     from afi_search.analysis.table6 import rich_table
 
     found = analyse_study(study, trials or [], images=images, data=data, memory=memory)
+    if json:
+        tables = (table.astype(object).where(table.notna(), None) for table in found.tables)
+        console.table_of([{**row} for table in tables for _, row in table.iterrows()], json)
+        return
     for table in found.tables:
         console.print(rich_table(table), "")
     console.say(*(network.title for network in found.models))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,11 @@ def test_a_study_on_digits_is_analysed(tmp_path: Path, capsys: pytest.CaptureFix
     analyse(study)
     check_what_is_written(study)
     assert "gradcam.png" in capsys.readouterr().out
+    memory = json.loads(CliRunner().invoke(app, ["analyse", str(study), "--json"]).stdout)
+    assert [row["architecture"] for row in memory] == [*TEXTS, "resnet50", "resnet50(base-r4)"]
+    assert memory[0]["paper_training_mib"] is None
+    assert memory[1]["training_ratio"] > 0
+    assert memory[2]["paper_training_mib"] > 0
 
 
 def test_a_study_on_cifar100_is_analysed(tmp_path: Path, cifar100_folder: Path) -> None:

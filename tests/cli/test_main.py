@@ -73,6 +73,10 @@ def test_inspect_tells_size_extremes_and_the_time_of_a_trial(tmp_path: Path) -> 
     assert "cheapest: resnet20(base-r4)" in output
     assert "dearest: resnet20\n" in output
     assert "2 epochs of 1,150 images" in output
+    rows = json.loads(call("inspect", path, "--json"))
+    assert [row["which"] for row in rows] == ["plain", "cheapest", "dearest"]
+    assert rows[1]["architecture"] == "resnet20(base-r4)"
+    assert rows[1]["trial_macs"] == 3 * rows[1]["macs"] * 2 * 1150
 
 
 @pytest.mark.parametrize("command", ["front", "report"])

@@ -85,6 +85,20 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_finished_study_goes_on_where_more_trials_are_asked_for(folder: Path) -> None:
+    study = folder / "studies" / "resnet20-digits"
+    found = []
+    for trials in ("2", "3"):
+        driver = Driver(folder, "tiny.yaml", "--trials", trials)
+        assert driver.end() == 0, driver.output
+        found.append(Ledger.open(study).records())
+    before, after = found
+    assert (len(before), len(after)) == (2, 3)
+    assert after[:2].equals(before)
+    assert after["architecture"].is_unique
+
+
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_finished_epoch(folder: Path) -> None:
     driver = Driver(folder, "tiny.yaml")
     driver.wait_for(r"trial 0 .*epoch 2/4")

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import afi_search
+from afi_search.cli.main import app
 from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.promote.confirm import (
@@ -157,11 +159,10 @@ QUICK = {"epochs": 1, "batch_size": 128, "lr": 0.1, "precision": "fp32"}
 
 @pytest.mark.slow
 def test_a_confirmation_trains_tests_and_exports(tmp_path: Path) -> None:
-    file = searched_study(tmp_path, recipe={"epochs": 1})
+    asked = {"top": 1, "seeds": 2, "baselines": False, "recipe": QUICK, "train_subset": 256}
+    file = searched_study(tmp_path, recipe={"epochs": 1}, confirm=asked)
     before = Ledger.open(tmp_path).records()
-    wanted = Confirm.model_validate(
-        {"top": 1, "seeds": 2, "baselines": False, "recipe": QUICK, "train_subset": 256}
-    )
+    wanted = Confirm.model_validate(asked)
     study = Study.open(tmp_path)
     table = confirm_study(study, wanted)
     assert table.equals(read_confirmed(study))
@@ -177,6 +178,9 @@ def test_a_confirmation_trains_tests_and_exports(tmp_path: Path) -> None:
 
     assert confirm_study(study, wanted).equals(table)
     assert len(Ledger.open(own).trials()) == 2
+    [row] = json.loads(CliRunner().invoke(app, ["confirm", str(tmp_path), "--json"]).stdout)
+    assert row["architecture"] == table["architecture"].item()
+    assert (row["test"], row["seeds"]) == (table["test"].item(), 2)
     other = wanted.model_copy(update={"recipe": wanted.recipe.model_copy(update={"lr": 0.2})})
     with pytest.raises(StudyError, match=r"recipe\.lr: 0\.1 in the study, 0\.2 now"):
         confirm_study(study, other)
