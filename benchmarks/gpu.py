@@ -26,9 +26,9 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -45,9 +45,12 @@ from torch.utils._pytree import tree_leaves
 from afi_search.capture import CaptureWarning, captured
 from afi_search.cost import latency
 from afi_search.data import Split, dataset_spec
+from afi_search.data.image_loader import ImageSource
+from afi_search.data.source import BatchSharding
 from afi_search.nn import Supernet, build
 from afi_search.nn.ops.common import plain
 from afi_search.space import Architecture, Recipe, Space, SpaceFile
+from afi_search.space.recipe import read_recipe
 from afi_search.train import Trainer, seed_everything, trial_trainer
 from afi_search.train import trainer as trainer_module
 from afi_search.train.supernet import InheritedAccuracy
@@ -59,6 +62,7 @@ DEVICE = best_device()
 ON_GPU = DEVICE.type == "cuda"
 TABLE = RESULTS / "gpu.csv" if ON_GPU else Path("/dev/null")
 BATCHES = (128, 512) if ON_GPU else (4,)
+PRECISIONS = ("fp32", "bf16") if ON_GPU else ("fp32",)
 STEPS = 20 if ON_GPU else 2
 """Steps of an epoch here."""
 
@@ -135,7 +139,7 @@ def values(rounds: int) -> None:
     """What is computed is right, to the rounding of its precision."""
     for backbone in ("resnet20", "mobilenetv2", "shufflenetv2", "resnext29")[: 4 if ON_GPU else 1]:
         for text in with_afi(backbone):
-            for precision, goals in CLOSE.items():
+            for precision, goals in CLOSE.items() if ON_GPU else [("fp32", CLOSE["fp32"])]:
                 torch.backends.cudnn.allow_tf32 = precision != "ieee"
                 for what, error, goal in zip(WHAT, _strays(text, precision), goals, strict=True):
                     of = {"network": text, "precision": precision}
@@ -175,7 +179,7 @@ def steps(rounds: int) -> None:
     """Every family's training runs as graphs, faster than eagerly and than a plain loop."""
     for backbone in FAMILIES if ON_GPU else ["resnet20"]:
         for batch in BATCHES if backbone == "resnet32" else BATCHES[:1]:
-            for precision in ("fp32", "bf16"):
+            for precision in PRECISIONS:
                 speeds = {
                     text: _speed(text, precision, batch, rounds) for text in with_afi(backbone)
                 }
@@ -270,7 +274,7 @@ def _eager(step: Any, inputs: object, changed: object) -> Any:
 def kernels(rounds: int) -> None:
     """How many kernels a step has, and how many bytes go through memory."""
     batch = BATCHES[-1]
-    for text in with_afi("resnet32") if ON_GPU else with_afi("resnet20"):
+    for text in reversed(with_afi("resnet32" if ON_GPU else "resnet20")):
         trainer = _trainer(text, "bf16", batch)
         parts = next(iter(trainer._source.epoch(0)))
         trainer.model.train()
@@ -292,8 +296,7 @@ def kernels(rounds: int) -> None:
 
 
 def _profile(told: Callable[..., None], step: Callable[[], None], own: bool) -> None:
-    activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         step()
         wait()
     launched = [of for of in profile.events() if of.device_type == torch.autograd.DeviceType.CUDA]
@@ -382,11 +385,11 @@ def supernets(rounds: int) -> None:
     space = Space(SpaceFile.model_validate(file))
     net = Supernet(space, num_classes=CLASSES, image_size=SIZE)
     net = net.to(DEVICE).to(memory_format=torch.channels_last)
-    few = (1280, 5000) if ON_GPU else (8, 8)
+    few, count = ((1280, 5000), 10 * rounds) if ON_GPU else ((8, 8), 1)
     data = Split(dataset_spec(DATA), *map(made_up, few))
     of = {"network": f"{backbone}, of {len(CHOICES)} choices", "precision": "bf16"}
     inherit = InheritedAccuracy(net, data, precision="bf16", device=DEVICE)
-    some = [space[n % len(space)] for n in range(0, 7 * 10 * rounds, 7)]
+    some = [space[n % len(space)] for n in range(0, 7 * count, 7)]
     inherit(some[0])
     wait()
     started = time.perf_counter()
@@ -405,7 +408,7 @@ def supernets(rounds: int) -> None:
         tell("supernet", "seconds of a step over the network's alone", own / alone, "< 1.1", **of)
 
 
-CHOICES = ["off", "base-r4", "B-r4", "B-r4-se"]
+CHOICES = ["off", "base-r4", "B-r4", "B-r4-se"][: 4 if ON_GPU else 2]
 
 
 def latencies(rounds: int) -> None:
@@ -434,31 +437,52 @@ def latencies(rounds: int) -> None:
 def promotion(rounds: int) -> None:
     """A step of a promotion, in the three ways it could be made."""
     batch, size = (64, 224) if ON_GPU else (2, 64)
-    for text in with_afi("resnet50"):
+    recipe = read_recipe("paper").model_copy(update={"precision": "bf16", "train_crop": size})
+    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+    labels = torch.arange(batch)
+    for text in reversed(with_afi("resnet50")) if ON_GPU else ["resnet50(base-r4)"]:
         told = partial(tell, "promotion", network=text, precision="bf16", batch=batch)
-        for way in ("eager", "captured", "compiled"):
+        for way in ("captured", "eager", "compiled"):
             free()
-            model = build(Architecture.parse(text), num_classes=1000, image_size=224)
-            if way == "compiled":
-                if not ON_GPU:
-                    continue
-                torch._dynamo.reset()
+            torch._dynamo.reset()
             begun = time.perf_counter()
-            run: Any = _step_of(model, batch, size, "bf16", 1000)
-            if way == "captured":
+            trainer = Trainer(
+                build(Architecture.parse(text), num_classes=1000, image_size=224),
+                recipe,
+                ImageSource(
+                    Batches(),
+                    recipe,
+                    BatchSharding(0, 1, 1, batch),
+                    images=batch,
+                    num_classes=1000,
+                    device=DEVICE,
+                ),
+                identity={},
+                device=DEVICE,
+                compiled=way == "compiled" and ON_GPU,
+            )
+            run = partial(trainer.step, 0, [(pixels, labels)])
+            trainer.model.train()
+            with patch.object(trainer_module, "captured", _eager if way == "eager" else captured):
                 run()
-                momentum = [of["momentum_buffer"] for of in run.optimiser.state.values()]
-                changed = [*run.model.parameters(), *run.model.buffers(), *momentum]
-                run = partial(captured(run.step, run.given, changed), *run.given) if ON_GPU else run
-            elif way == "compiled":
-                run.model.compile()
-            run()
             wait()
             told(f"seconds to the first step, {way}", time.perf_counter() - begun)
             told(f"images/s, {way}", batch / seconds(run, 3 * rounds))
             if ON_GPU:
                 told(f"peak allocated, MB, {way}", torch.cuda.max_memory_allocated() / 1e6)
-            del run, model
+            del run, trainer
+
+
+class Batches:
+    """A loader whose batches nobody asks for."""
+
+    left_out: dict[str, str] = {}
+
+    def train(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield nothing."""
+        yield from ()
+
+    validation = partialmethod(train, 0)
 
 
 PARTS = {

@@ -200,6 +200,9 @@ class Screen(Listener):
     def weights_read(self, weights: str, fitting: str) -> None:
         console.say(f"Starting from {weights}: {fitting}")
 
+    def promotion_measuring(self) -> None:
+        console.say("Measuring one worker ...")
+
     def promotion_measured(self, seconds: float, needed: str) -> None:
         console.say(needed)
 

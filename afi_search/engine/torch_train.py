@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty
 from threading import Event, Thread
@@ -104,14 +104,18 @@ class _Trainer(TorchTrainer):
     """Ray's trainer, which leaves Ctrl-C to us."""
 
     _controller: Any = None
+    _over = False
 
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
+        if self._over:
+            self.abort()
 
     def abort(self) -> None:
+        """End the training, also while its workers are starting: Ray's own way waits for them."""
+        self._over = True
         if self._controller is not None:
-            with suppress(ray.exceptions.RayError):
-                ray.get(self._controller.abort.remote())
+            ray.kill(self._controller)
 
 
 @contextmanager

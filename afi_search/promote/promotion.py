@@ -189,6 +189,7 @@ def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener
         fitting = warm_start(make_model(config), config.pretrained)
         listener.weights_read(config.pretrained, str(fitting))
     if finished < epochs:
+        listener.promotion_measuring()
         needed = Needs(
             measure_worker(config, capacity),
             workers=capacity.concurrency,

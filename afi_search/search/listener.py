@@ -100,6 +100,9 @@ class Listener:
     def weights_read(self, weights: str, fitting: str) -> None:
         """A promotion starts from pretrained weights; `fitting` says which of them fit."""
 
+    def promotion_measuring(self) -> None:
+        """One worker begins to measure what a promotion needs, and how its steps are made best."""
+
     def promotion_measured(self, seconds: float, needed: str) -> None:
         """It is known how long the epochs that are left will take; and, in words, all they need."""
 

@@ -246,7 +246,7 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_generator"], self.device)
         self.history = [EpochResult(**result) for result in state["history"]]
 
-    def _train(self, heard: Callable[[float, float], None] | None) -> float:
+    def _train(self, heard: Callable[[float, float], None] | None = None) -> float:
         """Run the steps of one epoch and return the mean loss."""
         started = perf_counter()
         self.model.train()
