@@ -24,6 +24,7 @@ from afi_search.formatting import printable, shortened
 GOES_ON = "Nothing is lost; the same command resumes it."
 AGAIN = "Ctrl-C again stops at once."
 _INTERRUPTED = 130
+_PAIR = "torch and torchvision do not belong together: install both anew, in one command"
 _SECONDS_OF_ONE = 0.1
 """A program that ends this one may tell it twice, by itself and as a member of its group."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -68,6 +69,8 @@ def in_words() -> Iterator[None]:
                 _end(f"error: {_refusal(error)}", 2)
             if "determine home directory" in str(error):  # pathlib's words, at Ray's import
                 _end("error: there is no home folder; name one that can be written in HOME", 2)
+            if "torchvision::" in str(error):  # it was built for another PyTorch than is installed
+                _end(f"error: {error}; {_PAIR}", 2)
             if isinstance(error, MemoryError):
                 _end("error: there is not enough memory", 2)
             raise

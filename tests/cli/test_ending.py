@@ -52,6 +52,12 @@ def call(
         (OSError("no usable folder"), "error: no usable folder", 2),
         (FileNotFoundError(2, "No such file", b"/caf\xe9"), "error: /caf\\xe9: No such file", 2),
         (MemoryError(), "error: there is not enough memory", 2),
+        (
+            RuntimeError("operator torchvision::nms does not exist"),
+            "error: operator torchvision::nms does not exist; torch and torchvision do not belong "
+            "together: install both anew, in one command",
+            2,
+        ),
         (KeyboardInterrupt(), "Interrupted. Nothing is lost; the same command resumes it.", 130),
     ],
 )
