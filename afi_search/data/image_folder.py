@@ -54,11 +54,7 @@ def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
 
     A class's images may lie in folders below the class's. Hidden files and folders, links to a
     folder above, and folders without an image are left out, and so are images of `val` whose class
-    is not in `train`: they have no label.
-
-    Args:
-        folder: with train/CLASS/IMAGE and val/CLASS/IMAGE.
-        skipped: paths below the folder to leave out.
+    is not in `train` (they have no label) and what is `skipped`, paths below the folder.
 
     Raises:
         ImagesError: there is no folder train or val, or one in it may not be read.
@@ -104,7 +100,7 @@ def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, dict[str, 
         ImagesError: something is wrong and `skip` is not asked for, or no image is left.
     """
     images = list_images(folder)
-    broken = dict(_broken(images))
+    broken = _broken(images)
     if skip:
         images = list_images(folder, broken)
     wrong = [] if skip else [*images.unmatched, *broken.values()]
@@ -187,8 +183,8 @@ def _unmatched(folder: Path, train: Iterable[str], validation: Iterable[str]) ->
     ]
 
 
-def _broken(images: Images) -> Iterator[tuple[str, str]]:
-    """Yield the paths of images that cannot be read, and why."""
+def _broken(images: Images) -> dict[str, str]:
+    """Return why each image that cannot be read cannot, by its path."""
 
     def complaint(path: str) -> str | None:
         try:
@@ -199,9 +195,8 @@ def _broken(images: Images) -> Iterator[tuple[str, str]]:
 
     paths = [path for path, _ in (*images.train, *images.validation)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        for path, wrong in zip(paths, pool.map(complaint, paths), strict=True):
-            if wrong is not None:
-                yield path, wrong
+        found = zip(paths, pool.map(complaint, paths), strict=True)
+        return {path: wrong for path, wrong in found if wrong is not None}
 
 
 def _some(lines: Sequence[str]) -> list[str]:

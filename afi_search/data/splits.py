@@ -69,12 +69,8 @@ def split_of(data: Data, images: Dataset) -> Split:
     >>> len(split_of(Data(name="digits", validation=100), load("digits")).validation)
     100
     """
-    return split(
-        images,
-        validation=data.validation,
-        train_subset=data.train_subset,
-        validation_subset=data.validation_subset,
-    )
+    numbers = {"validation", "train_subset", "validation_subset"}
+    return split(images, **data.model_dump(include=numbers))
 
 
 def trained_images(spec: DatasetSpec, validation: int | None, train_subset: int | None) -> int:

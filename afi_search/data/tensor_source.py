@@ -25,14 +25,7 @@ class TensorSource:
     epoch, no batch is too small for its batch norms, and every step has the same shape.
 
     Order, crops and mirroring come from a CPU generator of the source's own, one draw an epoch, and
-    are the same on every device.
-
-    Args:
-        data: training and validation images.
-        recipe: batch size, padding and mirroring; its `flip` counts where the data is
-            `mirror_safe`.
-        seed: of order and augmentation.
-        device: where the images are to be.
+    are the same on every device. The recipe's `flip` counts where the data is `mirror_safe`.
     """
 
     capturable = True

@@ -104,8 +104,19 @@ def front_figure(view: StudyView) -> go.Figure:
         if rows.empty:
             continue
         row = panels.index(places.get(name, "main")) + 1
-        if name == FRONT:
-            figure.add_trace(_stairs(rows, x_range), row=row, col=1)
+        if name == FRONT:  # the best accuracy that can be had for at most so much
+            stairs = rows["y"].cummax().tolist()
+            figure.add_scatter(
+                x=[*rows["x"], x_range[1]],
+                y=[*stairs, stairs[-1]],
+                mode="lines",
+                line={"color": style.FRONT, "width": 1.5, "shape": "hv"},
+                legendgroup=FRONT,
+                showlegend=False,
+                hoverinfo="skip",
+                row=row,
+                col=1,
+            )
         figure.add_scatter(
             x=list(rows["x"]),
             y=list(rows["y"]),
@@ -176,20 +187,6 @@ def _points(view: StudyView) -> dict[str, DataFrame]:
         PAPER: DataFrame(paper, columns=["x", "y", "hover"]),
         PRUNED_EARLY: pruned.assign(y=pruned["epochs"]),
     }
-
-
-def _stairs(best: DataFrame, x_range: Range) -> go.Scatter:
-    """Return the line of the best accuracy that can be had for at most so much."""
-    stairs = best["y"].cummax().tolist()
-    return go.Scatter(
-        x=[*best["x"], x_range[1]],
-        y=[*stairs, stairs[-1]],
-        mode="lines",
-        line={"color": style.FRONT, "width": 1.5, "shape": "hv"},
-        legendgroup=FRONT,
-        showlegend=False,
-        hoverinfo="skip",
-    )
 
 
 def _label_front(figure: go.Figure, best: DataFrame, labels: Sequence[tuple[str, str]]) -> None:

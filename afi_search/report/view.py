@@ -32,16 +32,9 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class CostAxis:
-    """A cost as it is drawn and written.
+    """A cost as it is drawn and written: `write` does so in the unit, `noun` follows in a sentence.
 
-    Attributes:
-        column: of the records, and of `afi_search.cost.Cost`.
-        unit: what a value is divided by.
-        title: of the axis.
-        explanation: what is counted.
-        heading: of a column of a table.
-        noun: what follows a figure in a sentence.
-        write: writes a value in that unit.
+    `column` is that of the records and of `afi_search.cost.Cost`; a value is divided by `unit`.
     """
 
     column: str

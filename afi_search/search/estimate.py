@@ -16,13 +16,7 @@ _TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Estimate:
-    """Follows a run's trials; `seconds_left` counts down by the clock from one change to the next.
-
-    Args:
-        file: the study's space file.
-        trials: those the study has already.
-        clock: in seconds.
-    """
+    """Follows a run's trials; `seconds_left` counts down from one change to the next."""
 
     def __init__(
         self,

@@ -131,9 +131,8 @@ class Proposer:
         if suggestion is None:
             return self._draw(number)
         proposal = self._known(self._space.answered(suggestion.params), KNOWN_COST)
-        if suggestion.prediction is None:
-            return proposal
-        return replace(proposal, system_attrs={PREDICTION: list(suggestion.prediction)})
+        told = {PREDICTION: list(suggestion.prediction)} if suggestion.prediction else {}
+        return replace(proposal, system_attrs=told)
 
     def _ask(self, number: int) -> Proposal:
         """Ask the sampler; where all it names is known, take an untried neighbour of that.

@@ -56,8 +56,7 @@ def make_sampler(file: SpaceFile, seed: int) -> BaseSampler:
     Raises:
         ValueError: it is `grid` or `known-cost`, of which the proposer takes care itself.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         sampler: BaseSampler = SAMPLERS.get(file.search.sampler)(file, seed)
     return sampler
 
@@ -67,10 +66,7 @@ def known_cost_sampler(
 ) -> KnownCostSampler:
     """Return the sampler that knows a space's choices, costs and constraints.
 
-    Args:
-        space: to search.
-        costs: of its architectures.
-        hint: an estimate of an architecture's accuracy, where there is one.
+    `hint` is an estimate of an architecture's accuracy, where there is one.
     """
     file = space.file
     limits = file.constraints.limits()
