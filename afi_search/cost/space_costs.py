@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -23,13 +23,14 @@ from afi_search.space import Architecture, Space
 from afi_search.space.objective import measure_own, own_measures
 
 
+@dataclass(eq=False, kw_only=True)
 class SpaceCosts:
     """Costs of a space's architectures, for images and classes of one data set.
 
     Costs add up over stages, so a few networks are measured and not every architecture. Memory is
     counted, and latency measured on the target's device, where the space file asks for it.
 
-    Args:
+    Attributes:
         space: whose architectures.
         num_classes, image_size: of the data set.
         kept: the table of a study that is resumed, to be used as far as it goes: a study has one
@@ -37,21 +38,11 @@ class SpaceCosts:
         progress: is told, in words, which network's latency is being measured.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        *,
-        num_classes: int,
-        image_size: int,
-        kept: CostTable | None = None,
-        progress: Callable[[str], object] = lambda _: None,
-    ) -> None:
-        self.space = space
-        self.num_classes = num_classes
-        self.image_size = image_size
-        self._kept = kept
-        self._progress = progress
-        self._own_measures = space.file.own_measures
+    space: Space = field(kw_only=False)
+    num_classes: int
+    image_size: int
+    kept: CostTable | None = None
+    progress: Callable[[str], object] = lambda _: None
 
     @cached_property
     def table(self) -> CostTable:
@@ -62,12 +53,12 @@ class SpaceCosts:
         """
         asked = {"macs", *filter(self.space.file.asks_for, ("memory", "latency"))}
         known = self._known()
-        if self._kept is not None and asked <= known:
-            return self._kept
+        if self.kept is not None and asked <= known:
+            return self.kept
         counted = self._measure(self._count, count_choices)
         if "latency" not in asked:
             return counted
-        return counted.timed(self._kept if self._kept and "latency" in known else self._timed())
+        return counted.timed(self.kept if self.kept and "latency" in known else self._timed())
 
     def of(self, architecture: Architecture) -> Cost:
         """Return what an architecture costs, in the space or not.
@@ -86,6 +77,10 @@ class SpaceCosts:
             for name in self._own_measures
         }
         return replace(cost, own=own) if own else cost
+
+    @cached_property
+    def _own_measures(self) -> list[str]:
+        return self.space.file.own_measures
 
     def allow(self, cost: Cost) -> bool:
         """Whether a cost keeps the constraints of the space file."""
@@ -155,7 +150,7 @@ class SpaceCosts:
         device = target_device(target.device)
 
         def time(architecture: Architecture) -> Parts:
-            self._progress(f"Measuring latency on the {device.type}: {architecture}")
+            self.progress(f"Measuring latency on the {device.type}: {architecture}")
             return time_stages(
                 architecture,
                 num_classes=self.num_classes,
@@ -192,7 +187,7 @@ class SpaceCosts:
 
     def _known(self) -> set[str]:
         """Return the costs that the kept table has of all that may be tried."""
-        kept, choices = self._kept, self._choices
+        kept, choices = self.kept, self._choices
         if kept is None:
             return set()
         if self.space.file.backbone is None:

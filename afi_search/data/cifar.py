@@ -1,9 +1,7 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), read by torchvision.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), the "python version", read by torchvision.
 
-The files are the "python version" of the data sets, in the folders that their archives make:
-`cifar-10-batches-py` and `cifar-100-python`. torchvision's readers name every file and its MD5,
-and read them. Its downloader is not used: it has no timeout, so it hangs where a network swallows
-what is sent.
+Its readers name every file and its MD5. Its downloader is not used: it has no timeout, so it hangs
+where a network swallows what is sent.
 """
 
 from __future__ import annotations
@@ -58,18 +56,21 @@ class CifarFiles:
         An archive that lies in `folder` already is taken instead of a download. A file that is
         there is never overwritten.
         """
+        base, archive = (self.folder / n for n in (self.reader.base_folder, self.reader.filename))
         try:
-            missing = self._check()
+            if base.exists() and not base.is_dir():
+                raise DataCorrupt(
+                    f"{self.name}: {base} should be a folder and is a file. Remove it."
+                )
+            files = self._checksums(self.folder).items()
+            missing = [path for path, md5 in files if not self._is_whole(path, md5)]
         except OSError as error:
             raise DataUnavailable(
                 f"{self.name}: cannot look into {self.folder}: {error.strerror}."
             ) from error
         if not missing:
             return
-        archive = self.folder / self.reader.filename
-        if archive.exists():
-            self._require(archive, self.reader.tgz_md5)
-        elif not download:
+        if not self._is_whole(archive, self.reader.tgz_md5) and not download:
             raise self._unavailable(missing, "it may not be downloaded here")
         made_here = not self.folder.exists()
         try:
@@ -109,18 +110,10 @@ class CifarFiles:
         listed = [*self.reader.train_list, *self.reader.test_list, (meta["filename"], meta["md5"])]
         return {base / file: md5 for file, md5 in listed}
 
-    def _check(self) -> list[Path]:
-        """Check the files that are there, and return the others."""
-        base = self.folder / self.reader.base_folder
-        if base.exists() and not base.is_dir():
-            raise DataCorrupt(f"{self.name}: {base} should be a folder and is a file. Remove it.")
-        checksums = self._checksums(self.folder)
-        for path, md5 in checksums.items():
-            if path.exists():
-                self._require(path, md5)
-        return [path for path in checksums if not path.exists()]
-
-    def _require(self, path: Path, md5: str) -> None:
+    def _is_whole(self, path: Path, md5: str) -> bool:
+        """Whether a file is there; one that is not the right one is a DataCorrupt."""
+        if not path.exists():
+            return False
         if not path.is_file():
             raise DataCorrupt(f"{self.name}: {path} should be a file and is a folder. Remove it.")
         try:
@@ -133,6 +126,7 @@ class CifarFiles:
                 f"{found} and should be {md5} ({path.stat().st_size} bytes). Remove it, or copy it "
                 f"again."
             )
+        return True
 
     def _install(self, missing: list[Path]) -> None:
         """Put the missing files in place, each complete and checked before it has its name."""
