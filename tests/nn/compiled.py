@@ -1,6 +1,7 @@
-"""Triton's kernels compiled as a training step of AFI-ResNet-32 needs them, for GPUs not there.
+"""Triton's kernels compiled as a training step of an AFI-ResNet needs them, for GPUs not there.
 
-Run as a program. Arguments: compute capabilities, such as 90.
+Run as a program. Arguments: blocks a stage, 5 for ResNet-32 or 18 for ResNet-110; how many variants
+there may be; compute capabilities, such as 90.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from afi_search.nn.ops import cuda
-
-MOST_VARIANTS = 32
 
 
 class AbsentGpu:
@@ -42,12 +41,12 @@ def feature(channels: int, size: int, wider: int = 1) -> Tensor:
     return x.to(memory_format=torch.channels_last)[:, :channels]
 
 
-def call_all() -> None:
-    """Call every kernel with the shapes that the stages and batch norms of ResNet-32 have."""
+def call_all(blocks: int) -> None:
+    """Call every kernel with the shapes that the stages and batch norms of a ResNet have."""
     for channels, size in ((8, 32), (16, 16), (32, 8)):
         narrow = channels < 32
         x = feature(channels, size)
-        for count in range(1, 5):
+        for count in range(1, blocks):
             xs = [feature(channels, size, 2)]
             xs += [x if narrow else feature(channels, size, 2)] * (count - 1)
             weights = [torch.zeros(8, channels)] * count
@@ -82,11 +81,12 @@ def main() -> None:
         return compiled
 
     JITFunction.run = compile_only
-    for capability in map(int, sys.argv[1:]):
+    blocks, most, *capabilities = map(int, sys.argv[1:])
+    for capability in capabilities:
         made.clear()
         driver.set_active(AbsentGpu(capability))
-        call_all()
-        assert len(made) <= MOST_VARIANTS, len(made)
+        call_all(blocks)
+        assert len(made) <= most, len(made)
         for compiled in made.values():
             text = compiled.asm["ptx"]
             if "weigh" in compiled.name:  # reads no features

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,17 @@ def test_interpreted_kernels_compute_every_family(text):
 
 
 @without_gpu
-def test_kernels_compile_for_the_gpus_that_people_have():
+@pytest.mark.parametrize(
+    "blocks, most, capabilities",
+    [
+        pytest.param(5, 32, ("80", "90", "100"), id="resnet32"),
+        pytest.param(18, 48, ("90",), id="resnet110", marks=pytest.mark.slow),
+    ],
+)
+def test_kernels_compile_in_few_variants_for_the_gpus_that_people_have(blocks, most, capabilities):
     pytest.importorskip("triton")
 
-    run("tests.nn.compiled", "80", "90", "100")
+    run("tests.nn.compiled", str(blocks), str(most), *capabilities)
 
 
 def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
@@ -76,9 +84,15 @@ def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
     common._loaded_cuda.cache_clear()
 
 
+ONCE_EACH = list(zip(NETWORKS, ["bf16", "fp32", "fp32", "bf16", "fp64", "bf16"], strict=True))
+REST = sorted(set(product(NETWORKS, ["fp64", "fp32", "bf16"])) - set(ONCE_EACH))
+
+
 @on_gpu
-@pytest.mark.parametrize("precision", ["fp64", "fp32", "bf16"])
-@pytest.mark.parametrize("text", NETWORKS)
+@pytest.mark.parametrize(
+    "text, precision",
+    [*ONCE_EACH, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in REST)],
+)
 def test_on_a_gpu_networks_compute_what_plain_torch_does(text, precision, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     compare(text, precision, "cuda")
