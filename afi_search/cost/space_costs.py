@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 from afi_search.cost.cost import UNITS, Cost, Count, Parts
 from afi_search.cost.counts import count
 from afi_search.cost.latency import describe_target, target_device, time_stages
-from afi_search.cost.table import (
-    Choices,
-    CostTable,
-    Measure,
-    count_choices,
-    measure_choices,
-)
+from afi_search.cost.table import Choices, CostTable, Measure, count_choices, measure_choices
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import measure_own, own_measures
 

@@ -80,9 +80,7 @@ def write_exported(model: Model, folder: Path) -> Path:
     path = folder / EXPORTED
     with _quiet(), torch.no_grad():
         program = torch.export.export(
-            model.module,
-            (_images(model, 2),),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            model.module, (_images(model, 2),), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
         torch.export.save(program, path)
         return _checked(path, model, torch.export.load(path).module())

@@ -194,7 +194,7 @@ def parallel_figure(view: StudyView) -> go.Figure:
                 "xshift": 0 if x < choices else 6,
             }
             for x, y, text in labels
-        ],
+        ]
     )
     style.apply_theme(figure, dragmode=False, margin={"l": 20, "r": 56, "t": 24, "b": 56})
     figure.update_xaxes(

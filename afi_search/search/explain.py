@@ -6,15 +6,7 @@ from collections.abc import Iterator
 
 from optuna.trial import FrozenTrial, TrialState
 
-from afi_search.study.ledger import (
-    DEATHS,
-    ESTIMATED,
-    PREDICTION,
-    RUNG,
-    STATE_WORDS,
-    WEIGHED,
-    curve,
-)
+from afi_search.study.ledger import DEATHS, ESTIMATED, PREDICTION, RUNG, STATE_WORDS, WEIGHED, curve
 
 _ORIGINS = {
     "first": "is a baseline or stands in the space file's list, which come before the sampler",

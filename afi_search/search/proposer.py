@@ -274,10 +274,7 @@ class ListedProposer:
         architecture, seed = next(iter(self._left))
         del self._left[architecture, seed]
         return Proposal(
-            architecture,
-            self._cost(architecture),
-            self._origins[architecture],
-            seed=seed,
+            architecture, self._cost(architecture), self._origins[architecture], seed=seed
         )
 
 

@@ -163,10 +163,7 @@ _SHAPES: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], s
     },
     **{
         f"{prefix}resnet{sum(blocks) * 3 + 2}": ((64, 128, 256, 512), blocks, IMAGE_SIZES, build)
-        for prefix, build in (
-            ("", "resnet:build_imagenet_resnet"),
-            ("se", "resnet:build_seresnet"),
-        )
+        for prefix, build in (("", "resnet:build_imagenet_resnet"), ("se", "resnet:build_seresnet"))
         for blocks in ((3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3))
     },
     "mobilenetv2": (

@@ -31,10 +31,7 @@ class ChoiceGrid:
     """
 
     def __init__(
-        self,
-        groups: Sequence[Sequence[Params]],
-        scales: Sequence[Floats | None],
-        cost_of: CostOf,
+        self, groups: Sequence[Sequence[Params]], scales: Sequence[Floats | None], cost_of: CostOf
     ) -> None:
         self.groups = groups
         self._cost_of = cost_of
