@@ -29,7 +29,7 @@ from afi_search.search.listener import Listener
 from afi_search.space import Architecture
 from afi_search.study.folder import StudyError
 from afi_search.study.ledger import STATE_WORDS, UNFINISHED, curve
-from afi_search.study.pareto import GrowingFront
+from afi_search.study.pareto import front_size, front_trials, trial_points
 from afi_search.study.study import Study
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Screen(Listener):
         trials = study.ledger.trials()
         self._wanted = study.file.space.search.trials
         self._unfinished = {t.number: t for t in trials if t.state in UNFINISHED}
-        self._front = GrowingFront(study.objectives, trials)
+        self._objectives = study.objectives
+        self._front = front_trials(trials, study.objectives)
         self._estimate = Estimate(study.file.space, trials)
         self._speeds: dict[int, tuple[float, float]] = {}
         self._begun = time.monotonic()
@@ -165,7 +166,7 @@ class Screen(Listener):
             self._unfinished.pop(trial.number, None)
             self._latest.append(trial)
             self._done += 1
-            self._front.add(trial)
+            self._front = front_trials([*self._front, trial], self._objectives)
         else:
             self._unfinished[trial.number] = trial
         if not console.is_terminal:
@@ -252,7 +253,8 @@ class Screen(Listener):
         )
 
     def _summary(self) -> str:
-        parts = [f"{self._done} of {self._wanted} trials", f"front {len(self._front)}"]
+        size_of_front = front_size(trial_points(self._front, self._objectives))
+        parts = [f"{self._done} of {self._wanted} trials", f"front {size_of_front}"]
         parts.append(f"{duration(time.monotonic() - self._begun)} so far")
         if left := self._estimate.seconds_left:
             parts.append(f"about {duration(left)} left")

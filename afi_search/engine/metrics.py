@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.util.metrics import Gauge
 
 from afi_search.study.ledger import STATE_WORDS, curve
-from afi_search.study.pareto import GrowingFront, dominated_share
+from afi_search.study.pareto import dominated_share, front_size, front_trials, trial_points
 from afi_search.train.trainer import EpochResult
 
 
@@ -87,7 +87,9 @@ class StudyMetrics:
         self._reference = reference
         self._states: dict[int, TrialState] = {}
         self._counts: Counter[TrialState] = Counter()
-        self._front = GrowingFront(objectives)
+        self._objectives = objectives
+        self._front: list[FrozenTrial] = []
+        self._size = 0
         self._best: float | None = None
         self._share = 0.0
         for trial in trials:
@@ -105,8 +107,10 @@ class StudyMetrics:
         if trial.state == TrialState.COMPLETE:
             accuracy = curve(trial)[-1]
             self._best = accuracy if self._best is None else max(self._best, accuracy)
-            self._front.add(trial)
-            self._share = dominated_share(self._front.points, self._reference)
+            self._front = front_trials([*self._front, trial], self._objectives)
+            points = trial_points(self._front, self._objectives)
+            self._share = dominated_share(points, self._reference)
+            self._size = front_size(points)
 
     def samples(self) -> list[Sample]:
         """Return the current values."""
@@ -119,7 +123,7 @@ class StudyMetrics:
             *counts,
             *best,
             Sample("afi_hypervolume", self._share),
-            Sample("afi_front_size", len(self._front)),
+            Sample("afi_front_size", self._size),
         ]
 
 

@@ -17,7 +17,7 @@ from afi_search.space import Architecture
 from afi_search.study.checkpoint_location import trial_location
 from afi_search.study.ledger import UNFINISHED, curve
 from afi_search.study.ownership import trials_in
-from afi_search.study.pareto import GrowingFront
+from afi_search.study.pareto import front_trials
 
 
 class CheckpointRetention:
@@ -56,7 +56,7 @@ def worth_keeping(trials: Iterable[FrozenTrial], objectives: Sequence[str]) -> s
     best = max(with_afi, key=lambda trial: curve(trial)[-1], default=None)
     return (
         {trial.number for trial in known if trial.state in UNFINISHED}
-        | GrowingFront(objectives, complete).numbers
+        | {trial.number for trial in front_trials(complete, objectives)}
         | plain
         | ({best.number} if best is not None else set())
     )

@@ -1,7 +1,7 @@
 """The Pareto front: the trials that no other trial beats in accuracy and costs at once.
 
-`front` reads it off a table of records; `GrowingFront` follows a study trial by trial. Both are
-over the costs that the study optimises, or over MACs where it optimises the accuracy alone.
+`front` reads it off a table of records, `front_trials` off trials. Both are over the costs that the
+study optimises, or over MACs where it optimises the accuracy alone.
 """
 
 from __future__ import annotations
@@ -119,50 +119,33 @@ def points(records: DataFrame) -> np.ndarray:
     return np.column_stack([records["accuracy"], *columns]).astype(float)
 
 
-class GrowingFront:
-    """The front of a study as it grows, each architecture once, with its best accuracy.
+def front_trials(trials: Iterable[FrozenTrial], objectives: Sequence[str]) -> list[FrozenTrial]:
+    """Return the complete trials of the front, each architecture once, with its best accuracy.
 
-    Args:
-        objectives: of the study.
-        trials: those it has already.
+    The front of a front and a further trial is the front of them all.
     """
+    best: dict[str, FrozenTrial] = {}
+    for trial in trials:
+        known = best.get(architecture := trial.user_attrs["architecture"])
+        if trial.state == TrialState.COMPLETE and (
+            known is None or curve(trial)[-1] > curve(known)[-1]
+        ):
+            best[architecture] = trial
+    kept = list(best.values())
+    stays = _non_dominated(trial_points(kept, objectives)) if kept else ()
+    return [trial for trial, on_front in zip(kept, stays, strict=True) if on_front]
 
-    def __init__(self, objectives: Sequence[str], trials: Iterable[FrozenTrial] = ()) -> None:
-        self._costs = front_costs(objectives)
-        self._points: dict[str, tuple[float, ...]] = {}
-        self._numbers: dict[str, int] = {}
-        for trial in trials:
-            self.add(trial)
 
-    def __len__(self) -> int:
-        return int(_told_apart(self.points).sum())
+def trial_points(trials: Sequence[FrozenTrial], objectives: Sequence[str]) -> np.ndarray:
+    """Return accuracy and losses of complete trials, n x (1 + costs)."""
+    costs = front_costs(objectives)
+    rows = [(curve(trial)[-1], *losses(trial.user_attrs, costs)) for trial in trials]
+    return np.array(rows, dtype=float).reshape(-1, 1 + len(costs))
 
-    @property
-    def points(self) -> np.ndarray:
-        """Accuracy and losses, n x (1 + costs)."""
-        return np.array(list(self._points.values())).reshape(-1, 1 + len(self._costs))
 
-    @property
-    def numbers(self) -> set[int]:
-        """The numbers of the trials on the front."""
-        return {self._numbers[architecture] for architecture in self._points}
-
-    def add(self, trial: FrozenTrial) -> None:
-        """Add a trial; only complete ones count."""
-        if trial.state != TrialState.COMPLETE:
-            return
-        architecture, accuracy = trial.user_attrs["architecture"], curve(trial)[-1]
-        known = self._points.get(architecture)
-        if known is not None and known[0] >= accuracy:
-            return
-        self._points[architecture] = (accuracy, *losses(trial.user_attrs, self._costs))
-        self._numbers[architecture] = trial.number
-        best = _non_dominated(self.points)
-        self._points = {
-            architecture: point
-            for (architecture, point), stays in zip(self._points.items(), best, strict=True)
-            if stays
-        }
+def front_size(points: np.ndarray) -> int:
+    """Return how many points of a front `front` lists, where almost equal costs are one."""
+    return int(_told_apart(points).sum())
 
 
 def dominated_share(points: np.ndarray, reference: Sequence[float]) -> float:
