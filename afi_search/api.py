@@ -370,7 +370,7 @@ def _search(
             if inherited is not None:
                 from afi_search.engine.supernet import audit_scores
 
-                audit_scores(study, data=data, listener=listener)
+                audit_scores(study, session, data=data, listener=listener)
     return study
 
 

@@ -28,17 +28,11 @@ from rich.table import Table
 
 from afi_search.cost import SpaceCosts
 from afi_search.data import Split, read_data, split_of
-from afi_search.data.tensor_source import Normalise, normalised_batches
-from afi_search.search.cheap_scores import IMAGES, cheap_scores
+from afi_search.search.cheap_scores import cheap_batch, cheap_scores
 from afi_search.search.rank import CHEAP, EPOCHS, INHERITED, rank_table
 from afi_search.space import Architecture, Space
 from afi_search.train import keep_freed_memory, load, save, seed_everything
-from afi_search.train.supernet import (
-    InheritedAccuracy,
-    SupernetJob,
-    SupernetTrainer,
-    calibration_images,
-)
+from afi_search.train.supernet import InheritedAccuracy, SupernetJob, SupernetTrainer
 
 RESULTS = Path(__file__).parent / "results"
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -83,8 +77,7 @@ def scored(
 ) -> pd.DataFrame:
     """Return a row a network: its scores of this seed, and the CPU seconds that they took."""
     inherit = InheritedAccuracy(trainer.net, data, precision=trainer.recipe.precision, device=CPU)
-    normalise = Normalise(data.spec.mean, data.spec.std, CPU)
-    ((images, labels),) = normalised_batches(calibration_images(data, IMAGES), normalise, IMAGES)
+    images, labels = cheap_batch(data, CPU)
     rows = []
     for network in networks:
         times = [process_time()]

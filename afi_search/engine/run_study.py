@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 from ray import tune
 
 from afi_search.data import read_data, split_of
-from afi_search.engine.capacity import cluster_nodes, plan_trials, require_shared
+from afi_search.engine.capacity import Capacity, cluster_nodes, plan_trials, require_shared
 from afi_search.engine.loggers import make_loggers
 from afi_search.engine.metrics import StudyMetrics, exported
 from afi_search.engine.progress import Hearing
@@ -81,18 +81,7 @@ def run_trials(
             listener.engine_started(
                 dashboard, capacity.concurrency, capacity.threads, capacity.gpus
             )
-            common = TrialConfig(
-                file.recipe,
-                study.checkpoints,
-                capacity.threads,
-                file.imports,
-                file.imports_from,
-                study.name,
-                capacity.gpus,
-                capacity.memory,
-                supernet,
-                _heritage(study),
-            )
+            common = trial_config(study, capacity, supernet)
             worker = tune.with_resources(
                 tune.with_parameters(TrialWorker, common=common, data=images), capacity.resources
             )
@@ -104,7 +93,20 @@ def run_trials(
         raise Interrupted(study)
 
 
-def _heritage(study: Study) -> Heritage | None:
-    if study.file.space.search.init == "random" or study.supernet is None:
-        return None
-    return Heritage(study.file.space, study.supernet.trial_checkpoints(0))
+def trial_config(
+    study: Study, capacity: Capacity, supernet: SupernetJob | None = None
+) -> TrialConfig:
+    """Return what all workers of a study must know, as `run_trials` takes it."""
+    file, trained = study.file.space, study.supernet
+    return TrialConfig(
+        file.recipe,
+        study.checkpoints,
+        capacity.threads,
+        file.imports,
+        file.imports_from,
+        study.name,
+        capacity.gpus,
+        capacity.memory,
+        supernet,
+        None if trained is None else Heritage(file, trained.trial_checkpoints(0)),
+    )

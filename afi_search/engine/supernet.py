@@ -1,28 +1,41 @@
-"""Training a study's supernet in a Ray worker, as a study of its own in the folder `supernet`."""
+"""A study's supernet in Ray workers: trained as a study of its own, and its architectures scored.
+
+The network is `nn.supernet`'s, what a step trains `train.supernet`'s, and what a search makes of
+the scores `search.inherited`'s.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
+from time import perf_counter
 
+import ray
+import torch
 from optuna.trial import TrialState
+from ray.exceptions import RayError, RayTaskError
 
 from afi_search.cost import SpaceCosts
-from afi_search.data import Split, read_data, split_of
+from afi_search.data import read_data, split_of
+from afi_search.data.source import Batch
+from afi_search.device import threads
 from afi_search.engine.capacity import cluster_nodes, plan_trials
-from afi_search.engine.ray_session import RaySession
-from afi_search.engine.run_study import run_trials
+from afi_search.engine.ray_session import EngineError, RaySession
+from afi_search.engine.run_study import run_trials, trial_config
+from afi_search.engine.trial_worker import SharedSplit, TrialConfig, booked_device, settle_in
+from afi_search.errors import UserError
 from afi_search.nn import SupernetError
-from afi_search.search.cheap_scores import score_cheaply
+from afi_search.search.cheap_scores import Score, cheap_batch, cheap_scores, score_cheaply
 from afi_search.search.inherited import Inherited, score_architectures
 from afi_search.search.listener import Listener
 from afi_search.search.proposer import ListedProposer
-from afi_search.search.rank import FEWEST, audit, verdict
+from afi_search.search.rank import FEWEST, INHERITED, audit, verdict
 from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Pruner
 from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.study import Interrupted, Study
-from afi_search.train.supernet import Schedule, SupernetJob
+from afi_search.train.supernet import InheritedAccuracy, Schedule, SupernetJob
 
+_WORKER_DEATHS = 3
 TRAININGS = 2
 """Epochs of a supernet for each of a trial's, unless the space file says how many."""
 
@@ -53,32 +66,97 @@ def inherit(
     try:
         if trained is None or not trained.ledger.trials((TrialState.COMPLETE,)):
             _train(study, costs, session, checkpoints, data, listener)
-        images = partial(_images, study.file.space, data)
-        cores = partial(_cores, study.file.space, session)
-        return Inherited(costs, score_architectures(study, costs, images, listener, cores))
+        score = partial(_scored_by_a_worker, study, session, data, "inherited")
+        return Inherited(costs, score_architectures(study, costs, score, listener))
     except KeyboardInterrupt:
         raise Interrupted(study) from None
 
 
-def audit_scores(study: Study, *, data: str | None, listener: Listener) -> None:
+def audit_scores(
+    study: Study, session: RaySession, *, data: str | None, listener: Listener
+) -> None:
     """Say what the scores of a study have been worth, once it has the trials to tell.
 
     Args:
         study: held by this process.
+        session: Ray, which begins now unless it has begun or there is nothing to score.
         data, listener: as for `run_trials`.
+
+    Raises:
+        Interrupted, EngineError, DataUnavailable, DataCorrupt: as `run_trials`.
     """
-    if study.records()["full"].sum() >= FEWEST:
-        score_cheaply(study, partial(_images, study.file.space, data))
-        listener.audited(verdict(audit(study)))
+    if study.records()["full"].sum() < FEWEST:
+        return
+    try:
+        score_cheaply(study, partial(_scored_by_a_worker, study, session, data, "cheap"))
+    except KeyboardInterrupt:
+        raise Interrupted(study) from None
+    listener.audited(verdict(audit(study)))
 
 
-def _cores(file: SpaceFile, session: RaySession) -> int:
+def _scored_by_a_worker(study: Study, session: RaySession, data: str | None, kind: str) -> Score:
+    """Return what scores an architecture in a worker of its own, which has what a trial has."""
     session.wait()
-    return plan_trials(file.search, cluster_nodes()).threads
+    file = study.file.space
+    capacity = plan_trials(file.search, cluster_nodes())
+    images = SharedSplit(split_of(file.data, read_data(file.data, data)), pad=0)
+    in_ray = ray.remote(
+        num_cpus=capacity.threads,
+        num_gpus=capacity.gpus,
+        memory=capacity.resources.get("memory", 0),
+        max_restarts=_WORKER_DEATHS,
+        max_task_retries=_WORKER_DEATHS,
+    )(_Scorer)
+    worker = in_ray.remote(trial_config(study, capacity), images)
+
+    def score(architecture: Architecture) -> dict[str, float]:
+        try:
+            scores: dict[str, float] = ray.get(getattr(worker, kind).remote(architecture))
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise EngineError(f"{architecture} cannot be scored: {error.cause!r}") from None
+        except RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise EngineError(f"the worker that scores architectures died: {reason}") from None
+        return scores
+
+    return score
 
 
-def _images(file: SpaceFile, data: str | None) -> Split:
-    return split_of(file.data, read_data(file.data, data))
+class _Scorer:
+    """Gives the scores of architectures, and the seconds that they took."""
+
+    def __init__(self, common: TrialConfig, data: SharedSplit) -> None:
+        self._common = common
+        self._data = data.tensors()
+
+    def inherited(self, architecture: Architecture) -> dict[str, float]:
+        accuracy, begun = self._accuracy, perf_counter()
+        score = accuracy(architecture).accuracy
+        return {INHERITED: score, "inherited_seconds": perf_counter() - begun}
+
+    def cheap(self, architecture: Architecture) -> dict[str, float]:
+        (images, labels), begun = self._batch, perf_counter()
+        classes = self._data.spec.num_classes
+        with threads(1):  # of so few images; more of them wait for each other on a busy machine
+            scores = cheap_scores(architecture, images, labels, num_classes=classes)
+        return {**scores, "cheap_seconds": perf_counter() - begun}
+
+    @cached_property
+    def _device(self) -> torch.device:
+        settle_in(self._common)
+        return booked_device(self._common)
+
+    @cached_property
+    def _batch(self) -> Batch:
+        return cheap_batch(self._data, self._device)
+
+    @cached_property
+    def _accuracy(self) -> InheritedAccuracy:
+        assert self._common.heritage is not None
+        device, precision = self._device, self._common.recipe.precision
+        return self._common.heritage.accuracy(self._data, precision=precision, device=device)
 
 
 def _train(

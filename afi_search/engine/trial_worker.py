@@ -93,7 +93,7 @@ class TrialConfig:
         memory: bytes of the machine's memory that a trial may take beyond its empty worker; None:
             as much as there is.
         supernet: what is trained instead of a trial's architecture, which is only validated.
-        heritage: where the weights are that trials inherit, if they do.
+        heritage: where the weights are that architectures inherit, if there are any.
     """
 
     recipe: Recipe
@@ -118,6 +118,26 @@ def config_of(assignment: Assignment) -> dict[str, Any]:
     }
 
 
+def settle_in(common: TrialConfig) -> None:
+    """Make this process a worker of a study: its modules, threads and memory."""
+    import_modules(common.imports, common.imports_from)
+    torch.set_num_threads(common.threads)
+    torch.backends.cudnn.benchmark = True
+    keep_freed_memory()
+    limit_memory(common.memory)
+
+
+def booked_device(common: TrialConfig) -> torch.device:
+    """Return what a worker computes on, its share of a GPU where it has booked one.
+
+    Raises:
+        UnusableGpu, NoRoom: it cannot be used.
+    """
+    device = compute_device(booked=common.gpus > 0)
+    limit_gpu(common.gpus)
+    return device
+
+
 class LostGpu(Exception):
     """A worker's GPU has a fault; no trial is to blame."""
 
@@ -136,13 +156,9 @@ class TrialWorker(tune.Trainable):
         self, config: dict[str, Any], common: TrialConfig, data: SharedSplit
     ) -> None:
         """Begin the trial of `config`, from its checkpoint where there is one."""
-        import_modules(common.imports, common.imports_from)
+        settle_in(common)
         self._common = common
         self._data = data.tensors()
-        torch.set_num_threads(common.threads)
-        torch.backends.cudnn.benchmark = True
-        keep_freed_memory()
-        limit_memory(common.memory)
         self._metrics = WorkerMetrics()
         self._exporting = ExitStack()
         self._exporting.enter_context(exported(common.study, self._metrics.samples))
@@ -215,8 +231,7 @@ class TrialWorker(tune.Trainable):
         tell(self._common.study, self._number, epochs + share, images_per_second)
 
     def _start(self) -> tuple[Trainer, bool]:
-        device = compute_device(booked=self._common.gpus > 0)
-        limit_gpu(self._common.gpus)
+        device = booked_device(self._common)
         architecture = Architecture.parse(self._architecture)
         recipe = self._recipe(architecture.backbone, device)
         seed_everything(self._seed)

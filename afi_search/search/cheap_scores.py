@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from afi_search.data import Split
+from afi_search.data.source import Batch
 from afi_search.data.tensor_source import Normalise, normalised_batches
-from afi_search.device import compute_device, threads
 from afi_search.nn import build
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 from afi_search.space import Architecture
@@ -24,35 +23,33 @@ from afi_search.study.study import Study
 from afi_search.train import seed_everything
 from afi_search.train.supernet import calibration_images
 
+Score = Callable[[Architecture], dict[str, float]]
+"""Returns the scores of an architecture by name, and the seconds that they took."""
+
 IMAGES = 64
 PARTS = 4
 """Batches that the images are divided into, for the spread of gradients."""
 
 
-def score_cheaply(study: Study, images: Callable[[], Split]) -> None:
+def score_cheaply(study: Study, score: Callable[[], Score]) -> None:
     """Enter the scores of the untrained networks of a study's full trials in its ledger, once.
 
     Args:
         study: held by this process.
-        images: reads the data set.
+        score: returns what gives an architecture's; asked where some are to score.
     """
     records, known = study.records(), study.ledger.scores()
     scored = set(known.index[known["synflow"].notna()]) if "synflow" in known else set()
-    left = [text for text in records.loc[records["full"], "architecture"] if text not in scored]
-    if not left:
-        return
-    data = images()
-    batch = calibration_images(data, IMAGES)
-    device = compute_device()
+    full = records.loc[records["full"], "architecture"].unique()
+    if left := [Architecture.parse(text) for text in full if text not in scored]:
+        study.ledger.note_scores(dict(zip(left, map(score(), left), strict=True)))
+
+
+def cheap_batch(data: Split, device: torch.device) -> Batch:
+    """Return the images and labels that are enough for `cheap_scores`."""
     normalise = Normalise(data.spec.mean, data.spec.std, device)
-    ((pixels, labels),) = normalised_batches(batch, normalise, IMAGES)
-    found = {}
-    with threads(1):  # of so few images; more of them wait for each other on a busy machine
-        for architecture in map(Architecture.parse, dict.fromkeys(left)):
-            begun = perf_counter()
-            scores = cheap_scores(architecture, pixels, labels, num_classes=data.spec.num_classes)
-            found[architecture] = {**scores, "cheap_seconds": perf_counter() - begun}
-    study.ledger.note_scores(found)
+    (batch,) = normalised_batches(calibration_images(data, IMAGES), normalise, IMAGES)
+    return batch
 
 
 def cheap_scores(

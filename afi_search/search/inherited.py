@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from heapq import nsmallest
 from itertools import islice
-from time import perf_counter
-from typing import TYPE_CHECKING
 
 import moocore
 import numpy as np
@@ -15,6 +13,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import SpaceCosts
+from afi_search.search.cheap_scores import Score
 from afi_search.search.listener import Listener
 from afi_search.search.rank import FEWEST, INHERITED, audited, beats_what_is_free
 from afi_search.search.samplers import known_cost_sampler
@@ -22,9 +21,6 @@ from afi_search.space import Architecture, Space
 from afi_search.space.objective import losses
 from afi_search.study.ledger import ESTIMATED, WEIGHED, asked_for, directions_of, to_frame
 from afi_search.study.study import Study
-
-if TYPE_CHECKING:
-    from afi_search.data import Split
 
 PORTION = 32
 """Scores that are entered in the ledger at a time."""
@@ -102,11 +98,7 @@ class Inherited:
 
 
 def score_architectures(
-    study: Study,
-    costs: SpaceCosts,
-    images: Callable[[], Split],
-    listener: Listener,
-    cores: Callable[[], int],
+    study: Study, costs: SpaceCosts, score: Callable[[], Score], listener: Listener
 ) -> pd.DataFrame:
     """Enter the inherited accuracies of a study's architectures in its ledger; return all scores.
 
@@ -116,42 +108,29 @@ def score_architectures(
     Args:
         study: held by this process, its supernet trained.
         costs: of its architectures.
-        images: reads the data set.
+        score: returns what gives an architecture's; asked where some are to score.
         listener: hears of the progress.
-        cores: returns how many a trial of the study computes with; asked where some are to score.
-
-    Raises:
-        NoCheckpoint, CorruptCheckpoint: the study has trained no supernet, or it cannot be read.
     """
     ledger, limit = study.ledger, study.file.space.search.supernet.scores
     entered = ledger.scores().get(INHERITED, pd.Series(dtype=float)).dropna()
-    known = {Architecture.parse(str(text)): float(score) for text, score in entered.items()}
+    known = {Architecture.parse(str(text)): float(value) for text, value in entered.items()}
     total = min(limit, costs.feasible or limit)
     if len(known) >= total:
         return ledger.scores()
-
-    from afi_search.device import compute_device, threads
-    from afi_search.model.from_supernet import trained_supernet
-    from afi_search.train.supernet import InheritedAccuracy
-
-    device = compute_device()
-    net, precision = trained_supernet(study).to(device), study.file.space.recipe.precision
-    inherit = InheritedAccuracy(net, images(), precision=precision, device=device)
+    scores_of = score()
     some = _all_left if total == costs.feasible else _proposed
     left = islice(some(costs, known), total - len(known))
 
     def scored() -> Iterator[tuple[Architecture, dict[str, float]]]:
         for architecture in left:
-            begun = perf_counter()
-            known[architecture] = inherit(architecture).accuracy
-            seconds = perf_counter() - begun
-            yield architecture, {INHERITED: known[architecture], "inherited_seconds": seconds}
+            scores = scores_of(architecture)
+            known[architecture] = scores[INHERITED]
+            yield architecture, scores
 
-    scores = scored()
-    with threads(cores()):
-        while portion := dict(islice(scores, PORTION)):
-            ledger.note_scores(portion)
-            listener.scored(len(known), total)
+    all_scored = scored()
+    while portion := dict(islice(all_scored, PORTION)):
+        ledger.note_scores(portion)
+        listener.scored(len(known), total)
     return ledger.scores()
 
 

@@ -397,7 +397,7 @@ def fixed(file: SpaceFile, may_change: Sequence[str] = ()) -> dict[str, Any]:
             "confirm": True,
             "promote": True,
             "data": {"folder"},
-            "search": set(_MAY_CHANGE),
+            "search": {**dict.fromkeys(_MAY_CHANGE, True), "supernet": {"scores"}},
         },
     )
 

@@ -1,5 +1,6 @@
-"""Training a supernet: in each step a few of its architectures, on the one trainer.
+"""Training a supernet: which architectures each step trains, and what they inherit from it then.
 
+The network is `nn.supernet`'s, and the Ray worker and the study around it are `engine.supernet`'s.
 A step follows the mean of its architectures' losses. What it trains is a function of seed and step
 alone, so that any process, after any kill, does the same.
 """
@@ -169,22 +170,23 @@ class InheritedAccuracy:
         self.net = net
         self._device = device
         self._dtype = autocast_dtype(precision, device)
-        self._normalise = Normalise(data.spec.mean, data.spec.std, device)
-        self._validation = data.validation.to(device)
-        self._calibration = calibration_images(data).to(device)
+        normalise = Normalise(data.spec.mean, data.spec.std, device)
+        some = calibration_images(data)
+        size = CALIBRATION_BATCH if device.type == "cpu" else len(some)
+        self._calibration = [images for images, _ in normalised_batches(some, normalise, size)]
+        self._validation = list(normalised_batches(data.validation, normalise))
         self._evaluate = Evaluator(net, device=device, precision=precision)
 
     def __call__(self, architecture: Architecture) -> Evaluation:
-        """Activate, calibrate and evaluate an architecture."""
+        """Activate, calibrate and evaluate an architecture; waits for the device once."""
         self.calibrate(architecture)
-        return self._evaluate(normalised_batches(self._validation, self._normalise))
+        return self._evaluate(self._validation)
 
     def calibrate(self, architecture: Architecture) -> None:
         """Activate an architecture and calibrate its batch norms."""
         self.net.set_active(architecture)
-        batches = normalised_batches(self._calibration, self._normalise, CALIBRATION_BATCH)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            self.net.recalibrate(images for images, _ in batches)
+            self.net.recalibrate(self._calibration)
 
 
 class SupernetTrainer(Trainer):
@@ -280,7 +282,7 @@ class SupernetJob:
 
 @dataclass(frozen=True)
 class Heritage:
-    """The trained supernet with whose weights trials start.
+    """The trained supernet whose weights architectures inherit, to be scored or to start with.
 
     Attributes:
         space: the space file.
@@ -290,10 +292,8 @@ class Heritage:
     space: SpaceFile
     checkpoint: str
 
-    def network(
-        self, architecture: Architecture, data: Split, *, precision: Any, device: torch.device
-    ) -> nn.Module:
-        """Return the network that an architecture inherits, its batch norms calibrated.
+    def accuracy(self, data: Split, *, precision: Any, device: torch.device) -> InheritedAccuracy:
+        """Read the weights; return what scores architectures with them.
 
         Raises:
             CheckpointMismatch: the supernet's weights are not there, or cannot be read.
@@ -304,11 +304,22 @@ class Heritage:
             raise CheckpointMismatch(str(error)) from None
         if state is None:
             raise CheckpointMismatch(
-                f"the trial starts with weights of the supernet, and {self.checkpoint} has none"
+                f"{self.checkpoint} has no weights of the supernet, which are to be inherited"
             )
         net = restored(self.space, data.spec, state).to(device)
-        InheritedAccuracy(net, data, precision=precision, device=device).calibrate(architecture)
-        return net.extract()
+        return InheritedAccuracy(net, data, precision=precision, device=device)
+
+    def network(
+        self, architecture: Architecture, data: Split, *, precision: Any, device: torch.device
+    ) -> nn.Module:
+        """Return the network that an architecture inherits, its batch norms calibrated.
+
+        Raises:
+            CheckpointMismatch: as `accuracy`.
+        """
+        inherited = self.accuracy(data, precision=precision, device=device)
+        inherited.calibrate(architecture)
+        return inherited.net.extract()
 
 
 def restored(file: SpaceFile, spec: DatasetSpec, state: Mapping[str, Any]) -> Supernet:

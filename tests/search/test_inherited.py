@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from afi_search.model.model import load as load_model
 from afi_search.nn import SupernetError, build, warm_start
 from afi_search.report.export import front_csv
 from afi_search.report.view import StudyView
+from afi_search.search.cheap_scores import Score
 from afi_search.search.explain import explain
 from afi_search.search.inherited import PORTION, STARTING, Inherited, score_architectures
 from afi_search.search.listener import Listener
@@ -28,7 +30,7 @@ from afi_search.space.schema import SpaceFile
 from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.study import Study
 from afi_search.train import save
-from afi_search.train.supernet import SupernetJob
+from afi_search.train.supernet import Heritage, SupernetJob
 from tests.search.studies import accuracy, play, space_file
 
 DATA = {"name": "digits", "image_size": 16, "train_subset": 150, "validation_subset": 60}
@@ -51,8 +53,15 @@ def images():
     return split_of(FILE.data, read_data(FILE.data))
 
 
-def cores() -> int:
-    return 1
+def scorer(study: Study) -> Callable[[], Score]:
+    """What a worker does."""
+
+    def score() -> Score:
+        heritage = Heritage(study.file.space, study.supernet.trial_checkpoints(0))
+        accuracy = heritage.accuracy(images(), precision="fp32", device=torch.device("cpu"))
+        return lambda one: {"inherited": accuracy(one).accuracy, "inherited_seconds": 0.1}
+
+    return score
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +95,7 @@ class Scored(Listener):
 
 def test_all_of_a_small_space_are_scored_once_and_none_is_on_the_front(tmp_path, state):
     study, listener = study_in(tmp_path, FILE, state), Scored()
-    scores = score_architectures(study, costs_of(FILE), images, listener, cores)
+    scores = score_architectures(study, costs_of(FILE), scorer(study), listener)
     assert sorted(scores.index) == sorted(a.text for a in Space(FILE).architectures())
     assert scores["inherited"].between(0, 1).all()
     assert listener.told == [(27, 27)]
@@ -95,7 +104,7 @@ def test_all_of_a_small_space_are_scored_once_and_none_is_on_the_front(tmp_path,
     def never():
         raise AssertionError("everything is known")
 
-    again = score_architectures(Study.open(tmp_path), costs_of(FILE), never, Listener(), never)
+    again = score_architectures(Study.open(tmp_path), costs_of(FILE), never, Listener())
     pd.testing.assert_frame_equal(again, scores)
 
 
@@ -105,7 +114,7 @@ def test_scoring_goes_on_where_it_was_killed(tmp_path, state):
     study.ledger.note_scores({one: {"inherited": 0.123} for one in some})
     outside = Architecture.parse("resnet20(B-r16)")  # a baseline, with cheap scores alone
     study.ledger.note_scores({outside: {"synflow": 1.0}})
-    scores = score_architectures(study, costs_of(FILE), images, Listener(), cores)
+    scores = score_architectures(study, costs_of(FILE), scorer(study), Listener())
     assert scores["inherited"].notna().sum() == 27
     assert (scores.loc[[one.text for one in some], "inherited"] == 0.123).all()
 
@@ -120,10 +129,39 @@ def test_of_a_large_space_the_sampler_says_what_is_scored_within_the_limits(tmp_
     ).model_copy(update={"search": search})
     assert 27 > costs_of(file).feasible > 16 < PORTION
     study = study_in(tmp_path, file, state)
-    scores = score_architectures(study, costs_of(file), images, Listener(), cores)
+    scores = score_architectures(study, costs_of(file), scorer(study), Listener())
     assert len(scores) == 16
     costs = costs_of(file)
     assert all(costs.of(Architecture.parse(text)).macs <= 11_000_000 for text in scores.index)
+
+
+def test_later_rounds_add_scores_and_trials_to_the_ledger(tmp_path, state):
+    """A study that is asked for more scores, then for more trials, keeps what it has."""
+
+    def with_scores(count: int, trials: int = 8) -> SpaceFile:
+        supernet = FILE.search.supernet.model_copy(update={"scores": count})
+        search = FILE.search.model_copy(update={"supernet": supernet, "trials": trials})
+        return FILE.model_copy(update={"search": search})
+
+    entered, told = pd.DataFrame(), []
+    for count in (5, 12, 27):
+        file = with_scores(count)
+        study, listener = study_in(tmp_path, file, state if entered.empty else None), Scored()
+        scores = score_architectures(study, costs_of(file), scorer(study), listener)
+        assert len(scores) == count
+        assert entered.empty or scores.loc[entered.index].equals(entered)
+        entered, told = scores, [*told, *listener.told]
+    assert told == [(5, 5), (12, 12), (27, 27)]
+
+    accuracies = {Architecture.parse(text): of for text, of in entered["inherited"].items()}
+    begun: list[str] = []
+    for trials in (3, 8):
+        file = with_scores(27, trials=trials)
+        records = tried(file, tmp_path, accuracies)
+        assert len(records) == trials and records["architecture"].is_unique
+        assert records["architecture"].tolist()[: len(begun)] == begun
+        begun = records["architecture"].tolist()
+    assert Study.open(tmp_path).ledger.scores().equals(entered)
 
 
 def test_a_study_without_a_supernet_says_so(tmp_path):
@@ -135,7 +173,7 @@ def test_a_study_without_a_supernet_says_so(tmp_path):
 def test_an_extracted_model_is_the_network_that_was_scored(tmp_path, state):
     study = study_in(tmp_path / "study", FILE, state)
     text = "resnet20(base-r4, off, B-r4)"
-    scores = score_architectures(study, costs_of(FILE), images, Listener(), cores)
+    scores = score_architectures(study, costs_of(FILE), scorer(study), Listener())
     model = inherited_model(study, text)
     assert model.facts.metrics["validation accuracy, inherited"] == scores.loc[text, "inherited"]
     model.save(tmp_path / "model")
@@ -258,6 +296,20 @@ def test_trials_of_the_space_start_with_inherited_weights_where_that_is_asked_fo
     assert told == (records["init"] == "inherited").tolist()
     front = pd.read_csv(StringIO(front_csv(StudyView.of(Study.open(tmp_path)))))
     assert init in set(front["init"]) and len(front) <= len(records)
+
+
+@pytest.mark.parametrize("init", ["random", "inherited"])
+def test_the_card_of_a_trials_network_says_that_it_started_with_inherited_weights(tmp_path, init):
+    file = space_file(search={"strategy": "hybrid", "init": init, "trials": 1, "pruner": "none"})
+    best = Architecture.parse("resnet20(base-r4)")
+    tried(file, tmp_path, {best: 0.5})
+    network = build(best, num_classes=10, image_size=32)
+    with Study.begin(tmp_path, Study.open(tmp_path).file) as study:
+        save({"model": network.state_dict(), "epoch": 9}, study.trial_checkpoints(0))
+    read_checkpoint(f"{tmp_path}/checkpoints/00000").save(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    told = "| started with | the weights that it inherits from the study's supernet |"
+    assert (told in card.splitlines()) == (init == "inherited")
 
 
 def test_heirs_without_a_supernet_are_told_when_the_file_is_read(tmp_path):

@@ -170,6 +170,24 @@ def test_what_is_inherited_is_what_the_extracted_network_reaches(costs, data):
     assert evaluate(validation) == first
 
 
+def test_a_step_of_two_rounds_follows_the_mean_of_both(costs, data):
+    """Accumulated, as where a device cannot take a batch at once: each round has a half's loss."""
+    training = trainer(costs, data)
+    halves = [training._source.batch(*next(training._source.epoch(0))) for _ in range(2)]
+    training._drawn = training._schedule(0)
+    training.model.train()
+
+    def gradients(rounds: int, *batches) -> list[torch.Tensor]:
+        training.model.zero_grad()
+        for batch in batches:
+            training._learn(*batch, rounds)
+        return [p.grad for p in training.model.parameters() if p.grad is not None]
+
+    alone = zip(*(gradients(1, half) for half in halves), strict=True)
+    for together, (one, other) in zip(gradients(2, *halves), alone, strict=True):
+        torch.testing.assert_close(together, (one + other) / 2)
+
+
 def test_all_architectures_learn():
     more = Data(**DIGITS | {"train_subset": 600})
     data = split_of(more, read_data(more))
