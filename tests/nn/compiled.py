@@ -67,8 +67,8 @@ def call_all(blocks: int) -> None:
         x, of = feature(channels, size), torch.zeros(channels)
         cuda.moments(of, of, x, of, of, torch.tensor(0), 0.1)
         for ceiling, skip in ((0.0, None), (math.inf, None), (math.inf, x)):
-            cuda.normalise(x, x, of, of, of, of, skip, 1e-5, ceiling)
-            cuda.normalise_backward(x, of, of, x, x, x, of, of, of, of, skip, 1e-5, ceiling)
+            cuda.normalise(x, x, [of] * 4, skip, 1e-5, ceiling)
+            cuda.normalise_backward(x, of, of, x, x, x, [of] * 4, skip, 1e-5, ceiling)
 
 
 def main() -> None:

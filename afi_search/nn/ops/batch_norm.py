@@ -69,18 +69,18 @@ class Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> Tensor:
-        *of, skip, ctx.epsilon, ctx.ceiling = given
+    def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
+        *norm, skip, ctx.epsilon, ctx.ceiling = given
         ctx.sums = skip is not None
-        out: Tensor = normalise(*of, skip, ctx.epsilon, ctx.ceiling)
-        ctx.save_for_backward(*of, out if ctx.sums and ctx.ceiling else None)
+        out: Tensor = normalise(x, norm, skip, ctx.epsilon, ctx.ceiling)
+        ctx.save_for_backward(out if ctx.sums and ctx.ceiling else None, x, *norm)
         return out
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         d_out = d_out.contiguous(memory_format=torch.channels_last)
-        *of, out = ctx.saved_tensors
-        made = normalise_backward(d_out, *of, out, ctx.epsilon, ctx.ceiling)
+        out, x, *norm = ctx.saved_tensors
+        made = normalise_backward(d_out, x, norm, out, ctx.epsilon, ctx.ceiling)
         d_x, d_weight, d_bias, d_skip = made
         if out is None:
             d_skip = d_out if ctx.sums else None
@@ -104,16 +104,16 @@ def moments(
 
 @operator()
 def normalise(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    skip: Tensor | None,
-    epsilon: float,
-    ceiling: float,
+    x: Tensor, norm: list[Tensor], skip: Tensor | None, epsilon: float, ceiling: float
 ) -> Tensor:
-    """Return what `Normalise` says; features are without gaps; no ceiling is 0."""
+    """Return what `Normalise` says.
+
+    Args:
+        x, skip: features without gaps.
+        norm: mean, variance, weight and bias.
+        epsilon: added to the variance.
+        ceiling: where the activation ends; 0 without one.
+    """
     return torch.empty_like(x)
 
 
@@ -121,10 +121,7 @@ def normalise(
 def normalise_backward(
     d_out: Tensor,
     x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    norm: list[Tensor],
     out: Tensor | None,
     epsilon: float,
     ceiling: float,
@@ -133,8 +130,8 @@ def normalise_backward(
 
     `out` is what `normalise` returned, where it added skip and activated the sum.
     """
-    d_skip = x.new_empty(0) if out is None else torch.empty_like(x)
-    return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean), d_skip
+    of_channels = torch.empty_like(norm[0]), torch.empty_like(norm[0])
+    return torch.empty_like(x), *of_channels, x.new_empty(0) if out is None else torch.empty_like(x)
 
 
 def normalised(

@@ -323,21 +323,28 @@ template <class T, class A> void moments(Arguments given) {
   ++*batches;
 }
 
-template <class A>
-std::vector<A> scales(const A *variance, const A *weight, A epsilon, int64_t channels) {
-  std::vector<A> made(channels);
-  for (int64_t c = 0; c < channels; ++c) made[c] = weight[c] / std::sqrt(variance[c] + epsilon);
-  return made;
-}
+// A norm's mean, variance, weight and bias, and weight / deviation.
+template <class A> struct Norm {
+  Norm(const Tensors &of, A epsilon, int64_t channels) : scales(channels), spreads(channels) {
+    const A *all[4];
+    for (int k = 0; k < 4; ++k) all[k] = static_cast<const A *>(of.of[k].data);
+    mean = all[0], bias = all[3];
+    for (int64_t c = 0; c < channels; ++c) {
+      spreads[c] = A(1) / std::sqrt(all[1][c] + epsilon);
+      scales[c] = all[2][c] * spreads[c];
+    }
+  }
+  std::vector<A> scales, spreads;
+  const A *mean, *bias;
+};
 
 template <class T, class A> void normalise(Arguments given) {
   const Tensor out = given.feature(), x = given.feature();
-  const A *mean = given.numbers<A>(), *variance = given.numbers<A>();
-  const A *weight = given.numbers<A>(), *bias = given.numbers<A>();
+  const Tensors of = given.list();
   const Tensor skip = given.feature();
   const A epsilon = given.scalar(), ceiling = given.scalar();
-  const std::vector<A> factors = scales(variance, weight, epsilon, x.channels);
-  const A *scale = factors.data();
+  const Norm<A> norm(of, epsilon, x.channels);
+  const A *mean = norm.mean, *scale = norm.scales.data(), *bias = norm.bias;
   for_all<T, A>(given.shape, x.channels, [=](auto lane) INLINE {
     const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
     lane.for_groups([=](auto group) INLINE {
@@ -353,14 +360,13 @@ template <class T, class A> void normalise_backward(Arguments given) {
   const Tensor d_x = given.feature();
   A *d_weight = given.numbers<A>(), *d_bias = given.numbers<A>();
   const Tensor d_skip = given.feature(), d_out = given.feature(), x = given.feature();
-  const A *mean = given.numbers<A>(), *variance = given.numbers<A>();
-  const A *weight = given.numbers<A>(), *bias = given.numbers<A>();
+  const Tensors of = given.list();
   const Tensor out = given.feature();
   const A epsilon = given.scalar(), ceiling = given.scalar();
   const double count = given.shape.images * given.shape.pixels;
   const int64_t channels = x.channels;
-  const std::vector<A> factors = scales(variance, weight, epsilon, channels);
-  const A *scale = factors.data();
+  const Norm<A> norm(of, epsilon, channels);
+  const A *mean = norm.mean, *scale = norm.scales.data(), *bias = norm.bias;
   // Of the gradient g of what was activated, and of g * (x - mean). Where the activation ends is
   // seen from its output, or, if nothing was added before it, from x.
   std::vector<A> sums(2 * channels * given.shape.images);
@@ -379,11 +385,10 @@ template <class T, class A> void normalise_backward(Arguments given) {
   const std::vector<double> whole = over_images(sums, 2 * channels);
   std::vector<A> constants(channels), slopes(channels);
   for (int64_t c = 0; c < channels; ++c) {
-    const A spread = A(1) / std::sqrt(variance[c] + epsilon);
     d_bias[c] = whole[c];
-    d_weight[c] = whole[channels + c] * spread;
+    d_weight[c] = whole[channels + c] * norm.spreads[c];
     constants[c] = whole[c] / count;
-    slopes[c] = d_weight[c] * spread / count;
+    slopes[c] = d_weight[c] * norm.spreads[c] / count;
   }
   const Tensor gradient = d_skip.data ? d_skip : d_out;
   const A *less = constants.data(), *slope = slopes.data();

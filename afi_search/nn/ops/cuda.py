@@ -450,17 +450,17 @@ def moments(*given: Any) -> None:
     )
 
 
-def normalise(*given: Any) -> None:
-    out, x, *norm, skip, epsilon, ceiling = given
+def normalise(out: Tensor, x: Tensor, norm: Sequence[Tensor], *given: Any) -> None:
+    skip, epsilon, ceiling = given
     grid, rest = _rows(x)
     _normalise[grid](out, x, tuple(norm), skip, epsilon, ceiling or None, *rest, num_warps=8)
 
 
 def normalise_backward(*given: Any) -> None:
-    d_x, *affine, d_skip, d_out, x, mean, variance, weight, bias, out, epsilon, ceiling = given
+    d_x, *affine, d_skip, d_out, x, norm, out, epsilon, ceiling = given
     grid, rest = _rows(x)
-    norm = mean, variance, weight, bias
-    meeting, end = _meeting(mean, grid, rest[0]), ceiling or None
+    norm, end = tuple(norm), ceiling or None
+    meeting = _meeting(norm[0], grid, rest[0])
     gated = None if out is None else d_skip
     _norm_sums[min(grid[0], BLOCKS), grid[1]](
         tuple(affine), d_out, x, out, gated, norm, epsilon, end, meeting, *rest, num_warps=8
