@@ -33,7 +33,6 @@ class Registry(Generic[T]):
     Args:
         kind: what an entry is, for messages, like `sampler`.
         modules: module -> names of the entries that it registers when it is imported.
-        unknown: the error where a name is not known.
 
     >>> planets = Registry[int]("planet")
     >>> planets.register("mars", 4)
@@ -43,14 +42,8 @@ class Registry(Generic[T]):
     afi_search.registry.UnknownName: unknown planet 'mras'. Did you mean 'mars'? There are: mars
     """
 
-    def __init__(
-        self,
-        kind: str,
-        modules: Mapping[str, Sequence[str]] | None = None,
-        unknown: type[UserError] = UnknownName,
-    ) -> None:
+    def __init__(self, kind: str, modules: Mapping[str, Sequence[str]] | None = None) -> None:
         self._kind = kind
-        self._unknown = unknown
         self._modules = {name: module for module, of in (modules or {}).items() for name in of}
         self._entries: dict[str, T] = {}
 
@@ -78,11 +71,11 @@ class Registry(Generic[T]):
         """Return the name of an entry, without importing it.
 
         Raises:
-            UnknownName: it is none's, or the registry's own error; the message lists the names.
+            UnknownName: it is none's; the message lists the names.
         """
         if name not in self:
             hint = did_you_mean(name, self.names)
-            raise self._unknown(
+            raise UnknownName(
                 f"unknown {self._kind} {name[:60]!r}.{hint} There are: {', '.join(self.names)}"
             )
         return name
@@ -157,14 +150,9 @@ def lazy_exports(package: str, modules: Mapping[str, Sequence[str]]) -> Callable
     return get
 
 
-class UnknownDataset(UnknownName):
-    """No data set has this name."""
-
-
 DATASETS = Registry[Any](
     "data set",
     {"afi_search.data.cifar": ("cifar10", "cifar100"), "afi_search.data.dataset": ("digits",)},
-    UnknownDataset,
 )
 _SAMPLERS = ("known-cost", "tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid")
 SAMPLERS = Registry[Any]("sampler", {"afi_search.search.samplers": _SAMPLERS})

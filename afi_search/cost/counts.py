@@ -43,7 +43,7 @@ def measure(
         batch_size: images of a training step, to count its memory, too.
 
     Raises:
-        ArchitectureError, UnknownBackbone: the text is of no architecture.
+        ArchitectureError, UnknownName: the text is of no architecture.
         UnsupportedImageSize, AttentionTooNarrow: as `afi_search.nn.build` does.
 
     >>> measure("resnet32", num_classes=100, image_size=32).macs

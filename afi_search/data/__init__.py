@@ -16,7 +16,6 @@ from afi_search.data.dataset import (
     spec_of,
 )
 from afi_search.data.splits import SplitError, split, split_of, trained_images
-from afi_search.registry import UnknownDataset
 
 __all__ = [
     "DataCorrupt",
@@ -26,7 +25,6 @@ __all__ = [
     "ImageSet",
     "Split",
     "SplitError",
-    "UnknownDataset",
     "data_folder",
     "dataset_spec",
     "load",

@@ -218,7 +218,7 @@ def dataset_spec(name: str) -> DatasetSpec:
     """Return a data set's facts (classes, image size, ...) without reading it.
 
     Raises:
-        UnknownDataset: no data set has this name.
+        UnknownName: no data set has this name.
 
     >>> dataset_spec("cifar100").num_classes
     100
@@ -254,7 +254,7 @@ def locate(name: str, folder: str | Path | None = None, *, download: bool = True
     downloads what is missing into the folder.
 
     Raises:
-        UnknownDataset: no data set has this name.
+        UnknownName: no data set has this name.
         DataUnavailable: a file is missing and cannot be downloaded.
         DataCorrupt: a file is there and is not the right one.
 

@@ -33,7 +33,7 @@ def build(
             that list as a value, call `afi_search.nn.warm_start` on a built model instead.
 
     Raises:
-        ArchitectureError, UnknownBackbone: the text is of no architecture.
+        ArchitectureError, UnknownName: the text is of no architecture.
         UnsupportedImageSize: the backbone is not made for that image size.
         AttentionTooNarrow: a stage has too few channels for the attention chosen there.
         PretrainedError: the file holds no weights for the backbone.

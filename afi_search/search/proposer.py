@@ -161,7 +161,7 @@ class Proposer:
             random = np.random.default_rng(_seed(self._search, number))
             proposal = self._known(left[int(random.integers(len(left)))], "neighbour")
         after = storage.get_study_system_attrs(study._study_id)
-        kept = {key: value for key, value in after.items() if before.get(key, study) != value}
+        kept = {k: value for k, value in after.items() if k not in before or before[k] != value}
         return replace(
             proposal or self._draw(number),
             system_attrs={

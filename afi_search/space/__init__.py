@@ -6,7 +6,6 @@ from afi_search.space.backbone import (
     BACKBONES,
     Backbone,
     StageShape,
-    UnknownBackbone,
     get_backbone,
     register_backbone,
 )
@@ -30,7 +29,6 @@ __all__ = [
     "SpaceFileError",
     "StageChoice",
     "StageShape",
-    "UnknownBackbone",
     "get_backbone",
     "register_attention",
     "register_backbone",

@@ -158,7 +158,7 @@ class Architecture:
     ['resnet32', 'resnet32(base-r4)', 'resnet32(B-r16)']
 
     Raises:
-        UnknownBackbone: the backbone is not registered.
+        UnknownName: the backbone is not registered.
         ArchitectureError: the number of choices is not the backbone's number of stages.
     """
 
@@ -206,7 +206,7 @@ class Architecture:
 
         Raises:
             ArchitectureError: it is not of the form `backbone(choice, choice, ...)`.
-            UnknownBackbone: the backbone is not registered.
+            UnknownName: the backbone is not registered.
         """
         compact = re.sub(r"\s+", "", text)
         match = re.fullmatch(r"([^(),]+)(?:\(([^()]+)\))?", compact)

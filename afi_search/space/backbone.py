@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from afi_search.errors import UserError
-from afi_search.registry import Registry, UnknownName
+from afi_search.registry import Registry
 
 CIFAR_SIZES = (16, 24, 32)
 IMAGE_SIZES = (*CIFAR_SIZES, 64, 96, 128, 160, 192, 224, 256, 288)
@@ -82,15 +82,11 @@ class Backbone:
             )
 
 
-class UnknownBackbone(UnknownName):
-    """No backbone of that name is registered."""
-
-
 class UnsupportedImageSize(UserError):
     """The backbone cannot be built for images of that size."""
 
 
-BACKBONES = Registry[Backbone]("backbone", unknown=UnknownBackbone)
+BACKBONES = Registry[Backbone]("backbone")
 
 
 def register_backbone(backbone: Backbone) -> Backbone:
@@ -150,7 +146,7 @@ def get_backbone(name: str) -> Backbone:
     StageShape(channels=16, blocks=5)
 
     Raises:
-        UnknownBackbone: there is none; the message lists those there are.
+        UnknownName: there is none; the message lists those there are.
     """
     return BACKBONES.get(name)
 

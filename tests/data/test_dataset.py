@@ -10,7 +10,7 @@ import torch
 
 from afi_search import data
 from afi_search.data import dataset
-from afi_search.registry import DATASETS
+from afi_search.registry import DATASETS, UnknownName
 
 
 def test_the_data_sets_are_known_before_they_are_read():
@@ -20,7 +20,7 @@ def test_the_data_sets_are_known_before_they_are_read():
 
 
 def test_an_unknown_name_is_answered_with_the_closest():
-    with pytest.raises(data.UnknownDataset, match=r"'cifar101'.*Did you mean 'cifar10"):
+    with pytest.raises(UnknownName, match=r"'cifar101'.*Did you mean 'cifar10"):
         data.load("cifar101")
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from afi_search.space import Architecture, ArchitectureError, StageChoice, UnknownBackbone
+from afi_search.registry import UnknownName
+from afi_search.space import Architecture, ArchitectureError, StageChoice
 from afi_search.space.architecture import canonical_ratio, hidden_units
 from tests.space.strategies import architectures
 
@@ -86,7 +87,7 @@ def test_names_do_not_change_between_versions() -> None:
     ],
 )
 def test_mistakes_say_what_would_be_right(text: str, said: str) -> None:
-    with pytest.raises((ArchitectureError, UnknownBackbone)) as error:
+    with pytest.raises((ArchitectureError, UnknownName)) as error:
         Architecture.parse(text)
 
     assert said in str(error.value)
