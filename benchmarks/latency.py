@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau
 
-from afi_search.cost import SpaceCosts, measure, time_stages
-from afi_search.cost.latency import describe_target, target_device
+from afi_search.cost import SpaceCosts, measure
+from afi_search.cost.latency import describe_target, target_device, time_stages
 from afi_search.data import spec_of
 from afi_search.space import Space
 from benchmarks.rounds import RESULTS

@@ -13,21 +13,15 @@ from afi_search.registry import lazy_exports
 if TYPE_CHECKING:
     from afi_search.cost.cost import CONVENTIONS as CONVENTIONS
     from afi_search.cost.cost import Cost as Cost
-    from afi_search.cost.cost import Count as Count
-    from afi_search.cost.cost import Parts as Parts
-    from afi_search.cost.counts import count as count
     from afi_search.cost.counts import measure as measure
-    from afi_search.cost.latency import LatencyError as LatencyError
-    from afi_search.cost.latency import time_stages as time_stages
     from afi_search.cost.space_costs import SpaceCosts as SpaceCosts
     from afi_search.cost.table import CostTable as CostTable
 else:
     __getattr__ = lazy_exports(  # what a cost is, and a table that is kept, are read without torch
         __name__,
         {
-            "cost": ("CONVENTIONS", "Cost", "Count", "Parts"),
-            "counts": ("count", "measure"),
-            "latency": ("LatencyError", "time_stages"),
+            "cost": ("CONVENTIONS", "Cost"),
+            "counts": ("measure",),
             "space_costs": ("SpaceCosts",),
             "table": ("CostTable",),
         },

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afi_search.cost import Cost, count, measure
+from afi_search.cost import Cost, measure
+from afi_search.cost.counts import count
 from afi_search.cost.table import count_choices
 from afi_search.errors import UserError
 from afi_search.nn import build

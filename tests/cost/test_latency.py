@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from afi_search.cost import time_stages
+from afi_search.cost.latency import time_stages
 from afi_search.space import Architecture
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

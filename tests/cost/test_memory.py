@@ -7,7 +7,9 @@ from functools import partial
 import pytest
 
 from afi_search.analysis.memory import traced
-from afi_search.cost import Parts, count, measure
+from afi_search.cost import measure
+from afi_search.cost.cost import Parts
+from afi_search.cost.counts import count
 from afi_search.nn import build
 from afi_search.space import Architecture
 

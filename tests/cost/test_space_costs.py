@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from afi_search.cost import CostTable, Count, LatencyError, Parts, SpaceCosts, measure
+from afi_search.cost import CostTable, SpaceCosts, measure
+from afi_search.cost.cost import Count, Parts
+from afi_search.cost.latency import LatencyError
 from afi_search.cost.space_costs import count_below
 from afi_search.cost.table import CostTableError, measure_choices
 from afi_search.search.prepare import require_feasible

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from afi_search.cost import count, measure
+from afi_search.cost import measure
+from afi_search.cost.counts import count
 from afi_search.cost.table import count_choices
 from afi_search.nn import build
 from afi_search.space import Architecture, StageChoice

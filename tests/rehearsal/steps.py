@@ -26,7 +26,7 @@ from triton.runtime.jit import JITFunction
 import afi_search.data.tensor_source as tensor_source
 import afi_search.train.evaluation as evaluation_module
 import afi_search.train.trainer as trainer_module
-from afi_search.cost import time_stages
+from afi_search.cost.latency import time_stages
 from afi_search.data import ImageSet, Split, dataset_spec
 from afi_search.data.image_loader import ImageSource
 from afi_search.data.source import BatchSharding
