@@ -50,13 +50,14 @@ class Proposes(Protocol):
         """Return what the ledger's trial of that number is to try; None if nothing is left."""
 
 
+@dataclass(eq=False)
 class Conductor:
     """Runs a study's trials, one decision at a time.
 
     A trial that an earlier driver left RUNNING or WAITING is assigned again before anything new
     is proposed.
 
-    Args:
+    Attributes:
         ledger: of the study.
         file: its space file; `search.trials` is the number of trials the ledger is to hold.
         proposer: of new architectures; it learns what the ledger holds already.
@@ -64,22 +65,16 @@ class Conductor:
         on_change: called with a trial whenever something about it has changed.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        file: SpaceFile,
-        proposer: Proposes,
-        pruner: BasePruner,
-        on_change: Callable[[FrozenTrial], None] = lambda trial: None,
-    ) -> None:
-        self._ledger = ledger
-        self._file = file
-        self._proposer = proposer
-        self._pruner = pruner
-        self._on_change = on_change
-        trials = ledger.trials()
+    ledger: Ledger
+    file: SpaceFile
+    proposer: Proposes
+    pruner: BasePruner
+    on_change: Callable[[FrozenTrial], None] = lambda trial: None
+
+    def __post_init__(self) -> None:
+        trials = self.ledger.trials()
         for trial in trials:
-            proposer.learn(trial)
+            self.proposer.learn(trial)
         self._count = len(trials)
         self._left_over = deque(t.number for t in trials if t.state in UNFINISHED)
         self._entered: dict[int, int] = {}
@@ -93,27 +88,27 @@ class Conductor:
     def has_next(self) -> bool:
         """Whether there is anything left to assign."""
         return bool(self._left_over) or (
-            self._count < self._file.search.trials and not self._proposer.exhausted
+            self._count < self.file.search.trials and not self.proposer.exhausted
         )
 
     def next(self) -> Assignment | None:
         """Assign a trial: one left over, or a new one; None when there is no more to try."""
         if self._left_over:
-            trial = self._ledger.trial(self._left_over.popleft())
+            trial = self.ledger.trial(self._left_over.popleft())
             if trial.state == TrialState.WAITING:
-                self._ledger.resume(trial.number)
+                self.ledger.resume(trial.number)
         else:
-            proposal = self._proposer.propose(self._count) if self.has_next else None
+            proposal = self.proposer.propose(self._count) if self.has_next else None
             if proposal is None:
                 return None
             for architecture, cost in proposal.infeasible.items():
-                self._ledger.reject(architecture, cost)
-            seed = self._file.search.seed if proposal.seed is None else proposal.seed
-            trial = self._ledger.add(proposal, seed, self._file.recipe.epochs)
+                self.ledger.reject(architecture, cost)
+            seed = self.file.search.seed if proposal.seed is None else proposal.seed
+            trial = self.ledger.add(proposal, seed, self.file.recipe.epochs)
             self._count += 1
-            self._proposer.learn(trial)
+            self.proposer.learn(trial)
         self._entered[trial.number] = _judged(trial)
-        self._on_change(self._ledger.trial(trial.number))
+        self.on_change(self.ledger.trial(trial.number))
         return Assignment(
             trial.number,
             Architecture.parse(trial.user_attrs["architecture"]),
@@ -132,67 +127,67 @@ class Conductor:
         """
         first = min(self._entered[number] + 1, len(accuracies))
         for epoch in range(first, len(accuracies) + 1):
-            trial = self._ledger.report(number, epoch, accuracies[epoch - 1])
-            self._proposer.learn(trial)
+            trial = self.ledger.report(number, epoch, accuracies[epoch - 1])
+            self.proposer.learn(trial)
             self._entered[number] = epoch
             if epoch >= trial.user_attrs["epochs"]:
-                self._ledger.note(number, seconds=seconds)
+                self.ledger.note(number, seconds=seconds)
                 self._finish(number, TrialState.COMPLETE, self._values(trial))
                 return True
             verdict = self._judge(trial)
             if verdict is not None:
                 ending = {"seconds": seconds} if verdict.stop else {}
-                self._ledger.note(number, **ending, **{f"{RUNG}{epoch}": verdict.why})
+                self.ledger.note(number, **ending, **{f"{RUNG}{epoch}": verdict.why})
             if verdict is not None and verdict.stop:
                 # as Optuna does, where there is one objective
-                values = [accuracies[epoch - 1]] if len(self._file.objectives) == 1 else None
+                values = [accuracies[epoch - 1]] if len(self.file.objectives) == 1 else None
                 self._finish(number, TrialState.PRUNED, values)
                 return True
-        self._on_change(self._ledger.trial(number))
+        self.on_change(self.ledger.trial(number))
         return False
 
     def fail(self, number: int, reason: str, details: str = "") -> None:
         """End a trial that cannot continue: the reason in a line, and details for developers."""
-        self._ledger.note(number, reason=reason, details=details)
+        self.ledger.note(number, reason=reason, details=details)
         self._finish(number, TrialState.FAIL)
 
     def lose_worker(self, number: int, cause: str) -> None:
         """Note that a trial's worker died; another resumes it from its checkpoint."""
-        trial = self._ledger.trial(number)
+        trial = self.ledger.trial(number)
         deaths = trial.user_attrs.get(DEATHS, [])
-        self._ledger.note(number, **{DEATHS: [*deaths, f"{len(curve(trial))}: {cause}"]})
-        self._on_change(self._ledger.trial(number))
+        self.ledger.note(number, **{DEATHS: [*deaths, f"{len(curve(trial))}: {cause}"]})
+        self.on_change(self.ledger.trial(number))
 
     def interrupt(self) -> None:
         """Leave all running trials WAITING, for the next driver to resume."""
         for number in sorted(self._entered):
-            self._ledger.suspend(number)
-            self._on_change(self._ledger.trial(number))
+            self.ledger.suspend(number)
+            self.on_change(self.ledger.trial(number))
         self._entered.clear()
 
     def _judge(self, trial: FrozenTrial) -> Verdict | None:
         """Ask the pruner, or take what it has said already: that and what it keeps are one line."""
         said = trial.user_attrs.get(SAID, {})
         if said.get("epoch") != trial.last_step:
-            verdict, kept = judge(self._pruner, self._ledger.study, trial)
+            verdict, kept = judge(self.pruner, self.ledger.study, trial)
             given = None if verdict is None else asdict(verdict)
             said = {"epoch": trial.last_step, "verdict": given, "kept": kept}
             if kept:
-                self._ledger.note(trial.number, **{SAID: said})
-        self._ledger.keep(said["kept"])
+                self.ledger.note(trial.number, **{SAID: said})
+        self.ledger.keep(said["kept"])
         return said["verdict"] and Verdict(**said["verdict"])
 
     def _finish(
         self, number: int, state: TrialState, values: Sequence[float] | None = None
     ) -> None:
-        trial = self._ledger.finish(number, state, values)
+        trial = self.ledger.finish(number, state, values)
         del self._entered[number]
-        self._proposer.learn(trial)
-        self._on_change(trial)
+        self.proposer.learn(trial)
+        self.on_change(trial)
 
     def _values(self, trial: FrozenTrial) -> list[float]:
         facts = {**trial.user_attrs, "accuracy": curve(trial)[-1]}
-        return [float(facts[objective]) for objective in self._file.objectives]
+        return [float(facts[objective]) for objective in self.file.objectives]
 
 
 def _judged(trial: FrozenTrial) -> int:
