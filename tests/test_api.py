@@ -39,7 +39,7 @@ class Counting(afi.Listener):
         self.states: Counter[str] = Counter()
         self.epochs: dict[int, float] = {}
 
-    def space_counted(self, size: int, feasible: int) -> None:
+    def space_counted(self, size: int, feasible: int | None) -> None:
         self.heard["space"] += 1
         assert size == feasible == 8
 

@@ -10,6 +10,7 @@ import struct
 import sys
 import termios
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ with in_words():
 """
 
 
-def seen(screen: pyte.HistoryScreen) -> list[str]:
+def seen(screen: Any) -> list[str]:
     """Return the lines of a terminal, those above that have scrolled away among them."""
     above = ["".join(line[x].data for x in range(screen.columns)) for line in screen.history.top]
     return [line.rstrip() for line in (*above, *screen.display) if line.strip()]

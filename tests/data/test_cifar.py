@@ -9,6 +9,7 @@ import pickle
 import socket
 import tarfile
 import threading
+import urllib.request
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -57,7 +58,7 @@ def packed(files: dict[str, bytes]) -> bytes:
 ARCHIVE = packed(FILES)
 
 
-class Tiny(CIFAR100):
+class Tiny(CIFAR100):  # type: ignore[misc]
     """CIFAR-100 with ten images."""
 
     base_folder = "tiny-python"
@@ -302,7 +303,7 @@ def test_a_network_that_swallows_everything_does_not_hang(tmp_path, monkeypatch)
         asked.set()
         threading.Event().wait()
 
-    monkeypatch.setattr(cifar.urllib.request, "urlopen", hang)
+    monkeypatch.setattr(urllib.request, "urlopen", hang)
     monkeypatch.setattr(cifar, "CONNECT_SECONDS", 0.2)
 
     with pytest.raises(data.DataUnavailable, match="no connection within"):

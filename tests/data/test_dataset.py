@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from platformdirs import user_cache_path
 
 from afi_search import data
-from afi_search.data import dataset
 from afi_search.registry import DATASETS, UnknownName
 
 
@@ -31,7 +31,7 @@ def test_the_folder_is_the_argument_then_the_variable_then_the_cache(tmp_path, m
     assert data.data_folder() == tmp_path / "variable"
 
     monkeypatch.setenv("AFI_SEARCH_DATA", "")
-    assert data.data_folder() == dataset.user_cache_path("afi_search") / "data"
+    assert data.data_folder() == user_cache_path("afi_search") / "data"
 
     monkeypatch.chdir(tmp_path)
     assert data.data_folder("here") == tmp_path / "here"

@@ -106,9 +106,7 @@ def test_images_are_upright(tmp_path: Path, suffix: str, orientation: int) -> No
 
     upright = pixels if orientation < 5 else pixels.T
     assert upright.shape == (32, 64)
-    bottom, right = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0)}.get(
-        orientation, {5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}.get(orientation)
-    )
+    bottom, right = [(0, 0), (0, 1), (1, 1), (1, 0)][(orientation - 1) % 4]
     assert pixels[-8 if bottom else 8, -8 if right else 8] > 200
 
 

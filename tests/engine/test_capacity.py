@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afi_search.engine.capacity import Capacity, EngineError, Node, plan_promotion, plan_trials
+from afi_search.engine.capacity import Capacity, Node, plan_promotion, plan_trials
+from afi_search.engine.ray_session import EngineError
 from afi_search.space.schema import Search
 
 NODES = st.lists(st.builds(Node, st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=5)

@@ -21,4 +21,4 @@ if __name__ == "__main__":
         patch.object(scores, "accelerates", lambda *_: True),
     ):
         for argument in sys.argv[1:]:
-            compare(*argument.split("/"), "cpu")
+            compare(*argument.split("/"), "cpu")  # type: ignore[call-arg]

@@ -127,7 +127,7 @@ def test_on_a_gpu_batch_norm_of_many_programs_is_exact_and_the_same_each_time(
     first = normed(*given, ceiling)
 
     with common.plain():
-        wanted = normed(*(None if one is None else one.double() for one in given), ceiling)
+        wanted = normed(*(None if one is None else one.double() for one in given), ceiling)  # type: ignore[call-arg]
     for one, other in zip(first, wanted, strict=True):
         assert (one.double() - other).norm() <= (0.02 if dtype == torch.bfloat16 else 1e-3) * (
             other.norm()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -162,7 +163,7 @@ def test_the_gradient_of_a_source_of_the_first_channels_lies_as_the_feature_does
     wider.requires_grad_()
     half = channels // 2
     cotangent = torch.randn(3, half, 4, 6, dtype=torch.float64)
-    gradients = []
+    gradients: list[Any] = []
     for sums in (GatheredSums(), Sums()):
         source, pooled = sums.pool(wider, half, readers=2)
         got = sums.weighted_sum([source], weights_of([pooled], 0) + pooled[None])
@@ -283,7 +284,9 @@ def train_a_half(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path):
-    mp.spawn(train_a_half, args=(str(tmp_path),), nprocs=2)
+    mp.spawn(  # type: ignore[attr-defined]
+        train_a_half, args=(str(tmp_path),), nprocs=2
+    )
     model = network()
 
     wanted = gradients_of(model, model, batch())

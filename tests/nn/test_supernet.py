@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -177,7 +178,8 @@ def test_recalibration_is_the_mean_over_the_batches():
     for parameter in net.buffers():  # whatever was there before
         parameter.data.fill_(float("nan") if parameter.is_floating_point() else 7)
     net.recalibrate(batches)
-    alone, seen = net.extract().train(), {}
+    alone = net.extract().train()
+    seen: dict[Any, Any] = {}
     norms = {n: m for n, m in alone.named_modules() if isinstance(m, nn.BatchNorm2d)}
     for name, norm in norms.items():
         norm.register_forward_pre_hook(

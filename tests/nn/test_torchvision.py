@@ -9,6 +9,7 @@ import subprocess
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,7 +118,7 @@ class Anything:
         return subprocess.check_call, (["false"],)
 
 
-BESIDE = {
+BESIDE: dict[str, dict[str, Any]] = {
     "nothing": {},
     "args": {"args": argparse.Namespace(lr=0.1, out=Path("runs"), nested=argparse.Namespace(a=1))},
     "numpy": {"best": np.float64(0.7), "curve": np.arange(3)},
@@ -129,7 +130,7 @@ BESIDE = {
 @pytest.mark.parametrize("keys", ["model", "state_dict", "model_ema", "ema", "ema.module"])
 def test_a_training_checkpoint_with_the_weights_inside_will_do(keys, beside, saved):
     twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
-    content = twin.state_dict()
+    content: dict[str, Any] = twin.state_dict()
     for key in reversed(keys.split(".")):
         content = {key: content, "epoch": 3}
     path = saved({**content, **BESIDE[beside]})

@@ -29,10 +29,10 @@ from afi_search.engine.promotion_worker import (
     probe,
     resolve_way,
 )
+from afi_search.engine.torch_train import PromotionError
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.nn.afi import BlockAFI
 from afi_search.promote.promotion import (
-    PromotionError,
     for_imagenet,
     promote_study,
     winners,

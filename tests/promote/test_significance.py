@@ -62,7 +62,9 @@ def test_two_architectures_are_compared_as_students_t_test_does(
     if spread.deviation < 1e-4:
         return
     expected = stats.ttest_ind(one, other, alternative="greater").pvalue
-    assert chance_better(*points, spread) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert chance_better(points[0], points[1], spread) == pytest.approx(
+        expected, rel=1e-6, abs=1e-9
+    )
 
 
 @settings(deadline=None, max_examples=50)

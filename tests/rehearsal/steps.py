@@ -7,6 +7,7 @@ be launched. Everything else is PyTorch's own CUDA code down to the launch of ea
 then does nothing. So no value means anything.
 """
 
+# mypy: disable-error-code="attr-defined, assignment"
 from __future__ import annotations
 
 import collections
@@ -18,6 +19,7 @@ import warnings
 from contextlib import contextmanager, nullcontext
 from functools import partialmethod
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -120,7 +122,7 @@ made_optimiser = trainer_module.build_optimiser
 @contextmanager
 def listening():
     """Yield a list of the warnings of captures."""
-    told = []
+    told: list[Any] = []
     with warnings.catch_warnings(record=True) as all_of_them:
         warnings.simplefilter("always")
         yield told

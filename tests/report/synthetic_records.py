@@ -11,12 +11,12 @@ from pandas import DataFrame
 
 from afi_search.cost import Cost, measure
 from afi_search.space.architecture import (
-    ATTENTIONS,
     SCORERS,
     WIDTHS,
     Architecture,
     StageChoice,
 )
+from afi_search.space.attention import ATTENTIONS
 from afi_search.space.backbone import get_backbone
 from afi_search.study.info import StudyInfo
 
@@ -62,7 +62,7 @@ def study_info(**changes: object) -> StudyInfo:
         "note": "Short trainings: good for ranking architectures, not for their final accuracy.",
         "environment": {"python": "3.12.3", "torch": "2.11.0", "commit": "0123abc"},
     }
-    return StudyInfo(**(facts | changes))  # type: ignore[arg-type]
+    return StudyInfo(**(facts | changes))
 
 
 def empty() -> DataFrame:

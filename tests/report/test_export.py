@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from pandas import DataFrame
 
-from afi_search.files import write_whole
-from afi_search.report.export import plain, write_report
+from afi_search.files import plain, write_whole
+from afi_search.report.export import write_report
 from afi_search.report.view import StudyView
 from afi_search.study.pareto import front
 from tests.report.synthetic_records import empty, record, searched, study_info

@@ -33,15 +33,12 @@ def architectures(figure: go.Figure, kind: str) -> set[str]:
     trace = points(figure, kind)
     if trace is None:
         return set()
-    return {
-        re.match("<b>(.*?)</b>", text)[1].replace("<br>", " ")  # type: ignore[index]
-        for text in trace.hovertext
-    }
+    return {re.match("<b>(.*?)</b>", text)[1].replace("<br>", " ") for text in trace.hovertext}
 
 
 def range_of(figure: go.Figure, trace: go.Scatter) -> tuple[float, float]:
     """The range of the vertical axis on which a trace is drawn."""
-    return tuple(figure.layout[trace.yaxis.replace("y", "yaxis")].range)  # type: ignore[return-value]
+    return tuple(figure.layout[trace.yaxis.replace("y", "yaxis")].range)
 
 
 def stairs(figure: go.Figure) -> go.Scatter | None:

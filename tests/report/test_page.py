@@ -77,7 +77,7 @@ def drawn(page: OpenedPage) -> list[str]:
 def test_a_browser_draws_every_plot_without_complaint(
     records: DataFrame, info: object, plots: list[str], tmp_path: Path
 ) -> None:
-    page = write_page(StudyView(records, info), tmp_path / "study")  # type: ignore[arg-type]
+    page = write_page(StudyView(records, info), tmp_path / "study")
     assert page.name == "report.html"
     opened = open_page(page, tmp_path / "profile")
     assert opened.console == []

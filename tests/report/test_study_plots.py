@@ -49,7 +49,7 @@ def test_each_step_is_the_hypervolume_of_the_trials_so_far() -> None:
 
 def test_a_trial_that_has_not_ended_is_no_step() -> None:
     records = searched(6, info=INFO, pruning=False)
-    records.loc[5, ["state", "full"]] = ["running", False]
+    records.loc[5, "state"], records.loc[5, "full"] = "running", False
     assert sorted({trials for trials, _ in steps(records, "trials")}) == [1, 2, 3, 4, 5]
 
 

@@ -253,7 +253,7 @@ def test_every_sampler_names_what_it_names_in_plain_optuna(
             trial_id, named = plain.ask(number, tried)
             assert (named == assignment.architecture) == (origin == sampler)
             assert origin == sampler or named in tried
-            trial = plain.storage._get_trial(trial_id)
+            trial = plain.storage._get_trial(trial_id)  # type: ignore[attr-defined]
             trial.params = ledger.trial(number).params
             trial.distributions = ledger.trial(number).distributions
         origins.append(origin)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_what_is_left_is_told_before_a_trial_has_ended_and_counts_down(
     _, conductor = conductor_for(file, tmp_path, on_change=estimate.changed)
     estimate.engine_started(2)
     epochs: dict[int, float] = {}
-    running = {}
+    running: dict[Any, Any] = {}
     told: list[tuple[float, float]] = []
     while running or conductor.has_next:
         while len(running) < 2 and (assigned := conductor.next() if conductor.has_next else None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -65,7 +66,7 @@ def scorer(study: Study) -> Callable[[], Score]:
 
 
 @pytest.fixture(scope="module")
-def state() -> dict:
+def state() -> dict[str, Any]:
     """What a worker has trained."""
     costs, file = costs_of(FILE), supernet_file(FILE)
     trainer = SupernetJob(file, costs.table).trainer(
@@ -75,7 +76,7 @@ def state() -> dict:
     return trainer.state_dict()
 
 
-def study_in(folder: Path, file: SpaceFile, state: dict | None) -> Study:
+def study_in(folder: Path, file: SpaceFile, state: dict[str, Any] | None) -> Study:
     """Return a study that has trained its supernet; none where there is no state."""
     with Study.begin(folder, StudyFile("study", "", "", file, {})) as study:
         if state is not None:
@@ -343,7 +344,7 @@ def test_what_was_not_scored_is_told_from_what_its_choices_have_in_common():
     file = searched("hybrid")
     every = list(Space(file).architectures())
     worth = {None: 0.0, "base": 0.1, "B": 0.2}
-    additive = {a: 0.3 + sum(worth[c and c.width] for c in a.stages) for a in every}
+    additive = {a: 0.3 + sum(worth[c.width if c else None] for c in a.stages) for a in every}
     some = {a: additive[a] for a in every[::2]}
     inherited = Inherited(
         costs_of(file, 32), pd.DataFrame({"inherited": {a.text: s for a, s in some.items()}})

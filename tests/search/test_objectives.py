@@ -100,7 +100,7 @@ def test_what_no_architecture_keeps_is_told(changes: dict[str, object], said: st
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), None, "many"])
 def test_what_is_no_number_is_told(answer: object) -> None:
     name = f"answers_{answer}"
-    register_objective(Objective(name, lambda architecture, **others: answer))  # type: ignore[arg-type, return-value]
+    register_objective(Objective(name, lambda architecture, **others: answer))
     costs = conductor_costs(space_file(objectives=["accuracy", name]))
     with pytest.raises(ObjectiveError, match=f"'{name}' gives .* for resnet20; it must give a num"):
         costs.of(Architecture.plain("resnet20"))

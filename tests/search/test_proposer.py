@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -91,7 +92,7 @@ def test_the_known_cost_sampler_learns_the_accuracy_wherever_it_stands(
 
 
 def test_a_driver_that_goes_on_proposes_what_the_first_would_have(tmp_path: Path) -> None:
-    tried = []
+    tried: list[Any] = []
     for stops in ((), (7, 16)):
         folder = tmp_path / str(len(stops))
         for trials in (*stops, 24):
@@ -130,7 +131,7 @@ def test_what_is_infeasible_is_recorded_once_and_is_no_trial(tmp_path: Path) -> 
     assert {"resnet20", "resnet20(B-r16)"} < set(rejected)
     assert all(costs["macs"] > limit for costs in rejected.values())
     assert not set(rejected) & set(ledger.records()["architecture"])
-    assert len(ledger.records()) == min(40, conductor_costs(file).feasible)
+    assert len(ledger.records()) == min(40, conductor_costs(file).feasible or 0)
     named = [line for line in (tmp_path / "ledger.log").read_text().splitlines() if "dear" in line]
     assert len(named) == len(rejected)
 
@@ -160,7 +161,7 @@ def test_trials_with_parameters_can_be_read_by_the_sampler(tmp_path: Path) -> No
 
 
 def test_seeds_make_different_searches(tmp_path: Path) -> None:
-    tried = []
+    tried: list[Any] = []
     for seed in (0, 0, 1):
         folder = tmp_path / str(len(tried))
         ledger, conductor = conductor_for(space_file(search={"seed": seed}), folder)

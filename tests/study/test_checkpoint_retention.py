@@ -23,6 +23,7 @@ def played(folder: Path, place: Path, **search: object) -> tuple[Ledger, list[in
     """A study by formula with real checkpoint folders; and how many there were at each epoch."""
     file = space_file(search={"trials": 20, **search})
     sizes: list[int] = []
+    retention: CheckpointRetention
     ledger, conductor = conductor_for(
         file, folder, on_change=lambda trial: retention.changed(trial)
     )

@@ -109,7 +109,7 @@ def test_who_was_away_too_long_is_told_that_another_has_the_study(
     monkeypatch.setattr(database, "_HEARTBEAT", 3600.0)  # as if this process had been asleep
     asked = StudyFile("taken", "", "", space_file(search={"trials": 2}), {}, server.url)
     with pytest.raises(StudyError), Study.begin(tmp_path, asked) as study:
-        hold = study.ledger._storage._hold
+        hold = study.ledger._storage._hold  # type: ignore[attr-defined]
         hold._connection.close()
         with only_client(server.url, study.file.ledger):
             with pytest.raises(StorageError, match="another driver has taken the study taken-"):
@@ -172,7 +172,7 @@ def test_what_was_entered_before_the_answer_was_lost_is_not_entered_again(
     file = space_file(search={"trials": 1})
     asked = StudyFile(f"once-{operation}", "", "", file, {}, server.url)
     with Study.begin(tmp_path, asked) as study:
-        storage = study.ledger._storage._storage
+        storage = study.ledger._storage._storage  # type: ignore[attr-defined]
         method, calls = getattr(storage, operation), []
 
         def enter_and_lose(*args: object, **kwargs: object) -> object:

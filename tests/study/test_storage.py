@@ -11,13 +11,8 @@ import pytest
 
 from afi_search.errors import UserError
 from afi_search.study import Ledger
-from afi_search.study.storage import (
-    Journal,
-    StorageError,
-    check_storage,
-    only_client,
-    open_storage,
-)
+from afi_search.study.journal import Journal, StorageError
+from afi_search.study.storage import check_storage, only_client, open_storage
 from tests.search.studies import Killed, conductor_for, play, space_file
 from tests.study import postgresql
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -12,7 +13,7 @@ from afi_search.train import checkpoint
 from afi_search.train.checkpoint import CheckpointWarning, CorruptCheckpoint, load, load_file, save
 
 
-def state(epoch: int) -> dict:
+def state(epoch: int) -> dict[str, Any]:
     weights = torch.arange(400.0).view(20, 20) + epoch
     return {"epoch": epoch, "model": {"weight": weights}, "history": [{"accuracy": 0.5}], "x": None}
 

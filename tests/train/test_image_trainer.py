@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 from afi_search.data.image_folder import list_images
 from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader, share_out
@@ -259,7 +260,7 @@ def train_part(rank: int, world: int, folder: Path, store: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_in_rounds_train_as_one_does(pictures: Path, tmp_path: Path) -> None:
     train_part(0, 1, pictures, tmp_path / "store")
-    torch.multiprocessing.spawn(train_part, (2, pictures, tmp_path / "store"), nprocs=2)
+    spawn(train_part, (2, pictures, tmp_path / "store"), nprocs=2)
     one, two = (load(str(pictures / f"of-{world}")) for world in (1, 2))
 
     assert one is not None and two is not None

@@ -82,9 +82,12 @@ def test_on_a_gpu_it_is_measured_with_the_recipe_s_batch(monkeypatch, tmp_path):
     batches = []
     monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
     monkeypatch.setattr(precision, "_cache", lambda step, device: tmp_path / step)
-    monkeypatch.setattr(
-        precision, "faster", lambda model, images, device: batches.append(len(images)) or "bf16"
-    )
+
+    def faster(model, images, device):
+        batches.append(len(images))
+        return "bf16"
+
+    monkeypatch.setattr(precision, "faster", faster)
     for name in ("cuda", "cpu"):
         device, folder = torch.device(name), str(tmp_path / name)
         resolve_precision(
@@ -121,6 +124,8 @@ def test_without_bf16_in_hardware_there_is_nothing_to_measure(measured, tmp_path
 def test_the_faster_one_is_taken():
     class Slow(nn.Linear):
         """Slow in one precision."""
+
+        slow_in_bf16: bool
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             time.sleep(0.02 if torch.is_autocast_enabled("cpu") == self.slow_in_bf16 else 0)

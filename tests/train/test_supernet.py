@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_a_step_depends_on_seed_and_number_alone(costs, strategy):
 
 def test_fair_steps_have_each_width_once_and_use_all_choices_equally(costs):
     schedule = Schedule(costs, FAIR, 0)
-    used = [Counter() for _ in range(3)]
+    used: list[Counter[Any]] = [Counter() for _ in range(3)]
     for step in range(24):  # three decks of 8 in each width
         drawn = schedule(step)
         for stage, count in enumerate(used):

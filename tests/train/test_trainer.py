@@ -24,6 +24,7 @@ from afi_search.train import (
     trial_trainer,
 )
 from afi_search.train import trainer as trainer_module
+from afi_search.train.optimiser import learning_rate
 from tests.train.networks import RECIPE, digits_split, network, trainer
 
 CPU = torch.device("cpu")
@@ -119,7 +120,9 @@ def test_one_epoch_is_the_textbooks_loop(data):
     corners = torch.randint(0, 9, (2, 160), generator=generator)
     coins = torch.randint(0, 2, (160,), generator=generator)
     norms = {"1.weight", "1.bias", "4.bias", "5.weight", "5.bias", "9.bias"}
-    velocity = {name: 0.0 for name, _ in reference.named_parameters()}
+    velocity: dict[str, torch.Tensor | float] = {
+        name: 0.0 for name, _ in reference.named_parameters()
+    }
     losses = []
 
     training.run_epoch()
@@ -147,7 +150,7 @@ def test_one_epoch_is_the_textbooks_loop(data):
             ):
                 decayed = gradient + (0.0 if name in norms else 1e-4) * weight
                 velocity[name] = 0.9 * velocity[name] + decayed
-                weight -= rate * (decayed + 0.9 * velocity[name])
+                weight.sub_(rate * (decayed + 0.9 * velocity[name]))
 
     assert abs(training.history[0].loss - sum(losses) / 5) < 1e-5
     for name, value in training.model.state_dict().items():
@@ -213,7 +216,7 @@ def test_the_rate_of_each_step_is_the_schedules_also_after_continuing(data, tmp_
     continued.load_state_dict(training.state_dict())
     finish(continued)
 
-    expected = [trainer_module.learning_rate(RECIPE, step, 25) for step in range(25)]
+    expected = [learning_rate(RECIPE, step, 25) for step in range(25)]
     assert [rates[0] for rates in used] == pytest.approx(expected)
     assert all(len(rates) == 2 and rates[0] == rates[1] for rates in used)
 

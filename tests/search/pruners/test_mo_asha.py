@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import optuna
 import pytest
@@ -11,7 +13,7 @@ from afi_search.search.pruners import MultiObjectiveAsha
 from afi_search.search.pruners.mo_asha import goes_on, is_rung, standing
 
 accuracies, costs = st.integers(0, 20).map(lambda n: n / 20), st.integers(1, 12).map(float)
-points = st.integers(1, 3).flatmap(
+points: st.SearchStrategy[Any] = st.integers(1, 3).flatmap(
     lambda count: st.lists(st.tuples(accuracies, *[costs] * count), min_size=1, max_size=25).map(
         np.array
     )

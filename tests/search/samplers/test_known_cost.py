@@ -29,7 +29,7 @@ CHOICES = ("plain", "thin", "wide")
 SPACE: dict[str, BaseDistribution] = {
     name: CategoricalDistribution(CHOICES) for name in ("a", "b", "c")
 }
-BOTH = ["maximize", "minimize"]
+BOTH: list[Any] = ["maximize", "minimize"]
 
 
 def size(params: dict[str, Any]) -> list[float]:
@@ -42,7 +42,7 @@ def quality(params: dict[str, Any]) -> float:
     return 0.5 + 0.1 * a + 0.05 * a * b - 0.02 * c
 
 
-def objective(trial: optuna.Trial) -> tuple[float, float]:
+def objective(trial: optuna.Trial) -> tuple[float, ...]:
     params = {name: trial.suggest_categorical(name, CHOICES) for name in SPACE}
     return quality(params), *size(params)
 
@@ -137,7 +137,7 @@ def test_the_front_of_a_space_is_found_sooner_than_at_random() -> None:
     """Of a space of 3 ** 5, with 40 trials; 8 seeds."""
     names = "abcde"
 
-    def big(trial: optuna.Trial) -> tuple[float, float]:
+    def big(trial: optuna.Trial) -> tuple[float, ...]:
         params = {name: trial.suggest_categorical(name, CHOICES) for name in names}
         return quality(params) + 0.03 * CHOICES.index(params["e"]), *size(params)
 
