@@ -59,22 +59,27 @@ def run_workers(
         tempfile.TemporaryDirectory(prefix="afi_search-") as scratch,
     ):
         # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
-        tune.run(
-            worker,
-            name="trials",
-            search_alg=_LedgerSearcher(conductor, concurrency, stop, deaths := Deaths()),
-            scheduler=_LedgerScheduler(conductor, stop, deaths, workers),
-            num_samples=-1,
-            stop=_Interrupted(stop),
-            reuse_actors=True,
-            callbacks=list(callbacks),
-            max_failures=_WORKER_DEATHS,
-            storage_path=scratch,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-            raise_on_failed_trial=False,
-            verbose=0,
-        )
+        try:
+            tune.run(
+                worker,
+                name="trials",
+                search_alg=_LedgerSearcher(conductor, concurrency, stop, deaths := Deaths()),
+                scheduler=_LedgerScheduler(conductor, stop, deaths, workers),
+                num_samples=-1,
+                stop=_Interrupted(stop),
+                reuse_actors=True,
+                callbacks=list(callbacks),
+                max_failures=_WORKER_DEATHS,
+                storage_path=scratch,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
+        except RuntimeError as error:  # Tune knows no worker that Ray ends where memory is short
+            if not isinstance(error.__cause__, RayError):
+                raise
+            stop.break_off(str(error.__cause__).split(". ")[0])
     with stop.if_the_ledger_fails():
         conductor.interrupt()
     if stop.reason:

@@ -144,7 +144,8 @@ def test_later_rounds_add_scores_and_trials_to_the_ledger(tmp_path, state):
         search = FILE.search.model_copy(update={"supernet": supernet, "trials": trials})
         return FILE.model_copy(update={"search": search})
 
-    entered, told = pd.DataFrame(), []
+    entered = pd.DataFrame()
+    told: list[Any] = []
     for count in (5, 12, 27):
         file = with_scores(count)
         study, listener = study_in(tmp_path, file, state if entered.empty else None), Scored()

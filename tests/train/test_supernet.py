@@ -178,10 +178,10 @@ def test_a_step_of_two_rounds_follows_the_mean_of_both(costs, data):
     training._drawn = training._schedule(0)
     training.model.train()
 
-    def gradients(rounds: int, *batches) -> list[torch.Tensor]:
+    def gradients(rounds: int, *batches: Any) -> list[torch.Tensor]:
         training.model.zero_grad()
-        for batch in batches:
-            training._learn(*batch, rounds)
+        for images, labels in batches:
+            training._learn(images, labels, rounds)
         return [p.grad for p in training.model.parameters() if p.grad is not None]
 
     alone = zip(*(gradients(1, half) for half in halves), strict=True)
