@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+LOCK_FILE = ".lock"
+"""Of a folder that is deleted by the next Ray, where its guard was killed, too."""
 _PART = re.compile(r"/ray/(core|dashboard|_private)/")
 
 
@@ -61,7 +63,9 @@ def main(folder: Path) -> None:
     for process in processes_of(folder):
         with suppress(psutil.Error):
             process.kill()
-    if not keep:
+    if keep:
+        (folder / LOCK_FILE).unlink(missing_ok=True)
+    else:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -27,7 +27,7 @@ from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.core.generated import gcs_service_pb2
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
-from afi_search.engine.ray_guard import RayGuard
+from afi_search.engine.ray_guard import LOCK_FILE, RayGuard
 from afi_search.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_OF_SILENCE = 40  # after 60 Ray itself ends this process
 _SECONDS_FOR_A_PART, _SECONDS_TO_START = 180, 400
 """Ray gives up on its dashboard after 60 seconds and on its raylet after 30: too few under load."""
-_PREFIX, _LOCK_FILE, _SECONDS_TO_LOCK = "afi-", ".lock", 60
+_PREFIX, _SECONDS_TO_LOCK = "afi-", 60
 _LONGEST_PLACE = 20
 """Of the 107 bytes that the path of a socket may have, our folder and Ray's take the rest."""
 _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
@@ -332,7 +332,7 @@ def _find_patiently(address: str, node: str) -> Any:
             return found
         except (RuntimeError, grpc.FutureTimeoutError) as error:  # it is not there yet
             if time.monotonic() > deadline:
-                raise RuntimeError(f"its raylet does not answer: {error}") from None
+                raise TimeoutError(f"its raylet does not answer: {error}") from None
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
@@ -349,7 +349,7 @@ def _private_folder() -> tuple[Path, FileLock]:
         if len(os.fsencode(place)) <= _LONGEST_PLACE:
             with suppress(OSError):
                 folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-                lock = FileLock(folder / _LOCK_FILE)
+                lock = FileLock(folder / LOCK_FILE)
                 lock.acquire()
                 _sweep(Path(place))
                 return folder, lock
@@ -361,7 +361,7 @@ def _private_folder() -> tuple[Path, FileLock]:
 
 def _sweep(place: Path) -> None:
     """Delete what killed processes of this user have left."""
-    for locked in place.glob(f"{_PREFIX}*/{_LOCK_FILE}"):
+    for locked in place.glob(f"{_PREFIX}*/{LOCK_FILE}"):
         with suppress(OSError, Timeout), FileLock(locked, timeout=0):
             if time.time() - locked.stat().st_mtime > _SECONDS_TO_LOCK:
                 shutil.rmtree(locked.parent, ignore_errors=True)

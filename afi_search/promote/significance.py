@@ -49,6 +49,11 @@ class Spread:
     deviation: float
     freedom: int
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is: where all seeds reach the same, as at chance level, they do not tell."""
+        return self.freedom > 0 and self.deviation > 1e-9
+
 
 def pooled_spread(points: Sequence[Point]) -> Spread:
     """Return the spread within architectures, all their degrees of freedom together."""
@@ -64,7 +69,7 @@ def interval(point: Point, spread: Spread) -> tuple[float, float]:
     >>> f"{low:.3f} to {high:.3f}"
     '0.685 to 0.735'
     """
-    if not spread.freedom:
+    if not spread.is_known:
         return math.nan, math.nan
     half = float(student.ppf(1 - LEVEL / 2, spread.freedom)) * spread.deviation
     half /= math.sqrt(len(point.accuracies))
@@ -106,9 +111,7 @@ def _verdict(point: Point, rivals: Sequence[Point], spread: Spread) -> Verdict:
 def chance_better(point: Point, other: Point, spread: Spread) -> float:
     """Return the p-value of `point` being more accurate than `other`: small where it is."""
     difference = point.mean - other.mean
-    if not spread.freedom:
+    if not spread.is_known:
         return 1.0
-    if spread.deviation == 0:
-        return 0.0 if difference > 0 else 1.0
     error = spread.deviation * math.sqrt(1 / len(point.accuracies) + 1 / len(other.accuracies))
     return float(student.sf(difference / error, spread.freedom))

@@ -177,6 +177,8 @@ class StudyFile:
                     f"not run unasked, as they do what they like; --imports runs them"
                 )
             raise StudyError(mistakes) from None
+        except StudyError as error:
+            raise StudyError(f"{document.name}: {error}") from None
         except (KeyError, TypeError, AttributeError) as error:
             raise StudyError(
                 f"{document.name}: is not a study.yaml that can be read: {error}"

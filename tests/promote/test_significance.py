@@ -10,7 +10,6 @@ from scipy import stats
 
 from afi_search.promote.significance import (
     Point,
-    Spread,
     chance_better,
     interval,
     pooled_spread,
@@ -30,7 +29,7 @@ def test_clear_differences_are_seen() -> None:
 
 
 def test_the_cheapest_has_no_rival_whatever_it_reaches() -> None:
-    assert verdicts([Point(10, (0.1, 0.1)), Point(20, (0.9, 0.9))]) == ["unrivalled", "stands"]
+    assert verdicts([Point(10, (0.1, 0.11)), Point(20, (0.9, 0.91))]) == ["unrivalled", "stands"]
 
 
 def test_ties_are_called_ties() -> None:
@@ -91,7 +90,7 @@ def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
     assert 0.92 <= hits / 400 <= 0.98
 
 
-def test_without_any_spread_the_larger_mean_wins() -> None:
-    spread = Spread(0.0, 2)
-    assert chance_better(Point(1, (0.6, 0.6)), Point(1, (0.5, 0.5)), spread) == 0
-    assert chance_better(Point(1, (0.5, 0.5)), Point(1, (0.5, 0.5)), spread) == 1
+def test_seeds_that_all_reach_the_same_tell_nothing() -> None:
+    stuck = [Point(1, (0.5, 0.5)), Point(2, (0.6, 0.6)), Point(3, (0.1, 0.1))]
+    assert verdicts(stuck) == ["unrivalled", "open", "open"]
+    assert all(math.isnan(bound) for bound in interval(stuck[0], pooled_spread(stuck)))
