@@ -53,6 +53,7 @@ _FIELDS: dict[int, dict[str, type | tuple[type, ...]]] = {
     Op.DISCARD_TRIALS: {},
 }
 _BROUGHT_BACK = {Op.SET_TRIAL_INTERMEDIATE_VALUE, Op.SET_TRIAL_USER_ATTR, Op.SET_TRIAL_SYSTEM_ATTR}
+_BEGINS = b'{"op_code":'
 _LEAST_OF_A_TRIAL = 200  # bytes
 
 _SECONDS_OF_A_LOCK = 4
@@ -204,9 +205,13 @@ def read_trial(path: Path, number: int) -> FrozenTrial | None:
     begun = 0
     with path.open("rb") as stream:
         for line in stream:
+            if not line.startswith(_BEGINS):
+                raise DamagedLedger(path, 0, "is no operation of a ledger")
             begun += line.startswith(begins)
             if begun == 0 or (line.startswith(begins) and begun == number + 1) or about in line:
                 log = json.loads(line)
+                if why := _why_not_an_operation(log):
+                    raise DamagedLedger(path, 0, why)
                 known.apply_logs([log | {"trial_id": 0} if about in line else log])
     for trial in known._trials.values():
         trial.number = number
@@ -289,7 +294,7 @@ def _with_lost_epochs(
 def _pieces(content: bytes) -> Iterator[tuple[bytes, Log | None]]:
     """Yield the lines, and the operation each is; of a damaged one, all pieces that can be one."""
     for line in filter(None, content.split(b"\n")):
-        pieces = re.split(rb'(?=\{"op_code":)', line) if _read(line) is None else [line]
+        pieces = re.split(b"(?=%s)" % re.escape(_BEGINS), line) if _read(line) is None else [line]
         for piece in filter(None, pieces):
             yield piece, _read(piece.strip(b"\0"))
 

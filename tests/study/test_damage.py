@@ -112,6 +112,19 @@ DAMAGES = {
 }
 
 
+@pytest.mark.parametrize("damage", ["garbage", "NUL bytes", "a list", "nested deeply"])
+def test_one_trial_is_not_told_from_a_damaged_ledger(tmp_path: Path, damage: str) -> None:
+    """It is read without the others; in place of what is damaged may have been an epoch of it."""
+    searched(tmp_path)
+    path = tmp_path / "ledger.log"
+    lines = path.read_bytes().splitlines()
+    at = next(i for i, line in enumerate(lines) if b'"trial_id":5,"step":1,' in line)
+    path.write_bytes(b"\n".join([*lines[:at], DAMAGES[damage], *lines[at + 1 :]]) + b"\n")
+
+    with pytest.raises(DamagedLedger, match=f"ledger.log:{at + 1}: "):
+        Ledger.find_in(tmp_path, 5)
+
+
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_told_with_its_line_and_repaired(tmp_path: Path, damage: str, place: str) -> None:
