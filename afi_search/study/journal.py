@@ -32,27 +32,50 @@ from afi_search.files import write_whole
 
 Log = dict[str, Any]
 
-FACTS = ("architecture", "seed", "epochs", "macs", "params", "paper_gflops", "origin")
+_INTEGER, _NUMBER = (int,), (int, float)
+FACTS: dict[str, tuple[type, ...]] = {
+    "architecture": (str,),
+    "seed": _INTEGER,
+    "epochs": _INTEGER,
+    "macs": _INTEGER,
+    "params": _INTEGER,
+    "paper_gflops": _NUMBER,
+    "origin": (str,),
+}
 """What is known of every trial when it begins."""
+_KINDS = FACTS | {
+    "memory": _NUMBER,
+    "latency": _NUMBER,
+    "seconds": _NUMBER,
+    "reason": (str,),
+    "init": (str,),
+    "deaths": (list,),
+    "pruner": (dict,),
+    "owner": (dict,),
+    "study.yaml": (str,),
+    "study:metric_names": (list,),
+}
+"""What else trials and studies remember, by its name."""
 DAMAGED = ".damaged"
-_FIELDS: dict[int, dict[str, type | tuple[type, ...]]] = {
-    Op.CREATE_STUDY: {"study_name": str, "directions": list},
-    Op.DELETE_STUDY: {"study_id": int},
-    Op.SET_STUDY_USER_ATTR: {"study_id": int, "user_attr": dict},
-    Op.SET_STUDY_SYSTEM_ATTR: {"study_id": int, "system_attr": dict},
-    Op.CREATE_TRIAL: {"study_id": int, "user_attrs": dict},
-    Op.SET_TRIAL_PARAM: {"trial_id": int, "param_name": str, "distribution": str},
-    Op.SET_TRIAL_STATE_VALUES: {"trial_id": int, "state": int},
+_FIELDS: dict[int, dict[str, tuple[type, ...]]] = {
+    Op.CREATE_STUDY: {"study_name": (str,), "directions": (list,)},
+    Op.DELETE_STUDY: {"study_id": _INTEGER},
+    Op.SET_STUDY_USER_ATTR: {"study_id": _INTEGER, "user_attr": (dict,)},
+    Op.SET_STUDY_SYSTEM_ATTR: {"study_id": _INTEGER, "system_attr": (dict,)},
+    Op.CREATE_TRIAL: {"study_id": _INTEGER, "user_attrs": (dict,)},
+    Op.SET_TRIAL_PARAM: {"trial_id": _INTEGER, "param_name": (str,), "distribution": (str,)},
+    Op.SET_TRIAL_STATE_VALUES: {"trial_id": _INTEGER, "state": _INTEGER},
     Op.SET_TRIAL_INTERMEDIATE_VALUE: {
-        "trial_id": int,
-        "step": int,
-        "intermediate_value": (int, float),
+        "trial_id": _INTEGER,
+        "step": _INTEGER,
+        "intermediate_value": _NUMBER,
     },
-    Op.SET_TRIAL_USER_ATTR: {"trial_id": int, "user_attr": dict},
-    Op.SET_TRIAL_SYSTEM_ATTR: {"trial_id": int, "system_attr": dict},
+    Op.SET_TRIAL_USER_ATTR: {"trial_id": _INTEGER, "user_attr": (dict,)},
+    Op.SET_TRIAL_SYSTEM_ATTR: {"trial_id": _INTEGER, "system_attr": (dict,)},
     Op.DISCARD_TRIALS: {},
 }
 _BROUGHT_BACK = {Op.SET_TRIAL_INTERMEDIATE_VALUE, Op.SET_TRIAL_USER_ATTR, Op.SET_TRIAL_SYSTEM_ATTR}
+_LARGEST = 2**63 - 1
 _BEGINS = b'{"op_code":'
 _LEAST_OF_A_TRIAL = 200  # bytes
 
@@ -326,14 +349,26 @@ def _why_not_an_operation(log: Any) -> str:
     fields = _FIELDS.get(op) if isinstance(op, int) else None
     if fields is None or not isinstance(log.get("worker_id"), str):
         return "is no operation of a ledger"
-    for name, kind in fields.items():
-        if not isinstance(log.get(name), kind):
+    for name, kinds in fields.items():
+        if not _is_of(log.get(name), kinds):
             return f"has no {name} that a ledger could have"
+    for attributes in ("user_attrs", "system_attrs", "user_attr", "system_attr"):
+        held = log.get(attributes, {})
+        if not isinstance(held, dict):
+            return f"has no {attributes} that a ledger could have"
+        for name in held.keys() & _KINDS.keys():
+            if not _is_of(held[name], _KINDS[name]):
+                return f"has no {name} that a ledger could have"
     if op == Op.CREATE_TRIAL:
         for name in FACTS:
             if name not in log["user_attrs"]:
                 return f"begins a trial and does not say its {name}"
     return ""
+
+
+def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    is_in_bounds = not isinstance(value, int) or -_LARGEST <= value <= _LARGEST
+    return isinstance(value, kinds) and not isinstance(value, bool) and is_in_bounds
 
 
 def _refers_to_nothing(log: Log, known: JournalStorageReplayResult) -> str:

@@ -17,7 +17,7 @@ from afi_search.errors import UserError
 from afi_search.space import SpaceFile
 from afi_search.study import Ledger
 from afi_search.study.folder import StudyError, StudyFile
-from afi_search.study.journal import DamagedLedger
+from afi_search.study.journal import FACTS, DamagedLedger
 from afi_search.study.repair import repair
 from afi_search.study.study import Study
 from afi_search.train import save
@@ -104,6 +104,13 @@ DAMAGES = {
     "an accuracy of no trial": operation(op_code=7, trial_id=10**9, step=1, intermediate_value=0.5),
     "a trial without an architecture": operation(
         op_code=4, study_id=0, datetime_start=None, user_attrs={}
+    ),
+    "a trial whose cost is none": operation(
+        op_code=4, study_id=0, user_attrs=dict.fromkeys(FACTS, "x")
+    ),
+    "a time that is a text": operation(op_code=8, trial_id=0, user_attr={"seconds": "x"}),
+    "an epoch beyond all bounds": operation(
+        op_code=7, trial_id=0, step=10**400, intermediate_value=0.5
     ),
     "a trial that ends in a text": operation(op_code=6, trial_id=0, state="x", values=None),
     "an accuracy of no epoch": operation(op_code=7, trial_id=0, step=None, intermediate_value=0.5),
