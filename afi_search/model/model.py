@@ -297,6 +297,8 @@ def load(folder: str | Path) -> Model:
     except RuntimeError as error:
         what = facts.architecture
         raise ModelError(f"{weights}: are not the weights of {what}: {error}") from None
+    if not all(tensor.isfinite().all() for tensor in module.state_dict().values()):
+        raise ModelError(f"{weights}: holds NaN or infinity; the training that wrote it diverged")
     return Model(module, facts)
 
 

@@ -349,16 +349,16 @@ def _why_not_an_operation(log: Any) -> str:
     fields = _FIELDS.get(op) if isinstance(op, int) else None
     if fields is None or not isinstance(log.get("worker_id"), str):
         return "is no operation of a ledger"
+    if "system_attrs" in log:
+        fields = fields | {"system_attrs": (dict,)}
     for name, kinds in fields.items():
-        if not _is_of(log.get(name), kinds):
+        value = log.get(name)
+        if not _is_of(value, kinds):
             return f"has no {name} that a ledger could have"
-    for attributes in ("user_attrs", "system_attrs", "user_attr", "system_attr"):
-        held = log.get(attributes, {})
-        if not isinstance(held, dict):
-            return f"has no {attributes} that a ledger could have"
-        for name in held.keys() & _KINDS.keys():
-            if not _is_of(held[name], _KINDS[name]):
-                return f"has no {name} that a ledger could have"
+        if type(value) is dict:
+            for key in value.keys() & _KINDS.keys():
+                if not _is_of(value[key], _KINDS[key]):
+                    return f"has no {key} that a ledger could have"
     if op == Op.CREATE_TRIAL:
         for name in FACTS:
             if name not in log["user_attrs"]:
@@ -367,8 +367,8 @@ def _why_not_an_operation(log: Any) -> str:
 
 
 def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
-    is_in_bounds = not isinstance(value, int) or -_LARGEST <= value <= _LARGEST
-    return isinstance(value, kinds) and not isinstance(value, bool) and is_in_bounds
+    kind = type(value)
+    return kind in kinds and (kind is not int or -_LARGEST <= value <= _LARGEST)
 
 
 def _refers_to_nothing(log: Log, known: JournalStorageReplayResult) -> str:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torchvision.io import write_jpeg, write_png
 
 import afi_search
@@ -97,6 +99,12 @@ def test_mistakes_name_the_file(tmp_path: Path) -> None:
         load(tmp_path / "file")
     trained("resnet20").save(tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
+    diverged = {
+        name: math.nan * of for name, of in load_file(tmp_path / "model.safetensors").items()
+    }
+    save_file(diverged, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"model\.safetensors: holds NaN"):
+        load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(whole[:1000])
     with pytest.raises(ModelError, match=r"model\.safetensors: is cut short or damaged"):
         load(tmp_path)
