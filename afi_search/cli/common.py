@@ -88,11 +88,13 @@ class PlainConsole(Console):
             print(dumps(plain(list(rows)), indent=2, ensure_ascii=False))
             return
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in rows[0] if rows else ():
-            figures = all(re.match(r"[-+\d]|None|$", str(row[name])) for row in rows)
-            table.add_column(name, overflow="fold", justify="right" if figures else "left")
-        for row in rows:
-            table.add_row(*("" if value is None else str(value) for value in row.values()))
+        texts = [["" if value is None else str(value) for value in row.values()] for row in rows]
+        for name, *cells in zip(rows[0] if rows else (), *texts, strict=True):
+            figures = all(re.match(r"[-+\d]|$", cell) for cell in cells)
+            looks: dict[str, Any] = {"justify": "right", "min_width": max(map(len, cells))}
+            table.add_column(name, overflow="fold", **(looks if figures else {}))
+        for line in texts:
+            table.add_row(*line)
         self.print(table)
 
     def written(self, paths: Iterable[object]) -> None:

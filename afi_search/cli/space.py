@@ -99,7 +99,7 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
             **{name: write_objective(name, of[name]) for name in asked},
             "MACs of a trial": f"{of['trial_macs']:.1e}",
             "time of a trial": duration(of["trial_seconds"]),
-            "its checkpoints": size(of["checkpoint_bytes"]),
+            "checkpoint": size(of["checkpoint_bytes"]),
         }
         for of in figures
     ]
