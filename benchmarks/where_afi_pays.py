@@ -154,7 +154,9 @@ def plot(found: pd.DataFrame, means: pd.DataFrame, agreed: pd.DataFrame, path: P
     left.legend()
 
     reach = [means["points"] - means["low"], means["high"] - means["points"]]
-    middle.errorbar(means["macs"] / 1e6, means["points"], reach, fmt="o", color="0.6", markersize=4)
+    alike = means.groupby("macs")["points"].rank() - 1  # side by side, where several cost the same
+    macs = means["macs"] / 1e6 + 0.08 * alike
+    middle.errorbar(macs, means["points"], reach, fmt="o", color="0.6", markersize=4, linewidth=0.8)
     best = str(means["validation_accuracy"].idxmax())
     shown = {
         "resnet20": ("D", "plain"),
@@ -166,10 +168,10 @@ def plot(found: pd.DataFrame, means: pd.DataFrame, agreed: pd.DataFrame, path: P
     }
     for name, (marker, label) in shown.items():
         at = means.index == name
-        middle.plot(means["macs"][at] / 1e6, means["points"][at], marker, markersize=9, label=label)
+        middle.plot(macs[at], means["points"][at], marker, markersize=9, label=label)
     middle.set(xlabel="million MACs", ylabel="test accuracy, %")
     middle.set_title(f"{len(means)} networks, 1 to {means['seeds'].max()} seeds, 95 %")
-    middle.legend(fontsize=8)
+    middle.legend(fontsize=8, loc="lower right")
 
     right.plot(agreed["epoch"], agreed["tau"], "o-")
     right.fill_between(agreed["epoch"], agreed["low"], agreed["high"], alpha=0.15, linewidth=0)
