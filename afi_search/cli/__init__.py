@@ -67,6 +67,8 @@ def in_words() -> Iterator[None]:
                 _end(f"Interrupted. {GOES_ON}", _INTERRUPTED)
             if isinstance(error, OSError):
                 _end(f"error: {_refusal(error)}", 2)
+            if "Symlink loop" in str(error):  # pathlib's words, too
+                _end(f"error: {error}", 2)
             if "determine home directory" in str(error):  # pathlib's words, at Ray's import
                 _end("error: there is no home folder; name one that can be written in HOME", 2)
             if "torchvision::" in str(error):  # it was built for another PyTorch than is installed

@@ -51,6 +51,7 @@ def call(
         (PermissionError(13, "Permission denied", "/a/b"), "error: /a/b: Permission denied", 2),
         (OSError("no usable folder"), "error: no usable folder", 2),
         (FileNotFoundError(2, "No such file", b"/caf\xe9"), "error: /caf\\xe9: No such file", 2),
+        (RuntimeError("Symlink loop from '/a'"), "error: Symlink loop from '/a'", 2),
         (MemoryError(), "error: there is not enough memory", 2),
         (
             RuntimeError("operator torchvision::nms does not exist"),
