@@ -30,6 +30,7 @@ from afi_search.promote.confirm_results import most_promising
 from afi_search.search.listener import Listener
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.backbone import IMAGENET_SIZE
+from afi_search.space.fields import check_name
 from afi_search.space.recipe import read_recipe
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
@@ -133,6 +134,10 @@ def promote_study(
             f"where is ImageNet? Name its folder with --data, like: afi-search promote {folder} "
             f"--data /data/imagenet"
         )
+    try:
+        check_name("promotion" if name is None else name)
+    except ValueError as error:
+        raise PromotionError(f"--name: {error}") from None
     recipe = read_recipe(wanted.recipe)
     if wanted.loader == "dali":
         require_dali()
