@@ -117,7 +117,7 @@ def test_what_a_confirmation_refutes_does_not_win_nor_does_the_test_set_choose(
 
 @pytest.mark.parametrize("name", ["..", "", "a/b", "/etc/x", "a\nb", "x::y"])
 def test_a_promotion_has_the_name_of_a_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(PromotionError, match="--name: .* is no name"):
+    with pytest.raises(PromotionError, match=r"--name: .* is no name"):
         promote_study(tmp_path, Promote(data=str(tmp_path)), name=name)
     assert list(tmp_path.iterdir()) == []
 
