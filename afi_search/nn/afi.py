@@ -149,12 +149,12 @@ class AFI(nn.Module, ABC):
         """Return what of a source its readers weigh it by, B x C', given z, at least float32."""
 
     @abstractmethod
-    def weigh(self, reader: int, notes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return a reader's weights, sources x B x C', and the notes as the next one has them.
+    def weigh(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a reader's weights, sources x B x C', and the notes for the next reader.
 
         Args:
             reader: its number, from 0.
-            notes: what is noted of its sources.
+            notes: what is noted of its sources, sources x B x C'.
         """
 
     @abstractmethod
@@ -187,10 +187,10 @@ class BlockAFI(AFI):
     def note(self, pooled: Tensor) -> Tensor:
         return pooled
 
-    def weigh(self, reader: int, notes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def weigh(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
         scorer = cast(Scorer, self.scorers[reader])
         at_once = weighed(scorer.reduce.weight, scorer.expand.weight, notes)
-        return at_once or (torch.softmax(scorer(torch.stack(notes)), dim=0), notes)
+        return at_once or (torch.softmax(scorer(notes), dim=0), notes)
 
     def count_readers(self, reader: int) -> int:
         return self.readers - reader
@@ -218,8 +218,8 @@ class StageAFI(AFI):
         scores: Tensor = self.scorer(pooled)
         return scores
 
-    def weigh(self, reader: int, notes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        return torch.softmax(torch.stack(notes), dim=0), notes
+    def weigh(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.softmax(notes, dim=0), notes
 
     def count_readers(self, reader: int) -> int:
         return min(1, self.readers - reader)
@@ -240,17 +240,19 @@ class Reading:
 
     def __init__(self, afi: AFI) -> None:
         self._afi = afi
-        self._notes: list[Tensor] = []
+        self._notes: Tensor | None = None
         self.sources: list[Any] = []
         self.reader = 0
 
     def add(self, source: Any, pooled: Tensor) -> None:
         """Take one source more: X_j, and z_j, B x C', in float32 at least."""
         self.sources.append(source)
-        self._notes.append(self._afi.note(pooled))
+        note = self._afi.note(pooled)[None]
+        self._notes = note if self._notes is None else torch.cat((self._notes, note))
 
     def read(self) -> tuple[list[Any], Tensor]:
         """Return the next reader's sources and their weights, sources x B x C'."""
+        assert self._notes is not None
         weights, self._notes = self._afi.weigh(self.reader, self._notes)
         return self.sources, weights
 
@@ -258,7 +260,8 @@ class Reading:
         """Take the R of that reader, which is a source where the next one rereads it."""
         self.reader += 1
         if self.reader == self._afi.readers:  # features are released
-            self.sources, self._notes = [], []
+            self.sources, self._notes = [], None
         elif self._afi.rereads:
+            assert self._notes is not None
             self.sources = [integrated]
-            self._notes = [torch.logsumexp(torch.stack(self._notes), dim=0)]
+            self._notes = torch.logsumexp(self._notes, dim=0, keepdim=True)

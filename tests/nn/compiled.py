@@ -58,11 +58,11 @@ def call_all(blocks: int) -> None:
             own = feature(channels, size, 2)
             cuda.weighted_sum(x, x, *later, weights[0], own, xs[-1], math.inf)
             scorer = torch.zeros(channels // 4, channels), torch.zeros(channels, channels // 4)
-            shares, notes = torch.zeros(count, 8, channels), list(weights)
-            cuda.weigh(shares, *scorer, notes)
-            for given in (notes, []):
+            shares = torch.zeros(count, 8, channels)
+            cuda.weigh(shares, *scorer, shares)
+            for passed in (shares, None):
                 parts = torch.zeros(8, 2, channels * channels // 4)
-                cuda.weigh_backward(shares, parts, shares, shares, *scorer, notes, given)
+                cuda.weigh_backward(shares, parts, shares, shares, *scorer, shares, passed)
     for channels, size in ((16, 32), (8, 32), (32, 16), (64, 8)):
         x, of = feature(channels, size), torch.zeros(channels)
         cuda.moments(of, of, x, of, of, torch.tensor(0), 0.1)

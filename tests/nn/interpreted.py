@@ -11,8 +11,28 @@ from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import torch
+
 from afi_search.nn.ops import common, cuda, scores
+from afi_search.nn.ops.gathered import channel_dots, weighted_sum
 from tests.nn.on_device import compare
+
+
+def check_more_features_than_a_kernel_takes() -> None:
+    """Sums and dots of many features against torch's own."""
+    count = 2 * cuda.MOST + 1
+    features = [torch.randn(2, 8, 3, 4, dtype=torch.float64) for _ in range(count)]
+    features = [x.to(memory_format=torch.channels_last) for x in features]
+    weights, mean = torch.rand(count, 2, 8, dtype=torch.float64), torch.rand(2, 8).double()
+    plus, gate = features[0], features[1]
+    stacked = torch.stack(features)
+    total = (weights[..., None, None] * stacked).sum(0) + plus + mean[..., None, None] / 12
+
+    summed = weighted_sum(plus, features, list(weights), mean, plus, gate, 1.0)
+
+    torch.testing.assert_close(summed, torch.where((gate > 0) & (gate < 1), total, 0.0))
+    torch.testing.assert_close(channel_dots(plus, features), (stacked * plus).sum((3, 4)))
+
 
 if __name__ == "__main__":
     kernels = SimpleNamespace(kernel=partial(getattr, cuda), available=lambda: True)
@@ -20,5 +40,6 @@ if __name__ == "__main__":
         patch.object(common, "cpu", kernels),
         patch.object(scores, "accelerates", lambda *_: True),
     ):
+        check_more_features_than_a_kernel_takes()
         for argument in sys.argv[1:]:
             compare(*argument.split("/"), "cpu")  # type: ignore[call-arg]

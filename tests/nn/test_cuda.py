@@ -60,8 +60,8 @@ def test_interpreted_kernels_compute_every_family(text):
 @pytest.mark.parametrize(
     "blocks, most, capabilities",
     [
-        pytest.param(5, 32, ("80", "90", "100"), id="resnet32"),
-        pytest.param(18, 48, ("90",), id="resnet110", marks=pytest.mark.slow),
+        pytest.param(5, 35, ("80", "90", "100"), id="resnet32"),
+        pytest.param(18, 58, ("90",), id="resnet110", marks=pytest.mark.slow),
     ],
 )
 def test_kernels_compile_in_few_variants_for_the_gpus_that_people_have(blocks, most, capabilities):

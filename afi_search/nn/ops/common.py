@@ -45,7 +45,7 @@ def plain(*parts: str) -> Iterator[None]:
 def accelerates(x: Tensor, part: str) -> bool:
     """Return whether the operators of a part are to be used for a feature, B x C x H x W.
 
-    Or for a pooled one, B x C, to be scored, which pays on a GPU.
+    Or for pooled ones, sources x B x C, to be scored, which pays on a GPU.
 
     They take features with channels last, on a CPU where there is a C++ compiler, on a GPU where
     Triton runs; on `meta` they tell what either keeps in memory. Not subclasses of tensors, such as
@@ -53,7 +53,7 @@ def accelerates(x: Tensor, part: str) -> bool:
     """
     if part in _switched_off or type(x) is not Tensor or x.dtype not in DTYPES:
         return False
-    if x.dim() == 2:
+    if x.dim() == 3:
         return x.is_cuda and _cuda() is not None
     if x.is_meta or not x.is_contiguous(memory_format=torch.channels_last):
         return x.is_meta

@@ -4,9 +4,9 @@ Functions are called as `operator` says: with what they fill, then the operator'
 
 Features lie with channels last: a feature is a matrix of the pixels of all images x channels, with
 one stride from pixel to pixel, so that a slice of channels is a feature too. Kernels take the
-addresses of many features, in places of which there are 4, 32, 64, ..., and read 16 bytes at a
-time: strides are given in `unit`s of so many numbers, which the compiler then knows to divide them.
-Sums are float32, or float64 for features that are. What is None is compiled away.
+addresses of up to 4 or 16 features, and read 16 bytes at a time: strides are given in `unit`s of so
+many numbers, which the compiler then knows to divide them. Sums are float32, or float64 for
+features that are. What is None is compiled away.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ WIDEST = 32
 """Channels of a tile at most, of the kernels of AFI."""
 ROWS, COLUMNS = constexpr(256), constexpr(32)
 """Of a tile of batch norm's kernels."""
+FEW, MOST = 4, 16
+"""Features that a kernel is given, at most: a loop over 32, unrolled, takes seconds to compile."""
 BLOCKS = 256
 """Programs that share the pixels of a channel in batch norm's sums, at most. The last of them adds
 up what all have left, alone, so that many columns or programs are slow."""
@@ -115,26 +117,34 @@ def _channel_dots(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["count", "images"])
 def _weigh(  # type: ignore[no-untyped-def]
-    out, reduce, expand, zs, count, images, size, wide: constexpr, deep: constexpr
+    out,
+    reduce,
+    expand,
+    zs,
+    count,
+    images,
+    size,
+    slots: constexpr,
+    wide: constexpr,
+    deep: constexpr,
 ):
-    image = tl.program_id(0)
     first, second, c = _scorer(reduce, expand, size, wide, deep)
-    slot = tl.arange(0, len(zs))[:, None]
-    scores = _zeros(out, len(zs), wide)
-    for j in tl.static_range(len(zs)):
-        if j < count:
-            z = tl.load(zs[j] + image * size[0] + c, c < size[0], other=0.0)
-            h = tl.sum(first * z, 1)[:, None]
-            score = tl.sum(second * tl.where(h < 0, 0.0, h), 0)[None, :]
-            scores += tl.where(slot == j, score, 0.0)
+    slot = tl.arange(0, slots)[:, None]
+    scores = _zeros(out, slots, wide)
+    for j in range(count):
+        row = j * images + tl.program_id(0)
+        z = tl.load(zs + row * size[0] + c, c < size[0], other=0.0)
+        h = tl.sum(first * z, 1)[:, None]
+        score = tl.sum(second * tl.where(h < 0, 0.0, h), 0)[None, :]
+        scores += tl.where(slot == j, score, 0.0)
     scores = tl.where(slot < count, scores, -float("inf"))
     share = tl.exp(scores - tl.max(scores, 0)[None, :])
-    at = (slot * images + image) * size[0] + c
+    at = (slot * images + tl.program_id(0)) * size[0] + c
     inside = (slot < count) & (c < size[0])
     tl.store(out + at, share / tl.sum(share, 0)[None, :], inside)
 
 
-@triton.jit(do_not_specialize=["count", "passed", "images"])
+@triton.jit(do_not_specialize=["count", "images"])
 def _weigh_backward(  # type: ignore[no-untyped-def]
     d_zs,
     parts,
@@ -145,34 +155,33 @@ def _weigh_backward(  # type: ignore[no-untyped-def]
     zs,
     later,
     count,
-    passed,
     images,
     size,
+    slots: constexpr,
     wide: constexpr,
     deep: constexpr,
 ):
     first, second, c = _scorer(reduce, expand, size, wide, deep)
     d_first, d_second = _zeros(out, deep, wide), _zeros(out, deep, wide)
-    slot = tl.arange(0, len(zs))[:, None]
+    slot = tl.arange(0, slots)[:, None]
     inside = (slot < count) & (c < size[0])
-    for row in range(tl.program_id(0), images, tl.num_programs(0)):
-        at = (slot * images + row) * size[0] + c
+    for image in range(tl.program_id(0), images, tl.num_programs(0)):
+        at = (slot * images + image) * size[0] + c
         share = tl.load(out + at, inside, other=0.0)
         given = tl.load(d_out + at, inside, other=0.0)
         d_scores = share * (given - tl.sum(share * given, 0)[None, :])
-        for j in tl.static_range(len(zs)):
-            if j < count:
-                z = tl.load(zs[j] + row * size[0] + c, c < size[0], other=0.0)
-                h = tl.sum(first * z, 1)[:, None]
-                d_score = tl.sum(tl.where(slot == j, d_scores, 0.0), 0)[None, :]
-                d_h = tl.where(h > 0, tl.sum(second * d_score, 1)[:, None], 0.0)
-                d_z = tl.sum(first * d_h, 0)[None, :]
-                d_z += tl.load(
-                    later[j] + row * size[0] + c, (c < size[0]) & (j < passed), other=0.0
-                )
-                tl.store(d_zs + (j * images + row) * size[0] + c, d_z, c < size[0])
-                d_first += d_h * z
-                d_second += tl.where(h < 0, 0.0, h) * d_score
+        for j in range(count):
+            row = (j * images + image) * size[0]
+            z = tl.load(zs + row + c, c < size[0], other=0.0)
+            h = tl.sum(first * z, 1)[:, None]
+            d_score = tl.sum(tl.where(slot == j, d_scores, 0.0), 0)[None, :]
+            d_h = tl.where(h > 0, tl.sum(second * d_score, 1)[:, None], 0.0)
+            d_z = tl.sum(first * d_h, 0)[None, :]
+            if later is not None:
+                d_z += tl.load(later + row + c, c < size[0], other=0.0)
+            tl.store(d_zs + row + c, d_z, c < size[0])
+            d_first += d_h * z
+            d_second += tl.where(h < 0, 0.0, h) * d_score
     at, also, within = _places(size, wide, deep)
     part = parts + tl.program_id(0) * (2 * size[0] * size[1])
     tl.store(part + at, d_first, within)
@@ -366,7 +375,10 @@ def _whole_sums(partial, column, width, channels):  # type: ignore[no-untyped-de
 
 
 def weighted_sum(*given: Any) -> None:
-    out, _, features, weights, mean, plus, gate, ceiling = given
+    out, like, features, weights, mean, plus, gate, ceiling = given
+    if len(features) > MOST:
+        weighted_sum(out, like, features[MOST:], weights[MOST:], mean, plus, None, 0.0)
+        features, weights, mean, plus = features[:MOST], weights[:MOST], None, out
     plan = _Plan(TILE, out, *features, *(x for x in (plus, gate) if x is not None))
     read, by = _filled(features or [out]), _filled(weights or [out])
     strides = plan.strides(out, plus, gate, *read)
@@ -391,31 +403,36 @@ def join(*given: Any) -> None:
 
 def channel_dots(out: Tensor, gradient: Tensor, features: Sequence[Tensor]) -> None:
     plan = _Plan(DOTS_TILE, gradient, *features)
-    read = _filled(features)
-    strides = plan.strides(gradient, *read)
-    _channel_dots[plan.images, plan.channel_tiles](
-        out, gradient, read, strides, len(features), plan.images, *plan.rest
-    )
+    for dots, some in zip(out.split(MOST), _groups(features), strict=True):
+        read = _filled(some)
+        strides = plan.strides(gradient, *read)
+        _channel_dots[plan.images, plan.channel_tiles](
+            dots, gradient, read, strides, len(some), plan.images, *plan.rest
+        )
 
 
-def weigh(out: Tensor, reduce: Tensor, expand: Tensor, notes: Sequence[Tensor]) -> None:
-    images, read, rest = len(notes[0]), _filled(notes), _matrices(reduce)
-    _weigh[images,](out, reduce, expand, read, len(notes), images, *rest[0], **rest[1])
+def _groups(features: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    return [features[start : start + MOST] for start in range(0, len(features), MOST)]
+
+
+def weigh(out: Tensor, reduce: Tensor, expand: Tensor, notes: Tensor) -> None:
+    plan, warps = _scorer_plan(reduce, notes)
+    _weigh[notes.shape[1],](out, reduce, expand, notes, *plan, num_warps=warps)
 
 
 def weigh_backward(*given: Any) -> None:
-    d_all, parts, d_out, out, reduce, expand, notes, d_notes = given
-    images, read, rest = len(notes[0]), _filled(notes), _matrices(reduce)
-    given = d_all, parts, d_out, out, reduce, expand, read, _filled(d_notes or notes)
-    _weigh_backward[len(parts),](*given, len(notes), len(d_notes), images, *rest[0], **rest[1])
+    _, parts, _, _, reduce, _, notes, _ = given
+    plan, warps = _scorer_plan(reduce, notes)
+    _weigh_backward[len(parts),](*given, *plan, num_warps=warps)
 
 
-def _matrices(reduce: Tensor) -> tuple[tuple[Any, ...], dict[str, int]]:
-    """Return a scorer's channels and hidden units, both as powers of 2, and warps for them."""
+def _scorer_plan(reduce: Tensor, notes: Tensor) -> tuple[tuple[Any, ...], int]:
+    """Return sources and images, a scorer's size, all as powers of 2, and warps for them."""
     hidden, channels = reduce.shape
     deep, wide = map(triton.next_power_of_2, reduce.shape)
-    warps = max(1, deep * wide // 512)
-    return ((channels, hidden), wide, deep), {"num_warps": warps}
+    slots = 4 if len(notes) <= 4 else max(32, triton.next_power_of_2(len(notes)))
+    plan = *notes.shape[:2], (channels, hidden), slots, wide, deep
+    return plan, max(1, deep * wide // 512)
 
 
 class _Plan:
@@ -437,7 +454,7 @@ class _Plan:
 
 def _filled(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return the features, the last repeated until all slots are full."""
-    slots = 4 if len(features) <= 4 else max(32, triton.next_power_of_2(len(features)))
+    slots = FEW if len(features) <= FEW else MOST
     return (*features, *[features[-1]] * (slots - len(features)))
 
 
