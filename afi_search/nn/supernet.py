@@ -1,21 +1,21 @@
 """One network that holds every architecture of a space by sharing weights.
 
-An architecture runs as the very modules that `build` makes, on slices of the shared tensors
-(`torch.func.functional_call`), so that no backbone knows of it, and what is extracted is bit for
-bit what ran.
+An architecture runs as the very modules that `build` makes, lent slices of the shared tensors for
+each pass, so that no backbone knows of it, and what is extracted is bit for bit what ran. How it is
+trained is `train.supernet`'s, and in what worker `engine.supernet`'s.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from afi_search.errors import UserError
@@ -27,7 +27,9 @@ from afi_search.space import Architecture, Space, StageChoice, StageShape, get_b
 from afi_search.space.architecture import choice_text
 
 Choice = StageChoice | None
-_Entry = tuple[str, dict[str, Any], str, Sequence[Sequence[Run]]]
+_Tensors = dict[str, Any]
+"""A module's parameters or buffers, by their own names."""
+_Entry = tuple[str, _Tensors, _Tensors, str, Sequence[Sequence[Run]]]
 
 
 class SupernetError(UserError):
@@ -35,12 +37,17 @@ class SupernetError(UserError):
 
 
 class Taken(NamedTuple):
-    """A tensor of an architecture: its name there, and what of which shared tensor it is."""
+    """A tensor of an architecture: its names there, and what of which shared tensor it is."""
 
     name: str
-    tensors: dict[str, Any]
-    tensor: str
+    borrower: _Tensors
+    lender: _Tensors
+    own_name: str
     cuts: tuple[Cut, ...]
+
+    @property
+    def tensor(self) -> Tensor:
+        return taken(self.lender[self.own_name], self.cuts)
 
 
 class Supernet(nn.Module):
@@ -101,7 +108,10 @@ class Supernet(nn.Module):
         """
         self._active = self._held(architecture)
         for stage, (name, choice) in enumerate(zip(self._names, self._active.stages, strict=True)):
-            self._network.set_submodule(name, self._stages[stage, choice])
+            module = self._stages[stage, choice]
+            if module.training != self._network.training:
+                module.train(self._network.training)
+            self._network.set_submodule(name, module)
 
     def sample_active(self, generator: torch.Generator) -> Architecture:
         """Activate one of the space's architectures, each with the same chance; return it."""
@@ -110,8 +120,10 @@ class Supernet(nn.Module):
         return self._active
 
     def forward(self, x: Tensor) -> Tensor:
-        self._network.train(self.training)
-        logits: Tensor = functional_call(self._network, self.tensors(), (x,))
+        if self._network.training != self.training:
+            self._network.train(self.training)
+        with self._lent():
+            logits: Tensor = self._network(x)
         return logits
 
     def tensors(self, architecture: Architecture | str | None = None) -> dict[str, Tensor]:
@@ -122,12 +134,7 @@ class Supernet(nn.Module):
         Raises:
             SupernetError: as `set_active`.
         """
-        of = self._active if architecture is None else self._held(architecture)
-        places = chain(
-            self._places[None],
-            *(self._places[stage, choice] for stage, choice in enumerate(of.stages)),
-        )
-        return {name: taken(within[tensor], parts) for name, within, tensor, parts in places}
+        return {part.name: part.tensor for part in self._parts(architecture)}
 
     def extract(self, architecture: Architecture | str | None = None) -> nn.Module:
         """Return an architecture, the active one where None, as a network of its own.
@@ -152,26 +159,36 @@ class Supernet(nn.Module):
         Args:
             batches: each B x 3 x H x W.
         """
-        tensors, was_training = self.tensors(), self.training
-        norms = {
-            name: module
-            for name, module in self._network.named_modules()
-            if isinstance(module, _BatchNorm)
-        }
-        momenta = {name: norm.momentum for name, norm in norms.items()}
-        for name in norms:
-            tensors[f"{name}.running_mean"].zero_()
-            tensors[f"{name}.running_var"].fill_(1)
-        self.train()
+        norms = [one for one in self._network.modules() if isinstance(one, _BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        self._network.train()
+        with self._lent():
+            torch._foreach_zero_([tensor for one in norms for tensor in _statistics(one)])
+            try:
+                for number, images in enumerate(batches, start=1):
+                    for norm in norms:
+                        norm.momentum = 1 / number  # the mean so far, on batch norm's fast path
+                    self._network(images)
+            finally:
+                for norm, momentum in zip(norms, momenta, strict=True):
+                    norm.momentum = momentum
+
+    def _parts(self, architecture: Architecture | str | None = None) -> Iterator[Taken]:
+        """Yield the tensors of an architecture, the active one's where None."""
+        of = self._active if architecture is None else self._held(architecture)
+        return chain(self._places[None], *(self._places[one] for one in enumerate(of.stages)))
+
+    @contextmanager
+    def _lent(self) -> Iterator[None]:
+        """Within it, the active network has its tensors."""
+        parts = list(self._parts())
+        for part in parts:
+            part.borrower[part.own_name] = part.tensor
         try:
-            for number, images in enumerate(batches, start=1):
-                for norm in norms.values():
-                    norm.momentum = 1 / number  # the mean so far, on the fast path of batch norm
-                self(images)
+            yield
         finally:
-            for name, norm in norms.items():
-                norm.momentum = momenta[name]
-            self.train(was_training)
+            for part in parts:
+                part.borrower[part.own_name] = None
 
     def _share(self) -> None:
         """Make the shared tensors, and the modules that run on them."""
@@ -191,17 +208,19 @@ class Supernet(nn.Module):
                 choice = architecture.stages[number]
                 if (of := (number, choice)) not in entered:
                     entered[of] = list(self._enter(f"{name}.", stage, sharing[number], choice))
-                    self._stages[of] = stage.to("meta")
+                    self._stages[of] = stage
             if None not in entered:
                 for name in self._names:
                     network.set_submodule(name, nn.Identity())
                 entered[None] = list(self._enter("", network))
-                object.__setattr__(self, "_network", network.to("meta"))
+                object.__setattr__(self, "_network", network)
         for key, entries in entered.items():
             self._places[key] = [
-                Taken(name, tensors, tensor, cuts(tensors[tensor].shape, runs))
-                for name, tensors, tensor, runs in entries
+                Taken(name, borrower, lender, own, cuts(lender[own].shape, runs))
+                for name, borrower, lender, own, runs in entries
             ]
+            for part in self._places[key]:
+                part.borrower[part.own_name] = None
 
     def _enter(
         self,
@@ -214,16 +233,20 @@ class Supernet(nn.Module):
         for path, module in network.named_modules():
             owner = sharing.owner(choice, path) if sharing else path
             holder = self._holder(f"{prefix}{owner}".replace(".", "/") or "/", module)
-            for name, value in chain(module._parameters.items(), module._buffers.items()):
-                if value is None:
-                    continue
-                tensor = f"{path}.{name}" if path else name
-                runs = sharing.runs(choice, tensor, value.shape) if sharing else whole(value.shape)
-                trained = isinstance(value, nn.Parameter)
-                tensors: dict[str, Any] = holder._parameters if trained else holder._buffers
-                new = written(tensors.get(name), runs, value.detach())
-                tensors[name] = nn.Parameter(new, value.requires_grad) if trained else new
-                yield prefix + tensor, tensors, name, runs
+            lists: tuple[tuple[_Tensors, _Tensors], ...] = (
+                (module._parameters, holder._parameters),
+                (module._buffers, holder._buffers),
+            )
+            for borrower, lender in lists:
+                for own, value in borrower.items():
+                    if value is None:
+                        continue
+                    name, size = f"{path}.{own}" if path else own, value.shape
+                    runs = sharing.runs(choice, name, size) if sharing else whole(size)
+                    new = written(lender.get(own), runs, value.detach())
+                    trained = isinstance(value, nn.Parameter)
+                    lender[own] = nn.Parameter(new, value.requires_grad) if trained else new
+                    yield prefix + name, borrower, lender, own, runs
 
     def _holder(self, owner: str, like: nn.Module) -> nn.Module:
         """Return what holds the tensors of a module, of its class: norms decay as norms do."""
@@ -248,6 +271,12 @@ class Supernet(nn.Module):
                     f"supernet holds: {', '.join(map(choice_text, self.choices[number]))}"
                 )
         return architecture
+
+
+def _statistics(norm: _BatchNorm) -> list[Tensor]:
+    """Return the running mean and variance of a batch norm."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return [norm.running_mean, norm.running_var]
 
 
 def _choices(space: Space) -> tuple[str, tuple[tuple[Choice, ...], ...]]:

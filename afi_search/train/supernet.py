@@ -30,6 +30,8 @@ from afi_search.train.trainer import CheckpointMismatch, Trainer
 
 FAIR, SINGLE_PATH, SANDWICH = "fair", "single-path", "sandwich"
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1280, 128
+SCORING_BATCH = 2500
+"""Images that a GPU validates at a time: launching a pass takes it longer than computing one."""
 _RETRIES, _DRAWS = 20, 1000
 
 
@@ -172,9 +174,9 @@ class InheritedAccuracy:
         self._dtype = autocast_dtype(precision, device)
         normalise = Normalise(data.spec.mean, data.spec.std, device)
         some = calibration_images(data)
-        size = CALIBRATION_BATCH if device.type == "cpu" else len(some)
-        self._calibration = [images for images, _ in normalised_batches(some, normalise, size)]
-        self._validation = list(normalised_batches(data.validation, normalise))
+        sizes = (CALIBRATION_BATCH, None) if device.type == "cpu" else (len(some), SCORING_BATCH)
+        self._calibration = [images for images, _ in normalised_batches(some, normalise, sizes[0])]
+        self._validation = list(normalised_batches(data.validation, normalise, sizes[1]))
         self._evaluate = Evaluator(net, device=device, precision=precision)
 
     def __call__(self, architecture: Architecture) -> Evaluation:
