@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ _INSIDE = (
     "module",
 )
 """Where a training's checkpoint has its weights; the average of many steps is the better."""
-_WRAPPED = re.compile(r"^(?:(?:module|_orig_mod|model)\.)+|(?<=\.)_orig_mod\.")
 _BLOCK = re.compile(r"(.*?)\.(\d+)\.")
 _NAMED = 5
 
@@ -85,10 +84,10 @@ def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
 
     Args:
         model: the network; its tensors are overwritten in place.
-        path: a file of safetensors or of torch.save: a state dict, also of a wrapped network
-            ("module.", "_orig_mod.", "model." before its names), or a training's checkpoint with
-            one in it, its moving average first; or a model's folder, as `afi-search extract` writes
-            it. Nothing in the file is executed.
+        path: a file of safetensors or of torch.save: a state dict, whatever all its names begin
+            with ("module.", "model.backbone."), or a training's checkpoint with one in it, its
+            moving average first; or a model's folder, as `afi-search extract` writes it. Nothing in
+            the file is executed.
 
     Raises:
         PretrainedError: the file is not there, is no such file, nothing in it fits, it is of a
@@ -98,7 +97,9 @@ def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
     weights = _read(path / "model.safetensors" if path.is_dir() else path)
     translate = getattr(model, "own_name", str)
     own = model.state_dict()
-    targets = {name: translate(_WRAPPED.sub("", name)) for name in weights}
+    plain = {name: name.replace("_orig_mod.", "") for name in weights}  # of a compiled network
+    prefix = _prefix(plain.values(), lambda name: translate(name) in own)
+    targets = {name: translate(plain[name].removeprefix(prefix)) for name in weights}
     fits = {
         name: target in own and own[target].shape == weights[name].shape
         for name, target in targets.items()
@@ -129,6 +130,15 @@ def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
     model.load_state_dict(fitting, strict=False)
     fresh = tuple(name for name in own if name not in fitting)
     return WarmStart(tuple(fitting), fresh, tuple(unused))
+
+
+def _prefix(names: Iterable[str], is_own: Callable[[str], bool]) -> str:
+    """Return what most names begin with that are the network's own without it."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        starts = (0, *(dot.end() for dot in re.finditer(r"\.", name)))
+        counts.update(name[:start] for start in starts if is_own(name[start:]))
+    return max(counts, key=lambda prefix: counts[prefix], default="")
 
 
 def _blocks(names: Iterable[str]) -> dict[str, set[int]]:

@@ -149,7 +149,11 @@ def test_arguments_beside_the_weights_are_no_hindrance_in_older_files(zipped, tm
 
 
 @pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module."]
+    "prefix",
+    [
+        *("module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module."),
+        *("model.backbone.", "module.encoder_q.", "0."),
+    ],
 )
 @pytest.mark.parametrize("backbone", ["shufflenetv2", "mobilenetv2"])
 def test_names_of_wrapped_networks_are_understood(prefix, backbone, saved):
