@@ -151,8 +151,9 @@ def after(epoch: int) -> str:
 
 
 def prices(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, float]:
-    """Return what each score of all networks costs, in trainings of one network."""
-    training = table.groupby(["architecture", "seed"])["cpu_seconds"].sum().mean()
+    """Return what each score of all networks costs, in trainings of one network on a CPU."""
+    on_cpu = table[~table["device"].str.contains("NVIDIA")]
+    training = on_cpu.groupby(["architecture", "seed"])["cpu_seconds"].sum().mean()
     spent = scores.groupby("seed").agg(
         {"training_seconds": "first", "inherited_seconds": "sum", "cheap_seconds": "sum"}
     )
