@@ -36,6 +36,7 @@ class ChoiceGrid:
         self.groups = groups
         self._cost_of = cost_of
         self._costs: dict[bytes, tuple[float, ...]] = {}
+        self._located: dict[tuple[tuple[str, Any], ...], tuple[int, ...]] = {}
         self._sizes = np.array([len(group) for group in groups])
         self._names = [
             tuple(dict.fromkeys(name for each in group for name in each)) for group in groups
@@ -98,11 +99,15 @@ class ChoiceGrid:
         return random.permutation(unique)
 
     def _locate(self, params: Params) -> tuple[int, ...]:
-        code = tuple(
-            positions.get(self._answers(number, params), -1)
-            for number, positions in enumerate(self._positions)
-        )
-        return code if min(code) >= 0 else (-1,) * len(code)
+        """Return the position of a trial's parameters, worked out once."""
+        asked = tuple(params.items())
+        if asked not in self._located:
+            code = tuple(
+                positions.get(self._answers(number, params), -1)
+                for number, positions in enumerate(self._positions)
+            )
+            self._located[asked] = code if min(code) >= 0 else (-1,) * len(code)
+        return self._located[asked]
 
     def _answers(self, group: int, params: Params) -> tuple[tuple[str, Any], ...]:
         return tuple((name, params[name]) for name in self._names[group] if name in params)
