@@ -35,7 +35,7 @@ def check_more_features_than_a_kernel_takes() -> None:
 
 
 if __name__ == "__main__":
-    kernels = SimpleNamespace(kernel=partial(getattr, cuda), available=lambda: True)
+    kernels = SimpleNamespace(kernel=partial(getattr, cuda), takes=lambda *_: True)
     with (
         patch.object(common, "cpu", kernels),
         patch.object(scores, "accelerates", lambda *_: True),

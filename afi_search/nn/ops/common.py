@@ -57,7 +57,8 @@ def accelerates(x: Tensor, part: str) -> bool:
         return x.is_cuda and _cuda() is not None
     if x.is_meta or not x.is_contiguous(memory_format=torch.channels_last):
         return x.is_meta
-    return (x.is_cpu and cpu.available()) or (x.is_cuda and _cuda() is not None)
+    takes = x.is_cpu and cpu.takes(part, x.dtype)
+    return takes or (x.is_cuda and _cuda() is not None)
 
 
 def operator(*mutated: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -79,6 +79,14 @@ def _place(x: Tensor | None) -> tuple[int, int, int, int]:
     return x.data_ptr(), x.shape[1], x.stride(0), x.stride(3) if x.shape[3] > 1 else x.stride(2)
 
 
+def takes(part: str, dtype: torch.dtype) -> bool:
+    """Return whether there is a library, and it is worth calling for that part of a network.
+
+    For batch norms it is in bf16: in fp32 torch's own take as long, on small batches less.
+    """
+    return (part != "norms" or dtype == torch.bfloat16) and available()
+
+
 @torch.compiler.assume_constant_result
 def available() -> bool:
     """Return whether there is a library; a compiler takes the answer as it is."""
