@@ -8,20 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import BlockAFI, Joined, Scorer, Sums
+from afi_search.nn.afi import BlockAFI, Joined, Reading, Scorer, Sums
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 
 
-def weigh(afi: BlockAFI, reader: int, features: Sequence[Tensor]) -> Tensor:
+def add(reading: Reading, source: Tensor, pooled: Tensor) -> None:
+    """Take one source more; nothing is noted of it."""
+    reading.sources.append(source)
+
+
+def read(reading: Reading) -> tuple[list[Any], Tensor]:
     """Pool all features so far, and score them: every reader does."""
-    pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in features])
-    return torch.softmax(afi.scorers[reader](pooled), dim=0)
+    pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in reading.sources])
+    scorers = cast(BlockAFI, reading._afi).scorers
+    return reading.sources, torch.softmax(scorers[reading.reader](pooled), dim=0)
 
 
 def score(scorer: Scorer, pooled: Tensor) -> Tensor:
@@ -60,7 +67,8 @@ class LiteralSums(Sums):
 def literal_afi() -> Iterator[None]:
     """Within it, every network with the block scorer runs the literal form."""
     with (
-        patch.object(BlockAFI, "weigh", weigh),
+        patch.object(Reading, "add", add),
+        patch.object(Reading, "read", read),
         patch.object(Scorer, "forward", score),
         patch("afi_search.nn.stage.GatheredSums", LiteralSums),
         patch("afi_search.nn.stage.Sums", LiteralSums),
