@@ -115,11 +115,9 @@ def compiling_alone() -> Iterator[None]:
     """
     folder = user_cache_path("afi_search")
     lock = FileLock(folder / "compiling.lock", timeout=_PATIENCE)
-    try:
+    with suppress(OSError, NotImplementedError):  # a Timeout is an OSError
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except (OSError, NotImplementedError):  # a Timeout is an OSError
-        pass
     try:
         yield
     finally:
