@@ -69,15 +69,15 @@ def known_cost_sampler(
     `hint` is an estimate of an architecture's accuracy, where there is one.
     """
     file = space.file
-    limits = file.constraints.limits()
+    objectives, limits = file.costs, file.constraints.limits()
 
     def cost_of(params: Mapping[str, str]) -> list[float]:
         figures = costs.of(space.answered(params)).figures()
-        return [*(float(figures[name]) for name in file.costs), *losses(figures, limits)]
+        return [*(float(figures[name]) for name in objectives), *losses(figures, limits)]
 
     return KnownCostSampler(
         cost_of,
-        bounds=[*(None for _ in file.costs), *losses(limits, limits)],
+        bounds=[*(None for _ in objectives), *losses(limits, limits)],
         groups=space.groups,
         learned=file.objectives.index("accuracy"),
         hint_of=None if hint is None else lambda params: [hint(space.answered(params))],

@@ -15,6 +15,7 @@ CostOf = Callable[[dict[str, Any]], Sequence[float]]
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
+_Place = tuple[list[int], Sequence[float]]
 _ABSENT = object()
 _ENUMERABLE = 5_000
 """Points of a space that are drawn from all of it, and draws from a larger one."""
@@ -36,7 +37,7 @@ class ChoiceGrid:
         self.groups = groups
         self._cost_of = cost_of
         self._costs: dict[bytes, tuple[float, ...]] = {}
-        self._located: dict[tuple[tuple[str, Any], ...], tuple[int, ...]] = {}
+        self._located: dict[tuple[tuple[str, Any], ...], _Place | None] = {}
         self._sizes = np.array([len(group) for group in groups])
         self._names = [
             tuple(dict.fromkeys(name for each in group for name in each)) for group in groups
@@ -59,11 +60,12 @@ class ChoiceGrid:
 
     def locate(self, trials: Sequence[FrozenTrial]) -> tuple[Codes, Floats]:
         """Return n x groups positions, -1 outside the grid, and n x known values of trials."""
-        located = [self._locate(trial.params) for trial in trials]
-        codes = np.array(located, dtype=np.int64).reshape(-1, len(self.groups))
-        nothing = (np.nan,) * len(self.cost(np.zeros(len(self.groups), dtype=np.int64)))
-        costs = [self.cost(code) if code[0] >= 0 else nothing for code in codes]
-        return codes, np.array(costs, dtype=float).reshape(len(codes), len(nothing))
+        known = len(self.cost(np.zeros(len(self.groups), dtype=np.int64)))
+        nowhere = (-1,) * len(self.groups), (np.nan,) * known
+        located = [self._locate(trial.params) or nowhere for trial in trials]
+        codes = np.array([code for code, _ in located], dtype=np.int64)
+        costs = np.array([cost for _, cost in located], dtype=float)
+        return codes.reshape(-1, len(self.groups)), costs.reshape(len(trials), known)
 
     def features(self, codes: Codes) -> Floats:
         """Return n x features; half the squared distance is the share of unlike parameters."""
@@ -98,15 +100,16 @@ class ChoiceGrid:
         unique = np.unique(np.concatenate(rows), axis=0)
         return random.permutation(unique)
 
-    def _locate(self, params: Params) -> tuple[int, ...]:
-        """Return the position of a trial's parameters, worked out once."""
+    def _locate(self, params: Params) -> _Place | None:
+        """Return the position and the known values of a trial's parameters, worked out once."""
         asked = tuple(params.items())
         if asked not in self._located:
-            code = tuple(
+            code = [
                 positions.get(self._answers(number, params), -1)
                 for number, positions in enumerate(self._positions)
-            )
-            self._located[asked] = code if min(code) >= 0 else (-1,) * len(code)
+            ]
+            inside = min(code) >= 0
+            self._located[asked] = (code, self.cost(np.array(code))) if inside else None
         return self._located[asked]
 
     def _answers(self, group: int, params: Params) -> tuple[tuple[str, Any], ...]:

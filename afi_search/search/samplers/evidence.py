@@ -15,7 +15,8 @@ from afi_search.search.samplers.choice_grid import Codes, Floats
 
 _CURVES = 4
 """Full trainings from which stopped trials are extrapolated, and the model begins."""
-_STOPPED_OR_RUNNING = (TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING)
+_RUNNING = (TrialState.RUNNING, TrialState.WAITING)
+_STOPPED_OR_RUNNING = (TrialState.PRUNED, *_RUNNING)
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class Evidence:
             return None
         gain_after = cache(partial(_gain, curves))
         for place, trial in enumerate(trials):
-            if trial.state in _STOPPED_OR_RUNNING and trial.intermediate_values:
-                epoch, shown = max(trial.intermediate_values.items())
+            if trial.state in _STOPPED_OR_RUNNING and (curve := trial.intermediate_values):
+                epoch = max(curve)
                 if gain := gain_after(epoch):
-                    value[place], variance[place] = shown + gain[0], gain[1]
+                    value[place], variance[place] = curve[epoch] + gain[0], gain[1]
         known = inside & np.isfinite(value)
-        runs = np.array([not trial.state.is_finished() for trial in trials])
+        runs = np.array([trial.state in _RUNNING for trial in trials])
         pending = inside & runs & ~known
         return cls(
             codes[known],
