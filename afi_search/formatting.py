@@ -61,6 +61,11 @@ def megabytes(number_of_bytes: float) -> str:
     return f"{number_of_bytes / 1e6:,.1f}"
 
 
+def plural(number: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def milliseconds(latency: float) -> str:
     """Write a latency in milliseconds with three digits after the point."""
     return f"{latency:,.3f}"

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
@@ -59,6 +61,10 @@ Imports = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
+WIDE = 10_000
+"""Letters in which every table finds room."""
+
+
 class Command(TyperCommand):
     """A command that ends in words."""
 
@@ -83,19 +89,30 @@ class PlainConsole(Console):
             self.print(line, style=style, soft_wrap=True)
 
     def table_of(self, rows: Sequence[Mapping[str, Any]], json: bool) -> None:
-        """Print rows, which all have the same names: as JSON, or as a table of their texts."""
+        """Print rows, which all have the same names: as JSON, or as a table of their texts.
+
+        Where a table would break names, each row is a paragraph instead.
+        """
         if json:
             print(dumps(plain(list(rows)), indent=2, ensure_ascii=False))
             return
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        names = list(rows[0]) if rows else []
         texts = [["" if value is None else str(value) for value in row.values()] for row in rows]
-        for name, *cells in zip(rows[0] if rows else (), *texts, strict=True):
+        for name, *cells in zip(names, *texts, strict=True):
             figures = all(re.match(r"[-+\d]|$", cell) for cell in cells)
             looks: dict[str, Any] = {"justify": "right", "min_width": max(map(len, cells))}
             table.add_column(name, overflow="fold", **(looks if figures else {}))
         for line in texts:
             table.add_row(*line)
-        self.print(table)
+        needed = Measurement.get(self, self.options.update(width=WIDE), table).minimum
+        if needed <= self.width or len(names) == 2:
+            self.print(table)
+            return
+        for first, *others in texts:
+            self.say(first)
+            told = (f"{name}: {text}" for name, text in zip(names[1:], others, strict=True) if text)
+            self.print(Padding("; ".join(told), (0, 0, 1, 2)))
 
     def written(self, paths: Iterable[object]) -> None:
         """Name the files that were written."""

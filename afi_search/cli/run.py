@@ -16,7 +16,7 @@ import typer
 from afi_search.cli.common import Address, Checkpoints, Data, Preset, SpaceFile, console
 from afi_search.cli.confirm import confirm_and_show
 from afi_search.cli.promote import promote_and_show
-from afi_search.formatting import size
+from afi_search.formatting import plural, size
 
 if TYPE_CHECKING:
     from afi_search.space.schema import Promote
@@ -134,9 +134,9 @@ def show(study: Study, *, whole: bool = False) -> None:
     counts = view.records["state"].value_counts()
     states = ", ".join(f"{n} {state}" for state, n in counts.items())
     rejected = len(study.ledger.rejected())
-    left_out = f"; {rejected} infeasible architectures were left out" if rejected else ""
+    left_out = f"; left out as infeasible: {plural(rejected, 'architecture')}" if rejected else ""
     console.say(
-        f"{len(view.records)} trials: {states}{left_out}",
+        f"{plural(len(view.records), 'trial')}: {states}{left_out}",
         f"On disk: {size(study.disk_use())}, {size(size_of(study.checkpoints))} of it checkpoints.",
     )
     paths = write_report(view, study.folder)

@@ -23,7 +23,7 @@ from rich.text import Text
 from afi_search.cli import AGAIN, GOES_ON, end_at_once, told_to_stop
 from afi_search.cli.common import console
 from afi_search.data import DataUnavailable
-from afi_search.formatting import duration, mega
+from afi_search.formatting import duration, mega, plural
 from afi_search.search.estimate import Estimate
 from afi_search.search.listener import Listener
 from afi_search.space import Architecture
@@ -114,9 +114,9 @@ class Screen(Listener):
         """Say what is going to be done."""
         file = study.file.space
         return (
-            f"Study {study.name}: {file.search.trials} trials of at most "
-            f"{file.recipe.epochs} epochs{self._space}; sampler {file.search.sampler}, pruner "
-            f"{file.search.pruner.name}."
+            f"Study {study.name}: {plural(file.search.trials, 'trial')} of at most "
+            f"{plural(file.recipe.epochs, 'epoch')}{self._space}; "
+            f"sampler {file.search.sampler}, pruner {file.search.pruner.name}."
         )
 
     def nothing_left(self) -> None:
@@ -124,8 +124,8 @@ class Screen(Listener):
 
     def engine_started(self, dashboard: str, concurrency: int, threads: int, gpus: float) -> None:
         console.say(
-            f"Ray dashboard: {dashboard}. {concurrency} trials at a time, {threads} CPU cores and "
-            f"{gpus:g} GPUs each. Ctrl-C stops cleanly."
+            f"Ray dashboard: {dashboard}. Trials at a time: {concurrency}, each with "
+            f"{plural(threads, 'CPU core')} and {gpus:g} GPUs. Ctrl-C stops cleanly."
         )
         self._estimate.engine_started(concurrency)
 
@@ -211,7 +211,7 @@ class Screen(Listener):
         console.say(
             f"epoch {epoch.epoch}/{epochs}  loss {epoch.loss:.3f}  "
             f"top-1 {100 * epoch.accuracy:.2f} %  top-5 {100 * (epoch.top5 or 0):.2f} %  "
-            f"{epoch.images_per_second:,.0f} images/s  {epoch.workers} workers  "
+            f"{epoch.images_per_second:,.0f} images/s  {plural(epoch.workers, 'worker')}  "
             f"{epoch.seconds:.0f} s"
         )
 

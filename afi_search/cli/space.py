@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from afi_search.cli.common import Json, Preset, SpaceFile, console
-from afi_search.formatting import duration, mega, size
+from afi_search.formatting import duration, mega, plural, size
 
 
 def spaces(json: Json = False) -> None:
@@ -105,7 +105,7 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
     ]
     console.table_of(rows, json)
     console.print(
-        f"A trial: {file.recipe.epochs} epochs of {images:,} images, batches of "
+        f"A trial: {plural(file.recipe.epochs, 'epoch')} of {images:,} images, batches of "
         f"{file.recipe.batch_size}; its MACs are three times those of the forward passes. Times "
         f"are for one trial alone on this machine ({describe_device()}), from a few measured "
         f"steps, without validation and pruning. Checkpoints are kept of the trials that run and "

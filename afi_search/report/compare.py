@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Comparison:
     """Studies whose accuracies and costs are of one kind.
 
     Attributes:
-        views: of the studies, by the names of their folders.
+        views: of the studies, by their folders.
         rows: what is compared, a row a study: figures; accuracies and the hypervolume 0 to 1.
         reference: (accuracy, costs) that all hypervolumes have in common.
     """
@@ -38,11 +39,18 @@ class Comparison:
     reference: tuple[float, ...]
 
     @property
+    def names(self) -> dict[str, str]:
+        """What the studies are called: the names of their folders, where these differ."""
+        names = {folder: Path(folder).name for folder in self.views}
+        return names if len(set(names.values())) == len(names) else {name: name for name in names}
+
+    @property
     def shown(self) -> list[dict[str, str]]:
         """The rows as a reader sees them."""
         return [
             {
-                **{name: str(row[name]) for name in ("study", "trials", "epochs", "front")},
+                "study": self.names[row["study"]],
+                **{name: str(row[name]) for name in ("trials", "epochs", "front")},
                 "best accuracy, %": f"{percent(row['best'])} ({percent(row['low'])} to "
                 f"{percent(row['high'])})"
                 if row["front"]
@@ -126,7 +134,8 @@ def comparison_page(comparison: Comparison) -> str:
 def comparison_figure(comparison: Comparison) -> go.Figure:
     """Draw each study's front over the first cost, with the 95 % intervals of its accuracies."""
     figure = go.Figure()
-    for position, (name, view) in enumerate(comparison.views.items()):
+    for position, (folder, view) in enumerate(comparison.views.items()):
+        name = comparison.names[folder]
         best, axis = view.front, view.axis
         low, high = (end[best.index] for end in view.intervals)
         colour = COLOURS[position % len(COLOURS)]

@@ -20,8 +20,9 @@ import plotly.graph_objects as go
 from pandas import DataFrame, Series
 from plotly.subplots import make_subplots
 
+from afi_search.formatting import plural
 from afi_search.report import style
-from afi_search.report.view import FRONT, OTHERS, StudyView, hover, plural
+from afi_search.report.view import FRONT, OTHERS, StudyView, hover
 
 PLAIN, PAPER = "plain backbone, trained here", "paper, test accuracy"
 PRUNED_EARLY = "pruned early"

@@ -14,10 +14,10 @@ import plotly.graph_objects as go
 from optuna.visualization import plot_hypervolume_history
 from pandas import DataFrame, Series
 
-from afi_search.formatting import signed
+from afi_search.formatting import plural, signed
 from afi_search.report import style
 from afi_search.report.findings import choice_table, in_order_of_ends, levels_of, quiet
-from afi_search.report.view import FAILED, FRONT, OTHERS, PRUNED, UNFINISHED, StudyView, plural
+from afi_search.report.view import FAILED, FRONT, OTHERS, PRUNED, UNFINISHED, StudyView
 
 ENDS = {
     FRONT: (style.FRONT, 1.0, 2, "circle"),

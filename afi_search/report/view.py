@@ -14,7 +14,16 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from afi_search.cost import Cost
-from afi_search.formatting import against, count, mega, megabytes, milliseconds, percent, signed
+from afi_search.formatting import (
+    against,
+    count,
+    mega,
+    megabytes,
+    milliseconds,
+    percent,
+    plural,
+    signed,
+)
 from afi_search.space.objective import OBJECTIVES, own_measures
 from afi_search.study.info import StudyInfo
 from afi_search.study.pareto import comparable, costs_of, front
@@ -293,8 +302,3 @@ def difference(one: Any, other: Any, images: int | None) -> tuple[Any, Any]:
     (low, high), (other_low, other_high) = interval(one, images), interval(other, images)
     down, up = np.hypot(one - low, other_high - other), np.hypot(high - one, other - other_low)
     return one - other - down, one - other + up
-
-
-def plural(number: int, noun: str) -> str:
-    """Write a number of things."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

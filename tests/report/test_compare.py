@@ -50,6 +50,20 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compare_studies([one, other])
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_names_stay_whole_on_a_narrow_terminal(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["resnet20-16px-cifar100", "resnet20-16px-cifar100-other-seed"]
+    studies = [str(copytree(RECORDED, tmp_path / "studies" / name)) for name in names]
+    monkeypatch.setenv("COLUMNS", str(width))
+    asked = ["compare", *studies, "--to", str(tmp_path / "both.html")]
+    told = CliRunner().invoke(app, asked).stdout.splitlines()
+    assert all(any(name in line.split() for line in told) for name in names)
+    listed = CliRunner().invoke(app, ["study", "list", "--studies", str(tmp_path / "studies")])
+    assert all(any(line.endswith(name) for line in listed.stdout.splitlines()) for name in names)
+
+
 def test_the_command_writes_a_page_and_prints_json(tmp_path: Path) -> None:
     one = copytree(RECORDED, tmp_path / "one")
     page = tmp_path / "both.html"
