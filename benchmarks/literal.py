@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import BlockAFI, Joined, Reading, Scorer, Sums
+from afi_search.nn.afi import BlockAFI, Joined, Reading, Scorer, Source, Sums
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 
 
-def add(reading: Reading, source: Tensor, pooled: Tensor) -> None:
+def add(reading: Reading, source: Source, pooled: Tensor) -> None:
     """Take one source more; nothing is noted of it."""
-    reading.sources.append(source)
+    reading._sources.append(source)
 
 
-def read(reading: Reading) -> tuple[list[Any], Tensor]:
+def weigh(reading: Reading) -> tuple[list[Source], Tensor]:
     """Pool all features so far, and score them: every reader does."""
-    pooled = torch.stack([feature.mean(dim=(2, 3)) for feature in reading.sources])
-    scorers = cast(BlockAFI, reading._afi).scorers
-    return reading.sources, torch.softmax(scorers[reading.reader](pooled), dim=0)
+    pooled = torch.stack([source.feature.mean(dim=(2, 3)) for source in reading._sources])
+    scorer = cast(BlockAFI, reading._afi).scorers[reading._reader]
+    return reading._sources, torch.softmax(scorer(pooled), dim=0)
 
 
 def score(scorer: Scorer, pooled: Tensor) -> Tensor:
@@ -40,35 +40,37 @@ def score(scorer: Scorer, pooled: Tensor) -> Tensor:
 class LiteralSums(Sums):
     """One operation after the other; every reader pools for itself."""
 
-    def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Tensor, Tensor]:
+    def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Source, Tensor]:
         source = feature[:, :channels]
-        return source, source
+        return Source(source), source
 
-    def weighted_sum(self, sources: Sequence[Tensor], weights: Tensor) -> Tensor:
-        zero = torch.zeros((), dtype=sources[0].dtype, device=sources[0].device)
+    def weighted_sum(self, sources: Sequence[Source], weights: Tensor) -> Tensor:
+        features = [source.feature for source in sources]
+        zero = torch.zeros((), dtype=features[0].dtype, device=features[0].device)
         by_source = weights.to(zero.dtype)[..., None, None].unbind()
-        return sum((w * x for w, x in zip(by_source, sources, strict=True)), start=zero)
+        return sum((w * x for w, x in zip(by_source, features, strict=True)), start=zero)
 
     def join(
         self,
         before: Tensor,
         ceiling: float,
-        sources: Sequence[Tensor],
+        sources: Sequence[Source],
         weights: Tensor | None,
         readers: int,
         rereaders: int,
     ) -> Joined:
         feature = before.clamp(0, ceiling)
-        integrated = sources[0] if weights is None else self.weighted_sum(sources, weights)
-        return Joined(torch.cat((feature, integrated), dim=1), feature, feature, integrated)
+        integrated = sources[0].feature if weights is None else self.weighted_sum(sources, weights)
+        both = torch.cat((feature, integrated), dim=1)
+        return Joined(both, feature, Source(feature), Source(integrated))
 
 
 @contextmanager
 def literal_afi() -> Iterator[None]:
     """Within it, every network with the block scorer runs the literal form."""
     with (
-        patch.object(Reading, "add", add),
-        patch.object(Reading, "read", read),
+        patch.object(Reading, "_add", add),
+        patch.object(Reading, "weigh", weigh),
         patch.object(Scorer, "forward", score),
         patch("afi_search.nn.stage.GatheredSums", LiteralSums),
         patch("afi_search.nn.stage.Sums", LiteralSums),

@@ -5,8 +5,9 @@ Paper: AFINets: Attentive Feature Integration Networks for Image Classification,
 s_j = W2 ReLU(W1 z_j); a softmax over the sources, channel by channel, turns the scores into
 weights, and R = sum_j w_j X_j. Neither W1 nor W2 has a bias.
 
-`AFI` scores and weighs, in one of two ways; `Sums` adds up. `afi_search.nn.ops` has a second kind
-of `Sums` that does the same in fewer passes over memory.
+`AFI` scores and weighs, in one of two ways; `Sums` adds up; `Reading` carries the sources from
+block to block. `afi_search.nn.ops` has a second kind of `Sums` that does the same in fewer passes
+over memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,56 +24,71 @@ from torch import Tensor, nn
 from afi_search.nn.ops.scores import weighed
 
 
-class Joined(NamedTuple):
-    """X_i and R_i side by side, B x (C + C') x H x W, and what later blocks read of them.
+def global_average(feature: Tensor) -> Tensor:
+    """GAP: B x C x H x W to B x C, in float32 at least."""
+    return feature.mean(dim=(2, 3), dtype=torch.promote_types(feature.dtype, torch.float32))
+
+
+def rectify_(y: Tensor, ceiling: float) -> Tensor:
+    """Apply ReLU, or ReLU6 where the ceiling is 6, in place; return the same tensor."""
+    return F.relu_(y) if ceiling == torch.inf else F.hardtanh_(y, 0.0, ceiling)
+
+
+class Source(NamedTuple):
+    """A feature that later blocks read, B x C' x H x W.
 
     Attributes:
-        both: what the second convolution reads.
+        feature: X_j, or R; it may share the memory of (X, R), so nothing may change it.
+        stubs: what carries the gradients of later readers, where they are gathered.
+    """
+
+    feature: Tensor
+    stubs: list[tuple[Tensor, Tensor]] | None = None
+
+
+class Joined(NamedTuple):
+    """X_i and R_i side by side, and what later blocks read of them.
+
+    Attributes:
+        both: what the second convolution reads, B x (C + C') x H x W.
         pooled: GAP(X_i), B x C.
-        feature, integrated: X_i and R_i as sources; they may share the memory of `both`, so
-            nothing may be changed in place.
+        feature, integrated: X_i and R_i.
     """
 
     both: Tensor
     pooled: Tensor
-    feature: Any
-    integrated: Any
+    feature: Source
+    integrated: Source
 
 
 class Sums:
-    """What AFI computes on whole features, in torch's own operations.
+    """What AFI computes on whole features, in torch's own operations."""
 
-    Another kind may hold a source in another form than a tensor.
-    """
-
-    def source(self, feature: Tensor) -> Any:
-        """Return a feature, B x C' x H x W, as one that later blocks may read."""
-        return feature
-
-    def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Any, Tensor]:
+    def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Source, Tensor]:
         """Return the first channels of a feature as a source, and their means, B x channels.
 
         Args:
-            feature: X_j, B x C x H x W with C >= channels; nothing may change it afterwards.
+            feature: B x C x H x W with C >= channels; nothing may change it afterwards.
             channels: C' of the source.
             readers: how many blocks will read it.
         """
         source = feature[:, :channels]
-        return source, global_average(source)
+        return Source(source), global_average(source)
 
-    def weighted_sum(self, sources: Sequence[Any], weights: Tensor) -> Tensor:
+    def weighted_sum(self, sources: Sequence[Source], weights: Tensor) -> Tensor:
         """Return R = sum_j w_j X_j, given weights, sources x B x C'."""
-        by_source = weights.to(sources[0].dtype)[..., None, None].unbind()
-        integrated = by_source[0] * sources[0]
-        for weight, source in zip(by_source[1:], sources[1:], strict=True):
-            integrated = torch.addcmul(integrated, weight, source)
+        first, *rest = [source.feature for source in sources]
+        w, *later = weights.to(first.dtype)[..., None, None].unbind()
+        integrated = w * first
+        for w, feature in zip(later, rest, strict=True):
+            integrated = torch.addcmul(integrated, w, feature)
         return integrated
 
     def join(
         self,
         before: Tensor,
         ceiling: float,
-        sources: Sequence[Any],
+        sources: Sequence[Source],
         weights: Tensor | None,
         readers: int,
         rereaders: int,
@@ -87,19 +103,9 @@ class Sums:
             readers, rereaders: how many later blocks read X_i, and R_i.
         """
         feature = rectify_(before, ceiling)
-        integrated = sources[0] if weights is None else self.weighted_sum(sources, weights)
+        integrated = sources[0].feature if weights is None else self.weighted_sum(sources, weights)
         both = torch.cat((feature, integrated), dim=1)
-        return Joined(both, global_average(feature), feature, integrated)
-
-
-def rectify_(y: Tensor, ceiling: float) -> Tensor:
-    """Apply ReLU, or ReLU6 where the ceiling is 6, in place; return the same tensor."""
-    return F.relu_(y) if ceiling == torch.inf else F.hardtanh_(y, 0.0, ceiling)
-
-
-def global_average(feature: Tensor) -> Tensor:
-    """GAP: B x C x H x W to B x C, in float32 at least."""
-    return feature.mean(dim=(2, 3), dtype=torch.promote_types(feature.dtype, torch.float32))
+        return Joined(both, global_average(feature), Source(feature), Source(integrated))
 
 
 class Scorer(nn.Module):
@@ -137,11 +143,11 @@ class AFI(nn.Module, ABC):
     """
 
     rereads: bool
-    """Whether an R is read by the next block's AFI."""
+    """Whether a block reads the R before it in the place of what that R was made of."""
 
-    @abstractmethod
     def __init__(self, channels: int, hidden: int, readers: int) -> None:
         super().__init__()
+        self.channels = channels
         self.readers = readers
 
     @abstractmethod
@@ -156,10 +162,6 @@ class AFI(nn.Module, ABC):
             reader: its number, from 0.
             notes: what is noted of its sources, sources x B x C'.
         """
-
-    @abstractmethod
-    def count_readers(self, reader: int) -> int:
-        """Return how often a source is read whose first reader is that one, from 0."""
 
     @abstractmethod
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
@@ -192,9 +194,6 @@ class BlockAFI(AFI):
         at_once = weighed(scorer.reduce.weight, scorer.expand.weight, notes)
         return at_once or (torch.softmax(scorer(notes), dim=0), notes)
 
-    def count_readers(self, reader: int) -> int:
-        return self.readers - reader
-
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
         return [torch.softmax(one, dim=0).transpose(0, 1) for one in scores]
 
@@ -219,10 +218,7 @@ class StageAFI(AFI):
         return scores
 
     def weigh(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.softmax(notes, dim=0), notes
-
-    def count_readers(self, reader: int) -> int:
-        return min(1, self.readers - reader)
+        return torch.softmax(notes, dim=0), torch.logsumexp(notes, dim=0, keepdim=True)
 
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
         counts = range(len(scores) - self.readers + 1, len(scores) + 1)
@@ -233,35 +229,70 @@ class StageAFI(AFI):
 class Reading:
     """What the blocks of a stage read in one forward pass, one after the other.
 
-    Attributes:
-        sources: what the next reader reads.
-        reader: its number, from 0.
+    Args:
+        afi: of the stage.
+        sums: how features are added up.
     """
 
-    def __init__(self, afi: AFI) -> None:
-        self._afi = afi
+    def __init__(self, afi: AFI, sums: Sums) -> None:
+        self._afi, self._sums = afi, sums
+        self._sources: list[Source] = []
         self._notes: Tensor | None = None
-        self.sources: list[Any] = []
-        self.reader = 0
+        self._reader = 0
 
-    def add(self, source: Any, pooled: Tensor) -> None:
-        """Take one source more: X_j, and z_j, B x C', in float32 at least."""
-        self.sources.append(source)
-        note = self._afi.note(pooled)[None]
-        self._notes = note if self._notes is None else torch.cat((self._notes, note))
+    def add(self, feature: Tensor) -> None:
+        """Take the first C' channels of X_j, B x C x H x W, as one source more."""
+        self._add(*self._sums.pool(feature, self._afi.channels, self._readers_from(self._reader)))
 
-    def read(self) -> tuple[list[Any], Tensor]:
+    def weigh(self) -> tuple[list[Source], Tensor]:
         """Return the next reader's sources and their weights, sources x B x C'."""
         assert self._notes is not None
-        weights, self._notes = self._afi.weigh(self.reader, self._notes)
-        return self.sources, weights
+        weights, self._notes = self._afi.weigh(self._reader, self._notes)
+        return self._sources, weights
 
-    def end(self, integrated: Any) -> None:
-        """Take the R of that reader, which is a source where the next one rereads it."""
-        self.reader += 1
-        if self.reader == self._afi.readers:  # features are released
-            self.sources, self._notes = [], None
+    def end(self, integrated: Source) -> None:
+        """Take a reader's R; sources are let go of as soon as nothing reads them any more."""
+        self._reader += 1
+        if self._reader == self._afi.readers:
+            self._sources = []
         elif self._afi.rereads:
-            assert self._notes is not None
-            self.sources = [integrated]
-            self._notes = torch.logsumexp(self._notes, dim=0, keepdim=True)
+            self._sources = [integrated]
+
+    def join(self, before: Tensor, ceiling: float, attention: nn.Module) -> Tensor:
+        """Return (X_i, A(R_i)), B x (C + C') x H x W.
+
+        Args:
+            before: X_i before its activation, B x C x H x W, which is overwritten.
+            ceiling: where the activation ends.
+            attention: A, B x C' x H x W to the same.
+        """
+        sums, later = self._sums, self._readers_from(self._reader + 1)
+        first = not self._sources  # what there is to read is the block's own feature
+        if first:
+            before = rectify_(before, ceiling)
+            self.add(before)
+        sources, weights = self.weigh()
+        if first or not isinstance(attention, nn.Identity):
+            integrated = sums.weighted_sum(sources, weights)
+            self.end(Source(integrated))
+            attended = attention(integrated)
+            if first:
+                return torch.cat((before, attended), dim=1)
+            joined = sums.join(before, ceiling, [Source(attended)], None, later, 0)
+        else:
+            rereaders = later * self._afi.rereads
+            joined = sums.join(before, ceiling, sources, weights, later, rereaders)
+            self.end(joined.integrated)
+        if later:
+            self._add(joined.feature, joined.pooled)
+        return joined.both
+
+    def _add(self, source: Source, pooled: Tensor) -> None:
+        note = self._afi.note(pooled)[None]
+        self._sources.append(source)
+        self._notes = note if self._notes is None else torch.cat((self._notes, note))
+
+    def _readers_from(self, reader: int) -> int:
+        """Return how often a source is read whose first reader is that one, from 0."""
+        left = self._afi.readers - reader
+        return min(1, left) if self._afi.rereads else left

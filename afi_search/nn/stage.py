@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -119,12 +120,12 @@ class Stage(nn.Module):
         if choice is None:
             self.afi = None
             return
-        self.channels = afi_channels(shape, choice.width)
+        channels = afi_channels(shape, choice.width)
         kind: type[AFI] = StageAFI if choice.scorer == "stage" else BlockAFI
-        hidden = hidden_units(self.channels, choice.ratio)
-        self.afi = kind(self.channels, hidden, readers=self.depth - 1)
+        hidden = hidden_units(channels, choice.ratio)
+        self.afi = kind(channels, hidden, readers=self.depth - 1)
         self.attention = nn.ModuleList(
-            make_attention(choice.attention, self.channels) if choice.attention else nn.Identity()
+            make_attention(choice.attention, channels) if choice.attention else nn.Identity()
             for _ in range(self.depth - 1)
         )
 
@@ -132,88 +133,45 @@ class Stage(nn.Module):
         return (cast(Block, self.get_submodule(str(index))) for index in range(self.depth))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._plain(x) if self.afi is None else self._integrating(x, self.afi)
+        if self.afi is not None:
+            return self._integrating(x, self.afi)
+        for block in self:
+            x = block(x)
+        return x
 
     def first_source(self, x: Tensor) -> int:
         """Return the number of the first feature that is a source, given the stage's input.
 
         That is 1, or 2 where the transition block offers none. Only for a stage with AFI.
         """
+        assert self.afi is not None
         transition = next(iter(self))
         feature = transition.activate(transition.first(x))
-        second = transition.second(feature)
-        return 1 if transition_source(transition, feature, second, self.channels) is not None else 2
-
-    def _plain(self, x: Tensor) -> Tensor:
-        for block in self:
-            x = block(x)
-        return x
+        source = transition_source(
+            transition, feature, transition.second(feature), self.afi.channels
+        )
+        return 2 if source is None else 1
 
     def _integrating(self, x: Tensor, afi: AFI) -> Tensor:
         transition, *readers = self
-        state = StageState(afi, self.channels, GatheredSums() if accelerates(x, "sums") else Sums())
-        x = transition(x, partial(state.hold, transition), partial(state.choose, transition))
+        reading = Reading(afi, GatheredSums() if accelerates(x, "join") else Sums())
+        held: list[Tensor] = []
+
+        def hold(y: Tensor) -> Tensor:
+            held.append(transition.activate(y))
+            return held[0]
+
+        def choose(second: Tensor) -> Tensor:
+            source = transition_source(transition, held.pop(), second, afi.channels)
+            if source is not None:
+                reading.add(source)
+            return second
+
+        x = transition(x, hold, choose)
         for block, attention in zip(readers, self.attention, strict=True):
-            x = block(x, partial(state.join, block, attention))
+            join = partial(reading.join, ceiling=block.ceiling, attention=attention)
+            x = block(x, join)
         return x
-
-
-class StageState:
-    """What a stage carries from block to block in one forward pass.
-
-    Args:
-        afi: of the stage.
-        channels: C' of its features.
-        sums: how features are added up.
-    """
-
-    def __init__(self, afi: AFI, channels: int, sums: Sums) -> None:
-        self._afi = afi
-        self._channels = channels
-        self._sums = sums
-        self._reading = Reading(afi)
-        self._held: Tensor | None = None
-
-    def hold(self, transition: Block, y: Tensor) -> Tensor:
-        """Activate the transition block's feature; keep it until it is known whether it fits."""
-        self._held = transition.activate(y)
-        return self._held
-
-    def choose(self, transition: Block, second: Tensor) -> Tensor:
-        """Take X_1 from the transition block, given its second convolution's output."""
-        assert self._held is not None
-        source = transition_source(transition, self._held, second, self._channels)
-        self._held = None
-        if source is not None:
-            self._add(source)
-        return second
-
-    def join(self, block: Block, attention: nn.Module, y: Tensor) -> Tensor:
-        """Return (X_i, R_i) for a block, B x (C + C') x H x W, given X_i before its activation."""
-        afi, sums, reading = self._afi, self._sums, self._reading
-        if not reading.sources:  # the block's own feature is the first
-            feature = block.activate(y)
-            self._add(feature)
-            integrated = sums.weighted_sum(*reading.read())
-            reading.end(sums.source(integrated))
-            return torch.cat((feature, attention(integrated)), dim=1)
-        readers = afi.count_readers(reading.reader + 1)
-        if isinstance(attention, nn.Identity):
-            given = *reading.read(), readers, readers * afi.rereads
-            joined = sums.join(y, block.ceiling, *given)
-            reading.end(joined.integrated)
-        else:
-            integrated = sums.weighted_sum(*reading.read())
-            reading.end(sums.source(integrated))
-            attended = sums.source(attention(integrated))
-            joined = sums.join(y, block.ceiling, [attended], None, readers, 0)
-        if readers:
-            reading.add(joined.feature, joined.pooled)
-        return joined.both
-
-    def _add(self, feature: Tensor) -> None:
-        readers = self._afi.count_readers(self._reading.reader)
-        self._reading.add(*self._sums.pool(feature, self._channels, readers))
 
 
 def unchanged(x: Tensor) -> Tensor:
@@ -263,26 +221,21 @@ def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         block's name in the model, as in `named_modules`, to its weights, B x sources x C', the
         sources in order from the oldest.
     """
-    seen: dict[str, list[Tensor]] = {}
-    hooks: list[Any] = []
-    stages = searched_stages(model).items()
-    integrating = {name: stage.afi for name, stage in stages if stage.afi is not None}
-    for name, afi in integrating.items():
-        collect = _appender(seen.setdefault(name, []))
-        scorers = [module for module in afi.modules() if isinstance(module, Scorer)]
-        hooks += [scorer.register_forward_hook(collect) for scorer in scorers]
-    try:
-        with torch.no_grad(), plain("sums"):
+    afis = {name: stage.afi for name, stage in searched_stages(model).items() if stage.afi}
+    seen: dict[str, list[Tensor]] = {name: [] for name in afis}
+    with ExitStack() as hooks:
+        for name, afi in afis.items():
+            for scorer in filter(lambda module: isinstance(module, Scorer), afi.modules()):
+                hook = partial(_append, seen[name])
+                hooks.enter_context(scorer.register_forward_hook(hook))
+        with torch.no_grad(), plain("join", "weigh"):
             model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return {
         f"{name}.{block}": weights
-        for name, afi in integrating.items()
+        for name, afi in afis.items()
         for block, weights in enumerate(afi.weights(seen[name]), start=1)
     }
 
 
-def _appender(to: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:
-    return lambda _module, _inputs, output: to.append(output)
+def _append(seen: list[Tensor], _scorer: nn.Module, _inputs: object, scores: Tensor) -> None:
+    seen.append(scores)

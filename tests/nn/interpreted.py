@@ -7,13 +7,11 @@ architectures and precisions, such as "resnet20(base-r4)/fp32".
 from __future__ import annotations
 
 import sys
-from functools import partial
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
 
-from afi_search.nn.ops import common, cuda, scores
+from afi_search.nn.ops import common, cuda
 from afi_search.nn.ops.gathered import channel_dots, weighted_sum
 from tests.nn.on_device import compare
 
@@ -35,11 +33,7 @@ def check_more_features_than_a_kernel_takes() -> None:
 
 
 if __name__ == "__main__":
-    kernels = SimpleNamespace(kernel=partial(getattr, cuda), takes=lambda *_: True)
-    with (
-        patch.object(common, "cpu", kernels),
-        patch.object(scores, "accelerates", lambda *_: True),
-    ):
+    with patch.object(common, "kernels", lambda _device: cuda):
         check_more_features_than_a_kernel_takes()
         for argument in sys.argv[1:]:
             compare(*argument.split("/"), "cpu")  # type: ignore[call-arg]

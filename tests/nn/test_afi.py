@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from afi_search.nn.afi import AFI, BlockAFI, Reading, Scorer, StageAFI, Sums, global_average
+from afi_search.nn.afi import AFI, BlockAFI, Reading, Scorer, Source, StageAFI, Sums
 from afi_search.nn.ops.gathered import GatheredSums
 
 KINDS = (BlockAFI, StageAFI)
@@ -38,12 +38,13 @@ def integrate(
     afi: AFI, sources: list[Tensor], kind_of_sums: type[Sums] = GatheredSums
 ) -> list[Tensor]:
     """Return R of readers 0, 1, ... that read one source more each."""
-    reading, results, sums = Reading(afi), [], kind_of_sums()
+    sums = kind_of_sums()
+    reading, results = Reading(afi, sums), []
     for feature in sources:
-        reading.add(sums.source(feature), global_average(feature))
-        integrated = sums.weighted_sum(*reading.read())
+        reading.add(feature)
+        integrated = sums.weighted_sum(*reading.weigh())
         results.append(integrated)
-        reading.end(sums.source(integrated))
+        reading.end(Source(integrated))
     return results
 
 
@@ -136,7 +137,8 @@ def test_weights_are_positive_sum_to_one_and_give_the_output(kind, count, seed):
         assert (of > 0).all()
         torch.testing.assert_close(of.sum(1), torch.ones(2, 5, dtype=torch.float64))
         torch.testing.assert_close(
-            Sums().weighted_sum(sources[: reader + 1], of.transpose(0, 1)), integrated[reader]
+            Sums().weighted_sum([Source(x) for x in sources[: reader + 1]], of.transpose(0, 1)),
+            integrated[reader],
         )
 
 

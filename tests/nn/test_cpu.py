@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from afi_search.nn.ops import cpu
-from afi_search.nn.ops.common import PARTS, accelerates, in_rows, plain
+from afi_search.nn.ops.common import accelerates, in_rows, plain
 from afi_search.nn.ops.gathered import weighted_sum
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ from afi_search.nn.ops.common import accelerates
 from afi_search.nn import build
 x = torch.ones(1, 3, 32, 32).to(memory_format=torch.channels_last)
 build("resnet20(base-r4)", num_classes=10, image_size=32)(x)
-print(cpu.library() is not None, accelerates(x, "sums"))
+print(cpu.library() is not None, accelerates(x, "join"))
 """
 
 
@@ -73,13 +73,16 @@ def test_operators_are_for_channels_last():
     x = torch.randn(2, 6, 4, 5, dtype=torch.bfloat16)
     last = x.to(memory_format=torch.channels_last)
 
-    assert accelerates(last.float(), "sums") and not accelerates(last.float(), "norms")
-    for part in PARTS:
-        assert accelerates(last, part) and accelerates(x[:, :, :1, :1].contiguous(), part)
-        assert not accelerates(x, part)
-        assert not accelerates(last.half(), part)
-        with plain(part):
-            assert [accelerates(last, other) for other in PARTS] == [p != part for p in PARTS]
+    for part, has_kernel in (("join", True), ("weigh", False), ("normalise", False)):
+        assert accelerates(last, part) == accelerates(last.float(), part) == has_kernel
+    assert accelerates(x[:, :, :1, :1].contiguous(), "join")
+    assert not accelerates(x, "join")
+    assert not accelerates(last.half(), "join")
+    with plain("normalise"):
+        assert accelerates(last, "join")
+    for parts in ((), ("join",)):
+        with plain(*parts):
+            assert not accelerates(last, "join")
 
 
 def test_slices_of_channels_are_taken_as_they_are():

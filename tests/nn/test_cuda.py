@@ -75,13 +75,13 @@ def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(torch, "ones", fail)
-    common._loaded_cuda.cache_clear()
+    common._triton.cache_clear()
     with pytest.warns(UserWarning, match="needs gcc .*Failed to find C compiler") as told:
-        assert common._cuda() is None
-        assert common._cuda() is None
+        assert common.kernels("cuda") is None
+        assert common.kernels("cuda") is None
 
     assert len(told) == 1
-    common._loaded_cuda.cache_clear()
+    common._triton.cache_clear()
 
 
 ONCE_EACH = list(zip(NETWORKS, ["bf16", "fp32", "fp32", "bf16", "fp64", "bf16"], strict=True))

@@ -14,11 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from afi_search.nn import build
-from afi_search.nn.afi import Joined, Sums
+from afi_search.nn.afi import Joined, Source, Sums
 from afi_search.nn.ops.gathered import (
     NARROW,
     GatheredSums,
-    Source,
     channel_dots,
     weighted_sum,
 )
@@ -173,10 +172,6 @@ def test_the_gradient_of_a_source_of_the_first_channels_lies_as_the_feature_does
     assert gradients[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def source_of(feature: Tensor) -> Source:
-    return GatheredSums().source(feature)
-
-
 def test_a_wide_feature_is_kept_in_one_buffer_for_the_backward_pass():
     xs = features(3, NARROW, torch.float32, torch.channels_last)
     kept = set()
@@ -187,7 +182,7 @@ def test_a_wide_feature_is_kept_in_one_buffer_for_the_backward_pass():
 
     before = [x * 1 for x in xs]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        joined = GatheredSums().join(before[1], math.inf, [source_of(before[2])], None, 1, 1)
+        joined = GatheredSums().join(before[1], math.inf, [Source(before[2])], None, 1, 1)
     assert kept == {joined.both.untyped_storage().data_ptr()}
     for source in (joined.feature, joined.integrated):
         storage = source.feature.untyped_storage()
@@ -197,7 +192,7 @@ def test_a_wide_feature_is_kept_in_one_buffer_for_the_backward_pass():
 def test_without_gradients_the_feature_does_not_hold_the_whole_buffer():
     before, integrated = (x.detach() for x in features(2, NARROW, torch.float32, LAYOUTS[1]))
     with torch.no_grad():
-        joined = GatheredSums().join(before, math.inf, [source_of(integrated)], None, 1, 0)
+        joined = GatheredSums().join(before, math.inf, [Source(integrated)], None, 1, 0)
     assert torch.equal(joined.both, torch.cat((before.relu(), integrated), dim=1))
     feature = joined.feature.feature
     assert feature.untyped_storage().nbytes() == 4 * feature.numel()
@@ -208,7 +203,7 @@ def test_what_is_not_a_number_stays_so(dtype):
     _, before, integrated = (x.detach() for x in features(3, 16, dtype, torch.channels_last))
     before[0, 0, 0, 0] = math.nan
 
-    joined = GatheredSums().join(before, 6.0, [source_of(integrated)], None, 1, 0)
+    joined = GatheredSums().join(before, 6.0, [Source(integrated)], None, 1, 0)
 
     assert joined.both[0, 0, 0, 0].isnan() and joined.pooled[0, 0].isnan()
     assert joined.both.isnan().sum() == 1

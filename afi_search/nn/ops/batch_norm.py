@@ -50,8 +50,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def _is_one_operator(self, x: Tensor, skip: Tensor | None) -> bool:
         """Tell whether these are features, and this is a norm, that the operators compute."""
         return (
-            accelerates(x, "norms")
-            and not x.is_meta  # torch's own keeps the same tensors, and is counted
+            accelerates(x, "normalise")
             and self.training == torch.is_grad_enabled()
             and self.momentum is not None
             and self.running_mean is not None

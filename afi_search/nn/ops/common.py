@@ -17,8 +17,8 @@ from afi_search.nn.ops import cpu
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
-PARTS = ("sums", "norms")
-"""What has operators: AFI's sums, with its scores on a GPU, and batch norms."""
+PARTS = ("join", "weigh", "normalise")
+"""What has operators, by the name of one: AFI's sums, its scores, and batch norms."""
 
 _switched_off: frozenset[str] = frozenset()
 
@@ -31,7 +31,7 @@ def plain(*parts: str) -> Iterator[None]:
     see all operations; and to measure what the operators buy.
 
     >>> with plain():
-    ...     accelerates(torch.ones(1, 1, 1, 1), "norms")
+    ...     accelerates(torch.ones(1, 1, 1, 1), "join")
     False
     """
     global _switched_off
@@ -43,22 +43,19 @@ def plain(*parts: str) -> Iterator[None]:
 
 
 def accelerates(x: Tensor, part: str) -> bool:
-    """Return whether the operators of a part are to be used for a feature, B x C x H x W.
+    """Return whether the operators of a part are to be used for x.
 
-    Or for pooled ones, sources x B x C, to be scored, which pays on a GPU.
-
-    They take features with channels last, on a CPU where there is a C++ compiler, on a GPU where
-    Triton runs; on `meta` they tell what either keeps in memory. Not subclasses of tensors, such as
-    torch.export's: they see torch's own operations.
+    They take features with channels last, B x C x H x W, and pooled ones, where there is a kernel
+    for the device: a CPU's are made by a C++ compiler and are those of AFI's sums, a GPU's by
+    Triton. On `meta` AFI's sums tell what either keeps in memory. Not subclasses of tensors, such
+    as torch.export's: they see torch's own operations.
     """
     if part in _switched_off or type(x) is not Tensor or x.dtype not in DTYPES:
         return False
-    if x.dim() == 3:
-        return x.is_cuda and _cuda() is not None
-    if x.is_meta or not x.is_contiguous(memory_format=torch.channels_last):
-        return x.is_meta
-    takes = x.is_cpu and cpu.takes(part, x.dtype)
-    return takes or (x.is_cuda and _cuda() is not None)
+    if x.is_meta:
+        return part == "join"
+    lies_so = x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last)
+    return lies_so and has_kernel(part, x.device.type)
 
 
 def operator(*mutated: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -77,7 +74,7 @@ def operator(*mutated: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
         def run(*given: Any) -> Any:
             made = allocate(*given)
             filled = made if isinstance(made, tuple) else (made,)
-            kernel(name, given[0])(*filled, *map(_laid, given))
+            getattr(kernels(given[0].device.type), name)(*filled, *map(_laid, given))
             return made
 
         name = allocate.__name__
@@ -89,9 +86,17 @@ def operator(*mutated: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
     return declare
 
 
-def kernel(name: str, x: Tensor) -> Callable[..., None]:
-    """Return the function of that name that computes on the device of x."""
-    return cpu.kernel(name) if x.is_cpu else getattr(_cuda(), name)
+@torch.compiler.assume_constant_result
+def has_kernel(name: str, device: str) -> bool:
+    """Return whether that kernel runs on such a device; a compiler takes the answer as it is."""
+    return hasattr(kernels(device), name)
+
+
+def kernels(device: str) -> ModuleType | None:
+    """Return the module with the kernels of a device; None where they cannot be made to run."""
+    if device == "cpu":
+        return cpu if cpu.library() else None
+    return _triton() if device == "cuda" else None
 
 
 def _laid(given: Any) -> Any:
@@ -100,13 +105,8 @@ def _laid(given: Any) -> Any:
     return [_laid(one) for one in given] if isinstance(given, list) else given
 
 
-@torch.compiler.assume_constant_result
-def _cuda() -> ModuleType | None:
-    return _loaded_cuda()
-
-
 @cache
-def _loaded_cuda() -> ModuleType | None:
+def _triton() -> ModuleType | None:
     """Return Triton's kernels; None, after a warning, where Triton cannot make them run."""
     try:
         from afi_search.nn.ops import cuda

@@ -9,10 +9,8 @@
 // the operators, in Python, say what that is. Compiled and called by cpu.py.
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #define INLINE __attribute__((always_inline))
 
@@ -107,20 +105,20 @@ template <class V> inline void store(const V &from, bfloat16 *to) {
 template <class V, int size> struct Values {
   V of[size];
 };
-#define OPERATOR(op)                                                                               \
-  template <class V, int size>                                                                     \
-  inline Values<V, size> operator op(Values<V, size> x, const Values<V, size> &y) {                \
-    for (int i = 0; i < size; ++i) x.of[i] = x.of[i] op y.of[i];                                   \
-    return x;                                                                                      \
-  }                                                                                                \
-  template <class V, int size> inline Values<V, size> operator op(Values<V, size> x, const V &y) { \
-    for (int i = 0; i < size; ++i) x.of[i] = x.of[i] op y;                                         \
-    return x;                                                                                      \
-  }
-OPERATOR(+)
-OPERATOR(-)
-OPERATOR(*)
-
+template <class V, int size>
+inline Values<V, size> operator+(Values<V, size> x, const Values<V, size> &y) {
+  for (int i = 0; i < size; ++i) x.of[i] += y.of[i];
+  return x;
+}
+template <class V, int size>
+inline Values<V, size> operator*(Values<V, size> x, const Values<V, size> &y) {
+  for (int i = 0; i < size; ++i) x.of[i] *= y.of[i];
+  return x;
+}
+template <class V, int size> inline Values<V, size> operator*(Values<V, size> x, const V &y) {
+  for (V &z : x.of) z *= y;
+  return x;
+}
 template <class V, int size> inline V total(const Values<V, size> &x) {
   V sum = x.of[0];
   for (int i = 1; i < size; ++i) sum += x.of[i];
@@ -165,10 +163,9 @@ template <class T, class A, int width> struct Lane {
   using V = Vector<A, width>;
   int64_t image, begin, end, channels, c;
 
-  // One number for each channel.
-  V read(const A *of) const {
+  static V read_at(const A *from) {
     V x;
-    load(of + c, x);
+    load(from, x);
     return x;
   }
   template <class Body> INLINE void for_groups(const Body &body) const {
@@ -176,13 +173,12 @@ template <class T, class A, int width> struct Lane {
     for (; pixel + GROUP <= end; pixel += GROUP) body(Group<T, A, width, GROUP>{image, pixel, c});
     for (; pixel < end; ++pixel) body(Group<T, A, width, 1>{image, pixel, c});
   }
-  // Adds to some sums, images x count x channels, what body adds for each group.
-  template <int count, class Body> INLINE void add_up(A *to, Body body) const {
-    V sums[count];
-    to += image * count * channels + c;
-    for (int k = 0; k < count; ++k) load(to + k * channels, sums[k]);
-    for_groups([&](auto group) INLINE { body(group, sums); });
-    for (int k = 0; k < count; ++k) store(sums[k], to + k * channels);
+  // Adds to numbers, images x channels, what body returns for each group.
+  template <class Body> INLINE void add_up(A *to, Body body) const {
+    to += image * channels + c;
+    V sum = read_at(to);
+    for_groups([&](auto group) INLINE { sum += body(group); });
+    store(sum, to);
   }
   // Adds what the features have, times their weights, if they have any.
   template <class Group, class Block>
@@ -196,7 +192,7 @@ template <class T, class A, int width> struct Lane {
   }
   // One number for each image and channel.
   V of_image(const Tensor &numbers) const {
-    return read(static_cast<const A *>(numbers.data) + image * channels);
+    return read_at(static_cast<const A *>(numbers.data) + image * channels + c);
   }
 };
 
@@ -233,7 +229,8 @@ template <class T, class A> void weighted_sum(Arguments given) {
     typename decltype(lane)::V of_channel = {};
     if (mean.data) of_channel = lane.of_image(mean) / A(pixels);
     lane.for_groups([=](auto group) INLINE {
-      auto sum = typename decltype(group)::Block{} + of_channel;
+      typename decltype(group)::Block sum;
+      for (auto &of_pixel : sum.of) of_pixel = of_channel;
       if (plus.data) sum = sum + group.read(plus);
       sum = lane.with_terms(group, sum, features, weights);
       if (gate.data) sum = gated(sum, group.read(gate), ceiling);
@@ -250,8 +247,8 @@ template <class T, class A> void channel_dots(Arguments given) {
   std::fill_n(dots, features.count * size, A(0));
   for_all<T, A>(given.shape, gradient.channels, [=](auto lane) INLINE {
     for (int64_t j = 0; j < features.count; ++j)
-      lane.template add_up<1>(dots + j * size, [=](auto group, auto *sum) INLINE {
-        *sum += total(group.read(gradient) * group.read(features.of[j]));
+      lane.add_up(dots + j * size, [=](auto group) INLINE {
+        return total(group.read(gradient) * group.read(features.of[j]));
       });
   });
 }
@@ -268,11 +265,11 @@ template <class T, class A> void join(Arguments given) {
   std::fill_n(means, given.shape.images * channels, A(0));
   for_tiles(given.shape, [=](int64_t image, int64_t begin, int64_t end) INLINE {
     for_lanes<T, A>(image, begin, end, channels, [=](auto lane) INLINE {
-      lane.template add_up<1>(means, [=](auto group, auto *mean) INLINE {
+      lane.add_up(means, [=](auto group) INLINE {
         const auto x = clamped(group.read(before), ceiling);
         group.write(x, both);
         if (also.data) group.write(x, also);
-        *mean += total(x) / A(pixels);
+        return total(x) / A(pixels);
       });
     });
     for_lanes<T, A>(image, begin, end, both.channels - channels, [=](auto lane) INLINE {
@@ -280,126 +277,6 @@ template <class T, class A> void join(Arguments given) {
         const typename decltype(group)::Block none = {};
         group.write(lane.with_terms(group, none, features, weights), sum);
       });
-    });
-  });
-}
-
-// Adds up what every image has: `of` is images x size.
-template <class A> std::vector<double> over_images(const std::vector<A> &of, int64_t size) {
-  std::vector<double> sums(size);
-  for (size_t i = 0; i < of.size(); ++i) sums[i % size] += of[i];
-  return sums;
-}
-
-template <class T, class A> void moments(Arguments given) {
-  A *mean = given.numbers<A>(), *variance = given.numbers<A>();
-  const Tensor x = given.feature();
-  A *running_mean = given.numbers<A>(), *running_variance = given.numbers<A>();
-  int64_t *batches = given.numbers<int64_t>();
-  const double momentum = given.scalar(), count = given.shape.images * given.shape.pixels;
-  const int64_t channels = x.channels;
-  // Squares are of differences from a pixel, so that nothing is lost where the mean is large.
-  std::vector<A> origins(channels), sums(2 * channels * given.shape.images);
-  for (int64_t c = 0; c < channels; ++c)
-    load(static_cast<const T *>(x.data) + c, *reinterpret_cast<Vector<A, 1> *>(&origins[c]));
-  const A *from = origins.data();
-  A *to = sums.data();
-  for_all<T, A>(given.shape, channels, [=](auto lane) INLINE {
-    const auto origin = lane.read(from);
-    lane.template add_up<2>(to, [=](auto group, auto *sum) INLINE {
-      const auto d = group.read(x) - origin;
-      sum[0] += total(d);
-      sum[1] += total(d * d);
-    });
-  });
-  const std::vector<double> whole = over_images(sums, 2 * channels);
-  for (int64_t c = 0; c < channels; ++c) {
-    const double shift = whole[c] / count, spread = whole[channels + c] / count - shift * shift;
-    mean[c] = origins[c] + shift;
-    variance[c] = spread < 0 ? 0 : spread;
-    running_mean[c] += momentum * (mean[c] - running_mean[c]);
-    running_variance[c] += momentum * (variance[c] * count / (count - 1) - running_variance[c]);
-  }
-  ++*batches;
-}
-
-// A norm's mean, variance, weight and bias, and weight / deviation.
-template <class A> struct Norm {
-  Norm(const Tensors &of, A epsilon, int64_t channels) : scales(channels), spreads(channels) {
-    const A *all[4];
-    for (int k = 0; k < 4; ++k) all[k] = static_cast<const A *>(of.of[k].data);
-    mean = all[0], bias = all[3];
-    for (int64_t c = 0; c < channels; ++c) {
-      spreads[c] = A(1) / std::sqrt(all[1][c] + epsilon);
-      scales[c] = all[2][c] * spreads[c];
-    }
-  }
-  std::vector<A> scales, spreads;
-  const A *mean, *bias;
-};
-
-template <class T, class A> void normalise(Arguments given) {
-  const Tensor out = given.feature(), x = given.feature();
-  const Tensors of = given.list();
-  const Tensor skip = given.feature();
-  const A epsilon = given.scalar(), ceiling = given.scalar();
-  const Norm<A> norm(of, epsilon, x.channels);
-  const A *mean = norm.mean, *scale = norm.scales.data(), *bias = norm.bias;
-  for_all<T, A>(given.shape, x.channels, [=](auto lane) INLINE {
-    const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
-    lane.for_groups([=](auto group) INLINE {
-      auto y = (group.read(x) - centre) * factor + plus;
-      if (skip.data) y = y + group.read(skip);
-      if (ceiling > 0) y = clamped(y, ceiling);
-      group.write(y, out);
-    });
-  });
-}
-
-template <class T, class A> void normalise_backward(Arguments given) {
-  const Tensor d_x = given.feature();
-  A *d_weight = given.numbers<A>(), *d_bias = given.numbers<A>();
-  const Tensor d_skip = given.feature(), d_out = given.feature(), x = given.feature();
-  const Tensors of = given.list();
-  const Tensor out = given.feature();
-  const A epsilon = given.scalar(), ceiling = given.scalar();
-  const double count = given.shape.images * given.shape.pixels;
-  const int64_t channels = x.channels;
-  const Norm<A> norm(of, epsilon, channels);
-  const A *mean = norm.mean, *scale = norm.scales.data(), *bias = norm.bias;
-  // Of the gradient g of what was activated, and of g * (x - mean). Where the activation ends is
-  // seen from its output, or, if nothing was added before it, from x.
-  std::vector<A> sums(2 * channels * given.shape.images);
-  A *to = sums.data();
-  for_all<T, A>(given.shape, channels, [=](auto lane) INLINE {
-    const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
-    lane.template add_up<2>(to, [=](auto group, auto *sum) INLINE {
-      auto g = group.read(d_out);
-      const auto d = group.read(x) - centre;
-      if (ceiling > 0) g = gated(g, out.data ? group.read(out) : d * factor + plus, ceiling);
-      if (d_skip.data) group.write(g, d_skip);
-      sum[0] += total(g);
-      sum[1] += total(g * d);
-    });
-  });
-  const std::vector<double> whole = over_images(sums, 2 * channels);
-  std::vector<A> constants(channels), slopes(channels);
-  for (int64_t c = 0; c < channels; ++c) {
-    d_bias[c] = whole[c];
-    d_weight[c] = whole[channels + c] * norm.spreads[c];
-    constants[c] = whole[c] / count;
-    slopes[c] = d_weight[c] * norm.spreads[c] / count;
-  }
-  const Tensor gradient = d_skip.data ? d_skip : d_out;
-  const A *less = constants.data(), *slope = slopes.data();
-  for_all<T, A>(given.shape, channels, [=](auto lane) INLINE {
-    const auto centre = lane.read(mean), factor = lane.read(scale), plus = lane.read(bias);
-    const auto constant = lane.read(less), slant = lane.read(slope);
-    lane.for_groups([=](auto group) INLINE {
-      auto g = group.read(gradient);
-      const auto d = group.read(x) - centre;
-      if (ceiling > 0 && !d_skip.data) g = gated(g, d * factor + plus, ceiling);
-      group.write((g - constant - d * slant) * factor, d_x);
     });
   });
 }
@@ -420,6 +297,3 @@ template <class T, class A> void normalise_backward(Arguments given) {
 EXPORT(weighted_sum)
 EXPORT(channel_dots)
 EXPORT(join)
-EXPORT(moments)
-EXPORT(normalise)
-EXPORT(normalise_backward)

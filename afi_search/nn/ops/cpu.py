@@ -17,7 +17,8 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
@@ -26,6 +27,8 @@ from typing import Any
 import torch
 from platformdirs import user_cache_path
 from torch import Tensor
+
+from afi_search.files import write_whole
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
@@ -39,14 +42,8 @@ class NativeWarning(UserWarning):
     """There is no native library on this machine; all works without, but slower on a CPU."""
 
 
-@cache
-def kernel(name: str) -> Callable[..., None]:
-    """Return the library's function of that name, to be called as `operator` says."""
-    return partial(_run, name)
-
-
 def _run(name: str, *arguments: Any) -> None:
-    """Call a kernel.
+    """Call a kernel, which computes what the operator of its name says.
 
     Args:
         name: the kernel.
@@ -66,8 +63,13 @@ def _run(name: str, *arguments: Any) -> None:
     like = next(x for x in arguments if isinstance(x, Tensor) and x.dim() == 4)
     batch, _, height, width = like.shape
     row = [batch, height * width, torch.get_num_threads(), *row]
-    function = _function(f"{name}_{NAMES[like.dtype]}")
+    function = getattr(library(), f"{name}_{NAMES[like.dtype]}")
     function((ctypes.c_int64 * len(row))(*row), (ctypes.c_double * len(scalars))(*scalars))
+
+
+weighted_sum = partial(_run, "weighted_sum")
+channel_dots = partial(_run, "channel_dots")
+join = partial(_run, "join")
 
 
 def _place(x: Tensor | None) -> tuple[int, int, int, int]:
@@ -79,20 +81,6 @@ def _place(x: Tensor | None) -> tuple[int, int, int, int]:
     return x.data_ptr(), x.shape[1], x.stride(0), x.stride(3) if x.shape[3] > 1 else x.stride(2)
 
 
-def takes(part: str, dtype: torch.dtype) -> bool:
-    """Return whether there is a library, and it is worth calling for that part of a network.
-
-    For batch norms it is in bf16: in fp32 torch's own take as long, on small batches less.
-    """
-    return (part != "norms" or dtype == torch.bfloat16) and available()
-
-
-@torch.compiler.assume_constant_result
-def available() -> bool:
-    """Return whether there is a library; a compiler takes the answer as it is."""
-    return library() is not None
-
-
 @cache
 def library() -> ctypes.CDLL | None:
     """Return the library, compiled if need be; None, after a warning, where that fails."""
@@ -100,7 +88,7 @@ def library() -> ctypes.CDLL | None:
     compiler = os.environ.get("CXX", "c++")
     command = [compiler, *OPTIONS, *CAPABILITIES.get(capability, ())]
     try:
-        return ctypes.CDLL(str(_compiled(command)))
+        return _loaded(command)
     except (OSError, subprocess.SubprocessError) as error:
         why = getattr(error, "stderr", None) or error
         warnings.warn(
@@ -112,34 +100,17 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def _compiled(command: Sequence[str]) -> Path:
+def _loaded(command: Sequence[str]) -> ctypes.CDLL:
     """Return the library that the command makes, from the cache if it has been made."""
     text = f"{shutil.which(command[0])} {command[1:]} {SOURCE.read_text()}"
     name = f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
     path = user_cache_path("afi_search") / "native" / name
     if path.exists():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(dir=path.parent)
-    except OSError:  # There is no cache to write to.
-        path = Path(tempfile.mkdtemp()) / name
-        folder = tempfile.mkdtemp(dir=path.parent)
-    made = Path(folder) / name
-    try:
-        subprocess.run(
-            [*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True
-        )
-        made.replace(path)
-    finally:
-        shutil.rmtree(folder)
-    return path
-
-
-@cache
-def _function(name: str) -> Callable[..., None]:
-    found = library()
-    assert found is not None
-    function: Callable[..., None] = getattr(found, name)
-    function.restype = None  # type: ignore[attr-defined]
-    return function
+        return ctypes.CDLL(str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / name
+        whole = [*command, str(SOURCE), "-o", str(made)]
+        subprocess.run(whole, check=True, capture_output=True, text=True)
+        with suppress(OSError):  # There is no cache to write to.
+            write_whole(path, made.read_bytes())
+        return ctypes.CDLL(str(made))

@@ -38,7 +38,7 @@ up what all have left, alone, so that many columns or programs are slow."""
 
 
 @triton.jit(do_not_specialize=["count"])
-def _weighted_sum(  # type: ignore[no-untyped-def]
+def _weighted_sum(
     out, xs, by, mean, plus, gate, ceiling, strides, count, size, unit: constexpr, wide: constexpr
 ):
     pixels, channels = size[0], size[1] * unit
@@ -67,9 +67,7 @@ def _weighted_sum(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _rectify(  # type: ignore[no-untyped-def]
-    before, out, also, means, ceiling, strides, size, unit: constexpr, wide: constexpr
-):
+def _rectify(before, out, also, means, ceiling, strides, size, unit: constexpr, wide: constexpr):
     pixels, channels = size[0], size[1] * unit
     rows: constexpr = TILE // wide
     image = tl.program_id(0).to(tl.int64)
@@ -91,7 +89,7 @@ def _rectify(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["count"])
-def _channel_dots(  # type: ignore[no-untyped-def]
+def _channel_dots(
     out, gradient, xs, strides, count, images, size, unit: constexpr, wide: constexpr
 ):
     pixels, channels = size[0], size[1] * unit
@@ -116,17 +114,8 @@ def _channel_dots(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["count", "images"])
-def _weigh(  # type: ignore[no-untyped-def]
-    out,
-    reduce,
-    expand,
-    zs,
-    count,
-    images,
-    size,
-    slots: constexpr,
-    wide: constexpr,
-    deep: constexpr,
+def _weigh(
+    out, reduce, expand, zs, count, images, size, slots: constexpr, wide: constexpr, deep: constexpr
 ):
     first, second, c = _scorer(reduce, expand, size, wide, deep)
     slot = tl.arange(0, slots)[:, None]
@@ -145,7 +134,7 @@ def _weigh(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["count", "images"])
-def _weigh_backward(  # type: ignore[no-untyped-def]
+def _weigh_backward(
     d_zs,
     parts,
     d_out,
@@ -189,25 +178,23 @@ def _weigh_backward(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _scorer(reduce, expand, size, wide: constexpr, deep: constexpr):  # type: ignore[no-untyped-def]
+def _scorer(reduce, expand, size, wide: constexpr, deep: constexpr):
     """Return W1 and the transposed W2, hidden x channels, and the numbers of the channels."""
     at, also, within = _places(size, wide, deep)
-    first, second = (
-        tl.load(reduce + at, within, other=0.0),
-        tl.load(expand + also, within, other=0.0),
-    )
+    first = tl.load(reduce + at, within, other=0.0)
+    second = tl.load(expand + also, within, other=0.0)
     return first, second, tl.arange(0, wide)[None, :]
 
 
 @triton.jit
-def _places(size, wide: constexpr, deep: constexpr):  # type: ignore[no-untyped-def]
+def _places(size, wide: constexpr, deep: constexpr):
     """Return where W1 and W2 have each pair of channel and hidden unit, and which there are."""
     h, c = tl.arange(0, deep)[:, None], tl.arange(0, wide)[None, :]
     return h * size[0] + c, c * size[1] + h, (h < size[1]) & (c < size[0])
 
 
 @triton.jit(do_not_specialize=["channels"])
-def _moments(  # type: ignore[no-untyped-def]
+def _moments(
     mean, variance, x, running, batches, momentum, meeting, size, channels, unit: constexpr
 ):
     channels *= unit
@@ -238,9 +225,7 @@ def _moments(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["channels"])
-def _normalise(  # type: ignore[no-untyped-def]
-    out, x, norm, skip, epsilon, ceiling, size, channels, unit: constexpr
-):
+def _normalise(out, x, norm, skip, epsilon, ceiling, size, channels, unit: constexpr):
     channels *= unit
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     centre, scale, shift, _ = _affine(norm, epsilon, column % channels)
@@ -255,7 +240,7 @@ def _normalise(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["channels"])
-def _norm_sums(  # type: ignore[no-untyped-def]
+def _norm_sums(
     affine, d_out, x, out, d_skip, norm, epsilon, ceiling, meeting, size, channels, unit: constexpr
 ):
     channels *= unit
@@ -285,9 +270,7 @@ def _norm_sums(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["channels"])
-def _norm_gradient(  # type: ignore[no-untyped-def]
-    d_x, affine, d_out, x, norm, epsilon, ceiling, size, channels, unit: constexpr
-):
+def _norm_gradient(d_x, affine, d_out, x, norm, epsilon, ceiling, size, channels, unit: constexpr):
     channels *= unit
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     c = column % channels
@@ -306,26 +289,26 @@ def _norm_gradient(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _zeros(like, rows: constexpr, columns: constexpr):  # type: ignore[no-untyped-def]
+def _zeros(like, rows: constexpr, columns: constexpr):
     """Return where numbers of a feature are added up."""
     wide: constexpr = tl.float64 if like.dtype.element_ty == tl.float64 else tl.float32
     return tl.zeros((rows, columns), wide)
 
 
 @triton.jit
-def _clamped(x, ceiling):  # type: ignore[no-untyped-def]
+def _clamped(x, ceiling):
     x = tl.where(x < 0, 0.0, x)
     return tl.where(x > ceiling, ceiling, x)
 
 
 @triton.jit
-def _approach(running, value, momentum, inside):  # type: ignore[no-untyped-def]
+def _approach(running, value, momentum, inside):
     before = tl.load(running, inside)
     tl.store(running, before + momentum * (value - before), inside)
 
 
 @triton.jit
-def _elements(begin, column, size):  # type: ignore[no-untyped-def]
+def _elements(begin, column, size):
     """Return where a tile's numbers are, and which of them there are.
 
     A feature is read as rows of size[1] numbers: its channels, or those of several pixels.
@@ -336,14 +319,14 @@ def _elements(begin, column, size):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _affine(norm, epsilon, c):  # type: ignore[no-untyped-def]
+def _affine(norm, epsilon, c):
     """Return what channels are subtracted, multiplied with and added, and 1 / their deviation."""
     spread = tl.rsqrt(tl.load(norm[1] + c) + epsilon)
     return tl.load(norm[0] + c), tl.load(norm[2] + c) * spread, tl.load(norm[3] + c), spread
 
 
 @triton.jit
-def _last_with(first, second, meeting, column, width):  # type: ignore[no-untyped-def]
+def _last_with(first, second, meeting, column, width):
     """Leave a program's sums to the last of its columns' programs; return whether it is this."""
     partial, counter = meeting[0], meeting[1] + tl.program_id(1)
     at = tl.program_id(0) * width + column
@@ -357,7 +340,7 @@ def _last_with(first, second, meeting, column, width):  # type: ignore[no-untype
 
 
 @triton.jit
-def _whole_sums(partial, column, width, channels):  # type: ignore[no-untyped-def]
+def _whole_sums(partial, column, width, channels):
     """Add up what all programs left of the columns, and the columns of the same channel."""
     count = tl.num_programs(0)
     first, second = _zeros(partial, ROWS, COLUMNS), _zeros(partial, ROWS, COLUMNS)
@@ -403,16 +386,13 @@ def join(*given: Any) -> None:
 
 def channel_dots(out: Tensor, gradient: Tensor, features: Sequence[Tensor]) -> None:
     plan = _Plan(DOTS_TILE, gradient, *features)
-    for dots, some in zip(out.split(MOST), _groups(features), strict=True):
+    for start, dots in zip(range(0, len(features), MOST), out.split(MOST), strict=True):
+        some = features[start : start + MOST]
         read = _filled(some)
         strides = plan.strides(gradient, *read)
         _channel_dots[plan.images, plan.channel_tiles](
             dots, gradient, read, strides, len(some), plan.images, *plan.rest
         )
-
-
-def _groups(features: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-    return [features[start : start + MOST] for start in range(0, len(features), MOST)]
 
 
 def weigh(out: Tensor, reduce: Tensor, expand: Tensor, notes: Tensor) -> None:

@@ -17,46 +17,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from afi_search.nn.afi import Joined, Sums, global_average
+from afi_search.nn.afi import Joined, Source, Sums, global_average
 from afi_search.nn.ops.common import at_least_float32, check, empty, in_rows, operator
 
 NARROW, NARROW_BYTES = 32, 32
 """Below that many channels (on a GPU, bytes a pixel) a slice of a buffer is slow to read."""
 
-
 NOTHING_ELSE = None, None, None, 0.0
 """What a sum of features has not besides."""
-
-
-class Source(NamedTuple):
-    """A feature that later blocks read.
-
-    Attributes:
-        feature: B x C' x H x W; detached where there are stubs.
-        stubs: of each later reader, B x C' x H x W and B x C'; a reader takes the last pair.
-    """
-
-    feature: Tensor
-    stubs: list[tuple[Tensor, Tensor]]
 
 
 class GatheredSums(Sums):
     """Sums whose features' gradients are gathered."""
 
-    def source(self, feature: Tensor) -> Source:
-        return Source(feature, [])
-
     def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Source, Tensor]:
         source = feature[:, :channels]
         if not torch.is_grad_enabled():  # nothing else keeps the other channels
             source = in_rows(source.contiguous(memory_format=torch.channels_last))
-            return Source(source, []), global_average(source)
+            return Source(source), global_average(source)
         pooled, *stubs = Pool.apply(feature, channels, readers)
         return Source(source.detach(), _paired(stubs)), pooled
 
@@ -79,14 +63,10 @@ class GatheredSums(Sums):
         readers, rereaders = readers * training, rereaders * training
         made = Join.apply(before, ceiling, apart, readers, rereaders, weights, *_read(sources))
         both, pooled, feature, *stubs = made
+        x, r = (feature if apart else both[:, :channels]), both[:, channels:]
         pairs = _paired(stubs)
-        x = feature if apart else both[:, :channels]
-        return Joined(
-            both,
-            pooled,
-            Source(x.detach(), pairs[:readers]),
-            Source(both[:, channels:].detach(), pairs[readers:]),
-        )
+        sources = Source(x.detach(), pairs[:readers]), Source(r.detach(), pairs[readers:])
+        return Joined(both, pooled, *sources)
 
 
 def _is_narrow(x: Tensor) -> bool:
@@ -194,11 +174,8 @@ class Join(torch.autograd.Function):
         kept, weights, *features = ctx.saved_tensors
         d_both, d_pooled, _, *left = given
         d_both = kept.new_zeros(ctx.shape) if d_both is None else d_both
-        x, d_x, d_sum = (
-            kept[:, : ctx.channels],
-            d_both[:, : ctx.channels],
-            d_both[:, ctx.channels :],
-        )
+        x, d_x = kept[:, : ctx.channels], d_both[:, : ctx.channels]
+        d_sum = d_both[:, ctx.channels :]
         of_x, of_r = _given(left[: 2 * ctx.readers]), _given(left[2 * ctx.readers :])
         d_before = weighted_sum(x, *of_x, d_pooled, d_x, x, ctx.ceiling)
         if of_r[0]:

@@ -32,7 +32,7 @@ def weighed(reduce: Tensor, expand: Tensor, notes: Tensor) -> tuple[Tensor, Tens
         reduce, expand: W1, hidden x C, and W2, C x hidden.
         notes: z_j, sources x B x C.
     """
-    if not accelerates(notes, "sums") or notes.dtype != reduce.dtype or _size(reduce) > LARGEST:
+    if not accelerates(notes, "weigh") or notes.dtype != reduce.dtype or _size(reduce) > LARGEST:
         return None
     made: tuple[Tensor, Tensor] = Weigh.apply(reduce, expand, notes)
     return made
