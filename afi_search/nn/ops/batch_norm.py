@@ -1,8 +1,9 @@
-"""Batch norm, and the sum and the activation that follow it, as one operator.
+"""Batch norm, and the sum and the activation that follow it, as one operator on a GPU.
 
-Two passes over memory forward and two backward, where torch's own take up to five and four, and on
-a GPU eight kernels. In C++ it saves 8 % of a step of AFI-ResNet-32 in bf16 (batch 128, one thread),
-and is called there alone: in fp32 it costs up to 5 %, and 4 to 12 % on batches of 12.
+Two passes over memory forward and two backward, where torch's own take up to five and four, and
+eight kernels: of a step of AFI-ResNet-32 in bf16 at batch 512 that is 2.05 of 7.45 GB. On a CPU
+torch's own run: two passes in C++ bought 8 % of a step of AFI-ResNet-32 in bf16 (batch 64 and 128,
+one thread), 2 to 6 % of ResNet-110's, nothing in fp32, and cost 3 to 6 % of MobileNetV2's.
 """
 
 from __future__ import annotations
