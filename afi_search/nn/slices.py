@@ -12,8 +12,10 @@ in groups, whose groups read other channels in another width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +29,8 @@ WIDTHS = (None, StageChoice("base", 4), StageChoice("B", 4))
 Run = tuple[int, int]
 """Where channels begin, and how many they are."""
 
-Cut = tuple[int, tuple[Run, ...]]
-"""A dimension, and what is taken of it."""
+Piece = tuple[tuple[slice, ...], tuple[slice, ...]]
+"""Where it lies in a shared tensor, and where in what is taken of that."""
 
 
 @dataclass(frozen=True)
@@ -98,43 +100,84 @@ def whole(size: torch.Size) -> list[list[Run]]:
     return [[(0, length)] for length in size]
 
 
-def written(shared: Tensor | None, runs: Sequence[Sequence[Run]], value: Tensor) -> Tensor:
+def pieces(runs: Sequence[Sequence[Run]]) -> tuple[Piece, ...]:
+    """Return where the runs of each dimension lie in a shared tensor and in what is taken of it."""
+    places = []
+    for of in runs:
+        ends = accumulate(length for _, length in of)
+        pairs = zip(of, ends, strict=True)
+        places.append([(slice(at, at + size), slice(end - size, end)) for (at, size), end in pairs])
+    return tuple(
+        (tuple(there for there, _ in one), tuple(here for _, here in one))
+        for one in product(*places)
+    )
+
+
+def written(shared: Tensor | None, where: Sequence[Piece], value: Tensor) -> Tensor:
     """Return the shared tensor, grown where that is needed, with a choice's values in their place.
 
     Args:
         shared: None before any.
-        runs: where they are taken from, for each dimension.
+        where: they are taken from.
         value: of the choice's shape.
     """
-    ends = [max(start + length for start, length in of) for of in runs]
     before = (0,) * value.dim() if shared is None else shared.shape
-    grown = value.new_zeros([max(pair) for pair in zip(ends, before, strict=True)])
+    ends = [[there[dimension].stop for there, _ in where] for dimension in range(value.dim())]
+    grown = value.new_zeros([max(size, *of) for size, of in zip(before, ends, strict=True)])
     if shared is not None:
         grown[tuple(map(slice, before))] = shared
-    positions = torch.arange(grown.numel()).view(grown.shape)
-    grown.view(-1)[taken(positions, cuts(grown.shape, runs)).flatten()] = value.flatten()
+    for there, here in where:
+        grown[there] = value[here]
     return grown
 
 
-def cuts(size: torch.Size, runs: Sequence[Sequence[Run]]) -> tuple[Cut, ...]:
-    """Return the dimensions of a shared tensor of that size of which not all is taken."""
-    return tuple(
-        (dimension, tuple(of))
-        for dimension, (length, of) in enumerate(zip(size, runs, strict=True))
-        if list(of) != [(0, length)]
-    )
+class Cutting(torch.autograd.Function):
+    """Tensors that are taken of shared ones, each laid out as `nn.Module.to` would lay it out.
 
-
-def taken(shared: Tensor, parts: Sequence[Cut]) -> Tensor:
-    """Return what is taken of a shared tensor, laid out as `nn.Module.to` would lay it out.
-
-    A copy of its own, in the strides that a network's weight has: kernels are chosen by them.
+    Copies of their own, in the strides that a network's weights have: kernels are chosen by them.
+    One call copies all of them, and one all gradients: on a GPU, calls cost more than the copying.
     """
-    if not parts:
-        return shared
-    part = shared
-    for dimension, runs in parts:
-        each = [part.narrow(dimension, *run) for run in runs]
-        part = each[0] if len(each) == 1 else torch.cat(each, dimension)
-    is_last = part.dim() == 4 and part.shape[1] > 1 and not shared.is_contiguous()
-    return part.clone(memory_format=torch.channels_last if is_last else torch.contiguous_format)
+
+    @staticmethod
+    def forward(
+        ctx: Any, sizes: list[torch.Size], places: list[tuple[Piece, ...]], *shared: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.places, ctx.shared = places, shared
+        cut = [
+            torch.empty(
+                size, dtype=of.dtype, device=of.device, memory_format=_memory_format(size, of)
+            )
+            for size, of in zip(sizes, shared, strict=True)
+        ]
+        sources, targets = _paired(places, shared, cut)
+        torch._foreach_copy_(targets, sources)
+        return tuple(cut)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        known = [n for n, gradient in enumerate(gradients) if gradient is not None]
+        into = {n: torch.empty_like(ctx.shared[n]) for n in known}
+        if known:
+            torch._foreach_zero_(list(into.values()))
+            of = [ctx.places[n] for n in known], into.values(), [gradients[n] for n in known]
+            torch._foreach_copy_(*_paired(*of))
+        return None, None, *map(into.get, range(len(gradients)))
+
+
+def _paired(
+    places: Iterable[Sequence[Piece]], shared: Iterable[Tensor], cut: Iterable[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the same pieces of shared tensors and of what is taken of them, as views."""
+    pairs = [
+        (one[there], other[here])
+        for where, one, other in zip(places, shared, cut, strict=True)
+        for there, here in where
+    ]
+    there, here = zip(*pairs, strict=True)
+    return list(there), list(here)
+
+
+def _memory_format(size: torch.Size, shared: Tensor) -> torch.memory_format:
+    is_last = len(size) == 4 and size[1] > 1 and not shared.is_contiguous()
+    return torch.channels_last if is_last else torch.contiguous_format

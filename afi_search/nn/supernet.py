@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from afi_search.errors import UserError
 from afi_search.nn.build import build
-from afi_search.nn.slices import WIDTHS, Cut, Run, StageSharing, cuts, taken, whole, written
+from afi_search.nn.slices import WIDTHS, Cutting, Piece, StageSharing, pieces, whole, written
 from afi_search.nn.stage import searched_stages, split_channels
 from afi_search.registry import DATASETS
 from afi_search.space import Architecture, Space, StageChoice, StageShape, get_backbone
@@ -29,7 +29,6 @@ from afi_search.space.architecture import choice_text
 Choice = StageChoice | None
 _Tensors = dict[str, Any]
 """A module's parameters or buffers, by their own names."""
-_Entry = tuple[str, _Tensors, _Tensors, str, Sequence[Sequence[Run]]]
 
 
 class SupernetError(UserError):
@@ -37,17 +36,22 @@ class SupernetError(UserError):
 
 
 class Taken(NamedTuple):
-    """A tensor of an architecture: its names there, and what of which shared tensor it is."""
+    """A tensor of an architecture: its names there, and where it is in which shared tensor.
+
+    Where the choice takes all of that, `where` is empty.
+    """
 
     name: str
     borrower: _Tensors
     lender: _Tensors
     own_name: str
-    cuts: tuple[Cut, ...]
+    size: torch.Size
+    where: tuple[Piece, ...]
 
     @property
-    def tensor(self) -> Tensor:
-        return taken(self.lender[self.own_name], self.cuts)
+    def shared(self) -> Tensor:
+        tensor: Tensor = self.lender[self.own_name]
+        return tensor
 
 
 class Supernet(nn.Module):
@@ -92,6 +96,7 @@ class Supernet(nn.Module):
         self.shared = nn.ModuleDict()
         self._places: dict[tuple[int, Choice] | None, list[Taken]] = {}
         self._stages: dict[tuple[int, Choice], nn.Module] = {}
+        self._is_lent = False
         self._share()
         self.set_active(next(iter(space.architectures())))
 
@@ -122,7 +127,7 @@ class Supernet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self._network.training != self.training:
             self._network.train(self.training)
-        with self._lent():
+        with self.lent():
             logits: Tensor = self._network(x)
         return logits
 
@@ -134,7 +139,7 @@ class Supernet(nn.Module):
         Raises:
             SupernetError: as `set_active`.
         """
-        return {part.name: part.tensor for part in self._parts(architecture)}
+        return {part.name: tensor for part, tensor in self._taken(architecture)}
 
     def extract(self, architecture: Architecture | str | None = None) -> nn.Module:
         """Return an architecture, the active one where None, as a network of its own.
@@ -149,6 +154,23 @@ class Supernet(nn.Module):
         network.load_state_dict({name: tensors[name] for name in network.state_dict()})
         return network.to(next(self.parameters()).device).train(self.training)
 
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Within it, the active architecture has its tensors, which each pass would cut out again.
+
+        For passes between which no weight changes.
+        """
+        taken = [] if self._is_lent else list(self._taken())
+        for part, tensor in taken:
+            part.borrower[part.own_name] = tensor
+        before, self._is_lent = self._is_lent, True
+        try:
+            yield
+        finally:
+            self._is_lent = before
+            for part, _ in taken:
+                part.borrower[part.own_name] = None
+
     @torch.no_grad()
     def recalibrate(self, batches: Iterable[Tensor]) -> None:
         """Give the active architecture's batch norms the statistics of images of its own.
@@ -162,7 +184,7 @@ class Supernet(nn.Module):
         norms = [one for one in self._network.modules() if isinstance(one, _BatchNorm)]
         momenta = [norm.momentum for norm in norms]
         self._network.train()
-        with self._lent():
+        with self.lent():
             torch._foreach_zero_([tensor for one in norms for tensor in _statistics(one)])
             try:
                 for number, images in enumerate(batches, start=1):
@@ -173,22 +195,17 @@ class Supernet(nn.Module):
                 for norm, momentum in zip(norms, momenta, strict=True):
                     norm.momentum = momentum
 
-    def _parts(self, architecture: Architecture | str | None = None) -> Iterator[Taken]:
-        """Yield the tensors of an architecture, the active one's where None."""
+    def _taken(
+        self, architecture: Architecture | str | None = None
+    ) -> Iterator[tuple[Taken, Tensor]]:
+        """Yield the tensors of an architecture, the active one's where None, and where they are."""
         of = self._active if architecture is None else self._held(architecture)
-        return chain(self._places[None], *(self._places[one] for one in enumerate(of.stages)))
-
-    @contextmanager
-    def _lent(self) -> Iterator[None]:
-        """Within it, the active network has its tensors."""
-        parts = list(self._parts())
+        parts = [*self._places[None], *chain(*(self._places[one] for one in enumerate(of.stages)))]
+        cut = [part for part in parts if part.where]
+        given = [part.size for part in cut], [part.where for part in cut]
+        tensors = iter(Cutting.apply(*given, *(part.shared for part in cut)) if cut else ())
         for part in parts:
-            part.borrower[part.own_name] = part.tensor
-        try:
-            yield
-        finally:
-            for part in parts:
-                part.borrower[part.own_name] = None
+            yield part, next(tensors) if part.where else part.shared
 
     def _share(self) -> None:
         """Make the shared tensors, and the modules that run on them."""
@@ -201,26 +218,22 @@ class Supernet(nn.Module):
             StageSharing.of(shape, choices, stages)
             for shape, choices, stages in zip(shapes, self.choices, by_stage, strict=True)
         ]
-        entered: dict[tuple[int, Choice] | None, list[_Entry]] = {}
         for architecture in _covering(self.backbone, self.choices, shapes):
             network = self._build(architecture)
             for number, (name, stage) in enumerate(searched_stages(network).items()):
                 choice = architecture.stages[number]
-                if (of := (number, choice)) not in entered:
-                    entered[of] = list(self._enter(f"{name}.", stage, sharing[number], choice))
+                if (of := (number, choice)) not in self._places:
+                    self._places[of] = list(self._enter(f"{name}.", stage, sharing[number], choice))
                     self._stages[of] = stage
-            if None not in entered:
+            if None not in self._places:
                 for name in self._names:
                     network.set_submodule(name, nn.Identity())
-                entered[None] = list(self._enter("", network))
+                self._places[None] = list(self._enter("", network))
                 object.__setattr__(self, "_network", network)
-        for key, entries in entered.items():
-            self._places[key] = [
-                Taken(name, borrower, lender, own, cuts(lender[own].shape, runs))
-                for name, borrower, lender, own, runs in entries
-            ]
-            for part in self._places[key]:
-                part.borrower[part.own_name] = None
+        for parts in self._places.values():
+            for number, part in enumerate(parts):
+                if part.size == part.shared.shape:
+                    parts[number] = part._replace(where=())
 
     def _enter(
         self,
@@ -228,8 +241,8 @@ class Supernet(nn.Module):
         network: nn.Module,
         sharing: StageSharing | None = None,
         choice: Choice = None,
-    ) -> Iterator[_Entry]:
-        """Write a network's tensors into the shared ones, and yield where they are."""
+    ) -> Iterator[Taken]:
+        """Move a network's tensors into the shared ones, and yield where they are."""
         for path, module in network.named_modules():
             owner = sharing.owner(choice, path) if sharing else path
             holder = self._holder(f"{prefix}{owner}".replace(".", "/") or "/", module)
@@ -242,11 +255,12 @@ class Supernet(nn.Module):
                     if value is None:
                         continue
                     name, size = f"{path}.{own}" if path else own, value.shape
-                    runs = sharing.runs(choice, name, size) if sharing else whole(size)
-                    new = written(lender.get(own), runs, value.detach())
+                    where = pieces(sharing.runs(choice, name, size) if sharing else whole(size))
+                    new = written(lender.get(own), where, value.detach())
                     trained = isinstance(value, nn.Parameter)
                     lender[own] = nn.Parameter(new, value.requires_grad) if trained else new
-                    yield prefix + name, borrower, lender, own, runs
+                    borrower[own] = None
+                    yield Taken(prefix + name, borrower, lender, own, size, where)
 
     def _holder(self, owner: str, like: nn.Module) -> nn.Module:
         """Return what holds the tensors of a module, of its class: norms decay as norms do."""

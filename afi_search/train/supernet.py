@@ -181,12 +181,13 @@ class InheritedAccuracy:
 
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Activate, calibrate and evaluate an architecture; waits for the device once."""
-        self.calibrate(architecture)
-        return self._evaluate(self._validation)
-
-    def calibrate(self, architecture: Architecture) -> None:
-        """Activate an architecture and calibrate its batch norms."""
         self.net.set_active(architecture)
+        with torch.no_grad(), self.net.lent():
+            self.calibrate()
+            return self._evaluate(self._validation)
+
+    def calibrate(self) -> None:
+        """Calibrate the batch norms of the active architecture."""
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
             self.net.recalibrate(self._calibration)
 
@@ -320,7 +321,8 @@ class Heritage:
             CheckpointMismatch: as `accuracy`.
         """
         inherited = self.accuracy(data, precision=precision, device=device)
-        inherited.calibrate(architecture)
+        inherited.net.set_active(architecture)
+        inherited.calibrate()
         return inherited.net.extract()
 
 

@@ -29,14 +29,16 @@ from triton.runtime.jit import JITFunction
 import afi_search.data.tensor_source as tensor_source
 import afi_search.train.evaluation as evaluation_module
 import afi_search.train.trainer as trainer_module
+from afi_search.cost import SpaceCosts
 from afi_search.cost.latency import time_stages
 from afi_search.data import ImageSet, Split, dataset_spec
 from afi_search.data.image_loader import ImageSource
 from afi_search.data.source import BatchSharding
 from afi_search.nn import build
-from afi_search.space import Architecture, Recipe
+from afi_search.space import Architecture, Recipe, Space, SpaceFile
 from afi_search.space.recipe import read_recipe
 from afi_search.train import Trainer, seed_everything, trial_trainer
+from afi_search.train.supernet import InheritedAccuracy, SupernetJob
 
 MOCK = ctypes.CDLL(None)
 REHEARSED = hasattr(MOCK, "mock_note")
@@ -254,19 +256,10 @@ def promotion():
         with listening() as told:
             training.run_epoch()
         batches = source.epoch(1)
-        torch.cuda.set_sync_debug_mode("warn")
-        with warnings.catch_warnings(record=True) as waited:
-            warnings.simplefilter("always")
-            training.step(3, [next(batches)])
-        torch.cuda.set_sync_debug_mode("default")
-        waits = [
-            f"{of.filename}:{of.lineno}"
-            for of in waited
-            if "called a synchronizing" in str(of.message)
-        ]
+        waited = waits(lambda training=training, batches=batches: training.step(3, [next(batches)]))
         captured = is_captured(training._replay)
         who = f"promotion {name} {world}"
-        tell(text=who, waits=waits, captured=captured, warnings=told)
+        tell(text=who, waits=waited, captured=captured, warnings=told)
 
 
 def latency():
@@ -287,14 +280,69 @@ def kernels():
     training = trainer("resnet32(base-r4)", "bf16")
     training.model.train()
     parts = next(iter(training._source.epoch(0)))
-    for _ in range(2):
-        MOCK.mock_record(1)
+
+    def step():
         training._backward([training._source.batch(*parts)])
         training._descend()
-    tell(text="kernels", count=MOCK.mock_launches())
+
+    tell(text="kernels", count=launches(step))
+
+
+def supernet():
+    """What a supernet's step and an architecture's score launch, and where they wait."""
+    one = Architecture.parse("resnet32(base-r4)")
+    choices = {"choice": ["off", "base-r4", "B-r4", "B-r4-se"]}
+    file = SpaceFile.model_validate({"backbone": "resnet32", "stages": {"all": choices}})
+    recipe = Recipe(epochs=3, batch_size=BATCH, precision="bf16")
+    data = Split(dataset_spec("cifar100"), made_up(2 * BATCH), made_up(2 * TEST_BATCH + 7))
+    costs = SpaceCosts(Space(file), num_classes=100, image_size=32)
+    training = SupernetJob(file, costs.table).trainer(one, recipe, data, seed=0, device=DEVICE)
+    training.run_epoch()
+    net, parts = training.net, next(iter(training._source.epoch(1)))
+    inherited = InheritedAccuracy(net, data, precision="bf16", device=DEVICE)
+    alone = trial_trainer(net.extract(one), recipe, data, seed=0, device=DEVICE)
+    alone._captures = False
+
+    def step(of):
+        of._backward([of._source.batch(*parts)])
+        of._descend()
+
+    def pass_through(model):
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+            model.eval()(inherited._validation[0][0])
+
+    waited = waits(lambda: (training.step(0, [parts]), inherited(one)))
+    training._drawn = [one]
+    tell(
+        text="supernet",
+        waits=waited,
+        step=launches(lambda: step(training)),
+        step_alone=launches(lambda: step(alone)),
+        score=launches(lambda: inherited(one)),
+        pass_alone=launches(lambda: pass_through(alone.model)),
+    )
+
+
+def waits(do):
+    """Return where something waits for the device."""
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        do()
+    torch.cuda.set_sync_debug_mode("default")
+    return [f"{of.filename}:{of.lineno}" for of in told if "called a synch" in str(of.message)]
+
+
+def launches(do):
+    """Return how many kernels something launches, the second time."""
+    for _ in range(2):
+        MOCK.mock_record(1)
+        do()
+    return MOCK.mock_launches()
 
 
 EXTRAS = {
+    "supernet": supernet,
     "kernels": kernels,
     "memory": memory,
     "failing": failing,

@@ -56,7 +56,7 @@ if THERE_IS_A_GPU:  # A network's kernels compile for seconds; benchmarks.gpu ca
     STEPS = [STEPS[2], STEPS[3]]
 EXTRAS = ["memory", "failing", "promotion", "latency"]
 if not THERE_IS_A_GPU:
-    EXTRAS.append("kernels")
+    EXTRAS += ["kernels", "supernet"]
 MOST_KERNELS = 420
 """Of a step of AFI-ResNet-32; cuDNN launched 76 more than one a convolution on an H200."""
 Seen = dict[tuple[str, str | None], dict[str, Any]]
@@ -188,6 +188,16 @@ def test_latency_is_timed_in_a_captured_pass(seen: Seen) -> None:
 @rehearsed
 def test_a_step_launches_few_kernels(seen: Seen) -> None:
     assert seen["kernels", None]["count"] <= MOST_KERNELS
+
+
+@rehearsed
+def test_a_supernet_s_steps_and_scores_do_not_wait_and_launch_little_more(seen: Seen) -> None:
+    """It runs eagerly, as each step is of other architectures; a score is two passes here."""
+    of = seen["supernet", None]
+
+    assert of["waits"] == []
+    assert of["step"] <= 1.3 * of["step_alone"]
+    assert of["score"] <= 3 * of["pass_alone"]
 
 
 @rehearsed
