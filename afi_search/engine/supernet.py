@@ -6,7 +6,9 @@ the scores `search.inherited`'s.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
+from itertools import cycle
 from time import perf_counter
 
 import ray
@@ -66,7 +68,7 @@ def inherit(
     try:
         if trained is None or not trained.ledger.trials((TrialState.COMPLETE,)):
             _train(study, costs, session, checkpoints, data, listener)
-        score = partial(_scored_by_a_worker, study, session, data, "inherited")
+        score = partial(_scored_by_workers, study, session, data, "inherited")
         return Inherited(costs, score_architectures(study, costs, score, listener))
     except KeyboardInterrupt:
         raise Interrupted(study) from None
@@ -88,18 +90,18 @@ def audit_scores(
     if study.records()["full"].sum() < FEWEST:
         return
     try:
-        score_cheaply(study, partial(_scored_by_a_worker, study, session, data, "cheap"))
+        score_cheaply(study, partial(_scored_by_workers, study, session, data, "cheap"))
     except KeyboardInterrupt:
         raise Interrupted(study) from None
     listener.audited(verdict(audit(study)))
 
 
-def _scored_by_a_worker(study: Study, session: RaySession, data: str | None, kind: str) -> Score:
-    """Return what scores an architecture in a worker of its own, which has what a trial has."""
+def _scored_by_workers(study: Study, session: RaySession, data: str | None, kind: str) -> Score:
+    """Return what scores architectures in workers, as many as trials are trained by at a time."""
     session.wait()
     file = study.file.space
     capacity = plan_trials(file.search, cluster_nodes())
-    images = SharedSplit(split_of(file.data, read_data(file.data, data)), pad=0)
+    images = ray.put(SharedSplit(split_of(file.data, read_data(file.data, data)), pad=0))
     in_ray = ray.remote(
         num_cpus=capacity.threads,
         num_gpus=capacity.gpus,
@@ -107,19 +109,24 @@ def _scored_by_a_worker(study: Study, session: RaySession, data: str | None, kin
         max_restarts=_WORKER_DEATHS,
         max_task_retries=_WORKER_DEATHS,
     )(_Scorer)
-    worker = in_ray.remote(trial_config(study, capacity), images)
+    common = trial_config(study, capacity)
+    workers = [in_ray.remote(common, images) for _ in range(capacity.concurrency)]
 
-    def score(architecture: Architecture) -> dict[str, float]:
-        try:
-            scores: dict[str, float] = ray.get(getattr(worker, kind).remote(architecture))
-        except RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise error.cause from None
-            raise EngineError(f"{architecture} cannot be scored: {error.cause!r}") from None
-        except RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise EngineError(f"the worker that scores architectures died: {reason}") from None
-        return scores
+    def score(architectures: Sequence[Architecture]) -> Iterator[dict[str, float]]:
+        asked = [
+            getattr(worker, kind).remote(architecture)
+            for architecture, worker in zip(architectures, cycle(workers), strict=False)
+        ]
+        for architecture, answer in zip(architectures, asked, strict=True):
+            try:
+                yield ray.get(answer)
+            except RayTaskError as error:
+                if isinstance(error.cause, UserError):
+                    raise error.cause from None
+                raise EngineError(f"{architecture} cannot be scored: {error.cause!r}") from None
+            except RayError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise EngineError(f"a worker that scores architectures died: {reason}") from None
 
     return score
 

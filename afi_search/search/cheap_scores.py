@@ -7,7 +7,7 @@ what `afi_search.search.rank` tells.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,8 @@ from afi_search.study.study import Study
 from afi_search.train import seed_everything
 from afi_search.train.supernet import calibration_images
 
-Score = Callable[[Architecture], dict[str, float]]
-"""Returns the scores of an architecture by name, and the seconds that they took."""
+Score = Callable[[Sequence[Architecture]], Iterable[dict[str, float]]]
+"""Returns the scores of each architecture by name, and the seconds that they took."""
 
 IMAGES = 64
 PARTS = 4
@@ -36,13 +36,13 @@ def score_cheaply(study: Study, score: Callable[[], Score]) -> None:
 
     Args:
         study: held by this process.
-        score: returns what gives an architecture's; asked where some are to score.
+        score: returns what gives them; asked where some are to score.
     """
     records, known = study.records(), study.ledger.scores()
     scored = set(known.index[known["synflow"].notna()]) if "synflow" in known else set()
     full = records.loc[records["full"], "architecture"].unique()
     if left := [Architecture.parse(text) for text in full if text not in scored]:
-        study.ledger.note_scores(dict(zip(left, map(score(), left), strict=True)))
+        study.ledger.note_scores(dict(zip(left, score()(left), strict=True)))
 
 
 def cheap_batch(data: Split, device: torch.device) -> Batch:

@@ -108,7 +108,7 @@ def score_architectures(
     Args:
         study: held by this process, its supernet trained.
         costs: of its architectures.
-        score: returns what gives an architecture's; asked where some are to score.
+        score: returns what gives them; asked where some are to score.
         listener: hears of the progress.
     """
     ledger, limit = study.ledger, study.file.space.search.supernet.scores
@@ -118,14 +118,16 @@ def score_architectures(
     if len(known) >= total:
         return ledger.scores()
     scores_of = score()
-    some = _all_left if total == costs.feasible else _proposed
-    left = islice(some(costs, known), total - len(known))
+    batches = _all_left if total == costs.feasible else _proposed
 
     def scored() -> Iterator[tuple[Architecture, dict[str, float]]]:
-        for architecture in left:
-            scores = scores_of(architecture)
-            known[architecture] = scores[INHERITED]
-            yield architecture, scores
+        for some in batches(costs, known):
+            batch = some[: total - len(known)]
+            for architecture, scores in zip(batch, scores_of(batch), strict=True):
+                known[architecture] = scores[INHERITED]
+                yield architecture, scores
+            if len(known) >= total:
+                return
 
     all_scored = scored()
     while portion := dict(islice(all_scored, PORTION)):
@@ -134,26 +136,28 @@ def score_architectures(
     return ledger.scores()
 
 
-def _all_left(costs: SpaceCosts, known: dict[Architecture, float]) -> Iterator[Architecture]:
-    for architecture in costs.space.architectures():
-        if architecture not in known and costs.allow(costs.of(architecture)):
-            yield architecture
+def _all_left(costs: SpaceCosts, known: dict[Architecture, float]) -> Iterator[list[Architecture]]:
+    left = (one for one in costs.space.architectures() if one not in known)
+    yield [one for one in left if costs.allow(costs.of(one))]
 
 
-def _proposed(costs: SpaceCosts, known: dict[Architecture, float]) -> Iterator[Architecture]:
-    """Yield what the known-cost sampler proposes, given what is known by then."""
+def _proposed(costs: SpaceCosts, known: dict[Architecture, float]) -> Iterator[list[Architecture]]:
+    """Yield what the known-cost sampler proposes, portions of it, given what is known by then."""
     space = costs.space
-    file = space.file
-    sampler = known_cost_sampler(space, costs)
-    trials: list[FrozenTrial] = []
-    directions = directions_of(file.objectives)
+    sampler, directions = known_cost_sampler(space, costs), directions_of(space.file.objectives)
     while True:
-        for architecture in list(known)[len(trials) :]:
-            trials.append(_scored_trial(space, costs, architecture, known[architecture]))
-        suggestion = sampler.suggest(trials, directions, len(trials))
-        if suggestion is None:
+        trials = [_scored_trial(space, costs, *one) for one in known.items()]
+        batch: list[Architecture] = []
+        while len(batch) < PORTION:
+            suggestion = sampler.suggest(trials, directions, len(trials))
+            if suggestion is None:
+                break
+            batch.append(space.answered(suggestion.params))
+            asked = asked_for(space, batch[-1])
+            trials.append(create_trial(state=TrialState.RUNNING, **asked))
+        if not batch:
             return
-        yield space.answered(suggestion.params)
+        yield batch
 
 
 def _scored_trial(

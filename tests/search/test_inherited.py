@@ -60,7 +60,9 @@ def scorer(study: Study) -> Callable[[], Score]:
     def score() -> Score:
         heritage = Heritage(study.file.space, study.supernet.trial_checkpoints(0))
         accuracy = heritage.accuracy(images(), precision="fp32", device=torch.device("cpu"))
-        return lambda one: {"inherited": accuracy(one).accuracy, "inherited_seconds": 0.1}
+        return lambda some: (
+            {"inherited": accuracy(one).accuracy, "inherited_seconds": 0.1} for one in some
+        )
 
     return score
 
