@@ -64,7 +64,7 @@ def _ending(trial: FrozenTrial, accuracies: list[float]) -> str:
         case TrialState.COMPLETE:
             return f"It is complete: {trained}, accuracy {accuracies[-1]:.2%}."
         case TrialState.FAIL:
-            return f"It failed after {trained}: {trial.user_attrs['reason']}."
+            return f"It failed after {trained}: {trial.user_attrs.get('reason', 'why is lost')}."
         case TrialState.PRUNED:
             return f"It was pruned after {trained}."
         case _:

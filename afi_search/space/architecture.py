@@ -67,6 +67,7 @@ class StageChoice:
         return "-".join(filter(None, (self.width, f"r{self.ratio}", self.attention, shared)))
 
     @classmethod
+    @lru_cache(maxsize=10_000)
     def parse(cls, text: str) -> StageChoice | None:
         """Read `off` (as None) or `WIDTH-rR[-ATTENTION][-shared]`.
 
@@ -201,6 +202,7 @@ class Architecture:
         return cls.parse(architecture) if isinstance(architecture, str) else architecture
 
     @classmethod
+    @lru_cache(maxsize=100_000)
     def parse(cls, text: str) -> Architecture:
         """Read an architecture's text; blanks do not matter.
 

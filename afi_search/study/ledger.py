@@ -174,12 +174,13 @@ class Ledger:
         Raises:
             StudyError: the folder holds no study.
             StorageError: its storage cannot be opened.
-            LedgerError: the storage has no ledger of that name.
+            LedgerError: the storage has no ledger of that name, or one for other objectives.
         """
         study = StudyFile.read(folder)
         ledger = cls.at(Path(folder), study.storage, study.ledger)
         if ledger is None:
             raise cls.gone(Path(folder), study)
+        ledger._require_objectives(study, Path(folder))
         return ledger
 
     @classmethod
@@ -223,11 +224,14 @@ class Ledger:
             for key, value in ((_OWNER, asdict(owner)), (SETTINGS, study.dump())):
                 if self.study.user_attrs.get(key) != value:
                     self.study.set_user_attr(key, value)
+        self._require_objectives(study, folder)
+
+    def _require_objectives(self, study: StudyFile, folder: Path) -> None:
         objectives = list(study.space.objectives)
         if self.study.metric_names != objectives:
             raise LedgerError(
                 f"the ledger of {folder} was made for the objectives "
-                f"{', '.join(self.study.metric_names or ())}, and the space file has "
+                f"{', '.join(self.study.metric_names or ())}, and the study has "
                 f"{', '.join(objectives)}"
             )
 

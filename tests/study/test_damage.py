@@ -17,7 +17,8 @@ from afi_search.errors import UserError
 from afi_search.space import SpaceFile
 from afi_search.study import Ledger
 from afi_search.study.folder import StudyError, StudyFile
-from afi_search.study.journal import FACTS, DamagedLedger
+from afi_search.study.journal import DamagedLedger
+from afi_search.study.operations import Facts
 from afi_search.study.repair import repair
 from afi_search.study.study import Study
 from afi_search.train import save
@@ -106,7 +107,7 @@ DAMAGES = {
         op_code=4, study_id=0, datetime_start=None, user_attrs={}
     ),
     "a trial whose cost is none": operation(
-        op_code=4, study_id=0, user_attrs=dict.fromkeys(FACTS, "x")
+        op_code=4, study_id=0, user_attrs=dict.fromkeys(Facts.__required_keys__, "x")
     ),
     "a time that is a text": operation(op_code=8, trial_id=0, user_attr={"seconds": "x"}),
     "an epoch beyond all bounds": operation(

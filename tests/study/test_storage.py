@@ -123,21 +123,22 @@ def test_a_line_cut_short_is_dropped_and_the_study_goes_on(tmp_path: Path) -> No
 
 def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "ledger.log")
-    journal.append_logs([{"some": "thing"}])
+    some, more = ({"op_code": 10, "worker_id": worker} for worker in ("some", "more than fits"))
+    journal.append_logs([some])
     whole = (tmp_path / "ledger.log").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, limits[1]))
     try:
         with pytest.raises(OSError, match="too large"):
-            journal.append_logs([{"more": "than fits"}])
+            journal.append_logs([more])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
 
     assert (tmp_path / "ledger.log").read_bytes() == whole
-    journal.append_logs([{"more": "than fits"}])
-    assert list(journal.read_logs(0)) == [{"some": "thing"}, {"more": "than fits"}]
+    journal.append_logs([more])
+    assert list(journal.read_logs(0)) == [some, more]
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,238 @@
+"""What a line of a ledger's journal may say: Optuna's operations, and what ours have in them.
+
+All that is read anywhere has a type, as a file may be damaged, edited or another program's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # which pydantic wants before Python 3.12
+    TypeAlias,
+)
+
+from optuna.trial import TrialState
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from afi_search.space.architecture import Architecture
+
+Log: TypeAlias = dict[str, Any]
+
+_Whole = Annotated[int, Field(ge=0, lt=2**63)]
+_Epoch = Annotated[int, Field(ge=1, le=1_000_000)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_State = Annotated[int, Field(ge=0, lt=len(TrialState))]
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+
+def _names_an_architecture(text: str) -> str:
+    Architecture.parse(text)
+    return text
+
+
+class _Verdict(TypedDict):
+    stop: bool
+    why: str
+
+
+class _Said(TypedDict):
+    epoch: _Epoch
+    verdict: _Verdict | None
+    kept: list[tuple[str, list[Any], Log]]
+
+
+class _Remembered(TypedDict, total=False):
+    memory: float
+    latency: float
+    seconds: float
+    reason: str
+    init: str
+    deaths: list[str]
+    pruner: _Said
+
+
+class Facts(_Remembered):
+    """What is known of every trial when it begins."""
+
+    architecture: Annotated[str, AfterValidator(_names_an_architecture)]
+    seed: _Whole
+    epochs: _Epoch
+    macs: _Whole
+    params: _Whole
+    paper_gflops: float
+    origin: str
+
+
+class _Owner(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    id: str
+    name: str
+    home: str
+    host: NotRequired[str]
+    inode: NotRequired[_Whole]
+
+
+_Foreseen = TypedDict(
+    "_Foreseen",
+    {
+        "known_cost:prediction": Annotated[list[float], Field(min_length=2, max_length=2)],
+        "inherited:accuracy": float,
+        "inherited:estimate": float,
+    },
+    total=False,
+)
+_NUMBERED = {
+    "too dear: ": TypeAdapter(dict[str, float]),
+    "scores/": TypeAdapter(dict[str, dict[str, float]]),
+    "test_accuracy/": TypeAdapter(_Share),
+}
+
+
+def _check_numbered(notes: Log) -> Log:
+    """Check what a study notes under names that begin like those, and go on."""
+    for name, value in notes.items():
+        for beginning, kind in _NUMBERED.items():
+            if name.startswith(beginning):
+                kind.validate_python(value, strict=True)
+                if beginning == "test_accuracy/":
+                    int(name.removeprefix(beginning))
+    return notes
+
+
+_Notes = TypedDict("_Notes", {"owner": _Owner, "study.yaml": str, "seed": _Whole}, total=False)
+_OfStudy = Annotated[_Notes, AfterValidator(_check_numbered)]
+_Named = TypedDict("_Named", {"study:metric_names": list[str]}, total=False)
+
+
+class _Operation(TypedDict):
+    worker_id: str
+
+
+class _OfAStudy(_Operation):
+    study_id: _Whole
+
+
+class _OfATrial(_Operation):
+    trial_id: _Whole
+
+
+class _CreateStudy(_Operation):
+    op_code: Literal[0]
+    study_name: str
+    directions: Annotated[list[Annotated[int, Field(ge=1, le=2)]], Field(min_length=1)]
+
+
+class _NoteOfStudy(_OfAStudy):
+    op_code: Literal[2]
+    user_attr: _OfStudy
+
+
+class _NoteOfOptuna(_OfAStudy):
+    op_code: Literal[3]
+    system_attr: _Named
+
+
+class _CreateTrial(_OfAStudy):
+    op_code: Literal[4]
+    datetime_start: str | None
+    datetime_complete: NotRequired[str]
+    state: NotRequired[_State]
+    value: NotRequired[float | None]
+    values: NotRequired[list[float] | None]
+    distributions: NotRequired[dict[str, str]]
+    params: NotRequired[dict[str, float]]
+    user_attrs: Facts
+    system_attrs: NotRequired[_Foreseen]
+    intermediate_values: NotRequired[
+        dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")], _Share]
+    ]
+
+
+class _SetParam(_OfATrial):
+    op_code: Literal[5]
+    param_name: str
+    param_value_internal: float
+    distribution: str
+
+
+class _SetState(_OfATrial):
+    op_code: Literal[6]
+    state: _State
+    values: list[float] | None
+    datetime_start: NotRequired[str]
+    datetime_complete: NotRequired[str]
+
+
+class _Report(_OfATrial):
+    op_code: Literal[7]
+    step: _Epoch
+    intermediate_value: _Share
+
+
+class _NoteOfTrial(_OfATrial):
+    op_code: Literal[8]
+    user_attr: _Remembered
+
+
+class _NoteOfTrialByOptuna(_OfATrial):
+    op_code: Literal[9]
+    system_attr: _Foreseen
+
+
+class _Discard(_Operation):
+    op_code: Literal[10]
+
+
+_AnyOperation: TypeAlias = Annotated[
+    _CreateStudy
+    | _NoteOfStudy
+    | _NoteOfOptuna
+    | _CreateTrial
+    | _SetParam
+    | _SetState
+    | _Report
+    | _NoteOfTrial
+    | _NoteOfTrialByOptuna
+    | _Discard,
+    Field(discriminator="op_code"),
+]
+_VALIDATOR = TypeAdapter[Any](
+    _AnyOperation, config=ConfigDict(strict=True, extra="allow")
+).validator
+
+
+def read_operation(line: bytes) -> Log:
+    """Return the operation that a line is.
+
+    Raises:
+        ValueError: it is none of a ledger; says why, to follow the name of the line.
+    """
+    try:
+        return _VALIDATOR.validate_json(line)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        if error.errors()[0]["type"] != "json_invalid":
+            raise ValueError(_why_not(error)) from None
+    try:  # surrogates: bytes of paths, which Python's JSON alone writes and reads
+        log: Log = json.loads(line)
+        _VALIDATOR.validate_json(_SURROGATE.sub(b"?", line))
+    except ValidationError as error:
+        raise ValueError(_why_not(error)) from None
+    except (ValueError, RecursionError):
+        nul = "holds NUL bytes, as a power failure leaves them"
+        raise ValueError(nul if b"\0" in line else "is not JSON") from None
+    return log
+
+
+def _why_not(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    names = [part for part in first["loc"][1:] if isinstance(part, str)]
+    if not names:
+        return "is no operation of a ledger"
+    if first["type"] == "missing" and names[0] == "user_attrs":
+        return f"begins a trial and does not say its {names[-1]}"
+    return f"has no {names[-1]} that a ledger could have"

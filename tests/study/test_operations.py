@@ -1,0 +1,100 @@
+"""Lines of a ledger that are JSON of the wrong kind: refused with their number, or harmless."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afi_search.errors import UserError
+from afi_search.report.view import StudyView
+from afi_search.search.explain import explain
+from afi_search.study import Ledger
+from afi_search.study.journal import DamagedLedger
+from afi_search.study.operations import read_operation
+from afi_search.study.study import Study
+from tests.study.test_damage import searched
+
+WRONG: tuple[Any, ...] = (
+    *(None, True, -1, 1, 1.5, 10**30, float("nan"), "x", []),
+    {"x": 1},
+)
+
+
+def paths(line: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in line.items():
+        yield (*above, name)
+        if isinstance(value, dict):
+            yield from paths(value, (*above, name))
+
+
+def changed(line: bytes, path: tuple[str, ...], value: Any) -> bytes:
+    whole = json.loads(line)
+    part = whole
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    return json.dumps(whole).encode()
+
+
+def test_no_field_of_any_line_breaks_a_reader(tmp_path: Path) -> None:
+    searched(tmp_path, trials=3)
+    ledger = tmp_path / "ledger.log"
+    lines = ledger.read_bytes().splitlines()
+    kinds: dict[tuple[Any, ...], int] = {}
+    for at, line in enumerate(lines):
+        told = json.loads(line)
+        notes = told.get("user_attr", told.get("system_attr", {}))
+        kinds.setdefault((told["op_code"], *notes), at)
+    refused = read = 0
+    for at in kinds.values():
+        for path in paths(json.loads(lines[at])):
+            for value in WRONG:
+                other = changed(lines[at], path, value)
+                ledger.write_bytes(b"\n".join([*lines[:at], other, *lines[at + 1 :]]) + b"\n")
+                try:
+                    records = Ledger.open(tmp_path).records()
+                except UserError:
+                    refused += 1
+                else:
+                    read += 1
+                    _ = StudyView(records, Study.open(tmp_path).info).front
+                with suppress(UserError):
+                    for number in range(3):
+                        list(explain(Ledger.find_in(tmp_path, number)))
+    assert refused > 300 and read > 50
+
+
+@pytest.mark.parametrize(
+    ("begins", "path", "value", "why"),
+    [
+        (b'{"op_code":4', ("state",), True, "has no state that"),
+        (b'{"op_code":4', ("state",), 1, "completes a trial with"),
+        (b'{"op_code":4', ("user_attrs", "architecture"), "x", "has no architecture that"),
+        (b'{"op_code":4', ("user_attrs", "epochs"), 10**9, "has no epochs that"),
+        (b'{"op_code":6', ("values",), [0.5], "completes a trial with .* for 2 objectives"),
+        (b'{"op_code":7', ("intermediate_value",), 1.5, "has no intermediate_value that"),
+        (b'{"op_code":7', ("step",), 10**12, "has no step that"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    tmp_path: Path, begins: bytes, path: tuple[str, ...], value: Any, why: str
+) -> None:
+    searched(tmp_path, trials=1)
+    ledger = tmp_path / "ledger.log"
+    lines = ledger.read_bytes().splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith(begins))
+    lines[at] = changed(lines[at], path, value)
+    ledger.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(DamagedLedger, match=f"ledger.log:{at + 1}: {why}"):
+        Ledger.open(tmp_path)
+
+
+def test_bytes_of_paths_and_what_others_note_are_read_as_they_were_written() -> None:
+    note = {"reason": "caf\udce9", "theirs": {"x": [1]}}
+    line = {"op_code": 8, "worker_id": "w", "trial_id": 0, "user_attr": note}
+    assert read_operation(json.dumps(line).encode()) == line
