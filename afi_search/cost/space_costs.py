@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afi_search.cost.cost import UNITS, Cost, Count, Parts
-from afi_search.cost.counts import count
-from afi_search.cost.latency import describe_target, target_device, time_stages
 from afi_search.cost.table import Choices, CostTable, Measure, count_choices, measure_choices
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import measure_own, own_measures
@@ -43,7 +41,7 @@ class SpaceCosts:
         """The costs of all that may be tried; measured when it is first asked for.
 
         Raises:
-            LatencyError: latency is asked for, and this machine has not the target's device.
+            UserError: latency is asked for, and this machine has not the target's device.
         """
         asked = {"macs", *filter(self.space.file.asks_for, ("memory", "latency"))}
         known = self._known()
@@ -140,6 +138,8 @@ class SpaceCosts:
         return of_stages(self.space.file.backbone, self._choices, measure)
 
     def _timed(self) -> CostTable:
+        from afi_search.cost.latency import describe_target, target_device, time_stages
+
         target = self.space.file.target
         device = target_device(target.device)
 
@@ -158,6 +158,8 @@ class SpaceCosts:
 
     @cached_property
     def _count(self) -> Callable[[Architecture], Parts]:
+        from afi_search.cost.counts import count  # networks, which a study that is resumed has not
+
         file = self.space.file
         return partial(
             count,

@@ -1,25 +1,26 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), the "python version", read by torchvision.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), the "python version".
 
-Its readers name every file and its MD5. Its downloader is not used: it has no timeout, so it hangs
-where a network swallows what is sent.
+torchvision's reader is not used: to import it takes as long as PyTorch itself, and its downloader
+has no timeout, so it hangs where a network swallows what is sent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 import shutil
 import tarfile
 import urllib.request
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from afi_search.data.dataset import (
     DataCorrupt,
@@ -30,24 +31,35 @@ from afi_search.data.dataset import (
 )
 from afi_search.formatting import size
 
-if TYPE_CHECKING:
-    from torchvision.datasets import CIFAR10
-
 _LOG = logging.getLogger(__name__)
 _PART = 1 << 16
 CONNECT_SECONDS = 8.0
 STALL_SECONDS = 20.0
 
 
+@dataclass
+class CifarArchive:
+    """What is to be downloaded, and what is in it: its folder, and names of files to their MD5s."""
+
+    url: str
+    md5: str
+    base: str
+    train: Mapping[str, str]
+    test: Mapping[str, str]
+    other: Mapping[str, str]
+
+    @property
+    def filename(self) -> str:
+        """The archive's name."""
+        return self.url.rpartition("/")[2]
+
+
 @dataclass(frozen=True)
 class CifarFiles:
-    """The files of one of the data sets, in its own folder below `folder`.
-
-    `reader` is torchvision's class, which knows their names and MD5s.
-    """
+    """The files of one of the data sets, in its own folder below `folder`."""
 
     name: str
-    reader: type[CIFAR10]
+    archive: CifarArchive
     folder: Path
 
     def prepare(self, download: bool) -> None:
@@ -56,7 +68,7 @@ class CifarFiles:
         An archive that lies in `folder` already is taken instead of a download. A file that is
         there is never overwritten.
         """
-        base, archive = (self.folder / n for n in (self.reader.base_folder, self.reader.filename))
+        base, archive = (self.folder / n for n in (self.archive.base, self.archive.filename))
         try:
             if base.exists() and not base.is_dir():
                 raise DataCorrupt(
@@ -70,7 +82,7 @@ class CifarFiles:
             ) from error
         if not missing:
             return
-        if not self._is_whole(archive, self.reader.tgz_md5) and not download:
+        if not self._is_whole(archive, self.archive.md5) and not download:
             raise self._unavailable(missing, "it may not be downloaded here")
         made_here = not self.folder.exists()
         try:
@@ -86,29 +98,29 @@ class CifarFiles:
         missing = [path for path in self._checksums(self.folder) if not path.exists()]
         if missing:
             raise self._unavailable(missing, "it is not on this machine")
-        return self._images(train=True), self._images(train=False)
+        return self._images(self.archive.train), self._images(self.archive.test)
 
-    def _images(self, *, train: bool) -> ImageSet:
+    def _images(self, files: Iterable[str]) -> ImageSet:
+        import numpy as np
         import torch
 
-        unchecked = {"_check_integrity": lambda _: True}
-        trusting: Any = type(self.reader.__name__, (self.reader,), unchecked)
-        try:
-            raw = trusting(str(self.folder), train=train)
-            images = torch.from_numpy(raw.data).contiguous()
-            labels = torch.tensor(raw.targets, dtype=torch.int64)
-        except Exception as error:
-            files = self.reader.train_list if train else self.reader.test_list
-            base = self.folder / self.reader.base_folder
-            names = ", ".join(str(base / file) for file, _ in files)
-            raise DataCorrupt(f"{self.name}: cannot read {names}: {error}.") from error
-        return ImageSet(images, labels)
+        images: list[Any] = []
+        labels: list[int] = []
+        for path in (self.folder / self.archive.base / file for file in files):
+            try:
+                with path.open("rb") as stream:
+                    batch = pickle.load(stream, encoding="latin1")
+                images.append(batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+                labels += batch["labels" if "labels" in batch else "fine_labels"]
+            except Exception as error:
+                raise DataCorrupt(f"{self.name}: cannot read {path}: {error}.") from error
+        whole = np.ascontiguousarray(np.concatenate(images))
+        return ImageSet(torch.from_numpy(whole), torch.tensor(labels))
 
     def _checksums(self, folder: Path) -> dict[Path, str]:
         """Return the MD5 of each file, by its path below `folder`."""
-        base, meta = folder / self.reader.base_folder, self.reader.meta
-        listed = [*self.reader.train_list, *self.reader.test_list, (meta["filename"], meta["md5"])]
-        return {base / file: md5 for file, md5 in listed}
+        files = {**self.archive.train, **self.archive.test, **self.archive.other}
+        return {folder / self.archive.base / file: md5 for file, md5 in files.items()}
 
     def _is_whole(self, path: Path, md5: str) -> bool:
         """Whether a file is there; one that is not the right one is a DataCorrupt."""
@@ -132,27 +144,27 @@ class CifarFiles:
         """Put the missing files in place, each complete and checked before it has its name."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self.folder, prefix=".afi-search-") as scratch:
-            archive = self.folder / self.reader.filename
+            archive = self.folder / self.archive.filename
             if not archive.exists():
-                archive = Path(scratch) / self.reader.filename
-                download(self.reader.url, archive, self.reader.tgz_md5, self.name)
+                archive = Path(scratch) / self.archive.filename
+                download(self.archive.url, archive, self.archive.md5, self.name)
             fresh = self._checksums(Path(scratch))
-            (Path(scratch) / self.reader.base_folder).mkdir()
+            (Path(scratch) / self.archive.base).mkdir()
             with tarfile.open(archive) as tar:
                 for member in tar:
                     content, target = tar.extractfile(member), Path(scratch, member.name)
                     if content is not None and target in fresh:
                         with target.open("wb") as file:
                             shutil.copyfileobj(content, file)
-            (self.folder / self.reader.base_folder).mkdir(exist_ok=True)
+            (self.folder / self.archive.base).mkdir(exist_ok=True)
             for path in missing:
                 source = Path(scratch) / path.relative_to(self.folder)
                 if not source.exists() or file_md5(source) != fresh[source]:
-                    raise OSError(f"{self.reader.url} has no good {path.name}")
+                    raise OSError(f"{self.archive.url} has no good {path.name}")
                 source.replace(path)
 
     def _unavailable(self, missing: list[Path], reason: str) -> DataUnavailable:
-        own = self.reader.base_folder
+        own = self.archive.base
         hint = (
             f" {self.folder} seems to be the data set's own folder: give the one that holds it."
             if self.folder.name == own
@@ -161,7 +173,7 @@ class CifarFiles:
         return DataUnavailable(
             f"{self.name} is not in {self.folder} (looked in {self.folder / own} for "
             f"{', '.join(path.name for path in missing)}), and could not be downloaded: "
-            f"{reason}.{hint} Put {self.reader.filename} or its unpacked folder there, or name "
+            f"{reason}.{hint} Put {self.archive.filename} or its unpacked folder there, or name "
             f"another folder with --data or AFI_SEARCH_DATA."
         )
 
@@ -237,12 +249,32 @@ CIFAR100_CLASSES = """
 """In the order of the labels (fine labels); a model names its classes where no data set is."""
 
 
-def register_cifar(name: str, reader: str, classes: str, **channels: Any) -> None:
+CIFAR10 = CifarArchive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    md5="c58f30108f718f92721af3b95e74349a",
+    base="cifar-10-batches-py",
+    train={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    },
+    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+    other={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
+)
+CIFAR100 = CifarArchive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
+    base="cifar-100-python",
+    train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+    test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+    other={"meta": "7973b15100ade9c7d40fb424638fde48"},
+)
+
+
+def register_cifar(name: str, archive: CifarArchive, classes: str, **channels: Any) -> None:
     """Register one of the data sets; in its classes' names a hyphen stands for a space."""
-
-    def files(folder: Path) -> CifarFiles:  # importing torchvision takes more than a second
-        return CifarFiles(name, getattr(import_module("torchvision.datasets"), reader), folder)
-
     names = tuple(word.replace("-", " ") for word in classes.split())
     spec = DatasetSpec(
         name,
@@ -256,12 +288,12 @@ def register_cifar(name: str, reader: str, classes: str, **channels: Any) -> Non
     )
     register_dataset(
         spec,
-        read=lambda folder: files(folder).read(),
-        prepare=lambda folder, download: files(folder).prepare(download),
+        read=lambda folder: CifarFiles(name, archive, folder).read(),
+        prepare=lambda folder, download: CifarFiles(name, archive, folder).prepare(download),
     )
 
 
 _CHANNELS10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 _CHANNELS100 = {"mean": (0.5071, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2762)}
-register_cifar("cifar10", "CIFAR10", CIFAR10_CLASSES, **_CHANNELS10)
-register_cifar("cifar100", "CIFAR100", CIFAR100_CLASSES, **_CHANNELS100)
+register_cifar("cifar10", CIFAR10, CIFAR10_CLASSES, **_CHANNELS10)
+register_cifar("cifar100", CIFAR100, CIFAR100_CLASSES, **_CHANNELS100)

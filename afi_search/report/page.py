@@ -92,7 +92,7 @@ def write_page(view: StudyView, folder: Path) -> Path:
     if len(view.full) and np.isfinite(reference).all() and all(reference):
         facts["guessing"] = f"{100 * reference[0]:.3g}"
         facts["reference"] = [axis.say(end) for axis, end in zip(costs, reference[1:], strict=True)]
-        for over, figure in study_plots.hypervolume_figures(view, study, reference).items():
+        for over, figure in study_plots.hypervolume_figures(view, reference).items():
             figures[f"progress-{over}"] = figure
     if records["curve"].map(bool).any():
         figures["curves"] = study_plots.curves_figure(view)
@@ -179,8 +179,8 @@ def _confirmed(table: DataFrame) -> list[tuple[Any, ...]]:
             row["architecture"],
             row["origin"],
             interval(row, "test"),
-            mega(row["macs"]),
             interval(row, "validation"),
+            mega(row["macs"]),
             row["seeds"],
             row["verdict"],
         )

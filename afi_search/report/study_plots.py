@@ -7,17 +7,16 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
-from optuna.visualization import plot_hypervolume_history
 from pandas import DataFrame, Series
 
 from afi_search.formatting import plural, signed
 from afi_search.report import style
-from afi_search.report.findings import choice_table, in_order_of_ends, levels_of, quiet
+from afi_search.report.findings import choice_table, in_order_of_ends, levels_of
 from afi_search.report.view import FAILED, FRONT, OTHERS, PRUNED, UNFINISHED, StudyView
+from afi_search.study.pareto import dominated_shares, points
 
 ENDS = {
     FRONT: (style.FRONT, 1.0, 2, "circle"),
@@ -48,19 +47,15 @@ MOST_TICKS = 12
 SMALLEST_BAR = pd.Timedelta(seconds=1)
 
 
-def hypervolume_figures(
-    view: StudyView, study: optuna.Study, reference: Sequence[float]
-) -> dict[str, go.Figure]:
+def hypervolume_figures(view: StudyView, reference: Sequence[float]) -> dict[str, go.Figure]:
     """Draw the front's hypervolume after each trial of full fidelity, in the order of their ends.
 
     Over `trials` that ended so far, and over `hours` of training, summed over these; 100 % is what
-    a perfect accuracy at no cost would give. `study` has the trials as `as_optuna` returns them.
+    a perfect accuracy at no cost would give.
     """
     ended = in_order_of_ends(view.records[view.records["state"].isin(ENDED)])
     reached = np.flatnonzero(ended.index.isin(view.full.index))
-    with quiet():
-        (history,) = plot_hypervolume_history(study, reference).data
-    shares = 100 * np.array(history.y) / ((1 - reference[0]) * np.prod(reference[1:]))
+    shares = 100 * dominated_shares(points(ended.iloc[reached]), reference)
     trials = np.arange(1, len(ended) + 1)
     hours = ended["seconds"].to_numpy(dtype=float).cumsum() / 3600
     figures = {}

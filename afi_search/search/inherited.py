@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from heapq import nsmallest
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import moocore
 import numpy as np
@@ -13,7 +14,6 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import SpaceCosts
-from afi_search.search.cheap_scores import Score
 from afi_search.search.listener import Listener
 from afi_search.search.rank import FEWEST, INHERITED, audited, beats_what_is_free
 from afi_search.search.samplers import known_cost_sampler
@@ -21,6 +21,9 @@ from afi_search.space import Architecture, Space
 from afi_search.space.objective import losses
 from afi_search.study.ledger import ESTIMATED, WEIGHED, asked_for, directions_of, to_frame
 from afi_search.study.study import Study
+
+if TYPE_CHECKING:
+    from afi_search.search.cheap_scores import Score
 
 PORTION = 32
 """Scores that are entered in the ledger at a time."""

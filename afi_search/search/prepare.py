@@ -69,7 +69,7 @@ def measure_costs(space: Space, listener: Listener, kept: CostTable | None = Non
     """Return the costs of a space's architectures: those that a study has kept, or measured now.
 
     Raises:
-        LatencyError: latency is asked for and cannot be measured here.
+        UserError: latency is asked for and cannot be measured here.
     """
     from afi_search.cost import SpaceCosts
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
-from scipy.stats import kendalltau
 
 from afi_search.study.study import Study
 
@@ -38,7 +37,7 @@ class Interval(NamedTuple):
 
 def kendall(score: pd.Series, truth: pd.Series) -> Interval:
     """Return Kendall's tau-b of two columns of the same architectures, five at least."""
-    return _interval(float(kendalltau(score, truth).statistic), len(score) - 4)
+    return _interval(_tau(score, truth), len(score) - 4)
 
 
 def partial_kendall(score: pd.Series, truth: pd.Series, given: pd.Series) -> Interval:
@@ -49,7 +48,13 @@ def partial_kendall(score: pd.Series, truth: pd.Series, given: pd.Series) -> Int
     score and truth have nothing in common but `given`, so it would find something in mere size.
     """
     left = [_left(column.rank(), given.rank()) for column in (score, truth)]
-    return _interval(float(kendalltau(*left).statistic), len(score) - 5)
+    return _interval(_tau(*left), len(score) - 5)
+
+
+def _tau(one: Any, other: Any) -> float:
+    from scipy.stats import kendalltau  # takes half a second to import
+
+    return float(kendalltau(one, other).statistic)
 
 
 def _left(ranks: pd.Series, given: pd.Series) -> pd.Series:

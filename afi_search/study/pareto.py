@@ -162,6 +162,20 @@ def dominated_share(points: np.ndarray, reference: Sequence[float]) -> float:
     return _dominated(points, reference) / best if best else math.nan
 
 
+def dominated_shares(points: np.ndarray, reference: Sequence[float]) -> np.ndarray:
+    """Return the `dominated_share` of the first point, of the first two, and so on; n numbers."""
+    front, shares = points[:0], [0.0] * len(points)
+    for row in range(len(points)):
+        stacked = np.vstack([front, points[row]])
+        stays = _non_dominated(stacked)
+        if stays[-1]:
+            front = stacked[stays]
+            shares[row] = dominated_share(front, reference)
+        else:
+            shares[row] = shares[row - 1]
+    return np.array(shares)
+
+
 def _non_dominated(points: np.ndarray) -> np.ndarray:
     """Return which of the rows (accuracy, costs) no other row beats; equal rows all stay."""
     best: np.ndarray = moocore.is_nondominated(points, maximise=_up(points), keep_weakly=True)

@@ -6,7 +6,6 @@ import plotly.graph_objects as go
 import pytest
 from pandas import DataFrame
 
-from afi_search.report.findings import as_optuna
 from afi_search.report.study_plots import (
     curves_figure,
     hypervolume_figures,
@@ -26,7 +25,7 @@ REFERENCE = reference_point(REFERENCES, INFO)
 def steps(records: DataFrame, over: str) -> list[tuple[float, float]]:
     """The steps of the hypervolume after its start at zero."""
     view = StudyView(records, INFO)
-    (history,) = hypervolume_figures(view, as_optuna(view), REFERENCE)[over].data
+    (history,) = hypervolume_figures(view, REFERENCE)[over].data
     return list(zip(history.x, history.y, strict=True))[1:]
 
 

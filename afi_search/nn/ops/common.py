@@ -86,10 +86,13 @@ def operator(*mutated: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
     return declare
 
 
-@torch.compiler.assume_constant_result
 def has_kernel(name: str, device: str) -> bool:
     """Return whether that kernel runs on such a device; a compiler takes the answer as it is."""
     return hasattr(kernels(device), name)
+
+
+# As torch.compiler.assume_constant_result does, which imports all of Dynamo, a second.
+has_kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def kernels(device: str) -> ModuleType | None:
