@@ -82,7 +82,7 @@ class Screen(Listener):
             console.say(f"Latency: on {device}.")
 
     def space_counted(self, size: int, feasible: int | None) -> None:
-        counted = "" if feasible in (None, size) else f"{feasible:,} of "
+        counted = "" if feasible is None else f"{feasible:,} of "
         self._space = f", out of {counted}{size:,} architectures"
 
     def study_opened(self, study: Study) -> None:
@@ -287,14 +287,17 @@ def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:
 
 
 def demand_success(study: Study) -> None:
-    """Make sure that not every trial has failed.
+    """Make sure that a study whose trials fail has completed any.
 
     Raises:
-        StudyError: every one has; the message has the first one's reason.
+        StudyError: it has not; the message has the first failure's reason.
     """
-    failed = study.ledger.trials((TrialState.FAIL,))
-    if failed and len(failed) == len(study.ledger.trials()):
+    trials = study.ledger.trials()
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    if failed and not any(trial.state == TrialState.COMPLETE for trial in trials):
+        many = "all" if len(failed) == len(trials) else f"none was completed, and {len(failed)} of"
         reason = failed[0].user_attrs.get("reason", "unknown")
         raise StudyError(
-            f"{study.folder}: all {len(failed)} trials failed. Trial {failed[0].number}: {reason}"
+            f"{study.folder}: {many} {len(trials)} trials failed. Trial {failed[0].number}: "
+            f"{reason}"
         )
