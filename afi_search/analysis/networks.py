@@ -19,10 +19,6 @@ from afi_search.study import Ledger
 MOST = 3
 
 
-class AnalysisError(UserError):
-    """These trials cannot be analysed, or not together."""
-
-
 class BlockIndex(NamedTuple):
     """A block by the number of its stage and its number in the stage, both from 1."""
 
@@ -77,7 +73,7 @@ def load_models(study: Path, asked: Sequence[str]) -> list[AnalysedModel]:
             AFI.
 
     Raises:
-        AnalysisError: there is no such trial, or they are of several backbones, or too many.
+        UserError: there is no such trial, or they are of several backbones, or too many.
         NoCheckpoint: a trial's weights are not there.
         CorruptCheckpoint: they cannot be read.
     """
@@ -108,21 +104,21 @@ def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:
     errors those of `load_models`.
     """
     if trained.empty:
-        raise AnalysisError(f"{study}: no trial has been trained yet; there is nothing to analyse")
+        raise UserError(f"{study}: no trial has been trained yet; there is nothing to analyse")
     ranked = trained.sort_values(["epochs", "accuracy"], ascending=False)
     with_afi = ranked[ranked["architecture"] != ranked["backbone"]]
     best = (ranked if with_afi.empty else with_afi).iloc[0]
     rows = [_find(ranked, what, study) for what in asked] or [best]
     backbones = list(dict.fromkeys(row["backbone"] for row in rows))
     if len(backbones) > 1:
-        raise AnalysisError(
+        raise UserError(
             f"trials: {', '.join(asked)}: are of several backbones ({', '.join(backbones)}), whose "
             f"blocks cannot be set side by side; name trials of one"
         )
     plain = ranked.loc[ranked["architecture"] == backbones[0], "number"].head(1)
     chosen = list(dict.fromkeys(map(int, [*plain, *(row["number"] for row in rows)])))
     if len(chosen) > MOST:
-        raise AnalysisError(
+        raise UserError(
             f"trials: {', '.join(asked)}: are too many to compare; name one or two, the plain "
             f"{backbones[0]} is added by itself"
         )
@@ -138,5 +134,5 @@ def _find(ranked: DataFrame, what: str, study: str) -> Series:
         missing = f"no trial of {what} has been trained"
     if found.empty:
         known = ", ".join(map(str, ranked["number"].sort_values().head(20)))
-        raise AnalysisError(f"{study}: {missing}; there are trials {known}")
+        raise UserError(f"{study}: {missing}; there are trials {known}")
     return found.iloc[0]

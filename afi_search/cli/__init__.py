@@ -18,6 +18,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
+from afi_search.engine.stopping import SECONDS_OF_ONE
 from afi_search.errors import UserError
 from afi_search.formatting import printable, shortened
 
@@ -25,8 +26,6 @@ GOES_ON = "Nothing is lost; the same command resumes it."
 AGAIN = "Ctrl-C again stops at once."
 _INTERRUPTED = 130
 _PAIR = "torch and torchvision do not belong together: install both anew, in one command"
-_SECONDS_OF_ONE = 0.1
-"""A program that ends this one may tell it twice, by itself and as a member of its group."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -136,7 +135,7 @@ def _answer(reading: int) -> None:
                 with _telling:
                     if not _stop.ended:
                         _stop.tell()
-            elif time.monotonic() - begun > _SECONDS_OF_ONE:
+            elif time.monotonic() - begun > SECONDS_OF_ONE:
                 end_at_once("Stopped at once. The same command resumes it.", _INTERRUPTED)
 
 

@@ -25,10 +25,6 @@ _WARM_UP = 5
 _ROUNDS = 25
 
 
-class LatencyError(UserError):
-    """Latency cannot be measured on this machine."""
-
-
 def time_stages(
     architecture: Architecture,
     *,
@@ -75,11 +71,11 @@ def target_device(name: str) -> torch.device:
     """Return the device a space file names as its target.
 
     Raises:
-        LatencyError: this machine has none.
+        UserError: this machine has none.
     """
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
-        raise LatencyError("target.device: cuda: this machine has no CUDA device; use cpu or auto")
+        raise UserError("target.device: cuda: this machine has no CUDA device; use cpu or auto")
     return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 

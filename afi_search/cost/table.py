@@ -34,10 +34,6 @@ Measure = Callable[[Architecture], Parts]
 K = TypeVar("K")
 
 
-class CostTableError(UserError):
-    """A table of costs cannot be read."""
-
-
 @dataclass(frozen=True)
 class CostTable:
     """Costs of whole networks and of each choice of each stage: MACs, parameters, bytes, ns.
@@ -102,7 +98,7 @@ class CostTable:
         """Read the table of a study's folder; None where there is none.
 
         Raises:
-            CostTableError: the file is not such a table.
+            UserError: the file is not such a table.
         """
         path = next((p for n in (FILE, _MEASURED_FILE) if (p := folder / n).exists()), None)
         if path is None:
@@ -124,7 +120,7 @@ class CostTable:
                 raw["device"],
             )
         except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-            raise CostTableError(
+            raise UserError(
                 f"{path}: is not a table of costs ({error}); remove it, and they are measured again"
             ) from None
 

@@ -15,7 +15,7 @@ from afi_search.data.dataset import (
     register_dataset,
     spec_of,
 )
-from afi_search.data.splits import SplitError, split, split_of, trained_images
+from afi_search.data.splits import split, split_of, trained_images
 
 __all__ = [
     "DataCorrupt",
@@ -24,7 +24,6 @@ __all__ = [
     "DatasetSpec",
     "ImageSet",
     "Split",
-    "SplitError",
     "data_folder",
     "dataset_spec",
     "load",

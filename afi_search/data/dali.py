@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afi_search.data.image_folder import Images, ImagesError
+from afi_search.data.image_folder import Images
 from afi_search.data.image_loader import derived_seed, epoch_order
 from afi_search.data.image_reader import ImageError, read_image
 from afi_search.data.source import Batch, BatchSharding
@@ -31,14 +31,10 @@ Listed = Sequence[tuple[str, int]]
 """A batch's images: paths below the folder, and labels."""
 
 
-class DaliMissing(UserError):
-    """DALI is asked for and not installed."""
-
-
 def require_dali() -> None:
-    """Raise DaliMissing where DALI is not installed."""
+    """Raise UserError where DALI is not installed."""
     if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
-        raise DaliMissing(
+        raise UserError(
             "loader dali: NVIDIA DALI is not installed. Install it with: "
             "pip install 'afi-search[dali]', or take the loader torchvision"
         )
@@ -99,7 +95,7 @@ class DaliLoader:
                 yield batch["images"].permute(0, 3, 1, 2), batch["labels"].flatten()
         except RuntimeError as error:
             paths = [self.images.folder / path for batch in asked_for for path, _ in batch]
-            raise ImagesError(_reason(error, paths)) from None
+            raise UserError(_reason(error, paths)) from None
 
 
 def augmented(encoded: Any, recipe: ImageNetRecipe, decoder: str) -> Any:

@@ -26,10 +26,6 @@ _SORT_TINY_IMAGENET = (
 )
 
 
-class ImagesError(UserError):
-    """Something is wrong with the images; the message names what."""
-
-
 @dataclass(frozen=True)
 class Images:
     """The images of a folder with train/ and val/ in it.
@@ -57,11 +53,11 @@ def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
     is not in `train` (they have no label) and what is `skipped`, paths below the folder.
 
     Raises:
-        ImagesError: there is no folder train or val, or one in it may not be read.
+        UserError: there is no folder train or val, or one in it may not be read.
     """
     for part in (TRAIN, VALIDATION):
         if not (folder / part).is_dir():
-            raise ImagesError(
+            raise UserError(
                 f"{printable(folder)}: has no folder {part!r}; wanted are {TRAIN}/CLASS/IMAGE and "
                 f"{VALIDATION}/CLASS/IMAGE, a folder for each class"
             )
@@ -71,7 +67,7 @@ def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
             _classes(folder, part, left_out, ignored) for part in (TRAIN, VALIDATION)
         )
     except OSError as error:
-        raise ImagesError(f"{printable(error.filename)}: {error.strerror}") from None
+        raise UserError(f"{printable(error.filename)}: {error.strerror}") from None
     labels = {name: label for label, name in enumerate(train)}
     labelled = [
         tuple((path, labels[name]) for name in labels for path in part.get(name, ()))
@@ -97,7 +93,7 @@ def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, dict[str, 
         The images, and why each path that was left out cannot be read.
 
     Raises:
-        ImagesError: something is wrong and `skip` is not asked for, or no image is left.
+        UserError: something is wrong and `skip` is not asked for, or no image is left.
     """
     images = list_images(folder)
     broken = _broken(images)
@@ -112,10 +108,10 @@ def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, dict[str, 
         )
     if wrong:
         way_out = "" if skip else "\nMend that, or leave it all out with --skip-broken."
-        raise ImagesError("\n".join([*_some(wrong), *_some(images.ignored)]) + way_out)
+        raise UserError("\n".join([*_some(wrong), *_some(images.ignored)]) + way_out)
     if not images.train or not images.validation:
         empty = f"{printable(folder)}: {TRAIN} or {VALIDATION} holds no image that can be read"
-        raise ImagesError("\n".join([empty, *_some(images.unmatched)]))
+        raise UserError("\n".join([empty, *_some(images.unmatched)]))
     return images, broken
 
 

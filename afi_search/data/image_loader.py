@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision.transforms import v2
 
-from afi_search.data.image_folder import Images, ImagesError
+from afi_search.data.image_folder import Images
 from afi_search.data.image_reader import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -26,6 +26,7 @@ from afi_search.data.image_reader import (
     read_image,
 )
 from afi_search.data.source import Batch, BatchSharding
+from afi_search.errors import UserError
 from afi_search.formatting import printable
 from afi_search.space.recipe import ImageNetRecipe, RecipeError
 
@@ -266,7 +267,7 @@ class _Listed(Dataset[Item]):
                 found = self._image((place + step) % len(self), left_out)
                 if found is not None:
                     return found, left_out
-        raise ImagesError(f"{printable(self.folder)}: no image can be read any more")
+        raise UserError(f"{printable(self.folder)}: no image can be read any more")
 
     def _image(self, place: int, left_out: dict[str, str]) -> Batch | None:
         path, label = self.listed[place]
@@ -274,7 +275,7 @@ class _Listed(Dataset[Item]):
             pixels = read_image(self.folder / path)
         except ImageError as error:
             if not self.skip_broken:
-                raise ImagesError(f"{error}. To leave out what is broken: --skip-broken") from None
+                raise UserError(f"{error}. To leave out what is broken: --skip-broken") from None
             left_out[path] = str(error)
             return None
         return self.transform(pixels), torch.tensor(label)

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 ORDER_SEED = 20_240
 
 
-class SplitError(UserError):
-    """More images are asked for than there are."""
-
-
 def split(
     data: Dataset,
     *,
@@ -39,7 +35,7 @@ def split(
         validation_subset: keep at most this many of the images held out, likewise.
 
     Raises:
-        SplitError: `validation` leaves nothing to train on, or a number is below 1.
+        UserError: `validation` leaves nothing to train on, or a number is below 1.
 
     Example:
         >>> from afi_search.data import load, split
@@ -50,7 +46,7 @@ def split(
     wanted = data.spec.validation if validation is None else validation
     total = len(data.train)
     if not 0 < wanted < total:
-        raise SplitError(
+        raise UserError(
             f"validation: {wanted} images cannot be held out of {data.spec.name}'s {total} "
             f"training images; give 1 to {total - 1}."
         )
@@ -122,6 +118,6 @@ def _subset(images: ImageSet, limit: int | None, key: str) -> ImageSet:
     if limit is None or limit >= len(images):
         return images
     if limit < 1:
-        raise SplitError(f"{key}: {limit} leaves no image; give 1 or more, or leave it out.")
+        raise UserError(f"{key}: {limit} leaves no image; give 1 or more, or leave it out.")
     _, chosen = held_out(images.labels, limit)
     return images.select(chosen)

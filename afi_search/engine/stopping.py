@@ -10,11 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from optuna.exceptions import StorageInternalError
-
-from afi_search.study.journal import StorageError
-
-_SECONDS_OF_ONE = 0.1
+SECONDS_OF_ONE = 0.1
 """A program that ends this one may tell it twice, by itself and as a member of its group."""
 
 
@@ -46,6 +42,10 @@ class StopRequest:
     @contextmanager
     def if_the_ledger_fails(self) -> Iterator[None]:
         """Within it, break off where the ledger cannot be written or read."""
+        from optuna.exceptions import StorageInternalError
+
+        from afi_search.study.journal import StorageError
+
         try:
             yield
         except (OSError, StorageInternalError, StorageError) as error:
@@ -73,7 +73,7 @@ def asked_to_stop(then: Callable[[], None]) -> Iterator[StopRequest]:
         if not begun:
             begun = time.monotonic()
             request.ask()
-        elif time.monotonic() - begun > _SECONDS_OF_ONE:
+        elif time.monotonic() - begun > SECONDS_OF_ONE:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -21,21 +21,17 @@ TOLERANCE = 1e-3
 _CHECKED_BATCHES = (1, 3)
 
 
-class ExportError(UserError):
-    """A file for another runtime that cannot be written, or does not compute the same."""
-
-
 def demand_onnx() -> None:
     """Make sure that ONNX can be written and checked.
 
     Raises:
-        ExportError: something that it needs is not installed.
+        UserError: something that it needs is not installed.
     """
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  torch.onnx.export needs it
     except ImportError as error:
-        raise ExportError(
+        raise UserError(
             f"ONNX needs {error.name}; install it with: pip install 'afi-search[export]'; or leave "
             f"ONNX out with --no-onnx"
         ) from None
@@ -45,7 +41,7 @@ def write_onnx(model: Model, folder: Path) -> Path:
     """Write model.onnx, any batch size, `images` in and `logits` out, and check it; return it.
 
     Raises:
-        ExportError: onnx is not installed, or onnxruntime's logits differ from PyTorch's.
+        UserError: onnx is not installed, or onnxruntime's logits differ from PyTorch's.
     """
     demand_onnx()
     import onnxruntime
@@ -75,7 +71,7 @@ def write_exported(model: Model, folder: Path) -> Path:
     """Write model.pt2, a torch.export program for any batch size, and check it; return it.
 
     Raises:
-        ExportError: the program's logits differ from the model's.
+        UserError: the program's logits differ from the model's.
     """
     path = folder / EXPORTED
     with _quiet(), torch.no_grad():
@@ -101,7 +97,7 @@ def _checked(path: Path, model: Model, run: Callable[[Tensor], Tensor]) -> Path:
         difference = float((run(images).cpu() - expected.cpu()).abs().max())
         if not difference <= TOLERANCE * max(largest, 1.0):
             path.unlink()
-            raise ExportError(
+            raise UserError(
                 f"{path}: its logits differ from PyTorch's by up to {difference:.2g} (the largest "
                 f"logit is {largest:.2g}); the file was deleted"
             )

@@ -17,10 +17,6 @@ from afi_search.space.fields import check_name
 ACCURACY = "accuracy"
 
 
-class ObjectiveError(UserError):
-    """A user's objective gave no number."""
-
-
 @dataclass(frozen=True)
 class Objective:
     """Something that is known of an architecture, to be optimised or limited.
@@ -134,7 +130,7 @@ def measure_own(
     """Return what a user's function says of an architecture, whose `cost` has been counted.
 
     Raises:
-        ObjectiveError: it is no finite number.
+        UserError: it is no finite number.
     """
     measure = OBJECTIVES.get(name).measure
     assert measure is not None
@@ -144,7 +140,7 @@ def measure_own(
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise ObjectiveError(
+        raise UserError(
             f"the objective {name!r} gives {value!r} for {architecture}; it must give a number"
         )
     return number

@@ -15,10 +15,6 @@ from afi_search.files import open_url
 IN_THE_FOLDER = "checkpoints"
 
 
-class LocationError(UserError):
-    """Checkpoints cannot be stored at this location."""
-
-
 def check_url(url: str | None) -> str:
     """Return what `--checkpoints` gives, a local folder as an absolute path.
 
@@ -26,7 +22,7 @@ def check_url(url: str | None) -> str:
         The URL; where there is none, the name of the folder inside the study's.
 
     Raises:
-        LocationError: nothing can be kept there, or the URL holds a password.
+        UserError: nothing can be kept there, or the URL holds a password.
     """
     if url is None:
         return IN_THE_FOLDER
@@ -34,24 +30,22 @@ def check_url(url: str | None) -> str:
     if not separator:
         return str(Path(url).expanduser().absolute())
     if urlsplit(url).password is not None:
-        raise LocationError(
+        raise UserError(
             f"--checkpoints {protocol}://...: leave the password out, it would be written into "
             f"study.yaml; the file system's own settings or environment hold it"
         )
     if protocol == "memory":
-        raise LocationError(
-            f"--checkpoints {url}: one process's memory is no place for checkpoints"
-        )
+        raise UserError(f"--checkpoints {url}: one process's memory is no place for checkpoints")
     try:
         fsspec.get_filesystem_class(protocol)
     except ValueError:
         known = fsspec.available_protocols()
-        raise LocationError(
+        raise UserError(
             f"--checkpoints {url}: there is no file system {protocol!r}."
             f"{did_you_mean(protocol, known)} Like: file:///shared/folder, s3://bucket/folder"
         ) from None
     except ImportError as error:
-        raise LocationError(f"--checkpoints {url}: {error}") from None
+        raise UserError(f"--checkpoints {url}: {error}") from None
     return url.rstrip("/")
 
 

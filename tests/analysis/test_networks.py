@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from afi_search.analysis.networks import AnalysisError, choose
+from afi_search.analysis.networks import choose
 from afi_search.errors import UserError
 
 
@@ -77,10 +77,10 @@ def test_what_cannot_be_compared_is_told(asked, said):
 
 def test_trials_of_two_backbones_have_no_common_blocks():
     study = trials(("resnet20(B-r4)", 9, 0.1), ("resnet32(B-r4)", 9, 0.1))
-    with pytest.raises(AnalysisError, match=r"several backbones \(resnet20, resnet32\)"):
+    with pytest.raises(UserError, match=r"several backbones \(resnet20, resnet32\)"):
         choose(study, ["0", "1"], "study")
 
 
 def test_a_study_without_a_trained_trial_is_told():
-    with pytest.raises(AnalysisError, match="study: no trial has been trained yet"):
+    with pytest.raises(UserError, match="study: no trial has been trained yet"):
         choose(trials(), [], "study")

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from afi_search.data import dali
-from afi_search.data.dali import DaliLoader, DaliMissing, require_dali
-from afi_search.data.image_folder import ImagesError, list_images
+from afi_search.data.dali import DaliLoader, require_dali
+from afi_search.data.image_folder import list_images
 from afi_search.data.image_loader import Loader, TorchvisionLoader, share_out
+from afi_search.errors import UserError
 from afi_search.space.recipe import ImageNetRecipe
 from tests.pictures import VALIDATION_IMAGES
 
@@ -31,7 +32,7 @@ def loader(folder: Path, rank: int = 0, world: int = 1, **changes: Any) -> Loade
 
 def test_without_dali_it_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dali, "find_spec", lambda name: None)
-    with pytest.raises(DaliMissing, match=r"pip install 'afi-search\[dali\]'"):
+    with pytest.raises(UserError, match=r"pip install 'afi-search\[dali\]'"):
         require_dali()
 
 
@@ -90,5 +91,5 @@ def test_what_is_tested_looks_as_torchvision_prepares_it(imagenette: Path) -> No
 @pytest.mark.usefixtures("installed")
 def test_an_image_that_breaks_later_is_named(pictures: Path) -> None:
     (pictures / "train" / "n01" / "0.JPEG").write_bytes(b"\xff\xd8 gone \xff\xd9")
-    with pytest.raises(ImagesError, match=r"n01/0\.JPEG: cannot be read"):
+    with pytest.raises(UserError, match=r"n01/0\.JPEG: cannot be read"):
         list(loader(pictures).train(0))

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from afi_search.data.image_folder import ImagesError, check, list_images
+from afi_search.data.image_folder import check, list_images
 from afi_search.data.image_reader import read_image
+from afi_search.errors import UserError
 from tests.pictures import CLASSES, TRAIN_IMAGES, VALIDATION_IMAGES
 
 
@@ -31,7 +32,7 @@ def test_all_that_is_wrong_is_told_at_once(pictures: Path) -> None:
     (pictures / "val" / "n01" / "0.JPEG").write_bytes(b"")
     shutil.rmtree(pictures / "val" / "n03")
 
-    with pytest.raises(ImagesError) as caught:
+    with pytest.raises(UserError) as caught:
         check(pictures, 1000, skip=False)
     message = str(caught.value)
     for part in (
@@ -56,20 +57,20 @@ def test_what_is_broken_is_left_out_only_if_asked(pictures: Path) -> None:
 def test_an_empty_class_is_named(pictures: Path) -> None:
     for image in (pictures / "train" / "n02").iterdir():
         image.unlink()
-    with pytest.raises(ImagesError, match=r"train/n02: has no image in it"):
+    with pytest.raises(UserError, match=r"train/n02: has no image in it"):
         check(pictures, 3, skip=False)
 
 
 def test_a_class_that_only_validation_has_gets_no_label(pictures: Path) -> None:
     shutil.copytree(pictures / "val" / "n01", pictures / "val" / "n00")
-    with pytest.raises(ImagesError, match=r"train/n00: is missing; n00 is in val"):
+    with pytest.raises(UserError, match=r"train/n00: is missing; n00 is in val"):
         check(pictures, 3, skip=False)
     images, _ = check(pictures, 3, skip=True)
     assert len(images.validation) == 3 * VALIDATION_IMAGES
 
 
 def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ImagesError, match="has no folder 'train'"):
+    with pytest.raises(UserError, match="has no folder 'train'"):
         list_images(tmp_path)
 
 
@@ -109,7 +110,7 @@ def test_links_that_lead_in_a_circle_end(pictures: Path, link: str, target: str)
 def test_a_wrong_number_of_classes_always_stops(pictures: Path, skip: bool) -> None:
     for image in (pictures / "train" / "n02").iterdir():
         image.write_bytes(b"") if skip else image.unlink()
-    with pytest.raises(ImagesError, match=r"has [23] class folders|n02/0\.JPEG") as caught:
+    with pytest.raises(UserError, match=r"has [23] class folders|n02/0\.JPEG") as caught:
         check(pictures, 3, skip=skip)
     assert "train/n02: has no image in it" in str(caught.value)
 
@@ -140,7 +141,7 @@ def test_images_of_val_that_are_not_sorted_get_a_hint(
         image.rename(loose / f"val_{number}.JPEG")
     if tiny:
         (pictures / "val" / "val_annotations.txt").touch()
-    with pytest.raises(ImagesError, match="val: its images are not sorted into folders") as caught:
+    with pytest.raises(UserError, match="val: its images are not sorted into folders") as caught:
         check(pictures, 3, skip=skip)
     assert ("while read image class" if tiny else "valprep.sh") in str(caught.value)
 

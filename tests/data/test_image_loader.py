@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afi_search.data.image_folder import ImagesError, list_images
+from afi_search.data.image_folder import list_images
 from afi_search.data.image_loader import (
     TorchvisionLoader,
     epoch_order,
@@ -15,6 +15,7 @@ from afi_search.data.image_loader import (
     share_out,
 )
 from afi_search.data.source import BatchSharding
+from afi_search.errors import UserError
 from afi_search.space.recipe import ImageNetRecipe, RecipeError
 from tests.pictures import VALIDATION_IMAGES
 
@@ -100,7 +101,7 @@ def test_validation_images_come_once_over_all_processes(pictures: Path) -> None:
 def test_an_image_that_breaks_later_is_named(pictures: Path) -> None:
     images = list_images(pictures)
     (pictures / "train" / "n01" / "0.JPEG").write_bytes(b"gone")
-    with pytest.raises(ImagesError, match=r"n01/0\.JPEG: cannot be read"):
+    with pytest.raises(UserError, match=r"n01/0\.JPEG: cannot be read"):
         list(TorchvisionLoader(images, RECIPE, share_out(8, 8, 0, 1), 0).train(0))
 
 
@@ -129,7 +130,7 @@ def test_images_that_are_all_broken_end_in_words(pictures: Path) -> None:
     for path, _ in images.train:
         (pictures / path).write_bytes(b"gone")
     loader = TorchvisionLoader(images, RECIPE, share_out(8, 8, 0, 1), 0, skip_broken=True)
-    with pytest.raises(ImagesError, match="no image can be read any more"):
+    with pytest.raises(UserError, match="no image can be read any more"):
         next(loader.train(0))
 
 

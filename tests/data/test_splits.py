@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from afi_search import data
-from afi_search.data import SplitError, split
+from afi_search.data import split
+from afi_search.errors import UserError
 
 
 def rows(images: data.ImageSet) -> set[bytes]:
@@ -68,7 +69,7 @@ def test_the_images_to_train_on_are_counted_without_reading(digits, validation, 
     ],
 )
 def test_impossible_numbers_are_the_persons_mistake(digits, arguments, message):
-    with pytest.raises(SplitError, match=message):
+    with pytest.raises(UserError, match=message):
         split(digits, **arguments)
 
 

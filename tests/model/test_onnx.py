@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from afi_search.model.onnx import ExportError, write_exported, write_onnx
+from afi_search.errors import UserError
+from afi_search.model.onnx import write_exported, write_onnx
 from tests.pictures import noise, trained
 
 EVERY_FAMILY = [
@@ -57,6 +58,6 @@ def test_a_file_that_computes_something_else_is_not_kept(
     model = trained("resnet20")
     monkeypatch.setattr(type(model), "__call__", lambda self, images: torch.zeros(len(images), 10))
 
-    with pytest.raises(ExportError, match=r"model\.pt2: its logits differ"):
+    with pytest.raises(UserError, match=r"model\.pt2: its logits differ"):
         write_exported(model, tmp_path)
     assert not list(tmp_path.iterdir())

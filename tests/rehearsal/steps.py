@@ -311,11 +311,7 @@ def supernet():
         with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
             model.eval()(inherited._validation[0][0])
 
-    def both():
-        training.step(0, [parts])
-        inherited(one)
-
-    waited = waits(both)
+    waited = waits(lambda: (training.step(0, [parts]), inherited(one)))
     training._drawn = [one]
     tell(
         text="supernet",

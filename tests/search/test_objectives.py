@@ -8,10 +8,11 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from afi_search.errors import UserError
 from afi_search.registry import import_modules
 from afi_search.search.prepare import require_feasible
 from afi_search.space import Architecture, SpaceFileError
-from afi_search.space.objective import Objective, ObjectiveError, register_objective
+from afi_search.space.objective import Objective, register_objective
 from afi_search.study.ledger import Ledger
 from afi_search.study.pareto import front, hypervolume
 from tests.search.studies import conductor_costs, conductor_for, play, space_file
@@ -102,7 +103,7 @@ def test_what_is_no_number_is_told(answer: object) -> None:
     name = f"answers_{answer}"
     register_objective(Objective(name, lambda architecture, **others: answer))
     costs = conductor_costs(space_file(objectives=["accuracy", name]))
-    with pytest.raises(ObjectiveError, match=f"'{name}' gives .* for resnet20; it must give a num"):
+    with pytest.raises(UserError, match=f"'{name}' gives .* for resnet20; it must give a num"):
         costs.of(Architecture.plain("resnet20"))
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from afi_search.study.checkpoint_location import LocationError, check_url, location_of, new_location
+from afi_search.errors import UserError
+from afi_search.study.checkpoint_location import check_url, location_of, new_location
 from afi_search.study.folder import StudyError, StudyFile
 from tests.search.studies import open_study, space_file
 
@@ -27,7 +28,7 @@ def test_a_folder_is_absolute_and_a_url_stays() -> None:
     ],
 )
 def test_a_place_that_cannot_be_is_told(url: str, said: str) -> None:
-    with pytest.raises(LocationError, match=said.replace("?", r"\?")) as error:
+    with pytest.raises(UserError, match=said.replace("?", r"\?")) as error:
         check_url(url)
     assert "secret" not in str(error.value)
 
