@@ -21,6 +21,8 @@ def spaces(json: Json = False) -> None:
         for name, path in shipped_spaces().items()
     ]
     console.table_of(rows, json)
+    if not json:
+        console.say(f"The files are in {next(iter(shipped_spaces().values())).parent}.")
 
 
 def first_sentence(text: str) -> str:

@@ -22,7 +22,7 @@ from afi_search.engine.ray_session import ray_session
 from afi_search.engine.torch_train import PromotionError, measure_worker, train_to_the_end
 from afi_search.errors import UserError
 from afi_search.files import csv_of, write_whole
-from afi_search.formatting import duration
+from afi_search.formatting import duration, plural
 from afi_search.model.from_checkpoint import promoted_model, with_shared_names
 from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
@@ -84,13 +84,14 @@ class Needs:
         return 4 * self.probe.weights * (checkpoints * copies + 1)
 
     def __str__(self) -> str:
-        probe, device = self.probe, "GPU" if self.probe.on_gpu else "process"
+        probe, device = self.probe, "GPU" if self.probe.on_gpu else "worker"
         slower = probe.loader_speed < _BINDS_BELOW * probe.model_speed
         binds = "the loader binds: give it more CPU cores" if slower else "the model binds"
         return (
-            f"{self.epochs} epoch{'s' if self.epochs > 1 else ''} on {self.workers} "
-            f"{'GPUs' if probe.on_gpu else 'CPU processes'}: about {duration(self.seconds)}, "
-            f"{probe.memory / 1e9:.2f} GB of memory a {device}, {self.disk / 1e9:.2f} GB of disk. "
+            f"{plural(self.epochs, 'epoch')} on "
+            f"{plural(self.workers, 'GPU' if probe.on_gpu else 'CPU worker')}: "
+            f"about {duration(self.seconds)}, {probe.memory / 1e9:.2f} GB of memory a {device}, "
+            f"{self.disk / 1e9:.2f} GB of disk. "
             f"Measured for one {device}: the model {probe.model_speed:,.0f} images/s, its loader "
             f"{probe.loader_speed:,.0f} images/s; {binds}."
         )

@@ -21,13 +21,13 @@ RUN += ["docs/faults", "docs/extend"]
 NOT_HERE = {
     r"^pip |venv|^pre-commit": "an environment of its own; `.ci/run` gives README's command",
     r"^pytest|^\.ci/run": "these tests themselves",
-    r"docker|^kubectl|^sbatch|--address auto": "a cluster or a container engine",
+    r"docker|^kubectl|^sbatch|--address auto|ray start": "a cluster or a container engine",
     r"IMAGENET|/data/imagenet": "ImageNet",
-    r"resnet\.yaml --preset|resnet\.yaml$|run paper": "minutes to weeks on CIFAR-100",
+    r"resnet\.yaml|run resnet |run paper": "minutes to weeks on CIFAR-100",
     r"^afi-search confirm studies/resnet20-digits": "an hour: 300 epochs, several seeds",
     r"benchmarks\.": "minutes to days; tests/benchmarks runs them small",
     r"^afi-search dashboard|^mkdocs serve": "a server, which runs until Ctrl-C",
-    r"^ray get-auth-token": "a search that is running",
+    r"^ray get-auth-token": "Ray's token, of this machine",
 }
 """Commands that no test gives as they are written -> what they take."""
 ENVIRONMENT = {

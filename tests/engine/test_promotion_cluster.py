@@ -48,7 +48,7 @@ def test_three_workers_on_two_nodes_with_checkpoints_in_s3(
     output, _ = process.communicate(timeout=800)
 
     assert process.returncode == 0, output
-    assert "2 epochs on 3 CPU processes" in output
+    assert "2 epochs on 3 CPU workers" in output
     own = tmp_path / "promote" / "p"
     assert list(pd.read_csv(own / "history.csv")["workers"]) == [3, 3]
     assert not (own / "checkpoints").exists()
