@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ def test_the_lead_is_that_of_the_same_seeds() -> None:
 
     assert set(summary.index.get_level_values("table")) == {"one", "other", "all"}
     for table in ("one", "other", "all"):
-        tpe = summary.loc[table, "tpe, no pruning"]
+        tpe: Any = summary.loc[table, "tpe, no pruning"]
         assert tpe["hypervolume"] == pytest.approx(np.mean(found["tpe, no pruning"]))
         assert tpe["lead of mo-asha"] == pytest.approx(5 / 3)
         assert tpe["lead of no pruning"] == pytest.approx(-25 / 3)

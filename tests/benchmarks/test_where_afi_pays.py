@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,9 +61,9 @@ def test_rivals_cost_no_more_and_are_valued_with_the_seeds_they_have(table: pd.D
     found = rivals(means, fit).set_index(["placement", "network"])
 
     assert (found["macs"] <= 1).all()
-    better = found.loc[("B-r16", "resnet20(B-r16, base-r4, B-r16)")]
+    better: Any = found.loc[("B-r16", "resnet20(B-r16, base-r4, B-r16)")]
     assert better["low"] < 0.75 < better["high"] and better["certainty"] > 0.999
-    worse = found.loc[("B-r16", "resnet20(off, base-r4, off)")]
+    worse: Any = found.loc[("B-r16", "resnet20(off, base-r4, off)")]
     assert worse["high"] < 0 and worse["certainty"] < 0.001
 
 

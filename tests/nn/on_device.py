@@ -46,7 +46,8 @@ def compare(text: str, precision: str, device: str, size: int = 32) -> None:
             if "afi." in name:
                 parameter.mul_(4)  # so that weights differ
     images = torch.randn(3, 3, size, size, dtype=torch.float64)
-    ours = copy.deepcopy(exact).to(device, DTYPES[precision], memory_format=torch.channels_last)
+    ours = copy.deepcopy(exact).to(device, DTYPES[precision])
+    ours = ours.to(memory_format=torch.channels_last)
     given = images.to(device, DTYPES[precision], memory_format=torch.channels_last)
 
     with plain():
