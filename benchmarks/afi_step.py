@@ -1,13 +1,14 @@
 """The training step of AFI over that of the plain ResNet, and what the operators buy of it.
 
     python -m benchmarks.afi_step                       a GPU, eager and as a CUDA graph; or the CPU
-    python -m benchmarks.afi_step --threads 1 --threads 2 --rounds 10
+    python -m benchmarks.afi_step --threads 1 --threads 2 --batch 12 --batch 128 --rounds 10
 
 Forward and backward pass and fused SGD on one batch that lies on the device, channels last. All
 networks of a depth train in one process, a step of each after the other; `ratio` is the median
 over the rounds of a network's time over the plain one's in the same round. `without` names the
-operators of `afi_search.nn.ops` in whose place plain torch runs: those of AFI's sums, of batch
-norms, or all.
+operators of `afi_search.nn.ops` in whose place plain torch runs: AFI's sums (join), its scores
+(weigh) or batch norms (normalise), of which a CPU has the first. With more threads than one the
+clock is the wall's, which other work on the machine disturbs.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ NETWORKS = {
     "block scorer": "{backbone}({width})",
     "stage scorer": "{backbone}({width}-shared)",
 }
-CASES: list[tuple[str, tuple[str, ...]]] = [("plain", ()), ("literal", ())]
-CASES += product(("block scorer", "stage scorer"), ((), *((part,) for part in PARTS), PARTS))
-"""Each network, and the parts that run in plain torch."""
+WITHOUT = {"cpu": [(), ("join",)], "cuda": [(), *((part,) for part in PARTS), PARTS]}
+"""The parts that run in plain torch."""
 WAYS = {"cpu": ["eager"], "cuda": ["eager", "graph"]}
 
 
@@ -97,43 +97,50 @@ def main(
     depth: Annotated[list[int] | None, typer.Option(help="32 and 110 where none is given.")] = None,
     threads: Annotated[list[int] | None, typer.Option(help="CPU threads; torch's number.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp32 where none is given.")] = None,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
-    width: Annotated[str, typer.Option(help="AFI's choice in every stage.")] = "base-r4",
+    batch: Annotated[list[int] | None, typer.Option(help="Images a step; 128.")] = None,
+    width: Annotated[list[str] | None, typer.Option(help="AFI's choice in a stage.")] = None,
     rounds: Annotated[int, typer.Option(help="Steps of each network.", min=2)] = 10,
 ) -> None:
     """Time every network and write results/afi_step.csv."""
     keep_freed_memory()
     device = best_device()
+    cases = [("plain", ()), ("literal", ())]
+    cases += product(("block scorer", "stage scorer"), WITHOUT[device.type])
     rows: list[dict[str, object]] = []
-    for number in threads or [torch.get_num_threads()]:
+    for number, numbers, way, layers, images, choice in product(
+        threads or [torch.get_num_threads()],
+        precision or ["fp32"],
+        WAYS[device.type],
+        depth or [32, 110],
+        batch or [128],
+        width or ["base-r4"],
+    ):
         torch.set_num_threads(number)
-        for numbers in precision or ["fp32"]:
-            for way in WAYS[device.type]:
-                for layers in depth or [32, 110]:
-                    given = layers, batch, numbers, way, device, width
-                    steps = {
-                        f"{name}{without}": stripped(stepper(name, *given), without)
-                        for name, without in CASES
-                    }
-                    seconds = in_turn(steps, rounds, device)
-                    rows += [
-                        {
-                            "depth": layers,
-                            "network": name,
-                            "without": " and ".join(without),
-                            "width": width,
-                            "way": way,
-                            "precision": numbers,
-                            **against(seconds[f"{name}{without}"], seconds["plain()"]),
-                            "batch": batch,
-                            "rounds": rounds,
-                            **facts(device),
-                        }
-                        for name, without in CASES
-                    ]
-                    write("afi_step", rows)
-    columns = ["depth", "network", "without", "way", "precision", "threads", "median_s", "ratio"]
-    publish("afi_step", rows, [*columns, "ratio_quarter", "ratio_three_quarters"])
+        steps = {
+            f"{name}{without}": stripped(
+                stepper(name, layers, images, numbers, way, device, choice), without
+            )
+            for name, without in cases
+        }
+        seconds = in_turn(steps, rounds, device)
+        rows += [
+            {
+                "depth": layers,
+                "network": name,
+                "without": " and ".join(without),
+                "width": choice,
+                "way": way,
+                "precision": numbers,
+                **against(seconds[f"{name}{without}"], seconds["plain()"]),
+                "batch": images,
+                "rounds": rounds,
+                **facts(device),
+            }
+            for name, without in cases
+        ]
+        write("afi_step", rows)
+    columns = ["depth", "width", "network", "without", "way", "precision", "threads", "batch"]
+    publish("afi_step", rows, [*columns, "ratio", "ratio_quarter", "ratio_three_quarters"])
 
 
 if __name__ == "__main__":
