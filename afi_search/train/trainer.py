@@ -292,7 +292,11 @@ class Trainer:
             self._loss_sum += self._learn(images, labels, self._sharding.accumulation_steps)
 
     def _descend(self) -> None:
-        """Change the weights by the gradients, which are averaged over all processes."""
+        """Change the weights by the gradients, which are averaged over all processes.
+
+        Not by DistributedDataParallel: it averages in autograd's hooks, which a captured step does
+        not run, and a capture that fails in one process would leave the others waiting for it.
+        """
         world = self._sharding.world
         gradients = [of.grad for of in self.model.parameters() if of.grad is not None]
         if world > 1:

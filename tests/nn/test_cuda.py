@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -30,13 +31,14 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU runs
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def run(module: str, *arguments: str, **variables: str) -> None:
-    """Run a program of the tests, which must end well."""
+def run(module: str, *arguments: str, **variables: str) -> str:
+    """Run a program of the tests, which must end well; return what it prints."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, **variables}
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @without_gpu
@@ -53,7 +55,7 @@ def test_interpreted_kernels_compute_what_plain_torch_does(text):
 def test_interpreted_kernels_compute_every_family(text):
     pytest.importorskip("triton")
 
-    run("tests.nn.interpreted", f"{text}/fp64", TRITON_INTERPRET="1")
+    run("tests.nn.interpreted", f"{text}/fp64", f"{text}/fp32", TRITON_INTERPRET="1")
 
 
 @without_gpu
@@ -68,6 +70,20 @@ def test_kernels_compile_in_few_variants_for_the_gpus_that_people_have(blocks, m
     pytest.importorskip("triton")
 
     run("tests.nn.compiled", str(blocks), str(most), *capabilities)
+
+
+@without_gpu
+@pytest.mark.slow
+def test_of_processes_that_begin_together_one_compiles_the_kernels(tmp_path):
+    pytest.importorskip("triton")
+    caches = {"TRITON_CACHE_DIR": str(tmp_path / "triton"), "XDG_CACHE_HOME": str(tmp_path)}
+
+    with ThreadPoolExecutor() as pool:
+        started = [pool.submit(run, "tests.nn.compiled", "2", "35", "90", **caches) for _ in "ab"]
+    waited, compiled = sorted(int(of.result()) for of in started)
+
+    assert waited == 0
+    assert compiled > 10
 
 
 def test_where_triton_cannot_run_one_warning_says_so(monkeypatch):
@@ -93,8 +109,7 @@ REST = sorted(set(product(NETWORKS, ["fp64", "fp32", "bf16"])) - set(ONCE_EACH))
     "text, precision",
     [*ONCE_EACH, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in REST)],
 )
-def test_on_a_gpu_networks_compute_what_plain_torch_does(text, precision, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def test_on_a_gpu_networks_compute_what_plain_torch_does(text, precision):
     compare(text, precision, "cuda")
 
 
