@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +56,8 @@ def compare(text: str, precision: str, device: str, size: int = 32) -> None:
 
     with plain():
         wanted = outcome(exact, images, "fp64")
-    with (  # no TF32; Triton's kernels have no matrix products
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-        patch.object(torch.backends.cuda.matmul, "allow_tf32", False),
-    ):
+    torch.backends.cuda.matmul.allow_tf32 = False  # nor do Triton's kernels multiply matrices
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         found = outcome(ours, given, precision)
     largest = max(wanted[name].norm() for name, _ in exact.named_parameters())
 
