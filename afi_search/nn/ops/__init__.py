@@ -6,4 +6,8 @@ Operators of torch.library, each one function that allocates what it returns (`c
 functions call them. Under autocast they compute in the dtypes that they get. A CPU runs C++
 (`cpu`), for AFI's sums alone, a GPU Triton (`cuda`); where neither can be had, where features do
 not lie with channels last, and in `plain()`, torch's own run.
+
+What AFI's sums buy of a training step on a CPU (base-r4, batch 128, one thread, CPU time, by
+benchmarks/afi_step.py): 24 % of AFI-ResNet-32 in bf16, 9 % of AFI-ResNet-110 in fp32, 1 % of
+AFI-ResNet-32 in fp32.
 """
