@@ -135,9 +135,11 @@ def show(study: Study, *, whole: bool = False) -> None:
     states = ", ".join(f"{n} {state}" for state, n in counts.items())
     rejected = len(study.ledger.rejected())
     left_out = f"; left out as infeasible: {plural(rejected, 'architecture')}" if rejected else ""
+    parts = [part for part in (study, study.supernet) if part is not None]
+    kept = size(sum(size_of(part.checkpoints) for part in parts))
     console.say(
-        f"{plural(len(view.records), 'trial')}: {states}{left_out}",
-        f"On disk: {size(study.disk_use())}, {size(size_of(study.checkpoints))} of it checkpoints.",
+        f"{plural(len(view.records), 'trial')}{f': {states}' if states else ''}{left_out}",
+        f"On disk: {size(study.disk_use())}, {kept} of it checkpoints.",
     )
     paths = write_report(view, study.folder)
     if whole:

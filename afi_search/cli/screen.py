@@ -27,7 +27,7 @@ from afi_search.formatting import duration, mega, plural
 from afi_search.search.estimate import Estimate
 from afi_search.search.listener import Listener
 from afi_search.space import Architecture
-from afi_search.study.folder import StudyError
+from afi_search.study.folder import SUPERNET, StudyError
 from afi_search.study.ledger import STATE_WORDS, UNFINISHED, curve
 from afi_search.study.pareto import front_size, front_trials, trial_points
 from afi_search.study.study import Study
@@ -96,7 +96,9 @@ class Screen(Listener):
         self._begun = time.monotonic()
         self._done = len(trials) - len(self._unfinished)
         self._latest: deque[FrozenTrial] = deque(maxlen=_FINISHED_SHOWN)
-        console.say(self.announcement(study))
+        self._is_supernet = study.folder.name == SUPERNET
+        if not self._is_supernet:
+            console.say(self.announcement(study))
         if study.news:
             news = ", ".join(f"{name} {value}" for name, value in study.news.items())
             console.say(f"Other than before: {news}. The study keeps what each run ran with.")
@@ -130,7 +132,10 @@ class Screen(Listener):
         self._estimate.engine_started(concurrency)
 
     def supernet_begun(self, epochs: int, trials: float) -> None:
-        console.say(f"First the supernet: {epochs} epochs, about the cost of {trials:.3g} trials.")
+        console.say(
+            f"First the supernet: {plural(epochs, 'epoch')}, about the cost of {trials:.3g} "
+            f"trial{'s' * (trials != 1)}. The accuracy shown is of one architecture in it."
+        )
 
     def scored(self, count: int, total: int) -> None:
         console.say(f"{count:,} of {total:,} architectures have an inherited accuracy.")
@@ -255,6 +260,8 @@ class Screen(Listener):
     def _summary(self) -> str:
         size_of_front = front_size(trial_points(self._front, self._objectives))
         parts = [f"{self._done} of {self._wanted} trials", f"front {size_of_front}"]
+        if self._is_supernet:
+            parts = ["the supernet is trained"]
         parts.append(f"{duration(time.monotonic() - self._begun)} so far")
         if left := self._estimate.seconds_left:
             parts.append(f"about {duration(left)} left")
@@ -278,7 +285,7 @@ def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:
     accuracies = curve(trial)
     return (
         str(trial.number),
-        trial.user_attrs["architecture"],
+        trial.user_attrs["architecture"] + " in it" * (trial.user_attrs["origin"] == SUPERNET),
         f"{mega(trial.user_attrs['macs'])} M",
         f"{len(accuracies)}/{trial.user_attrs['epochs']}",
         f"{100 * accuracies[-1]:.2f} %" if accuracies else "-",

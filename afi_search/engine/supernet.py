@@ -68,7 +68,7 @@ def inherit(
     try:
         if trained is None or not trained.ledger.trials((TrialState.COMPLETE,)):
             _train(study, costs, session, checkpoints, data, listener)
-        score = partial(_scored_by_workers, study, session, data, "inherited")
+        score = partial(scored_by_workers, study, session, data, "inherited")
         return Inherited(costs, score_architectures(study, costs, score, listener))
     except KeyboardInterrupt:
         raise Interrupted(study) from None
@@ -90,14 +90,24 @@ def audit_scores(
     if study.records()["full"].sum() < FEWEST:
         return
     try:
-        score_cheaply(study, partial(_scored_by_workers, study, session, data, "cheap"))
+        score_cheaply(study, partial(scored_by_workers, study, session, data, "cheap"))
     except KeyboardInterrupt:
         raise Interrupted(study) from None
     listener.audited(verdict(audit(study)))
 
 
-def _scored_by_workers(study: Study, session: RaySession, data: str | None, kind: str) -> Score:
-    """Return what scores architectures in workers, as many as trials are trained by at a time."""
+def scored_by_workers(study: Study, session: RaySession, data: str | None, kind: str) -> Score:
+    """Return what scores architectures in workers, as many as train the study's trials at a time.
+
+    Args:
+        study: with a supernet, if it is to be `inherited` from.
+        session: which begins now unless it has begun.
+        data: the folder of the data sets, before the study's own.
+        kind: of scores: `inherited` or `cheap`.
+
+    Raises:
+        EngineError, DataUnavailable, DataCorrupt: as `run_trials`; the scores, too.
+    """
     session.wait()
     file = study.file.space
     capacity = plan_trials(file.search, cluster_nodes())

@@ -156,12 +156,12 @@ class Cutting(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        known = [n for n, gradient in enumerate(gradients) if gradient is not None]
+        known = {n: gradient for n, gradient in enumerate(gradients) if gradient is not None}
         into = {n: torch.empty_like(ctx.shared[n]) for n in known}
         if known:
             torch._foreach_zero_(list(into.values()))
-            of = [ctx.places[n] for n in known], into.values(), [gradients[n] for n in known]
-            torch._foreach_copy_(*_paired(*of))
+            places = [ctx.places[n] for n in known]
+            torch._foreach_copy_(*_paired(places, into.values(), known.values()))
         return None, None, *map(into.get, range(len(gradients)))
 
 

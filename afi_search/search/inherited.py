@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from afi_search.cost import SpaceCosts
 from afi_search.search.listener import Listener
-from afi_search.search.rank import FEWEST, INHERITED, audited, beats_what_is_free
+from afi_search.search.rank import FREE, INHERITED, beats_what_is_free, rank_table
 from afi_search.search.samplers import known_cost_sampler
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import losses
-from afi_search.study.ledger import ESTIMATED, WEIGHED, asked_for, directions_of, to_frame
+from afi_search.study.ledger import ESTIMATED, WEIGHED, asked_for, curve, directions_of
 from afi_search.study.study import Study
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class Inherited:
         self._costs = costs
         self._space = costs.space
         self._scores = scores
-        self._verdicts: dict[tuple[int, ...], bool] = {}
+        self._verdicts: dict[frozenset[int], bool] = {}
         known = scores[INHERITED].dropna()
         self._accuracies = {str(text): float(score) for text, score in known.items()}
 
@@ -73,17 +72,16 @@ class Inherited:
         return {name: self.accuracy(architecture)}
 
     def is_trusted(self, trials: Iterable[FrozenTrial]) -> bool:
-        """Whether full trials do not contradict the scores: the first 12 of them, or 24, 48, ..."""
+        """Whether the full trials do not contradict the scores, as `rank.audit` judges them."""
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        count = FEWEST
-        while 2 * count <= len(complete):
-            count *= 2
-        first = nsmallest(count, complete, key=lambda trial: trial.number)
-        asked = tuple(trial.number for trial in first)
-        if asked not in self._verdicts:
-            table = audited(to_frame(first), self._scores, {})
-            self._verdicts = {asked: beats_what_is_free(table) is not False}
-        return self._verdicts[asked]
+        numbers = frozenset(trial.number for trial in complete)
+        if numbers not in self._verdicts:
+            rows = [{**trial.user_attrs, "accuracy": curve(trial)[-1]} for trial in complete]
+            full = pd.DataFrame(rows, columns=["architecture", *FREE, "accuracy"])
+            full = full.drop_duplicates("architecture").set_index("architecture")
+            table = rank_table(full[[*FREE]].join(self._scores[[INHERITED]]), full["accuracy"])
+            self._verdicts = {numbers: beats_what_is_free(table) is not False}
+        return self._verdicts[numbers]
 
     def _by_choices(self, architecture: Architecture) -> float:
         mean, effects = self._effects

@@ -1,11 +1,13 @@
-"""A search that goes by a supernet: trained in a Ray worker, stopped, resumed, scored, audited."""
+"""A search that goes by a supernet: trained in a Ray worker, killed, resumed, scored, audited."""
 
 from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -14,25 +16,31 @@ from afi_search.cost import SpaceCosts
 from afi_search.data import read_data, split_of
 from afi_search.device import threads
 from afi_search.engine.capacity import Node, plan_trials
-from afi_search.engine.supernet import shown, supernet_file
+from afi_search.engine.ray_session import ray_session
+from afi_search.engine.supernet import scored_by_workers, shown, supernet_file
 from afi_search.model.from_supernet import trained_supernet
 from afi_search.search.explain import explain
+from afi_search.search.inherited import PORTION, score_architectures
+from afi_search.search.listener import Listener
 from afi_search.space import Space
-from afi_search.train import seed_everything
-from afi_search.train.supernet import SupernetJob
-from tests.driver import Driver
+from afi_search.study.folder import SUPERNET, StudyFile
+from afi_search.study.ledger import DEATHS
+from afi_search.study.study import Study
+from afi_search.train import save, seed_everything
+from afi_search.train.supernet import Heritage, SupernetJob
+from tests.driver import Driver, matching
 
 SPACE = """
 backbone: resnet20
 stages: {all: {choice: [off, base-r4, B-r4]}}
-data: {name: digits, image_size: 16, train_subset: 96, validation_subset: 40}
+data: {name: digits, image_size: 16, train_subset: 320, validation_subset: 40}
 recipe: {epochs: 2, batch_size: 32, lr: 0.05, precision: fp32}
 search:
   trials: 13
   concurrency: 2
   baselines: false
   strategy: supernet
-  supernet: {sampling: single-path, epochs: 4}
+  supernet: {sampling: single-path, epochs: 6}
 """
 
 PATIENCE = 1200
@@ -45,14 +53,19 @@ def test_a_supernet_is_killed_stopped_and_resumed_and_its_best_are_trained(tmp_p
     arguments = ("space.yaml", "--name", "study", "--preset", "none")
     for epoch, how, code in ((1, signal.SIGKILL, -9), (2, signal.SIGINT, 130)):
         stopped = Driver(tmp_path, *arguments)
-        stopped.wait_for(f"epoch {epoch}/4", PATIENCE)
+        stopped.wait_for(f"epoch {epoch}/6", PATIENCE)
         stopped.process.send_signal(how)
         assert stopped.end(PATIENCE) == code, stopped.output
-    assert "First the supernet: 4 epochs, about the cost of 2 trials." in stopped.output
+    assert (
+        "First the supernet: 6 epochs, about the cost of 3 trials. The accuracy" in stopped.output
+    )
 
     last = Driver(tmp_path, *arguments)
+    last.wait_for("epoch 3/6", PATIENCE)
+    for worker in last.descendants("ray::ResourceTrainable"):
+        worker.kill()
     assert last.end(PATIENCE) == 0, last.output
-    assert "epoch 4/4" in last.output and "epoch 1/4" not in last.output
+    assert "epoch 6/6" in last.output and "epoch 1/6" not in last.output
     assert "27 of 27 architectures have an inherited accuracy." in last.output
     assert "Kendall's tau with the final accuracies" in last.output
 
@@ -63,6 +76,7 @@ def test_a_supernet_is_killed_stopped_and_resumed_and_its_best_are_trained(tmp_p
     assert len(study.front()) <= 13
     assert "inherit from the supernet" in "\n".join(explain(study.ledger.trial(0)))
     assert "What scores are worth" in study.report()[-1].read_text(encoding="utf-8")
+    assert study.supernet.ledger.trial(0).user_attrs[DEATHS]
     state, undisturbed = trained_supernet(study).state_dict(), trained_at_once(study)
     assert all(torch.equal(tensor, undisturbed[name]) for name, tensor in state.items())
 
@@ -73,6 +87,50 @@ def test_a_supernet_is_killed_stopped_and_resumed_and_its_best_are_trained(tmp_p
 
     study.remove()
     assert not study.folder.exists()
+
+
+class Killing(Listener):
+    """Kills the workers that score, once the first scores are in the ledger."""
+
+    def __init__(self, study: afi.Study) -> None:
+        self.study = study
+        self.killed: list[psutil.Process] = []
+
+    def scored(self, count: int, total: int) -> None:
+        if not self.killed:
+            self.entered = self.study.ledger.scores()
+            self.killed = matching(lambda: psutil.Process().children(recursive=True), ("_Scorer",))
+            for worker in self.killed:
+                worker.kill()
+
+
+@pytest.mark.timeout(900)
+def test_scoring_workers_that_are_killed_are_followed_by_others(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE.replace("B-r4]", "B-r4, B-r16]"))
+    space = Space.load(tmp_path / "space.yaml")
+    costs = SpaceCosts(space, num_classes=10, image_size=16)
+    torch.manual_seed(2)
+    state = {"model": afi.Supernet(space).state_dict(), "epoch": 1}
+    inner = StudyFile("study-supernet", "", "", supernet_file(space.file), {})
+    with Study.begin(tmp_path / SUPERNET, inner) as training:
+        save(state, training.trial_checkpoints(0))
+    with (
+        ray_session(None, print) as session,
+        Study.begin(tmp_path, StudyFile("study", "", "", space.file, {})) as study,
+    ):
+        session.begin()
+        killing = Killing(study)
+        score = partial(scored_by_workers, study, session, None, "inherited")
+        scores = score_architectures(study, costs, score, killing)
+
+    assert killing.killed and len(killing.entered) == PORTION < len(scores) == 64
+    assert scores.loc[killing.entered.index].equals(killing.entered)
+    heritage = Heritage(space.file, training.trial_checkpoints(0))
+    data = split_of(space.file.data, read_data(space.file.data))
+    undisturbed = heritage.accuracy(data, precision="fp32", device=torch.device("cpu"))
+    with threads(1):
+        for text, inherited in scores["inherited"].items():
+            assert undisturbed(afi.Architecture.parse(str(text))).accuracy == inherited, text
 
 
 def trained_at_once(study: afi.Study) -> dict[str, torch.Tensor]:

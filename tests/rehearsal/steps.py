@@ -311,7 +311,11 @@ def supernet():
         with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
             model.eval()(inherited._validation[0][0])
 
-    waited = waits(lambda: (training.step(0, [parts]), inherited(one)))
+    def both():
+        training.step(0, [parts])
+        inherited(one)
+
+    waited = waits(both)
     training._drawn = [one]
     tell(
         text="supernet",

@@ -25,10 +25,12 @@ from afi_search.search.explain import explain
 from afi_search.search.inherited import PORTION, STARTING, Inherited, score_architectures
 from afi_search.search.listener import Listener
 from afi_search.search.proposer import Proposer
+from afi_search.search.rank import audited, verdict
 from afi_search.space import Architecture, Space, SpaceFileError
 from afi_search.space.loading import SpaceDocument
 from afi_search.space.schema import SpaceFile
 from afi_search.study.folder import SUPERNET, StudyFile
+from afi_search.study.ledger import to_frame
 from afi_search.study.study import Study
 from afi_search.train import save
 from afi_search.train.supernet import Heritage, SupernetJob
@@ -263,6 +265,23 @@ def test_scores_that_trials_contradict_are_left_out_of_the_next_proposal(tmp_pat
     records = tried(file, tmp_path, {a: -final(a) for a in Space(file).architectures()})
     assert records["origin"].tolist()[:12] == ["inherited"] * 12
     assert set(records["origin"][12:]) == {"known-cost"}
+
+
+def test_what_the_run_says_of_the_scores_is_what_its_next_proposal_goes_by(tmp_path):
+    file = searched("scratch", trials=30)
+    every = list(Space(file).architectures())
+    tried(file, tmp_path, dict.fromkeys(every, 0.5))
+    trials = Study.open(tmp_path).ledger.trials()
+    scores = {a: final(a) for a in every}
+    for trial in trials[14:]:  # the first 14 agree with the scores, the others do not
+        scores[Architecture.parse(trial.user_attrs["architecture"])] *= -1
+    table = pd.DataFrame({"inherited": {a.text: score for a, score in scores.items()}})
+    inherited, verdicts = Inherited(costs_of(file, 32), table), []
+    for count in range(10, 31):
+        said = verdict(audited(to_frame(trials[:count]), table, {}))
+        verdicts.append(inherited.is_trusted(trials[:count]))
+        assert verdicts[-1] == ("left out of proposals" not in said)
+    assert set(verdicts) == {True, False}
 
 
 def test_a_driver_that_goes_on_proposes_what_the_first_would_have(tmp_path):
