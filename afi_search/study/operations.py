@@ -86,7 +86,7 @@ _Foreseen = TypedDict(
     },
     total=False,
 )
-_NUMBERED = {
+_NUMBERED: dict[str, TypeAdapter[Any]] = {
     "too dear: ": TypeAdapter(dict[str, float]),
     "scores/": TypeAdapter(dict[str, dict[str, float]]),
     "test_accuracy/": TypeAdapter(_Share),
@@ -213,7 +213,7 @@ def read_operation(line: bytes) -> Log:
         ValueError: it is none of a ledger; says why, to follow the name of the line.
     """
     try:
-        return _VALIDATOR.validate_json(line)  # type: ignore[no-any-return]
+        return _VALIDATOR.validate_json(line)
     except ValidationError as error:
         if error.errors()[0]["type"] != "json_invalid":
             raise ValueError(_why_not(error)) from None
