@@ -1,13 +1,30 @@
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
+from pathlib import Path
 from threading import Barrier
 
 import pandas as pd
 import pytest
 
-from afi_search.files import csv_of, write_once
+from afi_search.files import csv_of, write_once, write_whole
+
+
+def test_a_refusal_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    if os.getuid() or not shutil.which("mount"):
+        pytest.skip("needs root and mount, to make a read-only disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path]).returncode:
+        pytest.skip("cannot mount a read-only disk here")
+    try:
+        with pytest.raises(OSError, match="Read-only") as error:
+            write_whole(tmp_path / "front.csv", "x")
+        assert error.value.filename == str(tmp_path / "front.csv")
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "-1+cmd|' /C calc'!A0"])

@@ -31,11 +31,15 @@ Files = dict[str, str | bytes]
 
 @dataclass(frozen=True)
 class Analysis:
-    """The networks, the plain backbone first; their peak memory and Table 6's; files written."""
+    """The networks, the plain backbone first; their peak memory and Table 6's; what to write."""
 
     models: Sequence[AnalysedModel]
     tables: Sequence[DataFrame]
-    paths: Sequence[Path]
+    files: Files
+
+    def write(self, study: Path) -> list[Path]:
+        """Write the files into a study's folder, below `analysis/`; return their paths."""
+        return [write_whole(study / FOLDER / name, text) for name, text in self.files.items()]
 
 
 def analyse_study(
@@ -46,10 +50,10 @@ def analyse_study(
     data: str | Path | None = None,
     memory: bool = True,
 ) -> Analysis:
-    """Write Grad-CAM maps, class selectivity, AFI's weights and peak memory of trained networks.
+    """Work out Grad-CAM maps, class selectivity, AFI's weights, peak memory of trained networks.
 
     Args:
-        study: the study's folder; the files go to `analysis/` in it.
+        study: the study's folder.
         trials: one or two, by number or architecture; none: the most accurate trial with AFI.
         images: for Grad-CAM, each of another class.
         data: folder of the data sets; None: as the study's space file says.
@@ -61,7 +65,7 @@ def analyse_study(
 
     Example::
 
-        analyse_study(Path("studies/resnet32-cifar100-smoke"), ["7", "resnet32(B-r16)"]).paths
+        analyse_study(Path("studies/resnet32-cifar100-smoke"), ["7", "resnet32(B-r16)"]).tables
     """
     models = load_models(study, trials)
     settings = StudyFile.read(study).space.data
@@ -82,8 +86,7 @@ def analyse_study(
         own = own_table(architectures, spec.num_classes, spec.image_size, device)
         tables = [own, paper_table6(device)]
         files["memory.csv"] = as_csv(tables)
-    paths = [write_whole(study / FOLDER / name, content) for name, content in files.items()]
-    return Analysis(models, tables, paths)
+    return Analysis(models, tables, files)
 
 
 def first_of_each_class(images: ImageSet, count: int) -> ImageSet:

@@ -90,11 +90,12 @@ def analyse(
     if json:
         tables = (table.astype(object).where(table.notna(), None) for table in found.tables)
         console.table_of([{**row} for table in tables for _, row in table.iterrows()], json)
+        found.write(study)
         return
     for table in found.tables:
         console.print(rich_table(table), "")
     console.say(*(network.title for network in found.models))
-    console.written(found.paths)
+    console.written(found.write(study))
 
 
 def compare(
@@ -110,8 +111,8 @@ def compare(
     from afi_search.study.study import Study
 
     comparison = compare_studies([Study.open(study, imports=imports) for study in studies])
-    write_whole(to, comparison_page(comparison))
     console.table_of(comparison.rows if json else comparison.shown, json)
+    write_whole(to, comparison_page(comparison))
     if not json:
         console.written([to])
 
