@@ -150,6 +150,8 @@ class Screen(Listener):
         self._stopping = True
         if self._live is None:
             console.say(_STOPPING)
+        else:
+            self._live.refresh()
         import afi_search.report.export  # noqa: F401  # needed next, and the workers are waited for
 
     def audited(self, verdict: str) -> None:
@@ -160,6 +162,8 @@ class Screen(Listener):
         if self._live is not None:
             self._over = True  # Rich ends with all rows: those that scroll away would stay
             self._live.stop()
+            if self._stopping:  # Ray takes seconds to end
+                console.say(_STOPPING)
 
     def trial_progressed(self, number: int, epochs: float, images_per_second: float) -> None:
         self._speeds[number] = epochs, images_per_second
