@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from afi_search.errors import UserError
@@ -73,6 +73,21 @@ _PACKAGES = ("afi-search", "torch", "torchvision", "timm", "ray", "optuna", "moo
 
 class StudyError(UserError):
     """A study that is not there, is at work elsewhere, or cannot be resumed with these settings."""
+
+
+class _Keys(BaseModel):
+    """The keys of a study.yaml."""
+
+    name: str
+    preset: str
+    note: str
+    space: dict[str, Any]
+    facts: dict[str, Any]
+    storage: str = JOURNAL
+    checkpoints: str = IN_THE_FOLDER
+    id: str = ""
+    ledger: str = ""
+    later: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -154,24 +169,20 @@ class StudyFile:
     def _of(cls, document: Document, imports: bool) -> StudyFile:
         raw = document.data
         try:
-            return cls(
-                raw["name"],
-                raw["preset"],
-                raw["note"],
-                SpaceFile.model_validate(
-                    _up_to_date(raw["space"]), context=None if imports else DO_NOT_IMPORT
-                ),
-                raw["facts"],
-                raw.get("storage", JOURNAL),
-                raw.get("checkpoints", IN_THE_FOLDER),
-                raw.get("id", ""),
-                raw.get("ledger", raw["name"]),
-                tuple(raw.get("later", ())),
+            keys = _Keys.model_validate(raw, strict=True)
+            space = SpaceFile.model_validate(
+                _up_to_date(keys.space), context=None if imports else DO_NOT_IMPORT
             )
+            if not space.backbones:
+                raise StudyError("space: has neither a backbone nor architectures")
+            known = {"space": space, "later": tuple(keys.later), "ledger": keys.ledger or keys.name}
+            return cls(**dict(keys) | known)
         except ValidationError as error:
+            if error.title == _Keys.__name__:
+                raise StudyError(describe(document, explain(error, _Keys))) from None
             mistakes = describe(document, explain(error, SpaceFile, "space"))
             modules = raw["space"].get("imports")
-            if modules and not imports:
+            if modules and isinstance(modules, list) and not imports:
                 mistakes += (
                     f"\nIts modules ({', '.join(map(str, modules))}) may register that. They are "
                     f"not run unasked, as they do what they like; --imports runs them"
@@ -190,7 +201,8 @@ class StudyFile:
         told = dict(self.facts)
         for run in self.later:
             for name in run.keys() - {STARTED}:
-                told[name] = f"{told.get(name, 'unknown')}; {run[name]} since {run[STARTED]}"
+                since = run.get(STARTED, "later")
+                told[name] = f"{told.get(name, 'unknown')}; {run[name]} since {since}"
         return told
 
 

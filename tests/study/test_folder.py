@@ -108,6 +108,26 @@ def test_names_tell_what_data_and_preset() -> None:
     assert study_name(space_file(name="mine"), None) == "mine-digits"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("name", "3"), ("preset", "[]"), ("note", "{}"), ("space", "1"), ("facts", "x")),
+        *(("storage", "[]"), ("checkpoints", "true"), ("id", "null"), ("later", "[1]")),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_with_its_line(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    conductor_for(space_file(), tmp_path)
+    path = tmp_path / "study.yaml"
+    kept = [line for line in path.read_text().splitlines() if not line.startswith(" ")]
+    texts = [f"{key}: {value}" if line.startswith(f"{key}:") else line for line in kept]
+    path.write_text("\n".join(texts))
+    line = texts.index(f"{key}: {value}") + 1
+    with pytest.raises(StudyError, match=rf"study\.yaml:{line}: {key}"):
+        StudyFile.read(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "name: x", "{", "- 1"])
 def test_a_broken_study_yaml_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "study.yaml").write_text(content)
