@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from pandas import DataFrame
@@ -67,7 +68,8 @@ def write_trials(records: DataFrame, path: Path) -> Path:
 def trials_csv(records: DataFrame) -> str:
     """Return all trials as CSV, in the order of their numbers; the curve is JSON in its cell."""
     ordered = records.sort_values("number", kind="stable")
-    return csv_of(ordered.assign(curve=[json.dumps(plain(curve)) for curve in ordered["curve"]]))
+    curves = [c if math.isfinite(sum(c)) else plain(c) for c in ordered["curve"]]
+    return csv_of(ordered.assign(curve=list(map(json.dumps, curves))))
 
 
 def front_json(view: StudyView) -> str:
