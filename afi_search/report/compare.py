@@ -50,12 +50,12 @@ class Comparison:
         return [
             {
                 "study": self.names[row["study"]],
-                **{name: str(row[name]) for name in ("trials", "epochs", "front")},
                 "best accuracy, %": f"{percent(row['best'])} ({percent(row['low'])} to "
                 f"{percent(row['high'])})"
                 if row["front"]
                 else "",
                 "hypervolume, %": f"{100 * row['hypervolume']:.2f}",
+                **{name: str(row[name]) for name in ("front", "trials", "epochs")},
             }
             for row in self.rows
         ]
@@ -157,6 +157,6 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
         )
     style.apply_theme(figure, showlegend=True)
     axis = next(iter(comparison.views.values())).axis
-    figure.update_xaxes(title_text=f"{axis.title}<br>{axis.explanation}")
+    figure.update_xaxes(title_text=axis.label)
     figure.update_yaxes(title_text="validation accuracy, %")
     return figure

@@ -149,8 +149,7 @@ def _panels(axes: Mapping[str, Mapping[str, Any]], view: StudyView, x_range: Ran
     )
     style.apply_theme(figure, margin={"l": 62, "r": 16, "t": 24, "b": 58})
     figure.update_xaxes(range=x_range)
-    explanation = f"<span style='font-size:0.85em'>{view.axis.explanation}</span>"
-    figure.update_xaxes(title_text=f"{view.axis.title}<br>{explanation}", row=len(axes))
+    figure.update_xaxes(title_text=view.axis.label, row=len(axes))
     for row, (name, looks) in enumerate(axes.items(), start=1):
         figure.update_yaxes(title_text=PANELS[name][0], row=row, **looks)
     return figure

@@ -54,6 +54,11 @@ class CostAxis:
     noun: str
     write: Callable[[float], str]
 
+    @property
+    def label(self) -> str:
+        """The title of a picture's axis, with what explains it below."""
+        return f"{self.title}<br><span style='font-size:0.85em'>{self.explanation}</span>"
+
     def say(self, value: float) -> str:
         """Write a value as in a sentence.
 
