@@ -28,7 +28,7 @@ from afi_search.data.image_reader import (
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.errors import UserError
 from afi_search.formatting import printable
-from afi_search.space.recipe import ImageNetRecipe, RecipeError
+from afi_search.space.recipe import ImageNetRecipe
 
 Mix = Callable[[Tensor, Tensor], Batch]
 
@@ -56,10 +56,10 @@ def share_out(batch_size: int, images_per_device: int, rank: int, world: int) ->
     BatchSharding(rank=0, world=2, accumulation_steps=4, per_device_batch=32)
 
     Raises:
-        RecipeError: the batch cannot be divided by the number of devices.
+        UserError: the batch cannot be divided by the number of devices.
     """
     if batch_size % world:
-        raise RecipeError(
+        raise UserError(
             f"batch_size: {batch_size} cannot be divided among {world} workers; take another "
             f"number of --workers, or a multiple of {world} in the recipe"
         )

@@ -29,10 +29,6 @@ Epochs = Annotated[Whole, Field(ge=1, le=1_000_000)]
 Pixels = Annotated[Whole, Field(ge=8, le=1024)]
 
 
-class RecipeError(UserError):
-    """A recipe that is not there, or is wrong; the message lists every mistake."""
-
-
 class BaseRecipe(Strict):
     """What the recipes of trials and of ImageNet have in common: optimiser, schedule and loss.
 
@@ -143,7 +139,7 @@ def read_recipe(name: str) -> ImageNetRecipe:
     """Read a recipe by its name, or from a YAML file.
 
     Raises:
-        RecipeError: there is none, or it is wrong anywhere.
+        UserError: there is none, or it is wrong anywhere.
 
     >>> read_recipe("paper").epochs
     90
@@ -151,12 +147,12 @@ def read_recipe(name: str) -> ImageNetRecipe:
     path = _RECIPES / f"{name}.yaml" if name in recipe_names() else Path(name)
     if not path.is_file():
         names = recipe_names()
-        raise RecipeError(
+        raise UserError(
             f"recipe {name!r}: is neither one of {', '.join(names)} nor a file."
             f"{did_you_mean(name, names)}"
         )
-    document = Document.read(path, RecipeError)
+    document = Document.read(path, UserError)
     try:
         return ImageNetRecipe.model_validate({} if document.data is None else document.data)
     except ValidationError as error:
-        raise RecipeError(describe(document, explain(error, ImageNetRecipe))) from None
+        raise UserError(describe(document, explain(error, ImageNetRecipe))) from None

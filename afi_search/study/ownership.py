@@ -3,7 +3,7 @@
 A study.yaml can be copied, sent or edited; the checkpoints and the ledger in a database that it
 names may then be another study's. So these bear a mark of their own: the study's random id, its
 name, and where its study.yaml lay when a driver last held it. Where checkpoints cannot be reached
-or changed, each function here raises an OwnershipError.
+or changed, each function here raises a UserError.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ from afi_search.study.checkpoint_location import trial_location
 
 MARK_FILE = ".afi_search-study"
 _TRIAL = re.compile(r"[0-9]{5,}")
-
-
-class OwnershipError(UserError):
-    """Checkpoints cannot be reached, or are another study's."""
 
 
 @dataclass(frozen=True)
@@ -148,4 +144,4 @@ def _reached(location: str) -> Iterator[tuple[Any, str]]:
     try:
         yield open_url(location)
     except Exception as error:
-        raise OwnershipError(f"the checkpoints in {location} cannot be reached: {error}") from None
+        raise UserError(f"the checkpoints in {location} cannot be reached: {error}") from None

@@ -219,7 +219,7 @@ class Study:
         """Return what of it and its confirmation lies outside its folder, owned or not.
 
         Raises:
-            OwnershipError, StorageError: that cannot be reached.
+            UserError: that cannot be reached.
         """
         return [belonging for part in self._parts() for belonging in part._elsewhere()]
 
@@ -246,7 +246,7 @@ class Study:
 
         Raises:
             StudyError, StorageError: a driver is at work on a part of it.
-            OwnershipError: what lies elsewhere cannot be reached.
+            UserError: what lies elsewhere cannot be reached.
         """
         with self.held():
             for part in self._parts():

@@ -16,7 +16,7 @@ from afi_search.data.image_loader import (
 )
 from afi_search.data.source import BatchSharding
 from afi_search.errors import UserError
-from afi_search.space.recipe import ImageNetRecipe, RecipeError
+from afi_search.space.recipe import ImageNetRecipe
 from tests.pictures import VALIDATION_IMAGES
 
 RECIPE = ImageNetRecipe(batch_size=8, train_crop=16, eval_resize=18, eval_crop=16, seed=3)
@@ -34,7 +34,7 @@ def test_shares_add_up_to_the_batch(share: int, most: int, world: int) -> None:
 
 
 def test_a_batch_that_cannot_be_divided_is_told() -> None:
-    with pytest.raises(RecipeError, match="64 cannot be divided among 3 workers"):
+    with pytest.raises(UserError, match="64 cannot be divided among 3 workers"):
         share_out(64, 64, 0, 3)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from afi_search.space.recipe import ImageNetRecipe, RecipeError, read_recipe, recipe_names
+from afi_search.errors import UserError
+from afi_search.space.recipe import ImageNetRecipe, read_recipe, recipe_names
 from afi_search.train import learning_rate
 
 
@@ -57,7 +58,7 @@ def test_the_schedule_scales_with_the_epochs() -> None:
 def test_an_old_name_is_told_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("lr_per_256: 0.1\nwarmup_epochs: 5\ndrops_at_epochs: [30]\n")
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(UserError) as caught:
         read_recipe(str(path))
     for name, line in zip(
         ("lr", "warmup", "drops_at"), str(caught.value).splitlines(), strict=True
@@ -68,7 +69,7 @@ def test_an_old_name_is_told_the_new_one(tmp_path: Path) -> None:
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("epochs: many\nbatchsize: 64\n")
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(UserError) as caught:
         read_recipe(str(path))
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
@@ -76,10 +77,10 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     assert "Did you mean 'batch_size'?" in lines[1]
 
     path.write_text(json.dumps({"eval_crop": 300, "eval_resize": 256}))
-    with pytest.raises(RecipeError, match="eval_crop 300 must not be over eval_resize 256"):
+    with pytest.raises(UserError, match="eval_crop 300 must not be over eval_resize 256"):
         read_recipe(str(path))
     path.write_text("epochs: [1")
-    with pytest.raises(RecipeError, match=r"mine\.yaml:\d+: is not YAML"):
+    with pytest.raises(UserError, match=r"mine\.yaml:\d+: is not YAML"):
         read_recipe(str(path))
-    with pytest.raises(RecipeError, match="Did you mean 'paper'"):
+    with pytest.raises(UserError, match="Did you mean 'paper'"):
         read_recipe("papr")
