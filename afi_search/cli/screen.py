@@ -287,9 +287,10 @@ class ConfirmScreen(Screen):
 
 def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:
     accuracies = curve(trial)
+    where = " in the supernet" if trial.user_attrs["origin"] == SUPERNET else ""
     return (
         str(trial.number),
-        trial.user_attrs["architecture"] + " in it" * (trial.user_attrs["origin"] == SUPERNET),
+        trial.user_attrs["architecture"] + where,
         f"{mega(trial.user_attrs['macs'])} M",
         f"{len(accuracies)}/{trial.user_attrs['epochs']}",
         f"{100 * accuracies[-1]:.2f} %" if accuracies else "-",

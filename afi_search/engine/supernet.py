@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from ray.exceptions import RayError, RayTaskError
 
 from afi_search.cost import SpaceCosts
-from afi_search.data import read_data, split_of
+from afi_search.data import Split, read_data, split_of
 from afi_search.data.source import Batch
 from afi_search.device import threads
 from afi_search.engine.capacity import cluster_nodes, plan_trials
@@ -120,11 +120,11 @@ def scored_by_workers(study: Study, session: RaySession, data: str | None, kind:
         max_task_retries=_WORKER_DEATHS,
     )(_Scorer)
     common = trial_config(study, capacity)
-    workers = [in_ray.remote(common, images) for _ in range(capacity.concurrency)]
+    workers = [in_ray.remote(common) for _ in range(capacity.concurrency)]
 
     def score(architectures: Sequence[Architecture]) -> Iterator[dict[str, float]]:
         asked = [
-            getattr(worker, kind).remote(architecture)
+            getattr(worker, kind).remote(architecture, images)
             for architecture, worker in zip(architectures, cycle(workers), strict=False)
         ]
         for architecture, answer in zip(architectures, asked, strict=True):
@@ -142,18 +142,24 @@ def scored_by_workers(study: Study, session: RaySession, data: str | None, kind:
 
 
 class _Scorer:
-    """Gives the scores of architectures, and the seconds that they took."""
+    """Gives the scores of architectures, and the seconds that they took.
 
-    def __init__(self, common: TrialConfig, data: SharedSplit) -> None:
+    The images come with each call and are taken from the first, so that one that is restarted has
+    them, too.
+    """
+
+    def __init__(self, common: TrialConfig) -> None:
         self._common = common
-        self._data = data.tensors()
+        self._data: Split | None = None
 
-    def inherited(self, architecture: Architecture) -> dict[str, float]:
+    def inherited(self, architecture: Architecture, data: SharedSplit) -> dict[str, float]:
+        self._data = self._data or data.tensors()
         accuracy, begun = self._accuracy, perf_counter()
         score = accuracy(architecture).accuracy
         return {INHERITED: score, "inherited_seconds": perf_counter() - begun}
 
-    def cheap(self, architecture: Architecture) -> dict[str, float]:
+    def cheap(self, architecture: Architecture, data: SharedSplit) -> dict[str, float]:
+        self._data = self._data or data.tensors()
         (images, labels), begun = self._batch, perf_counter()
         classes = self._data.spec.num_classes
         with threads(1):  # of so few images; more of them wait for each other on a busy machine
@@ -167,11 +173,12 @@ class _Scorer:
 
     @cached_property
     def _batch(self) -> Batch:
+        assert self._data is not None
         return cheap_batch(self._data, self._device)
 
     @cached_property
     def _accuracy(self) -> InheritedAccuracy:
-        assert self._common.heritage is not None
+        assert self._common.heritage is not None and self._data is not None
         device, precision = self._device, self._common.recipe.precision
         return self._common.heritage.accuracy(self._data, precision=precision, device=device)
 

@@ -18,7 +18,7 @@ from afi_search.study.study import Study
 FEWEST = 12
 """Full trials from which on scores are compared with them."""
 
-FREE = ("macs", "params")
+FREE = {"macs": "MACs", "params": "parameters"}
 INHERITED = "inherited"
 HEIRS, TRAINING = "heirs", "training"
 """The names under which an audit says, in its `attrs`, whether trials started with such weights,
@@ -136,7 +136,7 @@ def audited(
         costs: of the scores, in trials.
     """
     full = records[records["full"]].drop_duplicates("architecture").set_index("architecture")
-    table = full[list(FREE)].join(scores.reindex(full.index))
+    table = full[[*FREE]].join(scores.reindex(full.index))
     all_costs = dict(costs)
     whole = full["epochs"].max() if len(full) else 0
     for epoch in (each for each in EPOCHS if each < whole):
@@ -156,7 +156,7 @@ def beats_what_is_free(table: pd.DataFrame) -> bool | None:
     """
     if INHERITED not in table.index:
         return None
-    free = table["tau"].reindex(FREE).abs().max()
+    free = table["tau"].reindex(list(FREE)).abs().max()
     ours = table.loc[INHERITED]
     return bool(ours["tau"] > free and ours["partial"] > 0)
 
@@ -173,10 +173,12 @@ def verdict(table: pd.DataFrame) -> str:
         if beats
         else "The supernet does not beat what is free, and is left out of proposals"
     )
+    taus = table["tau"].reindex(list(FREE)).dropna()
+    free = "; of " + ", of ".join(f"{FREE[name]} alone {tau:.2f}" for name, tau in taus.items())
     said = (
         f"{found}: Kendall's tau with the final accuracies {row['tau']:.2f} ({row['low']:.2f} to "
-        f"{row['high']:.2f}), {row['partial']:.2f} among architectures of equal MACs; of MACs "
-        f"alone {table['tau'].get('macs', math.nan):.2f}. It cost {row['cost']:.1f} full trials."
+        f"{row['high']:.2f}), {row['partial']:.2f} among architectures of equal MACs"
+        f"{free if len(taus) else ''}. It cost {row['cost']:.1f} full trials."
     )
     if table.attrs.get(HEIRS):
         said += " Trials started with its weights, which by itself makes them agree with it."

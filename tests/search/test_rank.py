@@ -106,6 +106,8 @@ def test_the_verdict_says_whether_the_supernet_beats_what_is_free():
     assert verdict(right).startswith("The supernet orders architectures better than their size")
     assert beats_what_is_free(wrong) is False
     assert verdict(wrong).startswith("The supernet does not beat what is free")
+    for name, word in (("macs", "MACs"), ("params", "parameters")):
+        assert f"of {word} alone {wrong['tau'][name]:.2f}" in verdict(wrong)
 
 
 def test_the_verdict_says_where_trials_owe_their_accuracies_to_the_supernet():
