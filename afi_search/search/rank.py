@@ -173,12 +173,15 @@ def verdict(table: pd.DataFrame) -> str:
         if beats
         else "The supernet does not beat what is free, and is left out of proposals"
     )
-    taus = table["tau"].reindex(list(FREE)).dropna()
-    free = "; of " + ", of ".join(f"{FREE[name]} alone {tau:.2f}" for name, tau in taus.items())
+    free = "".join(
+        f"; of {word} alone {table.loc[name, 'tau']:.2f}"
+        for name, word in FREE.items()
+        if name in table.index
+    )
     said = (
         f"{found}: Kendall's tau with the final accuracies {row['tau']:.2f} ({row['low']:.2f} to "
         f"{row['high']:.2f}), {row['partial']:.2f} among architectures of equal MACs"
-        f"{free if len(taus) else ''}. It cost {row['cost']:.1f} full trials."
+        f"{free}. It cost {row['cost']:.1f} full trials."
     )
     if table.attrs.get(HEIRS):
         said += " Trials started with its weights, which by itself makes them agree with it."
