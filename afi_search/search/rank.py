@@ -173,10 +173,9 @@ def verdict(table: pd.DataFrame) -> str:
         if beats
         else "The supernet does not beat what is free, and is left out of proposals"
     )
+    taus = table["tau"].to_dict()
     free = "".join(
-        f"; of {word} alone {table.loc[name, 'tau']:.2f}"
-        for name, word in FREE.items()
-        if name in table.index
+        f"; of {word} alone {taus[name]:.2f}" for name, word in FREE.items() if name in taus
     )
     said = (
         f"{found}: Kendall's tau with the final accuracies {row['tau']:.2f} ({row['low']:.2f} to "
