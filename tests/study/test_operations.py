@@ -19,10 +19,7 @@ from afi_search.study.operations import read_operation
 from afi_search.study.study import Study
 from tests.study.test_damage import searched
 
-WRONG: tuple[Any, ...] = (
-    *(None, True, -1, 1, 1.5, 10**30, float("nan"), "x", []),
-    {"x": 1},
-)
+WRONG: tuple[Any, ...] = (None, True, -1, 1.5, 10**30, "x", {"x": 1})
 
 
 def paths(line: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -42,7 +39,8 @@ def changed(line: bytes, path: tuple[str, ...], value: Any) -> bytes:
 
 
 def test_no_field_of_any_line_breaks_a_reader(tmp_path: Path) -> None:
-    searched(tmp_path, trials=3)
+    searched(tmp_path, trials=2)
+    info = Study.open(tmp_path).info
     ledger = tmp_path / "ledger.log"
     lines = ledger.read_bytes().splitlines()
     kinds: dict[tuple[Any, ...], int] = {}
@@ -62,11 +60,10 @@ def test_no_field_of_any_line_breaks_a_reader(tmp_path: Path) -> None:
                     refused += 1
                 else:
                     read += 1
-                    _ = StudyView(records, Study.open(tmp_path).info).front
+                    _ = StudyView(records, info).front
                 with suppress(UserError):
-                    for number in range(3):
-                        list(explain(Ledger.find_in(tmp_path, number)))
-    assert refused > 300 and read > 50
+                    list(explain(Ledger.find_in(tmp_path, 0)))
+    assert refused > 200 and read > 30
 
 
 @pytest.mark.parametrize(
