@@ -82,7 +82,7 @@ class Screen(Listener):
             console.say(f"Latency: on {device}.")
 
     def space_counted(self, size: int, feasible: int | None) -> None:
-        counted = "" if feasible is None else f"{feasible:,} of "
+        counted = "" if feasible in (None, size) else f"{feasible:,} of "
         self._space = f", out of {counted}{size:,} architectures"
 
     def study_opened(self, study: Study) -> None:

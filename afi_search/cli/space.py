@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -38,7 +39,7 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
     from afi_search.cli.screen import Screen
     from afi_search.data import spec_of, trained_images
-    from afi_search.device import compute_device, describe_device
+    from afi_search.device import compute_device, describe_device, threads
     from afi_search.search.listener import Listener
     from afi_search.search.prepare import (
         choose_preset,
@@ -70,7 +71,9 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
         )
     require_feasible(space, costs)
     images = trained_images(source, file.data.validation, file.data.train_subset)
-    device = compute_device()
+    device, cores = compute_device(), os.cpu_count() or 1
+    at_once = file.search.concurrency
+    each = max(1, cores // (min(file.search.trials, cores) if at_once == "auto" else at_once))
     asked = [*filter(file.asks_for, ("memory", "latency")), *file.own_measures]
     cheapest, dearest = costs.extremes()
     plain = {"plain": Architecture.plain(file.backbone)} if file.backbone is not None else {}
@@ -79,7 +82,8 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
     figures: list[dict[str, Any]] = []
     for name, architecture in shown.items():
         cost = costs.of(architecture)
-        speed = images_per_second(architecture, file.recipe, source, device)
+        with threads(each):
+            speed = images_per_second(architecture, file.recipe, source, device)
         trial = {
             "trial_macs": 3 * cost.macs * seen,
             "trial_seconds": seen / speed,
@@ -106,10 +110,12 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
         for of in figures
     ]
     console.table_of(rows, json)
+    with_cores = "" if device.type == "cuda" else f"with {plural(each, 'core')}, "
     console.print(
         f"A trial: {plural(file.recipe.epochs, 'epoch')} of {images:,} images, batches of "
         f"{file.recipe.batch_size}; its MACs are three times those of the forward passes. Times "
-        f"are for one trial alone on this machine ({describe_device()}), from a few measured "
+        f"are for one trial on this machine ({describe_device()}), "
+        f"{with_cores}from a few measured "
         f"steps, without validation and pruning. Checkpoints are kept of the trials that run and "
         f"of the front.\n"
         f"MACs: multiply-accumulates of conv and linear layers and AFI scoring; paper G: the "

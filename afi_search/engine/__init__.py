@@ -1,6 +1,6 @@
 """Everything that imports Ray: machines, processes, and the trials that run in them.
 
-Ray reads its settings when it is imported, so that they are made here.
+Ray reads its settings when it is imported, and its workers inherit theirs: they are made here.
 """
 
 import os
@@ -14,5 +14,6 @@ for _name, _value in {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_raylet_start_wait_time_s": "900",  # after it Ray ends this process, without a word of ours
+    "GOMP_SPINCOUNT": "20000",  # threads that wait soon leave their core to others
 }.items():
     os.environ.setdefault(_name, _value)

@@ -179,8 +179,8 @@ def _confirmed(table: DataFrame) -> list[tuple[Any, ...]]:
             row["architecture"],
             row["origin"],
             interval(row, "test"),
-            interval(row, "validation"),
             mega(row["macs"]),
+            interval(row, "validation"),
             row["seeds"],
             row["verdict"],
         )
