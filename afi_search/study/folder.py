@@ -326,8 +326,8 @@ def only_driver(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise StudyError(
-            f"{folder}: cannot be written ({error.strerror}); make it writable, or name another "
-            f"folder with --studies"
+            f"{folder}: cannot be written ({error.strerror}); make it writable, or take a folder "
+            f"that is"
         ) from None
     try:
         yield
