@@ -170,7 +170,8 @@ def plot(found: pd.DataFrame, means: pd.DataFrame, agreed: pd.DataFrame, path: P
         at = means.index == name
         middle.plot(macs[at], means["points"][at], marker, markersize=9, label=label)
     middle.set(xlabel="million MACs", ylabel="test accuracy, %")
-    middle.set_title(f"{len(means)} networks, {means['seeds'].min()} to {means['seeds'].max()} seeds, 95 %")
+    fewest, most = means["seeds"].min(), means["seeds"].max()
+    middle.set_title(f"{len(means)} networks, {fewest} to {most} seeds, 95 %")
     middle.legend(fontsize=8, loc="upper left")
 
     right.plot(agreed["epoch"], agreed["tau"], "o-")

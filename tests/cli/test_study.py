@@ -394,7 +394,8 @@ def test_studies_are_listed_with_how_far_they_are(tmp_path: Path) -> None:
 
     broken, done = listed
     assert broken["state"] == "cannot be read"
-    assert "not a study.yaml that can be read" in call("status", tmp_path / "broken").output
+    said = call("status", tmp_path / "broken").output
+    assert "study.yaml:1: name: 5 must be" in said and "study.yaml:1: facts: is missing" in said
     assert (done["study"], done["state"]) == (str(tmp_path / "done"), "complete")
     assert (done["trials"], done["of"]) == (12, 12)
     assert done["front"] == len(Study.open(done["study"]).front())

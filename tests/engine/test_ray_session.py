@@ -218,7 +218,7 @@ def test_a_worker_is_its_rays_by_what_it_has_open_and_not_another_rays(tmp_path:
             workers[name] = subprocess.Popen(command, stdout=log)
     try:
         for worker in workers.values():
-            while not psutil.Process(worker.pid).cmdline()[0].startswith("ray::"):
+            while not "".join(psutil.Process(worker.pid).cmdline()).startswith("ray::"):
                 time.sleep(0.05)
         found = {process.pid for process in processes_of(tmp_path / "ours")}
         assert found == {workers["ours"].pid}
