@@ -186,7 +186,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(StudyError, match=r"cannot be written .* --studies"),
+        pytest.raises(StudyError, match=r"file/study: cannot be written .*; make it writable"),
         only_driver(tmp_path / "file" / "study"),
     ):
         pass

@@ -19,6 +19,8 @@ from optuna.trial import FrozenTrial
 
 from afi_search.space.objective import goes_up
 
+_ROUNDING = 1e-12  # contributions, of a box of side 1.1, that differ by less are equal
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -151,4 +153,4 @@ def standing(peers: np.ndarray, row: int) -> tuple[int, int]:
     distinct, position = np.unique(unit[rank == rank[row]], axis=0, return_inverse=True)
     contribution = moocore.hv_contributions(distinct, ref=[1.1] * losses.shape[1])[position.ravel()]
     own = contribution[np.flatnonzero(rank == rank[row]).tolist().index(row)]
-    return int(rank[row]), int((rank < rank[row]).sum() + (contribution > own).sum())
+    return int(rank[row]), int((rank < rank[row]).sum() + (contribution > own + _ROUNDING).sum())

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -66,6 +66,9 @@ def test_the_order_of_the_peers_does_not_matter(
     assert keeps(peers[order], reduction).tolist() == keeps(peers, reduction)[order].tolist()
 
 
+@example(
+    np.array([(0.05, 1.0)] * 3 + [(0.75, 2.0), (0.85, 10.0), (0.95, 1.0)]), 2
+)  # the contributions of two are equal, but for rounding
 @given(points, reductions)
 @settings(deadline=None)
 def test_neither_unit_of_the_axes_matters(peers: np.ndarray, reduction: int) -> None:
