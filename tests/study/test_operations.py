@@ -95,3 +95,13 @@ def test_bytes_of_paths_and_what_others_note_are_read_as_they_were_written() -> 
     note = {"reason": "caf\udce9", "theirs": {"x": [1]}}
     line = {"op_code": 8, "worker_id": "w", "trial_id": 0, "user_attr": note}
     assert read_operation(json.dumps(line).encode()) == line
+
+
+def test_a_line_that_begins_another_study_breaks_no_reader(tmp_path: Path) -> None:
+    searched(tmp_path, trials=2)
+    before = Ledger.open(tmp_path).records()
+    first, *others = (tmp_path / "ledger.log").read_bytes().splitlines(keepends=True)
+    another = changed(first, ("study_name",), "another") + b"\n"
+    (tmp_path / "ledger.log").write_bytes(b"".join([first, another, *others]))
+
+    assert Ledger.open(tmp_path).records().equals(before)
