@@ -297,7 +297,9 @@ def _why_out_of_place(log: Log, known: JournalStorageReplayResult) -> str:
         return f"is about study {study}, which no line before it begins"
     if log.get("state") == TrialState.COMPLETE:
         values = log.get("values") or [log.get("value")]
-        of = known._studies[known._trial_id_to_study_id[trial] if study is None else study]
+        of = known._studies[
+            known._trial_id_to_study_id[log["trial_id"]] if study is None else study
+        ]
         if None in values or len(values) != len(of.directions):
             return f"completes a trial with {values} for {len(of.directions)} objectives"
         epochs = log.get("intermediate_values", ())
