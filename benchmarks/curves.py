@@ -64,6 +64,8 @@ class CurveTable:
         seed_noise: standard deviation over seeds of the last epoch's accuracy, on top.
         epoch_jitter: standard deviation of the first epoch's accuracy around its curve; it
             fades with the logarithm of the epoch.
+        tested: of each architecture, seeds: the last epoch's accuracy on images that no search
+            looks at; None where there are none, and the curves' ends take its place.
     """
 
     label: str
@@ -73,6 +75,7 @@ class CurveTable:
     curves: Sequence[np.ndarray]
     seed_noise: float = 0.0
     epoch_jitter: float = 0.0
+    tested: Sequence[np.ndarray] | None = None
 
     @property
     def epochs(self) -> int:
@@ -82,7 +85,11 @@ class CurveTable:
     @cached_property
     def final(self) -> np.ndarray:
         """The accuracy of each architecture after a full training, the mean over seeds."""
-        return np.array([curves[:, -1].mean() for curves in self.curves])
+        return np.array([accuracies.mean() for accuracies in self._ends])
+
+    @cached_property
+    def _ends(self) -> Sequence[np.ndarray]:
+        return self.tested or [curves[:, -1] for curves in self.curves]
 
     @cached_property
     def _rows(self) -> dict[Architecture, int]:
@@ -105,8 +112,11 @@ class CurveTable:
         return [float(accuracy) for accuracy in noisy.clip(0.0, 1.0)]
 
     def worth(self, row: int, seed: int) -> float:
-        """Return the final accuracy, as the mean of the seeds that `curve` did not draw."""
-        others = np.delete(self.curves[row][:, -1], self._drawn(row, seed)[1])
+        """Return the final accuracy, as the mean of the seeds that `curve` did not draw.
+
+        Of an architecture with one seed, it is that one's.
+        """
+        others = np.delete(self._ends[row], self._drawn(row, seed)[1])
         return float(others.mean()) if len(others) else float(self.final[row])
 
     def rank_agreement(self, epoch: int, seed: int = 0) -> float:

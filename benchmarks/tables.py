@@ -105,6 +105,8 @@ def table_of(
 def recorded_space(folder: Path = afi_bench.FOLDER) -> tuple[Space, SpaceCosts, CurveTable]:
     """Return AFI-Bench-16, as far as it is recorded: all choices, or else those of width alone.
 
+    Searches see validation accuracies, and what they find is valued by test accuracies.
+
     Raises:
         ValueError: a network of the smaller grid has no training yet.
     """
@@ -133,6 +135,10 @@ def recorded_space(folder: Path = afi_bench.FOLDER) -> tuple[Space, SpaceCosts, 
         macs / macs.mean(),
         [
             np.stack([one["validation_accuracy"].to_numpy() for one in trainings[a.text]])
+            for a in architectures
+        ],
+        tested=[
+            np.array([one["test_accuracy"].iloc[-1] for one in trainings[a.text]])
             for a in architectures
         ],
     )
