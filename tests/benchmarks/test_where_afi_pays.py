@@ -53,18 +53,25 @@ def test_effects_are_told_with_intervals_that_hold_them(table: pd.DataFrame) -> 
         assert row["high"] - row["low"] < 0.15
 
 
+def width(found: pd.DataFrame, model: str) -> float:
+    of = found.xs(model, level="model")
+    return float((of["high"] - of["low"]).mean())
+
+
 def test_rivals_cost_no_more_and_are_valued_with_the_seeds_they_have(table: pd.DataFrame) -> None:
-    means, fit = networks(last_epoch(table))
+    means, _ = networks(last_epoch(table))
     assert (means["seeds"] == 3).all()
     assert (means["high"] - means["low"]).mean() / 4 == pytest.approx(0.05 / np.sqrt(3), rel=0.2)
 
-    found = rivals(means, fit).set_index(["placement", "network"])
+    found = rivals(last_epoch(table)).set_index(["placement", "network", "model"])
 
     assert (found["macs"] <= 1).all()
-    better: Any = found.loc[("B-r16", "resnet20(B-r16, base-r4, B-r16)")]
-    assert better["low"] < 0.75 < better["high"] and better["certainty"] > 0.999
-    worse: Any = found.loc[("B-r16", "resnet20(off, base-r4, off)")]
-    assert worse["high"] < 0 and worse["certainty"] < 0.001
+    for model in ("own trainings", "additive"):
+        better: Any = found.loc[("B-r16", "resnet20(B-r16, base-r4, B-r16)", model)]
+        assert better["low"] < 0.75 < better["high"] and better["certainty"] > 0.999
+        worse: Any = found.loc[("B-r16", "resnet20(off, base-r4, off)", model)]
+        assert worse["high"] < 0 and worse["certainty"] < 0.001
+    assert width(found, "additive") < 0.6 * width(found, "own trainings")
 
 
 def test_a_network_with_one_seed_is_compared_as_if_it_had_all(table: pd.DataFrame) -> None:
