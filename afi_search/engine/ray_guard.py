@@ -6,11 +6,13 @@ was empty, it deletes Ray's folder, too. Ray's own agents would live for two mor
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +20,8 @@ from pathlib import Path
 import psutil
 
 LOCK_FILE = ".lock"
-"""Of a folder that is deleted by the next Ray, where its guard was killed, too."""
+"""Of a folder that the next Ray deletes where its guard was killed, too, or is to be kept a day."""
+_DAY = 24 * 3600
 _PART = re.compile(r"/ray/(core|dashboard|_private)/")
 
 
@@ -35,7 +38,7 @@ class RayGuard:
         )
 
     def finish(self, *, keep: bool = False) -> None:
-        """End what is left, and wait for that; `keep`: the folder stays, for its logs."""
+        """End what is left, and wait for that; `keep`: the folder stays for a day, for its logs."""
         self._process.communicate(b"keep" if keep else None)
 
 
@@ -64,7 +67,7 @@ def main(folder: Path) -> None:
         with suppress(psutil.Error):
             process.kill()
     if keep:
-        (folder / LOCK_FILE).unlink(missing_ok=True)
+        os.utime(folder / LOCK_FILE, 2 * (time.time() + _DAY,))
     else:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -20,6 +20,7 @@ import grpc
 import ray
 from filelock import FileLock, Timeout
 from ray._common.utils import get_ray_address_file
+from ray._private import node as ray_node
 from ray._private import ray_constants, services
 from ray._private import worker as ray_worker
 from ray._private.grpc_utils import init_grpc_channel
@@ -197,6 +198,7 @@ class RaySession:
         self._folder: Path | None = None
         self._guard: RayGuard | None = None
         self._environment: dict[str, str | None] = {}
+        self._tempdir = tempfile.tempdir
 
     def begin(self) -> None:
         """Begin to start Ray, if that has not begun."""
@@ -235,6 +237,7 @@ class RaySession:
             self._folder, self._lock = _private_folder()
             self._guard = RayGuard(self._folder)
             os.environ.update(_for_itself(self._folder))
+            tempfile.tempdir = str(self._folder)  # all that this process leaves goes with it
             where = {"include_dashboard": True, "_temp_dir": f"{self._folder}/ray"}
         Config.initialize("")
         ray_constants.ENABLE_RAY_CLUSTER = self._cluster is not None  # it has been read already
@@ -259,7 +262,7 @@ class RaySession:
         logs = ""
         if self._guard is not None:
             self._guard.finish(keep=True)
-            self._guard, logs = None, f"; its logs are in {self._folder}"
+            self._guard, logs = None, f"; its logs are in {self._folder} for a day"
         return EngineError(
             f"Ray does not start on {self._cluster or 'this machine'}: {reason}{logs}. Where the "
             f"machine is busy, try again later"
@@ -286,6 +289,7 @@ class RaySession:
         if self._guard is not None:
             self._guard.finish()
         _restore(self._environment)
+        tempfile.tempdir = self._tempdir
         ray_constants.ENABLE_RAY_CLUSTER = True
 
 
@@ -317,26 +321,44 @@ def _in_a_line(error: Exception) -> str:
     return lines[-1].rstrip(".")
 
 
-def _find_patiently(address: str, node: str) -> Any:
-    """Return what Ray knows of a node that it is starting, once its raylet answers.
+def _patiently(look: Callable[[], Any], part: str) -> Any:
+    """Look for a part of Ray that it is starting until it is found.
 
-    Where it does not answer, Ray would end this process without a word.
+    Ray itself would give up too soon under load, hold back signals while it waits (it keeps the
+    GIL), or end this process without a word.
     """
     deadline = time.monotonic() + _SECONDS_FOR_A_PART
     while True:
         try:
-            found = _find_node(address, node)
-            if not ray_constants.ENABLE_RAY_CLUSTER:
-                with grpc.insecure_channel(f"127.0.0.1:{found['node_manager_port']}") as channel:
-                    grpc.channel_ready_future(channel).result(deadline - time.monotonic())
-            return found
+            return look()
         except (RuntimeError, grpc.FutureTimeoutError) as error:  # it is not there yet
             if time.monotonic() > deadline:
-                raise TimeoutError(f"its raylet does not answer: {error}") from None
+                raise TimeoutError(f"its {part} does not answer: {error}") from None
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
+def _find_patiently(address: str, node: str) -> Any:
+    """Return what Ray knows of a node, once its raylet answers."""
+
+    def look() -> Any:
+        found = _find_node(address, node)
+        if not ray_constants.ENABLE_RAY_CLUSTER:
+            with grpc.insecure_channel(f"127.0.0.1:{found['node_manager_port']}") as channel:
+                grpc.channel_ready_future(channel).result(_SECONDS_TO_ANSWER)
+        return found
+
+    return _patiently(look, "raylet")
+
+
+def _find_port_patiently(folder: str, node: str, part: str, timeout_ms: int) -> Any:
+    return _patiently(lambda: _find_port(folder, node, part, timeout_ms=0), part)
+
+
 _find_node, services.get_node = services.get_node, _find_patiently
+_find_port, ray_node.wait_for_persisted_port = (
+    ray_node.wait_for_persisted_port,
+    _find_port_patiently,
+)
 ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = _SECONDS_FOR_A_PART
 
 
@@ -360,11 +382,14 @@ def _private_folder() -> tuple[Path, FileLock]:
 
 
 def _sweep(place: Path) -> None:
-    """Delete what killed processes of this user have left."""
+    """Delete what killed processes of this user have left, and logs that were kept long enough."""
     for locked in place.glob(f"{_PREFIX}*/{LOCK_FILE}"):
-        with suppress(OSError, Timeout), FileLock(locked, timeout=0):
-            if time.time() - locked.stat().st_mtime > _SECONDS_TO_LOCK:
-                shutil.rmtree(locked.parent, ignore_errors=True)
+        with suppress(OSError, Timeout):
+            found = locked.stat()
+            is_old = time.time() - found.st_mtime > _SECONDS_TO_LOCK
+            if is_old and found.st_uid == os.getuid():
+                with FileLock(locked, timeout=0):
+                    shutil.rmtree(locked.parent, ignore_errors=True)
 
 
 def _for_itself(folder: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from afi_search.engine import ray_session
-from afi_search.engine.ray_guard import processes_of
+from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, processes_of
 from afi_search.engine.ray_session import EngineError, find_cluster
 from tests.driver import SPACE, Driver, matching
 
@@ -170,10 +170,56 @@ def test_what_a_killed_process_left_is_swept_and_what_is_in_use_stays(
     assert other.exists()
 
 
+def test_logs_of_a_ray_that_did_not_start_are_kept_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "afi-12345678"
+    folder.mkdir()
+    (folder / LOCK_FILE).touch()
+    RayGuard(folder).finish(keep=True)
+    ray_session._sweep(tmp_path)
+    assert folder.exists()
+
+    tomorrow = time.time() + 24 * 3600 + 100
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
+    ray_session._sweep(tmp_path)
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give a folder away")
+def test_what_is_another_users_is_not_swept(tmp_path: Path) -> None:
+    folder = tmp_path / "afi-12345678"
+    folder.mkdir()
+    (folder / LOCK_FILE).touch()
+    os.utime(folder / LOCK_FILE, (0, 0))
+    os.chown(folder / LOCK_FILE, SOMEBODY, SOMEBODY)
+    ray_session._sweep(tmp_path)
+
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("stuck", ["gcs_server", "raylet/raylet"])
+def test_ctrl_c_is_answered_while_a_part_of_ray_does_not_come_up(
+    tmp_path: Path, stuck: str
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    driver = Driver(tmp_path, "tiny.yaml")
+    while not (parts := driver.descendants(stuck)):
+        time.sleep(0.02)
+    for part in parts:
+        part.suspend()
+    time.sleep(2)
+    driver.process.send_signal(signal.SIGINT)
+
+    assert driver.end(20) == 130
+    assert "Stopping. Ctrl-C again stops at once." in driver.output
+    assert psutil.wait_procs(parts, timeout=60)[1] == []
+
+
 IMPATIENT = """
 from ray._private import ray_constants
 from afi_search.engine import ray_session
-from afi_search.engine.ray_guard import processes_of
+from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, processes_of
 ray_session._SECONDS_TO_START = 40
 ray_session._SECONDS_FOR_A_PART = ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = 20
 from afi_search.__main__ import main
@@ -204,7 +250,7 @@ def test_a_part_of_ray_that_does_not_come_up_is_told(tmp_path: Path, stuck: str)
     assert told.splitlines()[-1].startswith("error: Ray does not start on this machine: ")
     assert told.splitlines()[-1].endswith("Where the machine is busy, try again later")
     assert "Traceback" not in told
-    for logs in re.findall(r"its logs are in (\S+)\.", told):
+    for logs in re.findall(r"its logs are in (\S+) for a day", told):
         shutil.rmtree(logs)
 
 
