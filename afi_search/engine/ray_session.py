@@ -24,7 +24,7 @@ from ray._private import node as ray_node
 from ray._private import ray_constants, services
 from ray._private import worker as ray_worker
 from ray._private.grpc_utils import init_grpc_channel
-from ray._raylet import Config  # type: ignore[attr-defined]
+from ray._raylet import Config, wait_for_persisted_port  # type: ignore[attr-defined]
 from ray.core.generated import gcs_service_pb2
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
@@ -351,14 +351,11 @@ def _find_patiently(address: str, node: str) -> Any:
 
 
 def _find_port_patiently(folder: str, node: str, part: str, timeout_ms: int) -> Any:
-    return _patiently(lambda: _find_port(folder, node, part, timeout_ms=0), part)
+    return _patiently(lambda: wait_for_persisted_port(folder, node, part, timeout_ms=0), part)
 
 
 _find_node, services.get_node = services.get_node, _find_patiently
-_find_port, ray_node.wait_for_persisted_port = (
-    ray_node.wait_for_persisted_port,
-    _find_port_patiently,
-)
+ray_node.wait_for_persisted_port = _find_port_patiently  # type: ignore[attr-defined]
 ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = _SECONDS_FOR_A_PART
 
 
