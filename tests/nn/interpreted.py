@@ -13,7 +13,7 @@ import torch
 
 from afi_search.nn.ops import common, cuda
 from afi_search.nn.ops.gathered import channel_dots, weighted_sum
-from tests.nn.on_device import compare
+from tests.nn.on_device import compare, compare_batch_norm
 
 
 def check_more_features_than_a_kernel_takes() -> None:
@@ -35,5 +35,8 @@ def check_more_features_than_a_kernel_takes() -> None:
 if __name__ == "__main__":
     with patch.object(common, "kernels", lambda _device: cuda):
         check_more_features_than_a_kernel_takes()
+        compare_batch_norm(
+            (4, 16, 16, 16), torch.bfloat16, 6.0, with_skip=True, device="cpu", times=1
+        )
         for argument in sys.argv[1:]:
             compare(*argument.split("/"), "cpu")  # type: ignore[call-arg]

@@ -1,4 +1,7 @@
-"""A training step and an evaluation of a network on a device's kernels, against plain torch."""
+"""Networks and batch norms on a device's kernels, against plain torch in float64.
+
+All is drawn on the CPU, once: a GPU's generator draws other numbers in another dtype.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from afi_search.nn import build
-from afi_search.nn.ops.common import plain
+from afi_search.nn.ops.batch_norm import BatchNorm2d
+from afi_search.nn.ops.common import at_least_float32, plain
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.float32}
 ERRORS = {"fp64": 1e-8, "fp32": 1e-3, "bf16": 0.1}
@@ -70,3 +74,43 @@ def compare(text: str, precision: str, device: str, size: int = 32) -> None:
         strays.append((share / most, f"{name}: {share:.2g}, at most {most:g}"))
     strays.sort(reverse=True)
     assert strays[0][0] <= 1, "\n".join([f"{text} in {precision}", *(of for _, of in strays[:20])])
+
+
+def normed(
+    x: Tensor, skip: Tensor | None, cotangent: Tensor, weight: Tensor, ceiling: float | None
+) -> tuple[Tensor, ...]:
+    norm = BatchNorm2d(x.shape[1]).to(x.device, at_least_float32(x.dtype))
+    with torch.no_grad():
+        norm.weight.copy_(weight)
+    given = [x.clone().requires_grad_(), *([] if skip is None else [skip.clone().requires_grad_()])]
+    y = norm(given[0], ceiling, *given[1:])
+    gradients = torch.autograd.grad(y, [*given, norm.weight, norm.bias], cotangent)
+    return (y.detach(), *gradients, norm.running_mean, norm.running_var)
+
+
+def compare_batch_norm(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    ceiling: float | None,
+    with_skip: bool,
+    device: str,
+    times: int,
+) -> None:
+    """Check what a batch norm computes in training, and that it does so each time."""
+    x, skip, cotangent = (
+        torch.randn(shape).to(device, dtype, memory_format=torch.channels_last) for _ in range(3)
+    )
+    weight = torch.empty(shape[1]).uniform_(-2, 2)
+    given = 3 * x + 5, skip if with_skip else None, cotangent
+
+    first = normed(*given, weight, ceiling)
+
+    with plain():
+        wide = (None if one is None else one.double() for one in given)
+        wanted = normed(*wide, weight, ceiling)  # type: ignore[call-arg]
+    for one, other in zip(first, wanted, strict=True):
+        error = (one.double() - other).norm() / other.norm()
+        assert error <= (0.02 if dtype == torch.bfloat16 else 1e-3)
+    for _ in range(times):
+        for one, other in zip(normed(*given, weight, ceiling), first, strict=True):
+            assert torch.equal(one, other)

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from afi_search.nn.ops import common
-from afi_search.nn.ops.batch_norm import BatchNorm2d
-from tests.nn.on_device import compare
+from tests.nn.on_device import compare, compare_batch_norm
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = [
@@ -113,19 +111,6 @@ def test_on_a_gpu_networks_compute_what_plain_torch_does(text, precision):
     compare(text, precision, "cuda")
 
 
-def normed(
-    x: Tensor, skip: Tensor | None, cotangent: Tensor, ceiling: float | None
-) -> tuple[Tensor, ...]:
-    torch.manual_seed(0)
-    norm = BatchNorm2d(x.shape[1]).to(x.device, common.at_least_float32(x.dtype))
-    with torch.no_grad():
-        norm.weight.uniform_(-2, 2)
-    given = [x.clone().requires_grad_(), *([] if skip is None else [skip.clone().requires_grad_()])]
-    y = norm(given[0], ceiling, *given[1:])
-    gradients = torch.autograd.grad(y, [*given, norm.weight, norm.bias], cotangent)
-    return (y.detach(), *gradients, norm.running_mean, norm.running_var)
-
-
 @on_gpu
 @pytest.mark.parametrize("ceiling, with_skip", [(None, False), (math.inf, False), (6.0, True)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -135,18 +120,4 @@ def normed(
 def test_on_a_gpu_batch_norm_of_many_programs_is_exact_and_the_same_each_time(
     shape, dtype, ceiling, with_skip
 ):
-    made = [torch.randn(shape, device="cuda", dtype=torch.float64) for _ in range(3)]
-    x, skip, cotangent = (one.to(dtype).to(memory_format=torch.channels_last) for one in made)
-    given = 3 * x + 5, skip if with_skip else None, cotangent
-
-    first = normed(*given, ceiling)
-
-    with common.plain():
-        wanted = normed(*(None if one is None else one.double() for one in given), ceiling)  # type: ignore[call-arg]
-    for one, other in zip(first, wanted, strict=True):
-        assert (one.double() - other).norm() <= (0.02 if dtype == torch.bfloat16 else 1e-3) * (
-            other.norm()
-        )
-    for _ in range(20):
-        for one, other in zip(normed(*given, ceiling), first, strict=True):
-            assert torch.equal(one, other)
+    compare_batch_norm(shape, dtype, ceiling, with_skip, "cuda", times=20)
