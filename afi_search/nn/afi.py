@@ -218,7 +218,8 @@ class StageAFI(AFI):
         return scores
 
     def weigh(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.softmax(notes, dim=0), torch.logsumexp(notes, dim=0, keepdim=True)
+        logs = torch.log_softmax(notes, dim=0)
+        return logs.exp(), (notes - logs)[:1]  # which is the same of each source
 
     def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
         counts = range(len(scores) - self.readers + 1, len(scores) + 1)
