@@ -154,7 +154,7 @@ def kept_bytes(
             seen.add(storage_id(storage))
             held.append(storage)
             total[place()] += storage.nbytes()
-        return tensor
+        return tensor.detach()  # what a node returns would else keep it alive
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         yield total
