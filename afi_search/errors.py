@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_OF_THE_PATH = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class UserError(Exception):
@@ -23,3 +28,27 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     close = get_close_matches(word.lower(), list(by_lower_case), n=1, cutoff=0.6)
     close = close or [option for option in by_lower_case if word.lower().startswith(f"{option}_")]
     return f" Did you mean {by_lower_case[close[0]]!r}?" if close else ""
+
+
+def refusal(error: OSError) -> str:
+    """Say which file the machine refuses, and why.
+
+    >>> refusal(PermissionError(13, "Permission denied", "/a/b"))
+    '/a/b: Permission denied'
+    """
+    if error.filename is None or error.strerror is None:
+        return str(error) or type(error).__name__
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
+def to_mend(error: Exception) -> str:
+    """Say what a person has to mend, where trying again cannot help; "" where it may.
+
+    >>> to_mend(OSError(28, "No space left on device", "/a/b"))
+    '/a/b: No space left on device'
+    >>> to_mend(ConnectionResetError(104, "Connection reset by peer"))
+    ''
+    """
+    if isinstance(error, OSError):
+        return refusal(error) if error.errno in _OF_THE_DISK | _OF_THE_PATH else ""
+    return str(error) if isinstance(error, UserError) else ""

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from afi_search.engine.stopping import SECONDS_OF_ONE
-from afi_search.errors import UserError
+from afi_search.errors import UserError, refusal
 from afi_search.formatting import printable, shortened
 
 GOES_ON = "Nothing is lost; the same command resumes it."
@@ -65,7 +65,7 @@ def in_words() -> Iterator[None]:
                     _stop.ended = True
                 _end(f"Interrupted. {GOES_ON}", _INTERRUPTED)
             if isinstance(error, OSError):
-                _end(f"error: {_refusal(error)}", 2)
+                _end(f"error: {refusal(error)}", 2)
             if "Symlink loop" in str(error):  # pathlib's words, too
                 _end(f"error: {error}", 2)
             if "determine home directory" in str(error):  # pathlib's words, at Ray's import
@@ -155,10 +155,3 @@ def _write(words: str) -> None:
             f"{shortened(printable(words))}\n"
         )  # at once: two threads may end in words
         sys.stderr.flush()
-
-
-def _refusal(error: OSError) -> str:
-    """Say which file the machine refuses, and why."""
-    if error.filename is None or error.strerror is None:
-        return str(error) or type(error).__name__
-    return f"{os.fsdecode(error.filename)}: {error.strerror}"

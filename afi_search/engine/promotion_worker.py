@@ -21,6 +21,7 @@ from afi_search.data.image_folder import Images, list_images
 from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader, share_out
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.device import compute_device
+from afi_search.errors import to_mend
 from afi_search.files import write_once
 from afi_search.model.from_checkpoint import with_shared_names
 from afi_search.nn import build, warm_start
@@ -132,10 +133,21 @@ def train_worker(given: dict[str, Any]) -> None:
 
     Args:
         given: `config`, and `news`: a queue to the driver for histories, for images that were
-            left out and for why it failed.
+            left out and for why it failed, where trying again cannot help.
     """
-    config: PromotionConfig = given["config"]
     news: Queue = given["news"]
+    try:
+        _train(given["config"], news)
+    except DivergedError as error:
+        news.put(f"{error}; lower lr in the recipe")
+        raise
+    except Exception as error:
+        if reason := to_mend(error):
+            news.put(f"{reason}. Mend it, and the same command goes on.")
+        raise
+
+
+def _train(config: PromotionConfig, news: Queue) -> None:
     context = ray_train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     compute_device(booked=config.gpus)
@@ -150,12 +162,7 @@ def train_worker(given: dict[str, Any]) -> None:
     if state is not None:
         trainer.load_state_dict(with_shared_names(state))
     while not trainer.done:
-        try:
-            epoch = trainer.run_epoch()
-        except DivergedError as error:
-            if rank == 0:
-                news.put(str(error))
-            return
+        epoch = trainer.run_epoch()
         if rank == 0:
             save({**trainer.state_dict(), "origin": config.origin}, config.checkpoints)
             news.put(trainer.history)

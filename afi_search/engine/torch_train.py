@@ -18,7 +18,7 @@ from ray.util.queue import Queue
 from afi_search.engine.capacity import Capacity
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, probe, train_worker
 from afi_search.engine.stopping import asked_to_stop
-from afi_search.errors import UserError
+from afi_search.errors import UserError, refusal
 from afi_search.train import EpochResult
 
 _WORKER_DEATHS = 3
@@ -62,7 +62,8 @@ def train_to_the_end(
         on_left_out: likewise with why each image that a worker left out so far cannot be read.
 
     Raises:
-        PromotionError: the training diverged, or its workers failed again and again.
+        PromotionError: the training diverged, something is there to mend, or its workers failed
+            again and again.
     """
     news = Queue(actor_options={"num_cpus": 0})
     failures: list[str] = []
@@ -82,21 +83,25 @@ def train_to_the_end(
             ),
         )
 
+        def fail(reason: str) -> None:
+            failures.append(reason)
+            trainer.abort()
+
         try:
             with (
                 asked_to_stop(trainer.abort) as stop,
-                _listening(news, on_epoch, on_left_out, failures),
+                _listening(news, on_epoch, on_left_out, fail),
             ):
                 trainer.fit()
         except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
-            if not stop.asked:
+            if not stop.asked and not failures:
                 raise PromotionError(_reason(error)) from None
         finally:
             news.shutdown(force=True)
         if stop.asked:
             return False
     if failures:
-        raise PromotionError(f"{config.architecture}: {failures[0]}; lower lr in the recipe")
+        raise PromotionError(f"{config.architecture}: {failures[0]}")
     return True
 
 
@@ -123,9 +128,9 @@ def _listening(
     news: Queue,
     on_epoch: Callable[[list[EpochResult]], None],
     on_left_out: Callable[[dict[str, str]], None],
-    failures: list[str],
+    fail: Callable[[str], None],
 ) -> Iterator[None]:
-    """Pass on each epoch and what is left out, and note what failed, while the training runs."""
+    """Pass on each epoch, what is left out and what failed, while the training runs."""
     over = Event()
 
     def listen() -> None:
@@ -139,12 +144,15 @@ def _listening(
                 continue
             except ray.exceptions.RayActorError:
                 return  # the session is over, and the queue with it
-            if isinstance(item, str):
-                failures.append(item)
-            elif isinstance(item, dict):
-                on_left_out(item)
-            else:
-                on_epoch(item)
+            try:
+                if isinstance(item, str):
+                    fail(item)
+                elif isinstance(item, dict):
+                    on_left_out(item)
+                else:
+                    on_epoch(item)
+            except OSError as error:  # the table of the epochs cannot be written
+                fail(refusal(error))
 
     listener = Thread(target=listen, daemon=True)
     listener.start()

@@ -297,6 +297,41 @@ def test_a_worker_that_is_killed_is_started_again(pictures: Path, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [("epoch-000003.pt", "No space left on device"), ("history.csv", "Is a directory")],
+)
+def test_what_no_second_try_mends_ends_a_promotion_at_once(
+    pictures: Path, tmp_path: Path, refused: str, words: str
+) -> None:
+    own, disk = tmp_path / "promote" / "p", tmp_path / "disk"
+    arguments = [str(tmp_path), "--data", str(pictures), "--classes", "3", "--workers", "1"]
+    arguments += ["--architecture", "shufflenetv2", "--name", "p"]
+    if refused == "history.csv":
+        (own / refused).mkdir(parents=True)
+    else:
+        disk.mkdir()
+        small = ["mount", "-t", "tmpfs", "-o", "size=25m", "tmpfs", disk]
+        if os.getuid() or subprocess.run(small).returncode:
+            pytest.skip("needs root and mount, to make a small disk")
+        arguments += ["--checkpoints", str(disk)]
+    try:
+        process = start([*arguments, "--recipe", recipe_file(tmp_path, epochs=6)])
+        output, _ = process.communicate(timeout=500)
+    finally:
+        if disk.exists():
+            subprocess.run(["umount", "-l", disk], check=True)
+
+    assert process.returncode == 2, output
+    last = output.splitlines()[-1]
+    assert last.startswith("error: shufflenetv2: ")
+    assert f"{refused}: {words}" in last
+    assert output.count("epoch 2/6") == (refused != "history.csv")
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ctrl_c_ends_cleanly(pictures: Path, tmp_path: Path) -> None:
     recipe = recipe_file(tmp_path, epochs=100_000)
     arguments = [str(tmp_path), "--data", str(pictures), "--classes", "3", "--recipe", recipe]
