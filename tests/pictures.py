@@ -15,6 +15,7 @@ from afi_search.data.image_reader import Preprocessing
 from afi_search.model.model import Facts, Model
 from afi_search.nn import build
 from afi_search.space import Architecture
+from tests.typed import there
 
 CLASSES = ("n01", "n02", "n03")
 TRAIN_IMAGES, VALIDATION_IMAGES = 8, 3
@@ -72,8 +73,8 @@ def trained(text: str, *, stem: int = 32, crop: int = 32, num_classes: int = 10)
     module = build(Architecture.parse(text), num_classes=num_classes, image_size=stem)
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            nn.init.normal_(norm.running_mean, std=0.2)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.normal_(there(norm.running_mean), std=0.2)
+            nn.init.uniform_(there(norm.running_var), 0.5, 2)
             nn.init.uniform_(norm.weight, 0.5, 1.5)
             nn.init.normal_(norm.bias, std=0.2)
     return Model(

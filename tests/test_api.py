@@ -131,7 +131,7 @@ def test_a_session_from_the_space_to_a_model(
 def test_an_architectures_text_is_enough() -> None:
     text = "resnet20(base-r4, off, B-r16-se)"
     architecture = afi.Architecture.parse(text)
-    sizes = {"num_classes": 10, "image_size": 32}
+    sizes: Any = {"num_classes": 10, "image_size": 32}
     assert afi.measure(text, **sizes) == afi.measure(architecture, **sizes)
     assert afi.build(text, **sizes)(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     with pytest.raises(UserError, match="is not a width"):

@@ -10,6 +10,7 @@ from afi_search.analysis.gradcam import grad_cam
 from afi_search.errors import UserError
 from afi_search.nn import Stage, build
 from afi_search.space import Architecture
+from tests.typed import part
 
 TEXTS = [
     "resnet20",
@@ -52,6 +53,6 @@ def test_without_captum_the_person_is_told_how_to_get_it(monkeypatch):
 def test_an_image_in_which_nothing_speaks_for_the_class_has_an_empty_map():
     model = build(Architecture.parse("resnet20"), num_classes=10, image_size=32).eval()
     with torch.no_grad():
-        model.fc.weight.fill_(-1.0)
+        part(model, "fc", torch.nn.Linear).weight.fill_(-1.0)
     looks = grad_cam(model, torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))
     assert torch.equal(looks.maps, torch.zeros(2, 32, 32))

@@ -22,8 +22,11 @@ def made(text: str) -> tuple[torch.nn.Module, ImageSet]:
 
 
 def sources_of(readings: DataFrame) -> dict[BlockIndex, tuple[int, ...]]:
-    by_block = readings.groupby(["stage", "block"])["source"]
-    return {BlockIndex(*place): tuple(sources) for place, sources in by_block}
+    found: dict[BlockIndex, tuple[int, ...]] = {}
+    for reading in readings.to_dict("records"):
+        place = BlockIndex(reading["stage"], reading["block"])
+        found[place] = (*found.get(place, ()), reading["source"])
+    return found
 
 
 @pytest.mark.parametrize("choice", ["base-r4", "B-r4-shared"])

@@ -86,7 +86,7 @@ def test_a_network_with_one_seed_is_compared_as_if_it_had_all(table: pd.DataFram
 
 
 def test_the_order_agrees_at_the_end_and_not_before(table: pd.DataFrame) -> None:
-    first, last = agreement(table).itertuples(index=False)
+    first, last = agreement(table).to_dict("records")
 
-    assert first.low < 0 < first.high
-    assert last.tau == pytest.approx(1)
+    assert first["low"] < 0 < first["high"]
+    assert last["tau"] == pytest.approx(1)

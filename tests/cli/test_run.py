@@ -21,6 +21,7 @@ from afi_search.study.ledger import DEATHS
 from afi_search.study.study import Study
 from afi_search.train import load
 from tests.driver import SPACE, Driver
+from tests.typed import there
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def test_killed_driver_then_the_same_command_then_the_same_again(folder: Path) -
     first.process.send_signal(signal.SIGKILL)
     first.end()
     known = {
-        number: load(str(study / "checkpoints" / f"{number:05d}"))["history"] for number in (0, 1)
+        number: there(load(str(study / "checkpoints" / f"{number:05d}")))["history"]
+        for number in (0, 1)
     }
     assert set(Ledger.open(study).records()["state"]) & {"running"}
 
@@ -48,7 +50,7 @@ def test_killed_driver_then_the_same_command_then_the_same_again(folder: Path) -
     assert records["architecture"].is_unique
     assert records.loc[0, "full"]
     for number, history in known.items():
-        final = load(str(study / "checkpoints" / f"{number:05d}"))["history"]
+        final = there(load(str(study / "checkpoints" / f"{number:05d}")))["history"]
         assert final[: len(history)] == history, "a checkpointed epoch was trained again"
     written = ("front.csv", "front.json", "front.html", "front.png", "trials.csv", "report.html")
     for name in (*written, "study.yaml"):
@@ -125,6 +127,7 @@ import os
 from pathlib import Path
 import torch
 from afi_search.train import Trainer
+from tests.typed import there
 HERE, train = Path(__file__).parent, Trainer.run_epoch
 def run_epoch(trainer, heard=None):
     (HERE / f"worker-{os.getpid()}").touch()

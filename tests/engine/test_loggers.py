@@ -3,7 +3,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_wandb_writes_a_trials_epochs_offline_and_asks_for_no_key(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     study = Study.open(Path(shutil.copytree(RECORDED, tmp_path / "study")))
     [logger] = make_loggers(["wandb"], study)
-    trial = _Trial()
+    trial: Any = _Trial()
     logger.on_trial_start(0, [], trial)
     logger.on_trial_start(0, [], trial)
     for epoch in (1, 2):

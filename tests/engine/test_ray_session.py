@@ -73,7 +73,7 @@ def test_nobody_else_hears_or_reads_a_run_and_a_second_ctrl_c_stops_it_at_once(
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert "its token: ray get-auth-token" in driver.output
     if os.getuid() == 0:
-        for command in (["ls", folder], ["cat", token]):
+        for command in (["ls", str(folder)], ["cat", str(token)]):
             assert subprocess.run(command, user=SOMEBODY, capture_output=True).returncode != 0
 
     processes = driver.descendants("ResourceTrainable", "gcs_server", "raylet/raylet")

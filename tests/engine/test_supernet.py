@@ -29,6 +29,7 @@ from afi_search.study.study import Study
 from afi_search.train import save, seed_everything
 from afi_search.train.supernet import Heritage, SupernetJob
 from tests.driver import Driver, matching
+from tests.typed import there
 
 SPACE = """
 backbone: resnet20
@@ -77,7 +78,7 @@ def test_a_supernet_is_killed_stopped_and_resumed_and_its_best_are_trained(tmp_p
     assert len(study.front()) <= 13
     assert "inherit from the supernet" in "\n".join(explain(study.ledger.trial(0)))
     assert "What scores are worth" in study.report()[-1].read_text(encoding="utf-8")
-    assert study.supernet.ledger.trial(0).user_attrs[DEATHS]
+    assert there(study.supernet).ledger.trial(0).user_attrs[DEATHS]
     state, undisturbed = trained_supernet(study).state_dict(), trained_at_once(study)
     assert all(torch.equal(tensor, undisturbed[name]) for name, tensor in state.items())
 
@@ -93,7 +94,7 @@ def test_a_supernet_is_killed_stopped_and_resumed_and_its_best_are_trained(tmp_p
 class Killing(Listener):
     """Kills the workers that score, once the first scores are in the ledger."""
 
-    def __init__(self, study: afi.Study) -> None:
+    def __init__(self, study: Study) -> None:
         self.study = study
         self.killed: list[psutil.Process] = []
 

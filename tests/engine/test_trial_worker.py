@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import BatchNorm2d
 
 from afi_search.cost import SpaceCosts
 from afi_search.data import Dataset, split
@@ -16,6 +17,7 @@ from afi_search.space import Architecture, Recipe, Space
 from afi_search.space.schema import SpaceFile
 from afi_search.train import Trainer, load, save, trial_trainer
 from afi_search.train.supernet import Heritage, SupernetJob
+from tests.typed import part, there
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
 
@@ -42,7 +44,7 @@ def test_each_step_is_an_epoch_with_a_checkpoint(tmp_path: Path, data: SharedSpl
     assert [len(result["accuracies"]) for result in results] == [1, 2, 3]
     assert results[2]["accuracies"][:2] == results[1]["accuracies"]
     assert results[2]["number"] == 7
-    assert load(str(tmp_path / "00007"))["epoch"] == 3
+    assert there(load(str(tmp_path / "00007")))["epoch"] == 3
 
 
 def test_a_second_worker_reports_what_is_there_and_trains_only_the_rest(
@@ -51,15 +53,17 @@ def test_a_second_worker_reports_what_is_there_and_trains_only_the_rest(
     whole = begin(tmp_path / "whole", data)
     expected = [whole.step() for _ in range(3)][-1]["accuracies"]
     begin(tmp_path / "broken", data).step()
-    before = load(str(tmp_path / "broken" / "00007"))
+    before = there(load(str(tmp_path / "broken" / "00007")))
 
     successor = begin(tmp_path / "broken", data)
     resumed = successor.step()
     assert resumed["accuracies"] == expected[:1]
-    assert load(str(tmp_path / "broken" / "00007"))["history"] == before["history"]
+    assert there(load(str(tmp_path / "broken" / "00007")))["history"] == before["history"]
     successor.step()
     assert successor.step()["accuracies"] == expected
-    one, other = (load(str(tmp_path / which / "00007"))["model"] for which in ("whole", "broken"))
+    one, other = (
+        there(load(str(tmp_path / which / "00007")))["model"] for which in ("whole", "broken")
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -171,11 +175,11 @@ def test_a_checkpoint_of_another_training_stops_the_study_and_is_not_touched(
     tmp_path: Path, data: SharedSplit
 ) -> None:
     begin(tmp_path, data, architecture="resnet20(B-r16)").step()
-    before = load(str(tmp_path / "00007"))
+    before = there(load(str(tmp_path / "00007")))
     told = begin(tmp_path, data).step()["broken"]
 
     assert told.startswith(f"{tmp_path}/00007 cannot be used: the checkpoint is of another")
-    assert load(str(tmp_path / "00007"))["history"] == before["history"]
+    assert there(load(str(tmp_path / "00007")))["history"] == before["history"]
 
 
 def test_what_is_no_checkpoint_of_a_trial_stops_the_study(
@@ -222,10 +226,9 @@ def heir(folder: Path, data: SharedSplit, heritage: Heritage) -> TrialWorker:
 def test_a_trial_that_inherits_starts_with_the_calibrated_weights_of_the_supernet(
     tmp_path: Path, data: SharedSplit, heritage: Heritage
 ) -> None:
-    given = {"precision": "fp32", "device": torch.device("cpu")}
     split, architecture = data.tensors(), Architecture.parse("resnet20(base-r4, off, off)")
-    network = heritage.network(architecture, split, **given)
-    assert not torch.equal(network.bn1.running_mean, torch.zeros(16))
+    network = heritage.network(architecture, split, precision="fp32", device=torch.device("cpu"))
+    assert not torch.equal(there(part(network, "bn1", BatchNorm2d).running_mean), torch.zeros(16))
     alone = trial_trainer(network, RECIPE, split, seed=3, device=torch.device("cpu"))
     expected = [alone.run_epoch().accuracy for _ in range(3)]
 
@@ -234,7 +237,7 @@ def test_a_trial_that_inherits_starts_with_the_calibrated_weights_of_the_superne
     again = heir(tmp_path, data, heritage)  # another worker goes on
     results = [again.step() for _ in range(3)]
     assert results[-1]["accuracies"] == expected
-    state = load(str(tmp_path / "00007"))
+    state = there(load(str(tmp_path / "00007")))
     assert state["trial"]["init"] == "inherited"
     ours = alone.model.state_dict()
     assert all(torch.equal(tensor, ours[name]) for name, tensor in state["model"].items())
@@ -268,5 +271,7 @@ def test_a_worker_trains_a_supernet_as_a_trial_and_another_goes_on(
     worker("broken").step()
     successor = worker("broken")
     assert [successor.step() for _ in range(3)][-1]["accuracies"] == expected
-    one, other = (load(str(tmp_path / which / "00000"))["model"] for which in ("whole", "broken"))
+    one, other = (
+        there(load(str(tmp_path / which / "00000")))["model"] for which in ("whole", "broken")
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -9,6 +9,7 @@ from torch import nn
 from afi_search.model.fold import fold_batch_norms
 from afi_search.model.model import load
 from tests.pictures import noise, trained
+from tests.typed import part, there
 
 
 @pytest.mark.parametrize(
@@ -43,10 +44,10 @@ def test_a_folded_model_is_saved_and_loaded_as_such(tmp_path: Path) -> None:
 
 def test_a_norm_without_a_convolution_before_it_stays() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
-    nn.init.normal_(module[2].running_mean)
+    nn.init.normal_(there(part(module, "2", nn.BatchNorm2d).running_mean))
     folded = fold_batch_norms(module, 4)
 
-    assert isinstance(folded[2], nn.BatchNorm2d)
+    assert isinstance(folded.get_submodule("2"), nn.BatchNorm2d)
     assert torch.equal(folded(noise(2, 4)), module.eval()(noise(2, 4)))
 
 
@@ -65,5 +66,5 @@ def test_a_convolution_that_runs_twice_stays() -> None:
     module = Twice()
     folded = fold_batch_norms(module, 4)
 
-    assert all(isinstance(norm, nn.BatchNorm2d) for norm in folded.norms)
+    assert all(isinstance(norm, nn.BatchNorm2d) for norm in part(folded, "norms", nn.ModuleList))
     assert torch.equal(folded(noise(2, 4)), module.eval()(noise(2, 4)))

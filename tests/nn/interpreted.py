@@ -39,4 +39,5 @@ if __name__ == "__main__":
             (4, 16, 16, 16), torch.bfloat16, 6.0, with_skip=True, device="cpu", times=1
         )
         for argument in sys.argv[1:]:
-            compare(*argument.split("/"), "cpu")  # type: ignore[call-arg]
+            text, precision = argument.split("/")
+            compare(text, precision, "cpu")

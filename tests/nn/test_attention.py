@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from afi_search.errors import UserError
-from afi_search.nn import build, make_attention
+from afi_search.nn import Stage, build, make_attention
 from afi_search.space import ATTENTIONS, Architecture
+from tests.typed import part, there
 
 
 @pytest.mark.parametrize("kind", ATTENTIONS.names)
@@ -43,8 +44,8 @@ def test_attention_works_on_r_in_every_block_that_reads(kind, scorer):
         Architecture.parse(f"resnet20(base-r4-{kind}{scorer})"), num_classes=10, image_size=32
     )
     seen = []
-    for stage in (model.layer1, model.layer2, model.layer3):
-        for attention in stage.attention:
+    for stage in ("layer1", "layer2", "layer3"):
+        for attention in part(model, stage, Stage).attention:
             attention.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].shape))
 
     model(torch.randn(2, 3, 32, 32)).sum().backward()
@@ -55,4 +56,4 @@ def test_attention_works_on_r_in_every_block_that_reads(kind, scorer):
         *[(2, 32, 8, 8)] * 2,
     ]
     attention_parameters = [p for n, p in model.named_parameters() if ".attention." in n]
-    assert all(parameter.grad.isfinite().all() for parameter in attention_parameters)
+    assert all(there(parameter.grad).isfinite().all() for parameter in attention_parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from afi_search.nn import build
 from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential
 from afi_search.space import Architecture
+from tests.typed import there
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 LAYOUTS = [torch.channels_last, torch.contiguous_format]
@@ -31,7 +33,7 @@ def pair(channels: int, dtype: torch.dtype) -> tuple[BatchNorm2d, nn.BatchNorm2d
     with torch.no_grad():
         ours.weight.uniform_(-2, 2)
         ours.bias.uniform_(-1, 1)
-        ours.running_mean.uniform_(-1, 1)
+        there(ours.running_mean).uniform_(-1, 1)
     exact.load_state_dict(ours.state_dict())
     return ours, exact
 
@@ -64,16 +66,16 @@ def test_training_is_that_of_torchs_own(channels, layout, dtype, follows):
     got = ours(x, ceiling, skip if "skip" in options else None)
     wanted = followed(exact, wide[0], wide[1] if len(wide) > 1 else None, ceiling)
 
-    tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
+    close = partial(torch.testing.assert_close, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     assert got.dtype == dtype
-    torch.testing.assert_close(got.double(), wanted, **tolerance)
+    close(got.double(), wanted)
     gradients = torch.autograd.grad(got, [*used, ours.weight, ours.bias], cotangent)
     expected = torch.autograd.grad(wanted, [*wide, exact.weight, exact.bias], cotangent.double())
     # As a whole: rounded to bf16, a number may lie on the other side of where the activation ends.
     for one, other in zip(gradients, expected, strict=True):
         assert (one.double() - other).norm() <= 3 * TOLERANCE[dtype] * other.norm()
     for name, value in exact.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name].to(value.dtype), value, **tolerance)
+        close(ours.state_dict()[name].to(value.dtype), value)
 
 
 @pytest.mark.parametrize("follows", FOLLOWED_BY)
@@ -98,7 +100,7 @@ def test_a_constant_channel_and_a_channel_that_is_not_a_number():
     y = norm(x, math.inf)
 
     assert torch.all(y[:, 0].abs() < 1e-3)
-    assert y[:, 1].isnan().all() and norm.running_mean[1].isnan()
+    assert y[:, 1].isnan().all() and there(norm.running_mean)[1].isnan()
     assert y[:, 2:].isfinite().all()
 
 

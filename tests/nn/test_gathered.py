@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,15 +24,16 @@ from afi_search.nn.ops.gathered import (
     weighted_sum,
 )
 from afi_search.space import Architecture
+from tests.typed import there
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 CHANNELS = [3, 12, NARROW]
 CEILINGS = [math.inf, 1.0]
 ROUNDING = {
-    torch.float64: {"rtol": 1e-10, "atol": 1e-10},
-    torch.float32: {"rtol": 1e-4, "atol": 1e-4},
-    torch.bfloat16: {"rtol": 0.1, "atol": 0.3},
+    torch.float64: (1e-10, 1e-10),
+    torch.float32: (1e-4, 1e-4),
+    torch.bfloat16: (0.1, 0.3),
 }
 
 
@@ -64,16 +67,15 @@ def test_the_contractions_are_the_written_out_sums(channels, dtype):
     mean = 24 * torch.rand(3, channels).to(weights.dtype)
     wide = torch.randn(3, 2 * channels, 4, 6).to(dtype).to(memory_format=torch.channels_last)
     own = wide[:, channels:]
-    rounding = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else ROUNDING[dtype]
+    rtol, atol = (2e-2, 2e-2) if dtype == torch.bfloat16 else ROUNDING[dtype]
+    close = partial(torch.testing.assert_close, rtol=rtol, atol=atol)
 
     for first, plus in [(None, None), (mean, None), (None, own), (mean, own)]:
         total = weighted_sum(xs[0], xs, list(weights), first, plus, None, 0.0)
-        torch.testing.assert_close(total.double(), exactly(xs, weights, first, plus), **rounding)
+        close(total.double(), exactly(xs, weights, first, plus))
     gated = weighted_sum(xs[0], xs, list(weights), mean, own, xs[1], 1.0)
     between = (xs[1] > 0) & (xs[1] < 1)
-    torch.testing.assert_close(
-        gated.double(), between * exactly(xs, weights, mean, own), **rounding
-    )
+    close(gated.double(), between * exactly(xs, weights, mean, own))
     dots = channel_dots(xs[1], xs)
     expected = torch.stack([(xs[1].double() * x.double()).sum((2, 3)) for x in xs])
     torch.testing.assert_close(dots.double(), expected, rtol=1e-4, atol=1e-4)
@@ -118,17 +120,19 @@ def test_values_and_gradients_are_those_of_torchs_own(channels, dtype, layout, c
     exact = [x.detach().double().requires_grad_() for x in xs]
     cotangents = [torch.randn(3, 2 * channels, 4, 6).to(dtype) for _ in xs[1:]]
 
+    rtol, atol = ROUNDING[dtype]
+    close = partial(torch.testing.assert_close, rtol=rtol, atol=atol)
     got = [joined.both for joined in stage(GatheredSums(), xs, ceiling, rereads)]
     wanted = [joined.both for joined in stage(Sums(), exact, ceiling, rereads)]
 
     for ours, theirs in zip(got, wanted, strict=True):
         assert ours.dtype == dtype and ours.is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(ours.double(), theirs, **ROUNDING[dtype])
+        close(ours.double(), theirs)
     gradients = torch.autograd.grad(got, xs, cotangents)
     expected = torch.autograd.grad(wanted, exact, [c.double() for c in cotangents])
     for ours, theirs in zip(gradients, expected, strict=True):
         assert ours.dtype == dtype
-        assert (ours.double() - theirs).norm() <= ROUNDING[dtype]["rtol"] * theirs.norm()
+        assert (ours.double() - theirs).norm() <= rtol * theirs.norm()
 
 
 @pytest.mark.parametrize("channels", [3, NARROW])
@@ -227,10 +231,12 @@ def test_operators_name_what_does_not_match():
         operators.join(x, [x[:, :, :3]], [], 6.0, True)
 
 
-def gradients_of(model: nn.Module, run: object, images: Tensor) -> dict[str, Tensor]:
+def gradients_of(
+    model: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor
+) -> dict[str, Tensor]:
     model.zero_grad()
     run(images).square().mean().backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    return {name: there(parameter.grad).clone() for name, parameter in model.named_parameters()}
 
 
 @pytest.mark.parametrize("scorer", ["", "-shared"])

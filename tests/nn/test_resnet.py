@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from afi_search.nn import build
+from afi_search.nn.backbones.resnet import Bottleneck
 from afi_search.space import Architecture
+from tests.typed import part
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet110", "resnet50", "resnet101", "resnet152"])
@@ -26,7 +28,7 @@ def test_the_cifar_stem_keeps_the_resolution_and_the_imagenet_stem_does_not():
     for image_size in (32, 224):
         with torch.device("meta"):
             model = build(Architecture.plain("resnet50"), num_classes=10, image_size=image_size)
-            model.layer1.register_forward_pre_hook(
+            model.get_submodule("layer1").register_forward_pre_hook(
                 lambda _m, inputs, of=image_size: sizes.update({of: inputs[0].shape[-1]})
             )
             model(torch.empty(2, 3, image_size, image_size))
@@ -35,7 +37,7 @@ def test_the_cifar_stem_keeps_the_resolution_and_the_imagenet_stem_does_not():
 
 def test_se_weighs_what_the_last_convolution_of_a_block_puts_out():
     model = build(Architecture.plain("seresnet50"), num_classes=10, image_size=32).eval()
-    block = model.layer1.get_submodule("1")
+    block = part(model, "layer1.1", Bottleneck)
     x = torch.randn(2, 256, 4, 4).relu()
 
     y = block.bn3(block.conv3(block.second(block.activate(block.first(x)))))

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afi_search.nn import Block, Stage, afi_weights, build
+from afi_search.nn.afi import Scorer
 from afi_search.nn.stage import transition_source
 from afi_search.space import Architecture, StageChoice, StageShape
+from tests.typed import part, there
 
 WIDTHS = ("base", "B")
 
@@ -55,7 +57,7 @@ def literal(stage: Stage, x: Tensor, choice: StageChoice, source: Tensor | None)
         feature = block.activate(block.first(x))
         read = sources or [feature]
         shared = choice.scorer == "stage"
-        scorer = stage.afi.scorer if shared else stage.afi.scorers[i]
+        scorer = part(there(stage.afi), "scorer" if shared else f"scorers.{i}", Scorer)
         scores = torch.stack(
             [
                 scorer.expand.weight @ F.relu(scorer.reduce.weight @ z)
@@ -79,7 +81,7 @@ def test_sources_are_the_features_of_all_blocks_before(width, scorer, strides, f
     stage = make_stage(choice, strides=strides).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
 
-    transition = stage.get_submodule("0")
+    transition = next(iter(stage))
     first = transition.activate(transition.first(x))
     second = transition.second(first)
     source = (F.relu(second) if from_second else first)[:, : 4 if width == "base" else 8]
@@ -100,7 +102,7 @@ def test_a_narrow_transition_still_feeds_the_base_width():
     choice = StageChoice("base", 2)
     stage = make_stage(choice, narrow=6).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    transition = stage.get_submodule("0")
+    transition = next(iter(stage))
     source = transition.activate(transition.first(x))[:, :4]
     torch.testing.assert_close(stage(x), literal(stage, x, choice, source))
 
@@ -117,7 +119,7 @@ def test_transition_source_prefers_the_first_convolution():
     first, second = torch.rand(1, 8, 4, 4), -torch.ones(1, 8, 4, 4)
     assert transition_source(block, first, second, 6) is first
     narrow = transition_source(block, first[:, :, :2], second, 6)
-    assert torch.equal(narrow, torch.zeros(1, 8, 4, 4))
+    assert torch.equal(there(narrow), torch.zeros(1, 8, 4, 4))
     assert transition_source(block, first, second, 9) is None
     block.second_is_source = False
     assert transition_source(block, first[:, :, :2], second, 6) is None

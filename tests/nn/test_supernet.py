@@ -19,6 +19,7 @@ from afi_search.nn import build
 from afi_search.nn.supernet import Supernet, SupernetError
 from afi_search.space import Architecture, Space
 from afi_search.space.schema import SpaceFile
+from tests.typed import there
 
 ALL = {
     "width": ["off", "base", "B"],
@@ -70,7 +71,7 @@ def assert_equal_to_extracted(
     )
     for parameter, gradient in zip(shared, in_place, strict=True):
         assert (parameter.grad is None) == (gradient is None)
-        assert gradient is None or torch.equal(parameter.grad, gradient), architecture
+        assert gradient is None or torch.equal(there(parameter.grad), gradient), architecture
     for name, buffer in alone.named_buffers():
         assert torch.equal(parts[name], buffer), (architecture, name)
     net.eval(), alone.eval()

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from afi_search.errors import UserError
 from afi_search.nn import build, warm_start
 from afi_search.space import Architecture
+from tests.typed import there
 
 TWINS = {
     "resnet50": torchvision.models.resnet50,
@@ -39,8 +40,8 @@ def make_twin(backbone: str) -> torch.nn.Module:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.uniform_(-0.2, 0.2)
-                module.running_mean.uniform_(-0.2, 0.2)
-                module.running_var.uniform_(0.5, 1.5)
+                there(module.running_mean).uniform_(-0.2, 0.2)
+                there(module.running_var).uniform_(0.5, 1.5)
     return twin.eval()
 
 

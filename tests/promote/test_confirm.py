@@ -79,7 +79,7 @@ def test_top_takes_the_most_accurate_of_the_front(tmp_path: Path) -> None:
     assert len(front) > 1
     origins = to_confirm(Study.open(tmp_path), Confirm(top=1, baselines=False))
 
-    assert [str(a) for a in origins] == [front.loc[front["accuracy"].idxmax(), "architecture"]]
+    assert [str(a) for a in origins] == [front.set_index("architecture")["accuracy"].idxmax()]
 
 
 def test_what_is_named_takes_the_place_of_the_front(tmp_path: Path) -> None:

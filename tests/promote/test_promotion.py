@@ -82,7 +82,7 @@ def test_stages_go_where_the_space_file_says() -> None:
 def test_without_a_confirmation_the_fronts_most_accurate_wins(tmp_path: Path) -> None:
     searched_study(tmp_path)
     front = afi_search.front(Ledger.open(tmp_path).records())
-    best = Architecture.parse(front.loc[front["accuracy"].idxmax(), "architecture"])
+    best = Architecture.parse(str(front.set_index("architecture")["accuracy"].idxmax()))
 
     assert winners(tmp_path, MAPPED) == [for_imagenet(best, MAPPED)]
 

@@ -113,7 +113,8 @@ def talk(tensor, **_):
 
 def build_optimiser(model, recipe, rate):
     """As it is; but SGD looks at its first rate, and no value means anything here."""
-    optimiser = made_optimiser(model, recipe, 0.0)
+    no_rate: Any = 0.0
+    optimiser = made_optimiser(model, recipe, no_rate)
     for group in optimiser.param_groups:
         group["lr"] = rate
     return optimiser
@@ -364,7 +365,7 @@ def stand_in(triton):
     Trainer._require_finite = lambda *_: None
     trainer_module.dist = SimpleNamespace(all_reduce=talk, broadcast=talk)
     evaluation_module.dist = trainer_module.dist
-    torch.Tensor.tolist = lambda x: [1] * len(x)  # the images that an evaluation has counted
+    torch.Tensor.tolist = lambda x: [1] * x.shape[0]  # the images that an evaluation has counted
     if not triton:
         JITFunction.run = launch
     return library

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from datetime import datetime, timedelta
+from typing import Any
 
 import pandas as pd
 from pandas import DataFrame
@@ -47,7 +48,7 @@ START = datetime(2026, 11, 20, 8, 0)
 
 
 def study_info(**changes: object) -> StudyInfo:
-    facts: dict[str, object] = {
+    facts: dict[str, Any] = {
         "name": "resnet32-cifar100",
         "backbones": ("resnet32",),
         "dataset": "cifar100",

@@ -108,7 +108,7 @@ def test_what_did_not_get_as_far_as_an_accuracy_is_written_as_missing(tmp_path: 
     read = pd.read_csv(tmp_path / "trials.csv", keep_default_na=True)
     assert read.loc[0, "reason"] == failed["reason"]
     assert read.loc[0, "curve"] == "[]"
-    assert pd.isna(read.loc[0, "accuracy"]) and pd.isna(read.loc[0, "finished"])
+    assert read[["accuracy", "finished"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(

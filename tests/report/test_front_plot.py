@@ -13,6 +13,7 @@ from afi_search.report.view import FRONT, OTHERS, StudyView, interval
 from afi_search.study.pareto import front
 from afi_search.study.reference import measure_references
 from tests.report.synthetic_records import empty, record, searched, study_info
+from tests.typed import there
 
 INFO = study_info()
 Z_95 = 1.959963984540054
@@ -33,7 +34,8 @@ def architectures(figure: go.Figure, kind: str) -> set[str]:
     trace = points(figure, kind)
     if trace is None:
         return set()
-    return {re.match("<b>(.*?)</b>", text)[1].replace("<br>", " ") for text in trace.hovertext}
+    texts = (there(re.match("<b>(.*?)</b>", text))[1] for text in trace.hovertext)
+    return {text.replace("<br>", " ") for text in texts}
 
 
 def range_of(figure: go.Figure, trace: go.Scatter) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from afi_search.promote.confirm_results import COLUMNS as CONFIRMED_COLUMNS
 from afi_search.report.page import write_page
 from afi_search.report.view import StudyView
 from afi_search.search.rank import audited
+from afi_search.study.info import StudyInfo
 from tests.report.browser import OpenedPage, open_page
 from tests.report.synthetic_records import empty, searched, study_info
 
@@ -75,7 +76,7 @@ def drawn(page: OpenedPage) -> list[str]:
     ],
 )
 def test_a_browser_draws_every_plot_without_complaint(
-    records: DataFrame, info: object, plots: list[str], tmp_path: Path
+    records: DataFrame, info: StudyInfo, plots: list[str], tmp_path: Path
 ) -> None:
     page = write_page(StudyView(records, info), tmp_path / "study")
     assert page.name == "report.html"

@@ -30,6 +30,7 @@ from afi_search.search.samplers import (
 from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.study.ledger import directions_of
 from tests.search.studies import conductor_costs, conductor_for, space_file
+from tests.typed import there
 
 EPOCHS, TRIALS = 9, 40
 
@@ -38,7 +39,7 @@ class Patience(optuna.pruners.BasePruner):
     """Stops at the third epoch below the mean; counts them in the storage, as Optuna's own do."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        at = trial.last_step
+        at = there(trial.last_step)
         others = [t.intermediate_values.get(at, np.nan) for t in study.get_trials(deepcopy=False)]
         count = trial.system_attrs.get("low", 0) + (trial.intermediate_values[at] < np.mean(others))
         study._storage.set_trial_system_attr(trial._trial_id, "low", int(count))

@@ -12,6 +12,7 @@ from torch import nn
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 from afi_search.search.cheap_scores import cheap_scores, naswot, synflow, zico
 from afi_search.space import Architecture
+from tests.typed import part
 
 
 def batch(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,6 +65,8 @@ def test_synflow_of_a_linear_network_is_the_sum_of_its_paths():
         nn.Linear(3, 4, bias=False),
         nn.Linear(4, 2, bias=False),
     )
-    first, second = (layer.weight.detach().abs().double() for layer in (net[2], net[3]))
+    first, second = (
+        part(net, layer, nn.Linear).weight.detach().abs().double() for layer in ("2", "3")
+    )
     paths = (second @ first).sum().item()
     assert synflow(net, 8) == pytest.approx(math.log(2 * paths))

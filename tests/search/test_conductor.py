@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 
 from afi_search.study.journal import Journal
 from tests.search.studies import Killed, conductor_for, play, space_file
+from tests.typed import there
 
 WHAT_COUNTS = ["number", "state", "architecture", "seed", "epochs", "full", "accuracy", "macs"]
 
@@ -29,7 +30,7 @@ def test_pruned_trials_keep_their_curve_and_have_no_values(tmp_path: Path) -> No
 
     assert pruned
     for trial in pruned:
-        assert sorted(trial.intermediate_values) == list(range(1, trial.last_step + 1))
+        assert sorted(trial.intermediate_values) == list(range(1, there(trial.last_step) + 1))
         assert trial.values is None
         assert trial.last_step in (1, 3, 9)
     records = ledger.records()
@@ -160,12 +161,12 @@ def test_epochs_that_only_the_checkpoint_knows_are_entered_and_judged(tmp_path: 
     file = space_file(search={"first": ["resnet20"], "trials": 6})
     ledger, conductor = conductor_for(file, tmp_path)
     for accuracy in (0.9, 0.8, 0.7):
-        number = conductor.next().number
+        number = there(conductor.next()).number
         conductor.report(number, [accuracy], 1.0)
-    late = conductor.next().number
+    late = there(conductor.next()).number
 
     _, successor = conductor_for(file, tmp_path)
-    assigned = {successor.next().number for _ in range(4)}
+    assigned = {there(successor.next()).number for _ in range(4)}
     assert late in assigned
     stopped = successor.report(late, [0.01, 0.99, 0.99], 3.0)
     trial = ledger.trial(late)
@@ -183,7 +184,7 @@ def test_epochs_that_only_the_checkpoint_knows_are_entered_and_judged(tmp_path: 
 
 def test_failures_say_why_and_do_not_come_back(tmp_path: Path) -> None:
     ledger, conductor = conductor_for(space_file(search={"trials": 2}), tmp_path)
-    first = conductor.next()
+    first = there(conductor.next())
     conductor.report(first.number, [0.5], 1.0)
     conductor.fail(first.number, "loss became nan at epoch 2")
     play(conductor)
@@ -201,13 +202,13 @@ def test_failures_say_why_and_do_not_come_back(tmp_path: Path) -> None:
 def test_interrupted_trials_wait_and_go_on_as_themselves(tmp_path: Path) -> None:
     file = space_file(search={"pruner": {"name": "none"}})
     ledger, conductor = conductor_for(file, tmp_path)
-    first = conductor.next()
+    first = there(conductor.next())
     conductor.report(first.number, [0.1, 0.2], 2.0)
     conductor.interrupt()
 
     assert ledger.trial(first.number).state == TrialState.WAITING
     _, successor = conductor_for(file, tmp_path)
-    again = successor.next()
+    again = there(successor.next())
     assert (again.number, again.architecture, again.seed) == (
         first.number,
         first.architecture,

@@ -8,6 +8,7 @@ import pytest
 
 from afi_search.search.estimate import Estimate
 from tests.search.studies import accuracy, conductor_for, space_file
+from tests.typed import there
 
 EPOCH, QUARTER = 8.0, 2.0
 
@@ -64,12 +65,13 @@ def test_between_changes_it_counts_down_by_the_clock(tmp_path: Path) -> None:
     _, conductor = conductor_for(file, tmp_path, on_change=estimate.changed)
     assigned = conductor.next()
     assert assigned is not None
-    assert estimate.seconds_left is None
+    before = estimate.seconds_left
+    assert before is None
     clock.seconds = 1.0
     estimate.progressed(assigned.number, 0.0)
     clock.seconds = 3.0
     estimate.progressed(assigned.number, 0.25)
-    first = estimate.seconds_left
+    first = there(estimate.seconds_left)
     assert first == pytest.approx(8.0 * estimate._epochs_left())
     clock.seconds = 7.0
     assert estimate.seconds_left == pytest.approx(first - 4.0)

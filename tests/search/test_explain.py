@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 from afi_search.search.explain import explain
 from afi_search.study.ledger import PREDICTION
 from tests.search.studies import conductor_for, play, space_file
+from tests.typed import there
 
 
 def test_every_decision_about_every_trial_is_told(tmp_path: Path) -> None:
@@ -40,6 +41,6 @@ def test_what_was_predicted_is_told_beside_what_came(tmp_path: Path) -> None:
 
 def test_failures_give_their_reason(tmp_path: Path) -> None:
     ledger, conductor = conductor_for(space_file(), tmp_path)
-    conductor.fail(conductor.next().number, "out of memory")
+    conductor.fail(there(conductor.next()).number, "out of memory")
 
     assert list(explain(ledger.find(0)))[-1] == "It failed after 0 of 9 epochs: out of memory."

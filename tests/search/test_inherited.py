@@ -35,6 +35,7 @@ from afi_search.study.study import Study
 from afi_search.train import save
 from afi_search.train.supernet import Heritage, SupernetJob
 from tests.search.studies import accuracy, play, space_file
+from tests.typed import there
 
 DATA = {"name": "digits", "image_size": 16, "train_subset": 150, "validation_subset": 60}
 FILE = SpaceFile.model_validate(
@@ -60,7 +61,7 @@ def scorer(study: Study) -> Callable[[], Score]:
     """What a worker does."""
 
     def score() -> Score:
-        heritage = Heritage(study.file.space, study.supernet.trial_checkpoints(0))
+        heritage = Heritage(study.file.space, there(study.supernet).trial_checkpoints(0))
         accuracy = heritage.accuracy(images(), precision="fp32", device=torch.device("cpu"))
         return lambda some: (
             {"inherited": accuracy(one).accuracy, "inherited_seconds": 0.1} for one in some
@@ -132,7 +133,7 @@ def test_of_a_large_space_the_sampler_says_what_is_scored_within_the_limits(tmp_
     file = SpaceFile.model_validate(
         {**FILE.model_dump(mode="json"), "constraints": limits}
     ).model_copy(update={"search": search})
-    assert 27 > costs_of(file).feasible > 16 < PORTION
+    assert 27 > there(costs_of(file).feasible) > 16 < PORTION
     study = study_in(tmp_path, file, state)
     scores = score_architectures(study, costs_of(file), scorer(study), Listener())
     assert len(scores) == 16

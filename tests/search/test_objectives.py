@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.study import StudyDirection
@@ -99,7 +100,7 @@ def test_what_no_architecture_keeps_is_told(changes: dict[str, object], said: st
 
 
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), None, "many"])
-def test_what_is_no_number_is_told(answer: object) -> None:
+def test_what_is_no_number_is_told(answer: Any) -> None:
     name = f"answers_{answer}"
     register_objective(Objective(name, lambda architecture, **others: answer))
     costs = conductor_costs(space_file(objectives=["accuracy", name]))

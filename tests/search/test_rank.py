@@ -68,7 +68,7 @@ def test_scores_of_too_few_architectures_or_without_differences_are_left_out():
     )
     table = rank_table(scores, truth, {"good": 6.0})
     assert list(table.index) == ["macs", "good"]
-    assert table.loc["good", ["tau", "cost", "count"]].tolist() == [pytest.approx(1), 6.0, 20]
+    assert list(table.loc["good", ["tau", "cost", "count"]]) == [pytest.approx(1), 6.0, 20]
     assert rank_table(scores[: FEWEST - 1], truth[: FEWEST - 1]).empty
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 
@@ -102,6 +104,6 @@ def test_mistakes_say_what_would_be_right(text: str, said: str) -> None:
         {"width": "B", "ratio": 4, "scorer": "shared"},
     ],
 )
-def test_choices_take_known_values_only(wrong: dict[str, object]) -> None:
+def test_choices_take_known_values_only(wrong: dict[str, Any]) -> None:
     with pytest.raises(ArchitectureError, match="must be"):
         StageChoice(**wrong)

@@ -13,6 +13,7 @@ from afi_search.search.prepare import require_feasible
 from afi_search.space import Architecture, Space, StageChoice, get_backbone
 from afi_search.space.loading import SpaceDocument
 from afi_search.study.paper import paper_results
+from tests.typed import there
 
 SPACES = Path(__file__).parents[2] / "spaces"
 BENCHMARK = "afi-bench-16.yaml"
@@ -62,7 +63,7 @@ def test_limits_leave_the_plain_backbone_and_shut_something_out(name):
     backbone = costs.space.file.backbone
     if backbone is not None:
         assert costs.allow(costs.of(Architecture.plain(backbone)))
-        assert costs.space.size // 4 < costs.feasible < costs.space.size
+        assert costs.space.size // 4 < there(costs.feasible) < costs.space.size
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -78,7 +79,7 @@ def test_the_papers_own_choices_can_be_found(name):
 def test_winners_can_be_promoted_to_imagenet(name):
     promote = Space.load(SPACES / name).file.promote
     assert promote is not None
-    assert 224 in get_backbone(promote.backbone).image_sizes
+    assert 224 in get_backbone(there(promote.backbone)).image_sizes
 
 
 def test_the_papers_list_is_all_that_it_trained_on_cifar100():

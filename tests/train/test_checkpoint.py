@@ -11,6 +11,7 @@ import torch
 
 from afi_search.train import checkpoint
 from afi_search.train.checkpoint import CheckpointWarning, CorruptCheckpoint, load, load_file, save
+from tests.typed import there
 
 
 def state(epoch: int) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def test_the_newest_is_loaded_and_the_last_two_are_kept(url):
     for epoch in range(1, 13):
         save(state(epoch), url)
 
-    assert load(url)["epoch"] == 12
+    assert there(load(url))["epoch"] == 12
     assert files(url) == ["epoch-000011.pt", "epoch-000012.pt"]
 
 
@@ -86,12 +87,12 @@ def test_a_damaged_newest_is_named_and_the_one_before_is_taken(url, how):
     with pytest.raises(CorruptCheckpoint, match=path):
         load_file(fsspec.core.url_to_fs(url)[0].unstrip_protocol(path))
     with pytest.warns(CheckpointWarning, match=f"{path}.*Going on from epoch 1"):
-        assert load(url)["epoch"] == 1
+        assert there(load(url))["epoch"] == 1
 
     save(state(2), url)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert load(url)["epoch"] == 2
+        assert there(load(url))["epoch"] == 2
 
 
 def test_where_none_can_be_read_each_is_named(url):
@@ -112,7 +113,7 @@ def test_after_starting_again_no_later_epoch_is_left(url):
     save(state(1), url)
 
     assert files(url) == ["epoch-000001.pt"]
-    assert load(url)["epoch"] == 1
+    assert there(load(url))["epoch"] == 1
 
 
 def test_a_file_of_another_program_is_refused(tmp_path):
@@ -157,7 +158,7 @@ def test_an_interrupted_write_leaves_the_epochs_before_it(tmp_path, monkeypatch,
         with pytest.raises(KeyboardInterrupt):
             save(state(3), str(tmp_path))
 
-    assert load(str(tmp_path))["epoch"] == 2
+    assert there(load(str(tmp_path)))["epoch"] == 2
     save(state(3), str(tmp_path))
     assert files(str(tmp_path)) == ["epoch-000002.pt", "epoch-000003.pt"]
 

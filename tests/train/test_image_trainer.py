@@ -27,6 +27,7 @@ from afi_search.train import (
     seed_everything,
 )
 from afi_search.train.trainer import synchronised
+from tests.typed import part
 
 SMALL: dict[str, Any] = {
     "epochs": 3,
@@ -127,6 +128,7 @@ class Fixed:
     """A loader of the same images every epoch."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, size: int) -> None:
+        self.left_out: dict[str, str] = {}
         self._batches = list(zip(images.split(size), labels.split(size), strict=True))
 
     def train(self, epoch: int) -> Iterator[Batch]:
@@ -202,7 +204,7 @@ def test_another_training_is_not_gone_on_with(pictures: Path) -> None:
 
 def test_a_loss_that_is_no_number_ends_it() -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
-    nn.init.constant_(linear[1].weight, float("nan"))
+    nn.init.constant_(part(linear, "1", nn.Linear).weight, float("nan"))
     with pytest.raises(DivergedError, match="nan at epoch 1"):
         plain_trainer(linear, 24, 1).run_epoch()
 
@@ -264,9 +266,9 @@ def test_two_processes_in_rounds_train_as_one_does(pictures: Path, tmp_path: Pat
     one, two = (load(str(pictures / f"of-{world}")) for world in (1, 2))
 
     assert one is not None and two is not None
-    for part in ("model", "ema"):
-        for name, tensor in one[part].items():
-            assert torch.allclose(two[part][name], tensor, atol=1e-5), name
+    for kept in ("model", "ema"):
+        for name, tensor in one[kept].items():
+            assert torch.allclose(two[kept][name], tensor, atol=1e-5), name
     for alone, shared in zip(one["history"], two["history"], strict=True):
         assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-4)
         assert (shared["accuracy"], shared["top5"]) == (alone["accuracy"], alone["top5"])

@@ -5,9 +5,10 @@ from torch import nn
 
 from afi_search.space.recipe import Recipe
 from afi_search.train.optimiser import build_optimiser, parameter_groups
+from tests.typed import part
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2)
     )
@@ -33,7 +34,7 @@ def test_norms_and_biases_are_spared_when_the_recipe_says_so():
 
 def test_shared_and_frozen_parameters():
     model = network()
-    model[2].weight.requires_grad_(False)
+    part(model, "2", nn.Conv2d).weight.requires_grad_(False)
     model.append(model[4])
 
     groups = parameter_groups(model, Recipe(weight_decay_on_norm=False))

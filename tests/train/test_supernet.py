@@ -23,6 +23,7 @@ from afi_search.train.supernet import (
     Schedule,
     SupernetTrainer,
 )
+from tests.typed import part, there
 
 DIGITS = {"name": "digits", "image_size": 16, "train_subset": 150, "validation_subset": 60}
 CPU = torch.device("cpu")
@@ -137,7 +138,7 @@ def test_a_supernet_of_one_architecture_trains_as_a_trial_does(data):
     while not alone.done:
         assert nets.run_epoch().loss == alone.run_epoch().loss
     theirs = dict(alone.model.named_parameters())
-    for name, tensor in nets.model.extract().named_parameters():
+    for name, tensor in part(nets.model, "", Supernet).extract().named_parameters():
         assert torch.equal(tensor, theirs[name]), name
 
 
@@ -149,7 +150,7 @@ def test_a_resumed_training_ends_in_the_same_bits(costs, data, strategy, tmp_pat
     whole.run_epoch()
 
     resumed = trainer(costs, data, strategy, seed=3)
-    resumed.load_state_dict(load(str(tmp_path)))
+    resumed.load_state_dict(there(load(str(tmp_path))))
     resumed.run_epoch()
 
     state = resumed.model.state_dict()
@@ -160,10 +161,11 @@ def test_a_resumed_training_ends_in_the_same_bits(costs, data, strategy, tmp_pat
 def test_what_is_inherited_is_what_the_extracted_network_reaches(costs, data):
     training = trainer(costs, data)
     training.run_epoch()
-    inherited = InheritedAccuracy(training.model, data, precision="fp32", device=CPU)
+    net = part(training.model, "", Supernet)
+    inherited = InheritedAccuracy(net, data, precision="fp32", device=CPU)
     one, other = Architecture.parse("resnet20(base-r4-eca)"), Architecture.parse("resnet20")
     first = inherited(one)
-    alone = training.model.extract(one).to(memory_format=torch.channels_last)
+    alone = net.extract(one).to(memory_format=torch.channels_last)
     inherited(other)
     assert inherited(one) == first
     evaluate = Evaluator(alone, device=CPU, precision="fp32")

@@ -26,6 +26,7 @@ from afi_search.train import (
 from afi_search.train import trainer as trainer_module
 from afi_search.train.optimiser import learning_rate
 from tests.train.networks import RECIPE, digits_split, network, trainer
+from tests.typed import part, there
 
 CPU = torch.device("cpu")
 
@@ -91,7 +92,7 @@ def test_stopped_after_any_epoch_and_continued_it_ends_in_the_same_bits(
 
     seed_everything(99)
     continued = trial_trainer(network(), recipe, data, seed=3, device=CPU)
-    continued.load_state_dict(load(str(tmp_path)))
+    continued.load_state_dict(there(load(str(tmp_path))))
     assert continued.epoch == stop
     finish(continued)
 
@@ -111,9 +112,9 @@ def test_one_epoch_is_the_textbooks_loop(data):
     """The same views through plain SGD and autograd, in float64, with the schedule written out."""
     recipe = RECIPE.model_copy(update={"epochs": 1, "schedule": "step", "drops_at": (0.5,)})
     training = trainer(data, recipe)
-    training.model[3].p = 0.0
+    part(training.model, "3", nn.Dropout).p = 0.0
     reference = network().double()
-    reference[3].p = 0.0
+    part(reference, "3", nn.Dropout).p = 0.0
     reference.load_state_dict(training.model.state_dict())
     generator = torch.Generator().manual_seed(3)
     order = torch.randperm(150, generator=generator)
@@ -253,7 +254,7 @@ def test_a_loss_that_is_no_number_stops_the_training(data, value):
 
 def test_a_model_broken_by_the_last_step_of_an_epoch_is_found(data):
     model, training = exploding(data, at=math.inf, value=math.nan)
-    weight = model.inner[-1].weight
+    weight = part(model.inner, "9", nn.Linear).weight
     weight.register_hook(
         lambda gradient: gradient * (math.inf if model.calls == training.steps_per_epoch else 1.0)
     )
@@ -302,7 +303,8 @@ def test_a_checkpoint_of_another_training_is_refused(data, change, message):
 def test_everything_is_in_channels_last(data):
     training = trainer(data)
     layouts = []
-    training.model[4].register_forward_pre_hook(
+    convolution = part(training.model, "4", nn.Conv2d)
+    convolution.register_forward_pre_hook(
         lambda module, inputs: layouts.append(
             inputs[0].is_contiguous(memory_format=torch.channels_last)
         )
@@ -311,13 +313,14 @@ def test_everything_is_in_channels_last(data):
     training.run_epoch()
 
     assert all(layouts)
-    assert training.model[4].weight.is_contiguous(memory_format=torch.channels_last)
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 SCRIPT = """
 import sys, torch
 from afi_search.train import load, save
 from tests.train.networks import digits_split, trainer
+from tests.typed import part, there
 torch.set_num_threads(1)
 folder = sys.argv[1]
 training = trainer(digits_split())
@@ -353,5 +356,5 @@ def test_killed_in_the_middle_and_started_again_it_ends_in_the_same_bits(data, t
 
     assert second.stdout.split()[1] in {"2", "3"}
     whole = finish(trainer(data))
-    for name, value in load(str(tmp_path))["model"].items():
+    for name, value in there(load(str(tmp_path)))["model"].items():
         assert torch.equal(value, whole.model.state_dict()[name]), name

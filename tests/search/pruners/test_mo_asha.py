@@ -121,7 +121,7 @@ def study_of(curves: list[tuple[float, list[float]]]) -> optuna.Study:
     return study
 
 
-def decide(study: optuna.Study, number: int, **arguments: int) -> bool:
+def decide(study: optuna.Study, number: int, **arguments: Any) -> bool:
     trial: FrozenTrial = study.trials[number]
     return MultiObjectiveAsha(**arguments).prune(study, trial)
 
@@ -162,7 +162,7 @@ def test_a_restart_decides_the_same_on_the_same_ledger(rows: list[tuple[int, int
 @pytest.mark.parametrize(
     "wrong", [{"costs": ()}, {"grace_period": 0}, {"reduction_factor": 1}, {"min_trials": 0}]
 )
-def test_arguments_have_least_values(wrong: dict[str, int]) -> None:
+def test_arguments_have_least_values(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is .* must"):
         MultiObjectiveAsha(**wrong)
