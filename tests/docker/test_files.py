@@ -83,6 +83,19 @@ def test_the_dockerfile_installs_extras_that_there_are() -> None:
     assert set(",".join(wanted).split(",")) <= set(extras)
 
 
+def test_the_dockerfiles_empty_package_can_be_built(tmp_path: Path) -> None:
+    """The dependencies are installed for it, before the sources come."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    text = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
+    (made,) = re.findall(r"(mkdir afi_search .*?) && if ", text)
+    built = f"{sys.executable} -m pip wheel --quiet --no-deps --wheel-dir wheel ."
+    done = subprocess.run(
+        ["bash", "-euc", f"{made} && {built}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "wheel").glob("afi_search-*.whl"))
+
+
 def test_images_are_pinned_and_run_without_root() -> None:
     text = (DOCKER / "Dockerfile").read_text()
     bases = re.findall(r"^FROM ([^$\s]+)", text, re.MULTILINE)
