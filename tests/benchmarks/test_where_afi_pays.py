@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,9 +66,9 @@ def test_rivals_cost_no_more_and_are_valued_with_the_seeds_they_have(table: pd.D
 
     assert (found["macs"] <= 1).all()
     for model in ("own trainings", "additive"):
-        better: Any = found.loc[("B-r16", "resnet20(B-r16, base-r4, B-r16)", model)]
+        better = found.xs(("B-r16", "resnet20(B-r16, base-r4, B-r16)", model))
         assert better["low"] < 0.75 < better["high"] and better["certainty"] > 0.999
-        worse: Any = found.loc[("B-r16", "resnet20(off, base-r4, off)", model)]
+        worse = found.xs(("B-r16", "resnet20(off, base-r4, off)", model))
         assert worse["high"] < 0 and worse["certainty"] < 0.001
     assert width(found, "additive") < 0.6 * width(found, "own trainings")
 

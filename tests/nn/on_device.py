@@ -106,8 +106,8 @@ def compare_batch_norm(
     first = normed(*given, weight, ceiling)
 
     with plain():
-        wide = (None if one is None else one.double() for one in given)
-        wanted = normed(*wide, weight, ceiling)  # type: ignore[call-arg]
+        wide = None if given[1] is None else given[1].double()
+        wanted = normed(given[0].double(), wide, given[2].double(), weight, ceiling)
     for one, other in zip(first, wanted, strict=True):
         error = (one.double() - other).norm() / other.norm()
         assert error <= (0.02 if dtype == torch.bfloat16 else 1e-3)

@@ -311,7 +311,7 @@ def test_what_no_second_try_mends_ends_a_promotion_at_once(
         (own / refused).mkdir(parents=True)
     else:
         disk.mkdir()
-        small = ["mount", "-t", "tmpfs", "-o", "size=25m", "tmpfs", disk]
+        small = ["mount", "-t", "tmpfs", "-o", "size=25m", "tmpfs", str(disk)]
         if os.getuid() or subprocess.run(small).returncode:
             pytest.skip("needs root and mount, to make a small disk")
         arguments += ["--checkpoints", str(disk)]
