@@ -15,8 +15,8 @@ from afi_search.search.samplers.choice_grid import Codes, Floats
 
 _CURVES = 4
 """Full trainings from which stopped trials are extrapolated, and the model begins."""
-_RUNNING = (TrialState.RUNNING, TrialState.WAITING)
-_STOPPED_OR_RUNNING = (TrialState.PRUNED, *_RUNNING)
+_COMPLETE, _PRUNED = TrialState.COMPLETE, TrialState.PRUNED
+_STOPPED_OR_RUNNING = (_PRUNED, TrialState.RUNNING, TrialState.WAITING)
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,27 @@ class Evidence:
             learned: the objective's place among a trial's values.
             up: 1 where it is maximised, otherwise -1.
         """
-        inside = codes[:, 0] >= 0
         value, variance = np.full(len(trials), np.nan), np.zeros(len(trials))
-        curves = []
-        for place, trial in enumerate(trials):
-            if inside[place] and trial.state == TrialState.COMPLETE:
+        runs = np.zeros(len(trials), dtype=bool)
+        curves, stopped = [], []
+        for place in np.flatnonzero(codes[:, 0] >= 0).tolist():
+            trial = trials[place]
+            if trial.state == _COMPLETE:
                 value[place] = trial.values[learned]
-                curves.append((value[place], trial.intermediate_values))
+                curves.append((trial.values[learned], trial.intermediate_values))
+            elif trial.state in _STOPPED_OR_RUNNING:
+                runs[place] = trial.state != _PRUNED
+                if curve := trial.intermediate_values:
+                    stopped.append((place, curve))
         if len(curves) < _CURVES:
             return None
         gain_after = cache(partial(_gain, curves))
-        for place, trial in enumerate(trials):
-            if trial.state in _STOPPED_OR_RUNNING and (curve := trial.intermediate_values):
-                epoch = max(curve)
-                if gain := gain_after(epoch):
-                    value[place], variance[place] = curve[epoch] + gain[0], gain[1]
-        known = inside & np.isfinite(value)
-        runs = np.array([trial.state in _RUNNING for trial in trials])
-        pending = inside & runs & ~known
+        for place, curve in stopped:
+            epoch = max(curve)
+            if gain := gain_after(epoch):
+                value[place], variance[place] = curve[epoch] + gain[0], gain[1]
+        known = np.isfinite(value)
+        pending = runs & ~known
         return cls(
             codes[known],
             _winsorised(up * value[known]),
