@@ -391,7 +391,7 @@ def supernets(rounds: int) -> None:
     file = {"backbone": backbone, "stages": {"all": {"choice": CHOICES}}}
     space = Space(SpaceFile.model_validate(file))
     net = Supernet(space, num_classes=CLASSES, image_size=SIZE)
-    net = net.to(DEVICE).to(memory_format=torch.channels_last)
+    net = net.to(DEVICE).to(memory_format=torch.channels_last).eval()
     few, count = ((1280, 5000), 10 * rounds) if ON_GPU else ((8, 8), 1)
     data = Split(dataset_spec(DATA), *map(made_up, few))
     of = {"network": f"{backbone}, of {len(CHOICES)} choices", "precision": "bf16"}

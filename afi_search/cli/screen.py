@@ -133,8 +133,9 @@ class Screen(Listener):
 
     def supernet_begun(self, epochs: int, trials: float) -> None:
         console.say(
-            f"First the supernet: {plural(epochs, 'epoch')}, about the cost of {trials:.3g} "
-            f"trial{'s' * (trials != 1)}. The accuracy shown is of one architecture in it."
+            f"First the supernet: {plural(epochs, 'epoch')}, about the cost of "
+            f"{plural(max(1, round(trials)), 'trial')}. The accuracy shown is of one architecture "
+            f"in it."
         )
 
     def scored(self, count: int, total: int) -> None:

@@ -30,12 +30,12 @@ from afi_search.search.cheap_scores import Score, cheap_batch, cheap_scores, sco
 from afi_search.search.inherited import Inherited, score_architectures
 from afi_search.search.listener import Listener
 from afi_search.search.proposer import ListedProposer
-from afi_search.search.rank import FEWEST, INHERITED, audit, verdict
+from afi_search.search.rank import FEWEST, INHERITED, audit, trainings, verdict
 from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Pruner
 from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.study import Interrupted, Study
-from afi_search.train.supernet import InheritedAccuracy, Schedule, SupernetJob
+from afi_search.train.supernet import InheritedAccuracy, SupernetJob
 
 _WORKER_DEATHS = 3
 TRAININGS = 2
@@ -203,8 +203,7 @@ def _train(
     )
     job = SupernetJob(file, costs.table)
     epochs = asked.space.recipe.epochs
-    at_once = len(Schedule(costs, file.search.supernet.sampling, file.search.seed)(0))
-    listener.supernet_begun(epochs, at_once * epochs / file.recipe.epochs)
+    listener.supernet_begun(epochs, trainings(costs.space, epochs))
     with Study.begin(study.folder / SUPERNET, asked) as training:
         proposer = ListedProposer({shown(costs): SUPERNET}, [file.search.seed], costs.of)
         run_trials(training, proposer, session, data=data, listener=listener, supernet=job)

@@ -182,18 +182,18 @@ class Supernet(nn.Module):
             batches: each B x 3 x H x W.
         """
         norms = [one for one in self._network.modules() if isinstance(one, _BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        self._network.train()
+        before = [(norm.training, norm.momentum) for norm in norms]
         with self.lent():
             torch._foreach_zero_([tensor for one in norms for tensor in _statistics(one)])
             try:
                 for number, images in enumerate(batches, start=1):
                     for norm in norms:
+                        norm.training = True
                         norm.momentum = 1 / number  # the mean so far, on batch norm's fast path
                     self._network(images)
             finally:
-                for norm, momentum in zip(norms, momenta, strict=True):
-                    norm.momentum = momentum
+                for norm, (training, momentum) in zip(norms, before, strict=True):
+                    norm.training, norm.momentum = training, momentum
 
     def _taken(
         self, architecture: Architecture | str | None = None

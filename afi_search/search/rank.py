@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from afi_search.space import Space
 from afi_search.study.study import Study
 
 FEWEST = 12
@@ -109,20 +110,32 @@ def rank_table(
 def audit(study: Study) -> pd.DataFrame:
     """Compare the scores in a study's ledger with its full trials; see `rank_table`.
 
-    A score costs the time that it took, the supernet's training included, in the mean time of a
-    full trial.
+    A score costs the time that it took in the workers of trials, in the mean time of a full trial,
+    and an inherited one the supernet's training, too; see `trainings`.
     """
     records, scores = study.records(), study.ledger.scores()
     trial = records.loc[records["full"], "seconds"].mean()
     taken = scores.reindex(columns=["inherited_seconds", "cheap_seconds"]).sum() / trial
-    training = 0.0 if study.supernet is None else study.supernet.records()["seconds"].sum()
+    epochs = 0 if study.supernet is None else study.supernet.records()["epochs"].sum()
+    training = trainings(Space(study.file.space), epochs)
     costs = {
-        INHERITED: training / trial + taken["inherited_seconds"],
+        INHERITED: training + taken["inherited_seconds"],
         **dict.fromkeys(CHEAP, taken["cheap_seconds"]),
     }
     audit = audited(records, scores.reindex(columns=[INHERITED, *CHEAP]), costs)
-    audit.attrs[TRAINING] = training / trial
+    audit.attrs[TRAINING] = training
     return audit
+
+
+def trainings(space: Space, epochs: float) -> float:
+    """Return what so many epochs of a space's supernet cost, in trainings of one architecture.
+
+    By the passes that both make, as no other clock is the same for both: the supernet is trained
+    alone, trials beside each other, and the machine may be busier in the meantime.
+    """
+    widths = [len({choice and choice.width for choice in of}) for of in space.stage_choices]
+    at_once = {"fair": max(widths, default=1), "single-path": 1, "sandwich": 4}
+    return at_once[space.file.search.supernet.sampling] * epochs / space.file.recipe.epochs
 
 
 def audited(

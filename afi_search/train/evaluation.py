@@ -69,15 +69,16 @@ class Evaluator:
     def __call__(self, batches: Iterable[Batch]) -> Evaluation:
         """Evaluate in eval mode; the modes of the model's modules are as before afterwards."""
         self._counts.zero_()
-        modes = [(module, module.training) for module in self._model.modules()]
-        self._model.eval()
+        training = [module for module in self._model.modules() if module.training]
+        if training:
+            self._model.eval()
         try:
             with torch.no_grad():
                 for images, labels in batches:
                     self._add(images, labels)
         finally:
-            for module, training in modes:
-                module.training = training
+            for module in training:
+                module.training = True
         if self._world > 1:
             dist.all_reduce(self._counts)
         first, among, count = self._counts.tolist()

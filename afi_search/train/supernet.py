@@ -30,8 +30,8 @@ from afi_search.train.trainer import CheckpointMismatch, Trainer
 
 FAIR, SINGLE_PATH, SANDWICH = "fair", "single-path", "sandwich"
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1280, 128
-SCORING_BATCH = 2500
-"""Images that a GPU validates at a time: launching a pass takes it longer than computing one."""
+SCORING_PIXELS = 5000 * 32 * 32
+"""Of the images that a GPU validates at a time: launching a pass takes longer than computing it."""
 _RETRIES, _DRAWS = 20, 1000
 
 
@@ -174,7 +174,8 @@ class InheritedAccuracy:
         self._dtype = autocast_dtype(precision, device)
         normalise = Normalise(data.spec.mean, data.spec.std, device)
         some = calibration_images(data)
-        sizes = (CALIBRATION_BATCH, None) if device.type == "cpu" else (len(some), SCORING_BATCH)
+        at_once = max(1, SCORING_PIXELS // data.spec.image_size**2)
+        sizes = (CALIBRATION_BATCH, None) if device.type == "cpu" else (len(some), at_once)
         self._calibration = [images for images, _ in normalised_batches(some, normalise, sizes[0])]
         self._validation = list(normalised_batches(data.validation, normalise, sizes[1]))
         self._evaluate = Evaluator(net, device=device, precision=precision)
@@ -309,7 +310,7 @@ class Heritage:
             raise CheckpointMismatch(
                 f"{self.checkpoint} has no weights of the supernet, which are to be inherited"
             )
-        net = restored(self.space, data.spec, state).to(device)
+        net = restored(self.space, data.spec, state).to(device).eval()
         return InheritedAccuracy(net, data, precision=precision, device=device)
 
     def network(

@@ -22,6 +22,7 @@ from afi_search.model.from_supernet import trained_supernet
 from afi_search.search.explain import explain
 from afi_search.search.inherited import PORTION, score_architectures
 from afi_search.search.listener import Listener
+from afi_search.search.rank import audit
 from afi_search.space import Space
 from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.ledger import DEATHS
@@ -76,6 +77,7 @@ def test_a_supernet_is_killed_stopped_and_resumed_and_its_best_are_trained(tmp_p
     assert set(records["origin"][:12]) == {"inherited"} and records["full"].all()
     assert len(scores) == 27 and scores["synflow"].notna().sum() == 13
     assert len(study.front()) <= 13
+    assert audit(study).attrs["training"] == 3  # 6 epochs of one at a time; trials have 2
     assert "inherit from the supernet" in "\n".join(explain(study.ledger.trial(0)))
     assert "What scores are worth" in study.report()[-1].read_text(encoding="utf-8")
     assert there(study.supernet).ledger.trial(0).user_attrs[DEATHS]

@@ -11,6 +11,7 @@ import torch
 from afi_search.cost import SpaceCosts
 from afi_search.data import read_data, split_of
 from afi_search.nn import Supernet, build
+from afi_search.search.rank import trainings
 from afi_search.space import Architecture, Recipe, Space
 from afi_search.space.schema import Data, SpaceFile
 from afi_search.train import Evaluator, load, save, seed_everything, trial_trainer
@@ -99,6 +100,22 @@ def test_a_stage_with_fewer_widths_has_each_as_often_as_it_goes():
     stages = {"all": ALL, 2: {"choice": ["base-r4", "base-r16"]}}
     drawn = Schedule(costs_of(stages=stages), FAIR, 0)(0)
     assert [str(a.stages[1])[:4] for a in drawn] == ["base"] * 3
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {},
+        {"backbone": "resnet20", "stages": {"all": {"choice": ["off", "B-r4", "B-r8"]}}},
+        {"architectures": ["resnet20", "resnet20(base-r4)"]},
+    ],
+)
+@pytest.mark.parametrize("strategy", [FAIR, SINGLE_PATH, SANDWICH])
+def test_what_a_training_costs_is_what_its_steps_train(strategy: str, file: dict[str, Any]) -> None:
+    recipe, search = {"epochs": 4}, {"supernet": {"sampling": strategy}}
+    costs = costs_of(**file, recipe=recipe, search=search)
+    at_once = len(Schedule(costs, strategy, 0)(0))
+    assert trainings(costs.space, 6) == at_once * 6 / 4
 
 
 @pytest.mark.parametrize("strategy", [FAIR, SINGLE_PATH, SANDWICH])

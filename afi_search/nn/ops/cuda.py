@@ -422,14 +422,19 @@ class _Plan:
         self.images, channels, height, width = features[0].shape
         pixels, most = height * width, 16 // features[0].element_size()
         self._unit = math.gcd(most, channels, *map(pixel_stride, features))
-        wide = min(triton.next_power_of_2(channels), WIDEST)
-        self.pixel_tiles = triton.cdiv(pixels, tile.value // wide)
-        self.channel_tiles = triton.cdiv(channels, wide)
+        wide, self.pixel_tiles, self.channel_tiles = _tiles(tile.value, channels, pixels)
         self.rest = (pixels, channels // self._unit), self._unit, wide
 
     def strides(self, *features: Tensor | None) -> tuple[int, ...]:
         """Return their strides from pixel to pixel, in units."""
         return tuple(0 if x is None else pixel_stride(x) // self._unit for x in features)
+
+
+@cache
+def _tiles(numbers: int, channels: int, pixels: int) -> tuple[int, int, int]:
+    """Return the channels of a tile, and how many tiles the pixels and the channels have."""
+    wide = min(triton.next_power_of_2(channels), WIDEST)
+    return wide, triton.cdiv(pixels, numbers // wide), triton.cdiv(channels, wide)
 
 
 def _filled(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -440,7 +445,7 @@ def _filled(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 def moments(*given: Any) -> None:
     mean, variance, x, *running, batches, momentum = given
-    grid, rest = _rows(x)
+    grid, rest = _rows(x.shape[1], x.numel())
     meeting = _meeting(mean, grid, rest[0])
     _moments[min(grid[0], BLOCKS), grid[1]](
         mean, variance, x, tuple(running), batches, momentum, meeting, *rest, num_warps=8
@@ -449,13 +454,13 @@ def moments(*given: Any) -> None:
 
 def normalise(out: Tensor, x: Tensor, norm: Sequence[Tensor], *given: Any) -> None:
     skip, epsilon, ceiling = given
-    grid, rest = _rows(x)
+    grid, rest = _rows(x.shape[1], x.numel())
     _normalise[grid](out, x, tuple(norm), skip, epsilon, ceiling or None, *rest, num_warps=8)
 
 
 def normalise_backward(*given: Any) -> None:
     d_x, *affine, d_skip, d_out, x, norm, out, epsilon, ceiling = given
-    grid, rest = _rows(x)
+    grid, rest = _rows(x.shape[1], x.numel())
     norm, end = tuple(norm), ceiling or None
     meeting = _meeting(norm[0], grid, rest[0])
     gated = None if out is None else d_skip
@@ -466,9 +471,9 @@ def normalise_backward(*given: Any) -> None:
     _norm_gradient[grid](d_x, tuple(affine), d_out, x, norm, epsilon, end, *rest, num_warps=8)
 
 
-def _rows(x: Tensor) -> tuple[tuple[int, int], tuple[tuple[int, int], int, int]]:
-    """Return how x is cut: a grid; its size and the numbers of a row, channels in units, a unit."""
-    channels, size = x.shape[1], x.numel()
+@cache
+def _rows(channels: int, size: int) -> tuple[tuple[int, int], tuple[tuple[int, int], int, int]]:
+    """Return how a feature is cut: a grid; size and numbers of a row, channels in units, a unit."""
     width = max(channels, COLUMNS.value // channels * channels)
     tiles = triton.cdiv(triton.cdiv(size, width), ROWS.value)
     unit = math.gcd(8, channels)
