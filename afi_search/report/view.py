@@ -223,7 +223,7 @@ class StudyView:
             info.device,
             f"seed {info.seed}",
             f"{plural(heirs, 'trial')} started with inherited weights" if heirs else "",
-            f"the supernet's training cost {cost:.1f} trials" if math.isfinite(cost) else "",
+            f"training the supernet cost {cost:.1f} trials" if math.isfinite(cost) else "",
         ]
         return [part for part in parts if part]
 

@@ -147,7 +147,7 @@ def test_the_page_says_what_scores_are_worth(tmp_path: Path) -> None:
     section = text.split("What scores are worth")[1].split("</table>")[0]
     assert "The supernet orders architectures better than their size does" in section
     assert '<td class="number">6.2</td>' in section
-    assert "the supernet's training cost 6.2 trials" in text
+    assert "training the supernet cost 6.2 trials" in text
     assert "What scores are worth" not in write_page(StudyView(records, INFO), tmp_path).read_text()
 
 
