@@ -17,7 +17,7 @@ from tests.docs.test_commands import EXAMPLES
 from tests.docs.test_recorded import RECORDED
 
 RUN = ["README", "docs/tutorial", "docs/python", "docs/report", "docs/space", "docs/monitoring"]
-RUN += ["docs/faults", "docs/extend"]
+RUN += ["docs/faults", "docs/extend", "docs/supernet"]
 NOT_HERE = {
     r"^pip |venv|^pre-commit": "an environment of its own; `.ci/run` gives README's command",
     r"^pytest|^\.ci/run": "these tests themselves",
