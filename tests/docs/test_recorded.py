@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import afi_search
+from afi_search.space import Space
 from tests.docs.pages import ROOT
 
 RECORDED = ROOT / "studies/reference/resnet20-digits"
@@ -25,3 +26,11 @@ def test_a_recorded_study_is_read_explained_and_reported(recorded: Path, tmp_pat
     study.report()
     for name in ("front.csv", "trials.csv"):
         assert (folder / name).read_text() == (recorded / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "shufflenetv2", "resnext"])
+def test_what_was_recorded_with_a_preset_is_what_the_preset_gives(name: str) -> None:
+    recorded = afi_search.Study.open(ROOT / f"studies/reference/{name}-16px-cifar100").file
+    ships = Space.load(ROOT / f"spaces/{name}.yaml", recorded.preset).file
+    assert recorded.preset == "laptop"
+    assert recorded.space.model_dump(exclude={"presets"}) == ships.model_dump(exclude={"presets"})
