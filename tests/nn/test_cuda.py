@@ -49,7 +49,7 @@ def test_interpreted_kernels_compute_what_plain_torch_does(text):
 
 @without_gpu
 @pytest.mark.slow
-@pytest.mark.parametrize("text", NETWORKS)
+@pytest.mark.parametrize("text", [*NETWORKS, "resnet110(base-r4)"])
 def test_interpreted_kernels_compute_every_family(text):
     pytest.importorskip("triton")
 

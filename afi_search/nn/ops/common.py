@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from subprocess import SubprocessError
@@ -173,16 +173,3 @@ def empty(like: Tensor, channels: int) -> Tensor:
     return torch.empty(
         shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
     )
-
-
-def check(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
-    """Check an operator's argument.
-
-    Raises:
-        ValueError: it has another shape.
-        TypeError: it has another dtype.
-    """
-    if tuple(x.shape) != tuple(shape):
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be {tuple(shape)}")
-    if x.dtype != dtype:
-        raise TypeError(f"{name} is {x.dtype}; it must be {dtype}")

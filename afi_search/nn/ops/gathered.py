@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from afi_search.nn.afi import Joined, Source, Sums, global_average
-from afi_search.nn.ops.common import at_least_float32, check, empty, in_rows, operator
+from afi_search.nn.ops.common import at_least_float32, empty, in_rows, operator
 
 NARROW, NARROW_BYTES = 32, 32
 """Below that many channels (on a GPU, bytes a pixel) a slice of a buffer is slow to read."""
@@ -256,12 +256,18 @@ def join(
 def _check(
     name: str, like: Tensor, channels: int, features: list[Tensor], weights: list[Tensor]
 ) -> None:
+    """Raise a ValueError or TypeError that names what has another number, shape or dtype."""
     if weights and len(weights) != len(features):
         raise ValueError(f"afi::{name} has {len(weights)} weights for {len(features)} features")
     batch, _, *size = like.shape
-    for j, feature in enumerate(features):
-        shape = batch, channels, *size
-        check(f"afi::{name}: features[{j}]", feature, shape, like.dtype)
-    for j, weight in enumerate(weights):
-        wide = at_least_float32(like.dtype)
-        check(f"afi::{name}: weights[{j}]", weight, (batch, channels), wide)
+    wide = at_least_float32(like.dtype)
+    for kind, given, shape, dtype in (
+        ("features", features, (batch, channels, *size), like.dtype),
+        ("weights", weights, (batch, channels), wide),
+    ):
+        for j, x in enumerate(given):
+            told = f"afi::{name}: {kind}[{j}]"
+            if tuple(x.shape) != shape:
+                raise ValueError(f"{told} has shape {tuple(x.shape)}; it must be {shape}")
+            if x.dtype != dtype:
+                raise TypeError(f"{told} is {x.dtype}; it must be {dtype}")
