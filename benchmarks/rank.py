@@ -9,7 +9,8 @@ the mean over the others. How well one seed's full training agrees with that is 
 score can be expected above it. Beside tau stands what a score costs, in trainings of one network.
 
 Supernets are checkpointed every epoch and scores are kept, so that a table that has grown is
-compared anew for the price of scoring its new networks.
+compared anew for the price of scoring its new networks. Supernets of all numbers of epochs that
+were asked for, one in each call, stand beside each other.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ PARTIAL = ("partial", "partial_low", "partial_high")
 CEILING = "another seed, all epochs"
 FEWEST = 8
 """Networks from which on a tau is told, with an interval that says how little it says."""
+KEYS = ["architecture", "epochs", "seed"]
+"""What tells scores apart: the network, and the supernet by its epochs and its seed."""
 SEED = 100
 """Of the first supernet; the table's trainings have others."""
 
@@ -89,6 +92,7 @@ def scored(
         rows.append(
             {
                 "architecture": network.text,
+                "epochs": trainer.recipe.epochs,
                 "seed": seed,
                 INHERITED: accuracy,
                 **cheap,
@@ -124,10 +128,13 @@ def compared(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     final = table[table["epoch"] == last]
     tested = final.pivot(index="architecture", columns="seed", values="test_accuracy")
     sizes = final.groupby("architecture")[["macs", "params"]].first().astype(float)
-    of_seeds = scores.pivot(index="architecture", columns="seed", values=[INHERITED, *CHEAP])
-    columns = of_seeds.set_axis([f"{name}/{seed}" for name, seed in of_seeds], axis="columns")
+    inherited = scores.pivot(index="architecture", columns=["epochs", "seed"], values=INHERITED)
+    inherited.columns = [f"{inherited_after(epochs)}/{seed}" for epochs, seed in inherited]
+    once = scores.drop_duplicates(["architecture", "seed"])
+    cheap = once.pivot(index="architecture", columns="seed", values=list(CHEAP))
+    cheap.columns = [f"{name}/{seed}" for name, seed in cheap]
     truth = network_effects(tested)
-    found = [rank_table(sizes.join(columns), truth, fewest=FEWEST)]
+    found = [rank_table(sizes.join([inherited, cheap]), truth, fewest=FEWEST)]
     for seed in tested if tested.shape[1] > 1 else ():
         own = table[table["seed"] == seed].pivot(
             index="architecture", columns="epoch", values="validation_accuracy"
@@ -150,21 +157,26 @@ def after(epoch: int) -> str:
     return f"after {epoch} epoch{'s' * (epoch > 1)}"
 
 
+def inherited_after(epochs: int) -> str:
+    """Return the name of the score that a supernet of so many epochs gives."""
+    return f"{INHERITED}, {epochs} epochs"
+
+
 def prices(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, float]:
     """Return what each score of all networks costs, in trainings of one network on a CPU."""
     on_cpu = table[~table["device"].str.contains("NVIDIA")]
     training = on_cpu.groupby(["architecture", "seed"])["cpu_seconds"].sum().mean()
-    spent = scores.groupby("seed").agg(
+    spent = scores.groupby(["epochs", "seed"]).agg(
         {"training_seconds": "first", "inherited_seconds": "sum", "cheap_seconds": "sum"}
     )
-    inherited, cheap, networks, last = (
-        (spent["training_seconds"] + spent["inherited_seconds"]).mean() / training,
-        spent["cheap_seconds"].mean() / training,
-        table["architecture"].nunique(),
-        table["epoch"].max(),
-    )
-    early = {after(epoch): networks * epoch / last for epoch in EPOCHS}
-    return {INHERITED: inherited, **dict.fromkeys(CHEAP, cheap), **early, CEILING: float(networks)}
+    shared = (spent["training_seconds"] + spent["inherited_seconds"]).groupby("epochs").mean()
+    networks, last = table["architecture"].nunique(), table["epoch"].max()
+    return {
+        **{inherited_after(epochs): cost / training for epochs, cost in shared.items()},
+        **dict.fromkeys(CHEAP, spent["cheap_seconds"].mean() / training),
+        **{after(epoch): networks * epoch / last for epoch in EPOCHS},
+        CEILING: float(networks),
+    }
 
 
 def shown(means: pd.DataFrame) -> Table:
@@ -223,19 +235,19 @@ def main(
     table = pd.read_csv(table_file)
     networks = [Architecture.parse(text) for text in table["architecture"].unique()]
     kept = out / f"rank-{name}-scores.csv"
-    scores = pd.read_csv(kept) if kept.exists() else pd.DataFrame(columns=["architecture", "seed"])
+    scores = pd.read_csv(kept) if kept.exists() else pd.DataFrame(columns=KEYS)
     data, costs = None, None
+    epochs = epochs or 2 * space.file.recipe.epochs
     for seed in range(SEED, SEED + seeds):
-        known = set(scores.loc[scores["seed"] == seed, "architecture"])
+        of_this = (scores["epochs"] == epochs) & (scores["seed"] == seed)
+        known = set(scores.loc[of_this, "architecture"])
         if not (left := [network for network in networks if network.text not in known]):
             continue
         data = data or split_of(space.file.data, read_data(space.file.data))
         sizes = {"num_classes": data.spec.num_classes, "image_size": data.spec.image_size}
         costs = costs or SpaceCosts(space, **sizes)
-        place = str(STUDIES / f"rank-{name}" / f"seed-{seed}")
-        trainer, seconds = trained(
-            space, costs, data, seed, epochs or 2 * space.file.recipe.epochs, place
-        )
+        place = str(STUDIES / f"rank-{name}" / f"{epochs}-epochs-seed-{seed}")
+        trainer, seconds = trained(space, costs, data, seed, epochs, place)
         scores = pd.concat([scores, scored(trainer, seconds, data, left, seed)])
         scores.round(6).to_csv(kept, index=False)
     means = compared(table, scores[scores["architecture"].isin(table["architecture"])])

@@ -33,11 +33,12 @@ def table(noise: float) -> pd.DataFrame:
     )
 
 
-def scores() -> pd.DataFrame:
+def scores(epochs: int = 8) -> pd.DataFrame:
     """Return those of two supernets, one right and one wrong; each cost four trainings."""
     return pd.DataFrame(
         {
             "architecture": f"net{network:02}",
+            "epochs": epochs,
             "seed": seed,
             "inherited": sign * network,
             **dict.fromkeys(("naswot", "zico", "synflow"), network),
@@ -52,11 +53,25 @@ def scores() -> pd.DataFrame:
 
 def test_seeds_of_a_score_are_averaged_and_each_training_is_held_against_the_others() -> None:
     means = compared(table(noise=0), scores())
-    assert list(means.loc["inherited", ["tau", "cost", "seeds"]]) == [pytest.approx(0), 4.0, 2]
+    assert list(means.loc["inherited, 8 epochs", ["tau", "cost", "seeds"]]) == [
+        pytest.approx(0),
+        4.0,
+        2,
+    ]
     assert list(means.loc["zico", ["tau", "cost", "seeds"]]) == [pytest.approx(1), 3.0, 2]
     assert list(means.loc[CEILING, ["tau", "cost", "seeds"]]) == [pytest.approx(1), 15.0, 3]
     assert means.loc["after 3 epochs", "cost"] == 15 * 3 / 4
     assert "after 10 epochs" not in means.index
+
+
+def test_supernets_of_fewer_and_of_more_epochs_stand_beside_each_other() -> None:
+    longer = scores(24).query("seed == 100").assign(training_seconds=200.0)
+    means = compared(table(noise=0), pd.concat([scores(), longer]))
+    taus = means["tau"]
+    assert taus["inherited, 8 epochs"] == pytest.approx(0)
+    assert taus["inherited, 24 epochs"] == pytest.approx(1)
+    assert means["cost"]["inherited, 24 epochs"] == (200 + 15) / 20
+    assert means["cost"]["zico"] == 3.0 and means["seeds"]["zico"] == 2
 
 
 def test_a_seed_does_not_know_its_own_luck() -> None:
@@ -74,7 +89,7 @@ def test_a_table_that_is_not_complete_is_compared_as_far_as_it_is() -> None:
     some = some[(some["seed"] == 0) | (some["architecture"] < "net09")]
     some = some[(some["seed"] < 2) | (some["architecture"] < "net03")]
     means = compared(some, scores())
-    assert means.loc["inherited", "count"] == 15
+    assert means.loc["inherited, 8 epochs", "count"] == 15
     assert list(means.loc[CEILING, ["tau", "count", "seeds"]]) == [pytest.approx(1), 9, 2]
 
 
