@@ -276,8 +276,8 @@ def plot(summary: pd.DataFrame, path: Path) -> None:
         title = "mean over all tables" if table == "all" else table
         axis.set(title=title, xlabel="epochs spent, in full trainings", ylabel="hypervolume, %")
         axis.grid(alpha=0.3)
-    seeds = summary["seeds"].max()
-    title = f"Mean and 95 % band over {seeds} seeds; the best after all epochs first"
+    few, many = summary["seeds"].min(), summary["seeds"].max()
+    title = f"Mean and 95 % band over {few} to {many} seeds; the best after all epochs first"
     lines, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=across, title=title)
     figure.savefig(path, dpi=70)
