@@ -182,7 +182,9 @@ def test_the_changelog_and_citation_are_of_this_version() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_files_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+    text = page.read_text()
+    pictures = re.findall(r'src="([^"]+)"', text)
+    for link in pictures + re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if report := re.fullmatch(r"reports/([\w-]+)\.html", link):  # docs/reports.py writes it
             assert (ROOT / "studies/reference" / report[1] / "ledger.log").exists(), link
         elif "://" not in link:
