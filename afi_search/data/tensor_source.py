@@ -69,7 +69,8 @@ class TensorSource:
 
     def set_state(self, state: Tensor | None) -> None:
         """Set the generator's state."""
-        assert state is not None
+        if state is None:
+            raise ValueError("There is no state of the generator in it.")
         self._generator.set_state(state)
 
 

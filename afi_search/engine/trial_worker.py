@@ -255,11 +255,8 @@ class TrialWorker(tune.Trainable):
                 )
             trainer = trial_trainer(model, recipe, data, seed=seed, device=device)
         if state is not None:
-            try:
-                trainer.load_state_dict(state)
-            except KeyError as missing:
-                raise CheckpointMismatch(f"the checkpoint has no {missing}") from None
-        return trainer, state is not None
+            trainer.load_state_dict(state)
+        return trainer, bool(trainer.history)
 
     def _build(self, architecture: Architecture) -> nn.Module:
         return build(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def read_checkpoint(place: str, *, imports: bool = False) -> Model:
         imports: whether to run the modules that a trial's study names, as `StudyFile.read` says.
 
     Raises:
-        ModelError: there is no checkpoint of a promotion or of a trial whose study is here.
+        ModelError: there is no checkpoint of a promotion or of a trial whose study is here, or
+            it holds something else.
         NoCheckpoint: the trial's weights are not kept.
         CorruptCheckpoint: there is one that cannot be read.
     """
@@ -59,12 +61,13 @@ def read_checkpoint(place: str, *, imports: bool = False) -> Model:
             f"{place}: there is no checkpoint in it; name a folder like STUDY/promote/NAME or "
             f"STUDY/confirm/checkpoints/00000"
         )
-    if "classes" not in found["identity"]:
+    if "classes" not in found.get("identity", ()):
         raise ModelError(
             f"{place}: is no trial of a study here; name it STUDY/checkpoints/NUMBER, wherever "
             f"the study's checkpoints lie"
         )
-    return promoted_model(with_shared_names(found))
+    with whole(place):
+        return promoted_model(with_shared_names(found))
 
 
 def trial_state(folder: Path, number: int) -> dict[str, Any]:
@@ -82,14 +85,20 @@ def trial_state(folder: Path, number: int) -> dict[str, Any]:
 
 
 def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, Any]) -> Model:
-    """Return the network of a trial of a study or confirmation, as a checkpoint of it has it."""
+    """Return the network of a trial of a study or confirmation, as a checkpoint of it has it.
+
+    Raises:
+        ModelError: it is a checkpoint of something else.
+    """
     study = StudyFile.read(folder)
     source = spec_of(study.space.data)
     trial = ledger.trial(number)
     architecture = Architecture.parse(trial.user_attrs["architecture"])
     module = build(architecture, num_classes=source.num_classes, image_size=source.image_size)
-    module.load_state_dict(state["model"])
-    accuracies, epoch = curve(trial), int(state["epoch"])
+    with whole(f"the checkpoint of trial {number} of {folder}"):
+        module.load_state_dict(state["model"])
+        epoch = int(state["epoch"])
+    accuracies = curve(trial)
     metrics = {"validation accuracy": accuracies[epoch - 1]} if epoch <= len(accuracies) else {}
     if epoch == trial.user_attrs["epochs"] and number in (known := ledger.tested()):
         metrics["test accuracy"] = known[number]
@@ -97,6 +106,22 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
     if trial.user_attrs.get("init") == "inherited":
         how["started with"] = "the weights that it inherits from the study's supernet"
     return Model(module, trained_facts(study, architecture, metrics, how))
+
+
+@contextmanager
+def whole(place: str) -> Iterator[None]:
+    """Read within it what a checkpoint holds.
+
+    Raises:
+        ModelError: it does not hold what it should; the message begins with `place`.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"{place}: does not hold what it should: {type(error).__name__}: {reason}"
+        ) from None
 
 
 def trained_facts(

@@ -252,7 +252,10 @@ def model_card(facts: Mapping[str, Any]) -> str:
     return templates.get_template("card.md.jinja").render(
         **facts,
         accuracies={name: f"{100 * value:.2f} %" for name, value in facts["metrics"].items()},
-        figures={f"{titles[n]}: {CONVENTIONS[n]}": figure for n, figure in figures.items()},
+        figures={
+            f"{titles.get(n, n)}: {CONVENTIONS.get(n, 'as it names itself')}": figure
+            for n, figure in figures.items()
+        },
         flat_training=dict(_flat(facts["training"])),
         MOST_CLASSES=MOST_CLASSES,
     )
@@ -284,7 +287,10 @@ def load(folder: str | Path) -> Model:
         raise ModelError(
             f"{folder / FACTS}: classes: {len(facts.classes)} names for {facts.num_classes} outputs"
         )
-    module = build(facts.architecture, num_classes=facts.num_classes, image_size=facts.stem)
+    try:
+        module = build(facts.architecture, num_classes=facts.num_classes, image_size=facts.stem)
+    except UserError as error:
+        raise ModelError(f"{folder / FACTS}: {error}") from None
     if facts.batch_norms == "folded":
         module = fold_batch_norms(module, facts.stem)
     weights = folder / WEIGHTS

@@ -23,7 +23,7 @@ from afi_search.engine.torch_train import PromotionError, measure_worker, train_
 from afi_search.errors import UserError
 from afi_search.files import csv_of, write_whole
 from afi_search.formatting import duration, plural
-from afi_search.model.from_checkpoint import promoted_model, with_shared_names
+from afi_search.model.from_checkpoint import promoted_model, whole, with_shared_names
 from afi_search.nn import warm_start
 from afi_search.promote.confirm import read_confirmed
 from afi_search.promote.confirm_results import most_promising
@@ -234,17 +234,20 @@ def _finished(config: PromotionConfig) -> int:
 
     Raises:
         CheckpointMismatch: it is of another training.
+        ModelError: it holds something else.
     """
     state = load(config.checkpoints)
     if state is None:
         return 0
+    with whole(config.checkpoints):
+        identity, epoch = with_shared_names(state)["identity"], int(state["epoch"])
     try:
-        require_same(config.identity, with_shared_names(state)["identity"])
+        require_same(config.identity, identity)
     except CheckpointMismatch as error:
         raise CheckpointMismatch(
             f"{error}. Take the settings back, or give --name to begin another one beside it."
         ) from None
-    return int(state["epoch"])
+    return epoch
 
 
 def winners(folder: Path, wanted: Promote, listener: Listener = _SILENT) -> list[Architecture]:

@@ -68,6 +68,25 @@ class Facts(_Remembered):
     origin: str
 
 
+class _Trained(TypedDict):
+    epoch: _Epoch
+    accuracy: _Share
+    seconds: float
+
+
+class _Known(TypedDict):
+    architecture: Annotated[str, AfterValidator(_names_an_architecture)]
+    seed: _Whole
+    init: NotRequired[str]
+
+
+class Checkpointed(TypedDict):
+    """What the checkpoint of a trial says of it."""
+
+    history: list[_Trained]
+    trial: _Known
+
+
 class _Owner(TypedDict):
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
     id: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import TypeAdapter, ValidationError
 
 from afi_search.errors import UserError
 from afi_search.files import write_whole
@@ -29,12 +29,14 @@ from afi_search.study.journal import (
     set_aside,
 )
 from afi_search.study.ledger import SETTINGS, Ledger, asked_for, curve, directions_of
+from afi_search.study.operations import Checkpointed, Log
 from afi_search.study.ownership import mark_at, put_mark, trials_in
 from afi_search.study.reference import cost_of
 from afi_search.study.storage import FILES, JOURNAL, in_database, only_client
 from afi_search.study.study import Study
 
-_RESTORED = "restored"
+_RESTORED, _LOST = "restored", "what it was is lost with the ledger"
+_CHECKPOINTED = TypeAdapter(Checkpointed)
 
 
 def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
@@ -135,27 +137,26 @@ def _bring_back(study: Study) -> Iterator[str]:
             ledger.finish(trial.number, TrialState.COMPLETE, values)
 
 
-def _checkpoint(study: Study, number: int) -> dict[str, Any]:
-    """Return a trial's checkpoint; an empty one where there is none that says what it is of."""
+def _checkpoint(study: Study, number: int) -> Checkpointed | None:
+    """Return what a trial's checkpoint says of it; None where there is none that does."""
     from afi_search.train.checkpoint import CorruptCheckpoint, load
 
     try:
-        state = load(study.trial_checkpoints(number)) or {}
-    except CorruptCheckpoint:
-        return {}
-    return state if "trial" in state else {}
+        return _CHECKPOINTED.validate_python(load(study.trial_checkpoints(number)), strict=True)
+    except (CorruptCheckpoint, ValidationError):
+        return None
 
 
 def _trained(study: Study, number: int) -> dict[int, float]:
-    history = _checkpoint(study, number).get("history", ())
-    return {epoch["epoch"]: epoch["accuracy"] for epoch in history}
+    state = _checkpoint(study, number)
+    return {epoch["epoch"]: epoch["accuracy"] for epoch in state["history"]} if state else {}
 
 
 def _trial(study: Study, number: int) -> FrozenTrial:
     """Return a trial as its checkpoint has it; where there is none, one that failed."""
     file, state = study.file.space, _checkpoint(study, number)
     lost = {"architecture": study.info.backbones[0], "seed": file.search.seed}
-    facts = state.get("trial", lost | {"reason": "what it was is lost with the ledger"})
+    facts: Log = {**state["trial"]} if state else lost | {"reason": _LOST}
     architecture = Architecture.parse(facts["architecture"])
     return create_trial(
         state=TrialState.RUNNING if state else TrialState.FAIL,
@@ -165,7 +166,7 @@ def _trial(study: Study, number: int) -> FrozenTrial:
             "epochs": file.recipe.epochs,
             **cost_of(architecture, study.info).figures(),
             "origin": _RESTORED,
-            "seconds": float(sum(epoch["seconds"] for epoch in state.get("history", ()))),
+            "seconds": sum((epoch["seconds"] for epoch in state["history"]), 0.0) if state else 0.0,
         },
         intermediate_values=_trained(study, number),
     )

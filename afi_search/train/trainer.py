@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 import torch.distributed as dist
+from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -35,6 +36,9 @@ class CheckpointMismatch(UserError):
     """A checkpoint is of another model, recipe or data set."""
 
 
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+
 @dataclass(frozen=True)
 class EpochResult:
     """One epoch.
@@ -51,13 +55,16 @@ class EpochResult:
         workers: processes that trained it.
     """
 
-    epoch: int
-    accuracy: float
+    epoch: Annotated[int, Field(ge=1)]
+    accuracy: Share
     loss: float
     seconds: float
     images_per_second: float
-    top5: float | None = None
+    top5: Share | None = None
     workers: int = 1
+
+
+_HISTORY = TypeAdapter(list[EpochResult])
 
 
 class Trainer:
@@ -229,14 +236,19 @@ class Trainer:
         Raises:
             CheckpointMismatch: it is of another model, recipe, seed or data set.
         """
-        require_same(self._identity, state["identity"])
         try:
-            self.model.load_state_dict(state["model"])
-            if self._average is not None:
-                self._average.module.load_state_dict(state["ema"])
-            self._optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, ValueError) as error:
+            require_same(self._identity, state["identity"])
+            self._continue(state)
+        except KeyError as missing:
+            raise CheckpointMismatch(f"the checkpoint has no {missing}") from missing
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointMismatch(f"the checkpoint is of another model. {error}") from error
+
+    def _continue(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        if self._average is not None:
+            self._average.module.load_state_dict(state["ema"])
+        self._optimiser.load_state_dict(state["optimiser"])
         self._replay = None  # What was captured works on the momentum that has just been replaced.
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate
@@ -244,7 +256,7 @@ class Trainer:
         torch.set_rng_state(state["torch_generator"])
         if self.device.type == "cuda" and state["cuda_generator"] is not None:
             torch.cuda.set_rng_state(state["cuda_generator"], self.device)
-        self.history = [EpochResult(**result) for result in state["history"]]
+        self.history = _HISTORY.validate_python(state["history"])
 
     def _train(self, heard: Callable[[float, float], None] | None = None) -> float:
         """Run the steps of one epoch and return the mean loss."""

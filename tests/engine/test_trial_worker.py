@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from afi_search.space import Architecture, Recipe, Space
 from afi_search.space.schema import SpaceFile
 from afi_search.train import Trainer, load, save, trial_trainer
 from afi_search.train.supernet import Heritage, SupernetJob
+from tests.study.test_operations import paths
 from tests.typed import part, there
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
@@ -188,6 +191,32 @@ def test_what_is_no_checkpoint_of_a_trial_stops_the_study(
     save({"epoch": 1, "weights": torch.zeros(1)}, str(tmp_path / "00007"))
 
     assert "00007 cannot be used: the checkpoint has no " in begin(tmp_path, data).step()["broken"]
+
+
+def test_whatever_a_checkpoint_holds_it_is_used_or_stops_the_study(
+    tmp_path: Path, data: SharedSplit
+) -> None:
+    begin(tmp_path, data).step()
+    (path,) = (tmp_path / "00007").iterdir()
+    state = torch.load(path, weights_only=True)
+    some = {**state, "model": dict([*state["model"].items()][:1]), "optimiser": {"state": {0: 0}}}
+    some["history"] = dict(enumerate(state["history"]))
+    wrong: tuple[Any, ...] = (None, 1.5, 10**30, "x", {"x": 1}, [], torch.zeros(3))
+    worker, outcomes = begin(tmp_path, data), Counter[str]()
+    for at in paths(some):
+        for value in wrong:
+            other = copy.deepcopy(state)
+            changed = other
+            for name in at[:-1]:
+                changed = changed[name]
+            changed[at[-1]] = value
+            torch.save(other, path)
+            worker.reset_config({"number": 7, "architecture": "resnet20", "seed": 3})
+            (outcome,) = worker.step().keys() & {"accuracies", "broken", "failed"}
+            assert outcome != "failed", (at, value)
+            outcomes[outcome] += 1
+
+    assert outcomes["broken"] > 50 and outcomes["accuracies"] > 10
 
 
 def test_a_folder_that_is_a_loop_of_links_stops_the_study(

@@ -15,6 +15,7 @@ from afi_search.data.image_reader import read_image
 from afi_search.model.model import ModelError, load
 from afi_search.space import Architecture
 from tests.pictures import noise, trained
+from tests.study.test_operations import WRONG, changed, paths
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,27 @@ def test_mistakes_name_the_file(tmp_path: Path) -> None:
         load(tmp_path)
     assert "model.json: num_classes: " in str(caught.value)
     assert "model.json: x: " in str(caught.value)
+
+
+def test_whatever_model_json_says_it_is_used_or_refused(tmp_path: Path) -> None:
+    trained("resnet20(base-r4)").save(tmp_path)
+    write_png(torch.zeros(3, 32, 32, dtype=torch.uint8), str(tmp_path / "image.png"))
+    told = (tmp_path / "model.json").read_bytes()
+    cut = [told[: len(told) * part // 9] for part in range(9)]
+    holes = [part + bytes(30) + told[len(part) + 30 :] for part in cut]
+    others = [changed(told, at, value) for at in paths(json.loads(told)) for value in WRONG]
+    refused = 0
+    for text in (*cut, *holes, *others):
+        (tmp_path / "model.json").write_bytes(text)
+        try:
+            model = load(tmp_path)
+        except ModelError:
+            refused += 1
+        else:
+            model.predict(tmp_path / "image.png")
+            model.save(tmp_path / "again")
+
+    assert refused > 100
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:

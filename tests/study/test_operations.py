@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from afi_search.errors import UserError
 from afi_search.report.view import StudyView
@@ -16,7 +19,10 @@ from afi_search.search.explain import explain
 from afi_search.study import Ledger
 from afi_search.study.journal import DamagedLedger
 from afi_search.study.operations import read_operation
+from afi_search.study.repair import repair
 from afi_search.study.study import Study
+from afi_search.train import load
+from afi_search.train.checkpoint import FORMAT
 from tests.study.test_damage import searched
 
 WRONG: tuple[Any, ...] = (None, True, -1, 1.5, 10**30, "x", {"x": 1})
@@ -105,3 +111,28 @@ def test_a_line_that_begins_another_study_breaks_no_reader(tmp_path: Path) -> No
     (tmp_path / "ledger.log").write_bytes(b"".join([first, another, *others]))
 
     assert Ledger.open(tmp_path).records().equals(before)
+
+
+def test_whatever_a_checkpoint_says_repair_ends_in_a_ledger_that_can_be_read(
+    tmp_path: Path,
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "study"
+    searched(whole, trials=2)
+    state = load(Study.open(whole).trial_checkpoints(1))
+    assert state is not None
+    told = {**state, "history": dict(enumerate(state["history"][:1]))}
+    wrong: tuple[Any, ...] = (None, 10**30, [], "mobilenetv2")
+    for at in paths(told):
+        for value in wrong:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(whole, folder)
+            (folder / "ledger.log").unlink()
+            other = copy.deepcopy(state)
+            part = other
+            for name in at[:-1]:
+                part = part[name]
+            part[at[-1]] = value
+            (path,) = (folder / "checkpoints" / "00001").iterdir()
+            torch.save({"format": FORMAT, **other}, path)
+            assert list(repair(folder)), (at, value)
+            assert len(Ledger.open(folder).records()) == 2
