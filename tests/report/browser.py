@@ -31,13 +31,16 @@ class OpenedPage:
     console: list[str]
 
 
-def open_page(page: Path, scratch: Path) -> OpenedPage:
-    """Open a page in headless Chromium; skip the test where there is none."""
+def open_page(page: Path, scratch: Path, width: int = 1280) -> OpenedPage:
+    """Open a page in headless Chromium, pixels wide; skip the test where there is none."""
     browser = next(filter(None, map(shutil.which, NAMES)), None)
     if browser is None:
         pytest.skip(f"needs a browser, and none of {', '.join(NAMES)} is on the path")
     done = subprocess.run(
-        [browser, *FLAGS, f"--user-data-dir={scratch}", "--dump-dom", page.as_uri()],
+        [
+            *(browser, *FLAGS, f"--user-data-dir={scratch}", f"--window-size={width},900"),
+            *("--dump-dom", page.as_uri()),
+        ],
         capture_output=True,
         text=True,
         timeout=120,

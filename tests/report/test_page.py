@@ -199,3 +199,14 @@ def test_all_trials_are_listed_and_a_filter_finds_some_of_them(tmp_path: Path) -
     pruned = records[records["state"] == "pruned"]["architecture"].str.contains("base-r4")
     assert said == [["all", "60", "true"], ["first", "true"], ["some", str(pruned.sum())]]
     assert 0 < pruned.sum() < 60
+
+
+@pytest.mark.parametrize(("width", "tick"), [(1280, "xtick"), (500, "ytick")])
+def test_the_choices_have_their_axes_below_each_other_on_a_phone(
+    width: int, tick: str, tmp_path: Path
+) -> None:
+    page = write_page(StudyView(searched(40, info=study_info()), study_info()), tmp_path / "study")
+    opened = open_page(page, tmp_path / "profile", width)
+    assert not opened.console
+    named = rf'class="{tick}"><text [^>]*data-unformatted="stage 1&lt;br&gt;width"'
+    assert re.search(named, opened.dom)
