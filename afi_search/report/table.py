@@ -112,8 +112,8 @@ def fitting_table(
 ) -> Table:
     """Return a table of figures that leaves out columns where `width` letters are too narrow.
 
-    The first three columns, the architecture among them, always stay, and the last is the next to
-    stay. `plain` are further rows, dim, below a line.
+    The first three columns, the architecture among them, always stay; the fourth and then the last
+    are the next to stay. `plain` are further rows, dim, below a line.
     """
     shown = _fitting(columns, [*rows, *plain], width)
     left_out = [_heading(name).split("\n")[0] for name in columns if name not in shown]
@@ -136,13 +136,12 @@ def _fitting(columns: list[str], rows: list[dict[str, str]], width: int) -> list
     lasting = columns[:3]
     room = width - NAME_LETTERS - 3
     fitting = []
-    for name in [*lasting, *columns[:2:-1][:1], *columns[3:-1]]:
+    for name in dict.fromkeys([*lasting, *columns[3:4], columns[-1], *columns[4:]]):
         cells = [row.get(name, "") for row in rows]
         taken = 2 + max(cell_len(text) for text in (*cells, *_heading(name).split("\n")))
-        room -= 0 if name == "architecture" else taken
-        if name not in lasting and room < 0:
-            break
-        fitting.append(name)
+        if name in lasting or taken <= room:
+            room -= 0 if name == "architecture" else taken
+            fitting.append(name)
     return [name for name in columns if name in fitting]
 
 

@@ -102,6 +102,7 @@ _Foreseen = TypedDict(
         "known_cost:prediction": Annotated[list[float], Field(min_length=2, max_length=2)],
         "inherited:accuracy": float,
         "inherited:estimate": float,
+        "NSGAIISampler:generation": _Whole,
     },
     total=False,
 )

@@ -24,7 +24,7 @@ def test_every_decision_about_every_trial_is_told(tmp_path: Path) -> None:
         ]
         stopped = trial.state == TrialState.PRUNED
         assert ending.startswith("It was pruned" if stopped else "It is complete: 9 of 9 epochs")
-        assert ("stopped at epoch" in rungs[-1]) == stopped
+        assert (": stopped: behind" in rungs[-1]) == stopped
 
 
 def test_what_was_predicted_is_told_beside_what_came(tmp_path: Path) -> None:

@@ -80,6 +80,12 @@ def test_no_field_of_any_line_breaks_a_reader(tmp_path: Path) -> None:
         (b'{"op_code":4', ("user_attrs", "architecture"), "x", "has no architecture that"),
         (b'{"op_code":4', ("user_attrs", "epochs"), 10**9, "has no epochs that"),
         (b'{"op_code":6', ("values",), [0.5], "completes a trial with .* for 2 objectives"),
+        (
+            b'{"op_code":4',
+            ("system_attrs",),
+            {"NSGAIISampler:generation": 1.5},
+            "has no NSGAIISampler:generation",
+        ),
         (b'{"op_code":7', ("intermediate_value",), 1.5, "has no intermediate_value that"),
         (b'{"op_code":7', ("step",), 10**12, "has no step that"),
     ],
