@@ -170,7 +170,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     while isinstance(content, Mapping) and (inside := _inside(content)) is not None:
         content = content[inside]
     tensors = content if isinstance(content, Mapping) else {}
-    weights = {name: t for name, t in tensors.items() if isinstance(t, Tensor)}
+    weights = {name: t for name, t in tensors.items() if isinstance(t, Tensor) and not t.is_meta}
     if not weights or not all(isinstance(name, str) for name in weights):
         raise PretrainedError(f"{path}: holds no state dict (names to tensors)")
     return weights

@@ -237,6 +237,7 @@ def test_build_takes_pretrained_weights_and_logs_what_it_took(saved, caplog):
         (None, "there is no such file"),
         (b"not a checkpoint", "cut short"),
         ([1, 2], "holds no state dict"),
+        ({"conv1.weight": torch.empty(3, device="meta")}, "holds no state dict"),
         ({"epoch": 3}, "holds no state dict"),
         ({"something": torch.zeros(3)}, "none of its 1 tensors fits ResNet"),
         ({"features.99.conv.7.weight": torch.zeros(3)}, "none of its 1 tensors fits"),
