@@ -7,7 +7,7 @@ alone, so that any process, after any kill, does the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from afi_search.cost import CostTable, SpaceCosts
 from afi_search.data import ImageSet, Split
 from afi_search.data.dataset import DatasetSpec
+from afi_search.data.source import Batch
 from afi_search.data.tensor_source import Normalise, TensorSource, normalised_batches
 from afi_search.nn import Supernet
 from afi_search.space import Architecture, Recipe, Space, SpaceFile, StageChoice
@@ -31,7 +32,8 @@ from afi_search.train.trainer import CheckpointMismatch, Trainer
 FAIR, SINGLE_PATH, SANDWICH = "fair", "single-path", "sandwich"
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1280, 128
 SCORING_PIXELS = 5000 * 32 * 32
-"""Of the images that a GPU validates at a time: launching a pass takes longer than computing it."""
+"""Of the images that a GPU takes at a time, fewer where its memory does not allow that: launching a
+pass takes longer than computing it."""
 _RETRIES, _DRAWS = 20, 1000
 
 
@@ -175,7 +177,7 @@ class InheritedAccuracy:
         normalise = Normalise(data.spec.mean, data.spec.std, device)
         some = calibration_images(data)
         at_once = max(1, SCORING_PIXELS // data.spec.image_size**2)
-        sizes = (CALIBRATION_BATCH, None) if device.type == "cpu" else (len(some), at_once)
+        sizes = (CALIBRATION_BATCH, None) if device.type == "cpu" else (at_once, at_once)
         self._calibration = [images for images, _ in normalised_batches(some, normalise, sizes[0])]
         self._validation = list(normalised_batches(data.validation, normalise, sizes[1]))
         self._evaluate = Evaluator(net, device=device, precision=precision)
@@ -185,12 +187,24 @@ class InheritedAccuracy:
         self.net.set_active(architecture)
         with torch.no_grad(), self.net.lent():
             self.calibrate()
-            return self._evaluate(self._validation)
+            while True:
+                try:
+                    return self._evaluate(self._validation)
+                except torch.OutOfMemoryError:
+                    if all(len(labels) == 1 for _, labels in self._validation):
+                        raise
+                self._validation = [half for batch in self._validation for half in halved(batch)]
 
     def calibrate(self) -> None:
         """Calibrate the batch norms of the active architecture."""
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
             self.net.recalibrate(self._calibration)
+
+
+def halved(batch: Batch) -> Iterator[Batch]:
+    """Yield the images and labels of a batch in two halves, or in one where it has one image."""
+    images, labels = batch
+    return zip(images.chunk(2), labels.chunk(2), strict=True)
 
 
 class SupernetTrainer(Trainer):

@@ -13,7 +13,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from afi_search.nn import build
@@ -230,33 +229,6 @@ def test_operators_name_what_does_not_match():
         operators.weighted_sum(x, [x, x], [weight, weight.double()], *rest)
     with pytest.raises(ValueError, match=r"features\[0\] has shape .*3, 5\); it must be .*4, 5\)"):
         operators.join(x, [x[:, :, :3]], [], 6.0, True)
-
-
-class Heard(TorchDispatchMode):
-    """Keeps the names of what torch's dispatcher is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("gradients", [False, True])
-def test_who_listens_to_the_dispatcher_hears_of_operators_and_gets_the_same(
-    gradients: bool,
-) -> None:
-    """Where nobody does, they are called directly."""
-    x, weight, rest = torch.randn(2, 8, 4, 5), torch.rand(2, 8), (None, None, None, 0.0)
-    x = x.to(memory_format=torch.channels_last)
-    with torch.set_grad_enabled(gradients):
-        direct = weighted_sum(x, [x], [weight], *rest)
-        with Heard() as heard:
-            through = weighted_sum(x, [x], [weight], *rest)
-    assert "afi.weighted_sum.default" in heard.names
-    assert torch.equal(direct, through)
 
 
 def gradients_of(

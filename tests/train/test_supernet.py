@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from afi_search.cost import SpaceCosts
-from afi_search.data import read_data, split_of
+from afi_search.data import Split, read_data, split_of
 from afi_search.nn import Supernet, build
 from afi_search.search.rank import trainings
 from afi_search.space import Architecture, Recipe, Space
@@ -188,6 +189,27 @@ def test_what_is_inherited_is_what_the_extracted_network_reaches(costs, data):
     evaluate = Evaluator(alone, device=CPU, precision="fp32")
     validation = training._source.validation()
     assert evaluate(validation) == first
+
+
+def test_where_memory_does_not_allow_it_fewer_images_are_validated_at_a_time(
+    costs: SpaceCosts, data: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Supernet(costs.space)
+    inherited = InheritedAccuracy(net, data, precision="fp32", device=CPU)
+    at_once, sizes, forward = inherited(net.active), [], net.forward
+
+    def limited(images: torch.Tensor, most: int = 20) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > most:
+            raise torch.OutOfMemoryError
+        return forward(images)
+
+    monkeypatch.setattr(net, "forward", limited)
+    assert inherited(net.active) == at_once
+    assert sizes == [60, 30, 15, 15, 15, 15]
+    monkeypatch.setattr(net, "forward", partial(limited, most=0))
+    with pytest.raises(torch.OutOfMemoryError):
+        inherited(net.active)
 
 
 def test_a_step_of_two_rounds_follows_the_mean_of_both(costs, data):

@@ -44,7 +44,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             running = *of, self.num_batches_tracked, self.momentum
             of = moments(x.detach(), *running)
         skip = None if skip is None else skip.contiguous(memory_format=torch.channels_last)
-        norm = *of, self.weight, self.bias
+        norm = [*of, self.weight, self.bias]
         after = skip, self.eps, ceiling or 0.0
         graded = torch.is_grad_enabled()
         y: Tensor = Normalise.apply(x, *norm, *after) if graded else normalise(x, norm, *after)

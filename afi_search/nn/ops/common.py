@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from afi_search.nn.ops import cpu
 
@@ -79,27 +77,13 @@ def operator(*mutated: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
             getattr(kernels(given[0].device.type), name)(*filled, *map(_laid, given))
             return made
 
-        def call(*given: Any) -> Any:
-            return run(*given) if _nobody_listens(given[0]) else made(*given)
-
         name = allocate.__name__
         schema = torch.library.infer_schema(allocate, mutates_args=mutated)
         made = torch.library.custom_op(f"afi::{name}", run, mutates_args=mutated, schema=schema)
         made.register_fake(allocate)
-        return call
+        return made
 
     return declare
-
-
-def _nobody_listens(x: Tensor) -> bool:
-    """Return whether torch's dispatcher, which takes longer than a launch, has nothing to do."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch.is_grad_enabled()
-        or type(x) not in (Tensor, Parameter)
-        or x.is_meta
-        or is_in_torch_dispatch_mode()
-    )
 
 
 def has_kernel(name: str, device: str) -> bool:
