@@ -198,7 +198,6 @@ class RaySession:
         self._folder: Path | None = None
         self._guard: RayGuard | None = None
         self._environment: dict[str, str | None] = {}
-        self._tempdir = tempfile.tempdir
 
     def begin(self) -> None:
         """Begin to start Ray, if that has not begun."""
@@ -237,7 +236,6 @@ class RaySession:
             self._folder, self._lock = _private_folder()
             self._guard = RayGuard(self._folder)
             os.environ.update(_for_itself(self._folder))
-            tempfile.tempdir = str(self._folder)  # all that this process leaves goes with it
             where = {"include_dashboard": True, "_temp_dir": f"{self._folder}/ray"}
         Config.initialize("")
         ray_constants.ENABLE_RAY_CLUSTER = self._cluster is not None  # it has been read already
@@ -289,7 +287,6 @@ class RaySession:
         if self._guard is not None:
             self._guard.finish()
         _restore(self._environment)
-        tempfile.tempdir = self._tempdir
         ray_constants.ENABLE_RAY_CLUSTER = True
 
 
