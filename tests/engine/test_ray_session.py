@@ -211,7 +211,7 @@ def test_ctrl_c_is_answered_while_a_part_of_ray_does_not_come_up(
     time.sleep(2)
     driver.process.send_signal(signal.SIGINT)
 
-    assert driver.end(20) == 130
+    assert driver.end(60) == 130
     assert "Ctrl-C again stops at once." in driver.output
     assert psutil.wait_procs(parts, timeout=60)[1] == []
 
