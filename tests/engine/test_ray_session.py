@@ -212,7 +212,7 @@ def test_ctrl_c_is_answered_while_a_part_of_ray_does_not_come_up(
     driver.process.send_signal(signal.SIGINT)
 
     assert driver.end(60) == 130
-    assert "Ctrl-C again stops at once." in driver.output
+    assert "Interrupted. Nothing is lost; the same command resumes it." in driver.output
     assert psutil.wait_procs(parts, timeout=60)[1] == []
 
 
