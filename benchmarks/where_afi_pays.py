@@ -85,13 +85,16 @@ def networks(trainings: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
     return means, fit
 
 
-def rivals(trainings: pd.DataFrame) -> pd.DataFrame:
+def rivals(trainings: pd.DataFrame, means: pd.DataFrame, own: Any) -> pd.DataFrame:
     """Return how the front's networks compare with the paper's placements that cost as much.
 
     Twice: by the networks' own trainings, and by what the additive model expects of them, which
     has the trainings of all networks behind it.
+
+    Args:
+        trainings: as `last_epoch` returns them.
+        means, own: as `networks` does.
     """
-    means, own = networks(trainings)
     additive = smf.ols(_additive(trainings), trainings).fit()
     measured = means.rename(columns={"validation_accuracy": "accuracy"}).reset_index()
     best = front(measured.assign(full=True)).set_index("architecture")["macs"]
@@ -200,8 +203,9 @@ def main() -> None:
     """Print the tables, write them, and draw the pictures."""
     table = read_table(FOLDER / TABLE)
     trainings = last_epoch(table)
-    means, _ = networks(trainings)
-    found, compared, agreed = effects(trainings), rivals(trainings), agreement(table)
+    means, own = networks(trainings)
+    found, compared = effects(trainings), rivals(trainings, means, own)
+    agreed = agreement(table)
     plot(found, means, agreed, PICTURE)
     console.print(f"{len(trainings)} trainings of {len(means)} networks")
     parts = {"effects": found, "rivals": compared, "agreement": agreed, "networks": means}

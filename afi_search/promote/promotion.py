@@ -125,8 +125,7 @@ def promote_study(
 
     Raises:
         PromotionError: there is no data, no winner or no backbone, or the training failed.
-        UserError: the images are not what they should be.
-        UserError: the recipe is wrong.
+        UserError: the images or the recipe are not what they should be.
         EngineError: there is no room for the workers, or they do not reach the checkpoints.
         CheckpointMismatch: the folder holds a promotion with other settings.
     """

@@ -58,11 +58,12 @@ def width(found: pd.DataFrame, model: str) -> float:
 
 
 def test_rivals_cost_no_more_and_are_valued_with_the_seeds_they_have(table: pd.DataFrame) -> None:
-    means, _ = networks(last_epoch(table))
+    trainings = last_epoch(table)
+    means, own = networks(trainings)
     assert (means["seeds"] == 3).all()
     assert (means["high"] - means["low"]).mean() / 4 == pytest.approx(0.05 / np.sqrt(3), rel=0.2)
 
-    found = rivals(last_epoch(table)).set_index(["placement", "network", "model"])
+    found = rivals(trainings, means, own).set_index(["placement", "network", "model"])
 
     assert (found["macs"] <= 1).all()
     for model in ("own trainings", "additive"):
