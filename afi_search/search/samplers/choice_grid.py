@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -37,7 +38,7 @@ class ChoiceGrid:
         self.groups = groups
         self._cost_of = cost_of
         self._costs: dict[bytes, tuple[float, ...]] = {}
-        self._located: dict[tuple[tuple[str, Any], ...], _Place | None] = {}
+        self._located: dict[int, _Place] = {}
         self._sizes = np.array([len(group) for group in groups])
         self._names = [
             tuple(dict.fromkeys(name for each in group for name in each)) for group in groups
@@ -59,13 +60,15 @@ class ChoiceGrid:
         return {name: value for group, at in chosen for name, value in group[int(at)].items()}
 
     def locate(self, trials: Sequence[FrozenTrial]) -> tuple[Codes, Floats]:
-        """Return n x groups positions, -1 outside the grid, and n x known values of trials."""
-        known = len(self.cost(np.zeros(len(self.groups), dtype=np.int64)))
-        nowhere = (-1,) * len(self.groups), (np.nan,) * known
-        located = [self._locate(trial.params) or nowhere for trial in trials]
+        """Return of n trials of a study their n x groups positions, and n x known values.
+
+        Positions are -1, and values NaN, of trials outside the grid.
+        """
+        known, count = self._located, len(self._nowhere[1])
+        located = [known.get(trial.number) or self._locate(trial) for trial in trials]
         codes = np.array([code for code, _ in located], dtype=np.int64)
         costs = np.array([cost for _, cost in located], dtype=float)
-        return codes.reshape(-1, len(self.groups)), costs.reshape(len(trials), known)
+        return codes.reshape(-1, len(self.groups)), costs.reshape(len(trials), count)
 
     def features(self, codes: Codes) -> Floats:
         """Return n x features; half the squared distance is the share of unlike parameters."""
@@ -100,17 +103,21 @@ class ChoiceGrid:
         unique = np.unique(np.concatenate(rows), axis=0)
         return random.permutation(unique)
 
-    def _locate(self, params: Params) -> _Place | None:
-        """Return the position and the known values of a trial's parameters, worked out once."""
-        asked = tuple(params.items())
-        if asked not in self._located:
-            code = [
-                positions.get(self._answers(number, params), -1)
-                for number, positions in enumerate(self._positions)
-            ]
-            inside = min(code) >= 0
-            self._located[asked] = (code, self.cost(np.array(code))) if inside else None
-        return self._located[asked]
+    @cached_property
+    def _nowhere(self) -> _Place:
+        known = self.cost(np.zeros(len(self.groups), dtype=np.int64))
+        return [-1] * len(self.groups), [np.nan] * len(known)
+
+    def _locate(self, trial: FrozenTrial) -> _Place:
+        """Return a trial's position and known values, kept where they change no more."""
+        code = [
+            positions.get(self._answers(number, trial.params), -1)
+            for number, positions in enumerate(self._positions)
+        ]
+        place = (code, self.cost(np.array(code))) if min(code) >= 0 else self._nowhere
+        if trial.number >= 0 and trial.state.is_finished():
+            self._located[trial.number] = place
+        return place
 
     def _answers(self, group: int, params: Params) -> tuple[tuple[str, Any], ...]:
         return tuple((name, params[name]) for name in self._names[group] if name in params)
