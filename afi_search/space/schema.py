@@ -217,6 +217,8 @@ class Pruner(Strict):
         reduction_factor: each rung keeps one trial in that many, and the next comes after that
             many times the epochs.
         min_trials: trials that must have reached a rung before any is stopped there.
+
+    The defaults are what won on tables of real trainings: benchmarks/search_quality.py --sweep.
     """
 
     renamed: ClassVar = {
@@ -227,9 +229,9 @@ class Pruner(Strict):
     """Keys of afi_search 0.1.0 and what they are called since."""
 
     name: PrunerName = "none"
-    grace_period: Annotated[Whole, Field(ge=1)] = 1
+    grace_period: Annotated[Whole, Field(ge=1)] = 3
     reduction_factor: Annotated[Whole, Field(ge=2)] = 3
-    min_trials: Annotated[Whole, Field(ge=1)] = 3
+    min_trials: Annotated[Whole, Field(ge=1)] = 6
 
 
 class SupernetTraining(Strict):

@@ -402,6 +402,9 @@ def _news(before: StudyFile, facts: Mapping[str, str]) -> list[dict[str, str]]:
 
 def fixed(file: SpaceFile, may_change: Sequence[str] = ()) -> dict[str, Any]:
     """Return the settings that must stay as they are while a study grows."""
+    search: dict[str, Any] = {**dict.fromkeys(_MAY_CHANGE, True), "supernet": {"scores"}}
+    if file.search.pruner.name == "none":
+        search["pruner"] = {"grace_period", "reduction_factor", "min_trials"}
     return file.model_dump(
         mode="json",
         exclude={
@@ -411,7 +414,7 @@ def fixed(file: SpaceFile, may_change: Sequence[str] = ()) -> dict[str, Any]:
             "confirm": True,
             "promote": True,
             "data": {"folder"},
-            "search": {**dict.fromkeys(_MAY_CHANGE, True), "supernet": {"scores"}},
+            "search": search,
         },
     )
 

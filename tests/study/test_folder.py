@@ -232,6 +232,19 @@ def test_other_objectives_need_another_ledger(tmp_path: Path) -> None:
         open_study(tmp_path, asked)
 
 
+def test_settings_of_a_pruner_that_is_not_there_keep_no_study_from_going_on(tmp_path: Path) -> None:
+    def settings(name: str, grace_period: int) -> StudyFile:
+        pruner = {"name": name, "grace_period": grace_period}
+        return StudyFile("study", "", "", space_file(search={"pruner": pruner}), {})
+
+    open_study(tmp_path / "none", settings("none", 1))
+    open_study(tmp_path / "none", settings("none", 2))
+
+    open_study(tmp_path / "asha", settings("mo-asha", 1))
+    with pytest.raises(StudyError, match="grace_period: 1 in the study, 2 now"):
+        open_study(tmp_path / "asha", settings("mo-asha", 2))
+
+
 def test_facts_name_versions_and_commit() -> None:
     facts = gather_facts("afi-search run x", "a CPU")
 

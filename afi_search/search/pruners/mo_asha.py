@@ -57,9 +57,9 @@ class MultiObjectiveAsha(BasePruner):
     def __init__(
         self,
         costs: Sequence[str] = ("macs",),
-        grace_period: int = 1,
+        grace_period: int = 3,
         reduction_factor: int = 3,
-        min_trials: int = 3,
+        min_trials: int = 6,
     ) -> None:
         for name, value, least in (
             ("grace_period", grace_period, 1),
