@@ -31,7 +31,7 @@ from torch import Tensor
 from afi_search.files import write_whole
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
-OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
+OPTIONS = ("-std=c++17", "-O3", "-funroll-loops", "-fopenmp", "-fPIC", "-shared")
 # What torch found the CPU able to, in a compiler's words.
 AVX512 = ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mprefer-vector-width=512")
 CAPABILITIES = {"AVX2": ("-mavx2", "-mfma"), "AVX512": (*AVX512, "-mfma")}
