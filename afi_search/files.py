@@ -23,17 +23,9 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
-    """Write a file beside its place, make sure that it is on disk, and move it there.
+    """Write a file beside its place, make sure that it is on disk, and move it there; return it.
 
-    Args:
-        path: of the file; its folder is made where it is missing.
-        content: text is written as UTF-8.
-
-    Returns:
-        The path.
-
-    Raises:
-        OSError: it cannot be written; what stood there before still stands.
+    Missing folders are made. Where it cannot be written, what stood there before still stands.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
@@ -79,12 +71,8 @@ def open_url(url: str | os.PathLike[str]) -> tuple[Any, str]:
 def write_once(url: str, make: Callable[[], str]) -> str:
     """Return the one line in the file `url`; where there is none, write what `make` returns.
 
-    Of several processes that do so at a time, all return what the first has written. (On an
-    object store, whose files cannot be made exclusively, what the last of them has.)
-
-    Args:
-        url: a local path or any fsspec URL; missing folders are made.
-        make: makes the line.
+    Of several processes that do so at a time, all return what the first has written. (On an object
+    store, whose files cannot be made exclusively, what the last of them has.)
     """
     filesystem, path = open_url(url)
     filesystem.invalidate_cache()
@@ -127,13 +115,9 @@ def plain(value: Any) -> Any:
 
 
 def csv_of(table: DataFrame, **options: Any) -> str:
-    """Return a table as CSV in which no text is a formula for a spreadsheet.
+    """Return a table without its index as CSV in which no text is a formula for a spreadsheet.
 
     Texts that begin as formulas do are led by an apostrophe, as OWASP advises ("CSV Injection").
-
-    Args:
-        table: its index is left out.
-        options: of `pandas.DataFrame.to_csv`.
     """
     texts = table.select_dtypes(include=["object", "string"])
     safe = table.assign(**{str(name): texts[name].map(_no_formula) for name in texts})

@@ -72,15 +72,10 @@ def milliseconds(latency: float) -> str:
 
 
 def format_cost(name: str, value: float) -> str:
-    """Write a cost with its unit, exact enough to compare it with a limit.
+    """Write one of the figures of a `Cost` with its unit, exact enough to compare it with a limit.
 
-    Args:
-        name: of the cost, as in `afi_search.cost.Cost`.
-        value: in bytes for the memory, ms for the latency, a count otherwise.
-
-    Example:
-        >>> format_cost("macs", 69_132_160), format_cost("memory", 1_234_567_890)
-        ('69,132,160', '1,234.6 MB')
+    >>> format_cost("macs", 69_132_160), format_cost("memory", 1_234_567_890)
+    ('69,132,160', '1,234.6 MB')
     """
     match name:
         case "latency":
@@ -105,9 +100,8 @@ def against(value: float, base: float) -> str:
 def duration(seconds: float) -> str:
     """Write a length of time in the two largest units that it needs.
 
-    Example:
-        >>> duration(7.24), duration(61), duration(7_500)
-        ('7.2 s', '1 min 1 s', '2 h 5 min')
+    >>> duration(7.24), duration(61), duration(7_500)
+    ('7.2 s', '1 min 1 s', '2 h 5 min')
     """
     whole = round(seconds)
     if whole < 60:

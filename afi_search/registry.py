@@ -28,11 +28,7 @@ class UnknownName(UserError, ValueError):
 
 
 class Registry(Generic[T]):
-    """The entries of one kind, by name.
-
-    Args:
-        kind: what an entry is, for messages, like `sampler`.
-        modules: module -> names of the entries that it registers when it is imported.
+    """The entries of one kind, by name; `modules` register theirs when they are imported.
 
     >>> planets = Registry[int]("planet")
     >>> planets.register("mars", 4)
@@ -56,11 +52,7 @@ class Registry(Generic[T]):
         return name in self._entries or name in self._modules
 
     def register(self, name: str, entry: T) -> T:
-        """Make an entry known by its name; return it.
-
-        Raises:
-            ValueError: the name is another entry's.
-        """
+        """Make an entry known by its name; return it. A ValueError: the name is another entry's."""
         if name in self._modules:
             import_module(self._modules[name])
         if self._entries.setdefault(name, entry) != entry:
@@ -68,11 +60,7 @@ class Registry(Generic[T]):
         return entry
 
     def check(self, name: str) -> str:
-        """Return the name of an entry, without importing it.
-
-        Raises:
-            UnknownName: it is none's; the message lists the names.
-        """
+        """Return the name of an entry, without importing it; UnknownName lists those there are."""
         if name not in self:
             hint = did_you_mean(name, self.names)
             raise UnknownName(
@@ -90,12 +78,8 @@ class Registry(Generic[T]):
 def import_modules(names: Iterable[str], folder: str | Path | None = None) -> None:
     """Import the modules that register what a space file names.
 
-    Args:
-        names: of the modules.
-        folder: to look for them first, and for what they import; on Python's path meanwhile.
-
-    Raises:
-        ImportsError: one cannot be imported, or another module of its name has been.
+    They, and what they import, are looked for in the folder first. An ImportsError says that one
+    cannot be imported, or that another module of its name has been.
     """
     above = [str(folder)] if folder else []
     invalidate_caches()  # for a module that was written a moment ago
@@ -136,9 +120,7 @@ def _require_from(folder: str | Path | None, module: ModuleType) -> None:
 def lazy_exports(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """Return a `__getattr__` (PEP 562) by which a package's names are imported when asked for.
 
-    Args:
-        package: its name.
-        modules: module below the package -> the names that it has.
+    `modules` has the names of each module below the package.
     """
     module_of = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
 

@@ -31,13 +31,10 @@ EXPLANATION = (
 
 @dataclass(frozen=True)
 class GradCamResult:
-    """Grad-CAM maps and predictions of a network for N images.
+    """Grad-CAM of a network for N images.
 
-    Attributes:
-        maps: N x H x W, 0 to 1: evidence for the class asked about, divided by the largest value
-            in the image; all 0 where there is none.
-        predicted: N, int64, the most probable class.
-        probability: N, 0 to 1, of that class.
+    `maps`, N x H x W, are the evidence for the class asked about, divided by the largest value in
+    the image; all 0 where there is none. `predicted`, int64, is the most probable class.
     """
 
     maps: Tensor
@@ -48,13 +45,7 @@ class GradCamResult:
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> GradCamResult:
     """Return the Grad-CAM maps for one class of each image, at the images' resolution.
 
-    Args:
-        model: in eval mode, on the device of the images.
-        images: N x 3 x H x W, normalised.
-        classes: N, int64.
-
-    Raises:
-        UserError: captum is not installed.
+    Of a model in eval mode, normalised N x 3 x H x W images on its device, and N classes, int64.
     """
     try:
         from captum.attr import LayerAttribution, LayerGradCam

@@ -26,13 +26,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a network needs.
-
-    Attributes:
-        training: peak of a training step.
-        testing: peak of an inference.
-        kept: activations that the forward pass keeps for the backward pass.
-    """
+    """Bytes at the peak of a training step and of an inference, and kept for the backward pass."""
 
     training: int
     testing: int
@@ -114,9 +108,8 @@ class _Run:
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all live tensors within the context, shared memory once.
 
-    `now` are alive, `peak` were at a time. On `meta`, tensors have sizes and no data, so that a
-    network can be followed that fits no memory at hand. What an operation uses and frees within
-    itself is not seen.
+    `now` are alive, `peak` were at a time. What an operation uses and frees within itself is not
+    seen.
     """
 
     def __init__(self, tensors: Iterable[Tensor] = ()) -> None:

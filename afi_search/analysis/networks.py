@@ -27,12 +27,7 @@ class BlockIndex(NamedTuple):
 
 
 def blocks_of(model: nn.Module) -> dict[BlockIndex, Block]:
-    """Return the blocks of all searched stages, in order.
-
-    >>> from afi_search.nn import build
-    >>> list(blocks_of(build("resnet20", num_classes=10, image_size=32)))[3]
-    BlockIndex(stage=2, block=1)
-    """
+    """Return the blocks of all searched stages, in order."""
     return {
         BlockIndex(number, index): block
         for number, stage in enumerate(searched_stages(model).values(), start=1)
@@ -52,7 +47,6 @@ class AnalysedModel:
 
     @property
     def facts(self) -> str:
-        """The trial and its accuracy."""
         return (
             f"trial {self.number}: {100 * self.accuracy:.1f} % of the validation images after "
             f"{self.epochs} epochs"
@@ -60,22 +54,14 @@ class AnalysedModel:
 
     @property
     def title(self) -> str:
-        """The architecture, the trial and its accuracy, in a line."""
         return f"{self.architecture}, {self.facts}"
 
 
 def load_models(study: Path, asked: Sequence[str]) -> list[AnalysedModel]:
     """Return the trials that are asked for, the study's plain backbone before them.
 
-    Args:
-        study: the study's folder.
-        asked: numbers of trials or architectures, one or two; none: the most accurate trial with
-            AFI.
-
-    Raises:
-        UserError: there is no such trial, or they are of several backbones, or too many.
-        NoCheckpoint: a trial's weights are not there.
-        CorruptCheckpoint: they cannot be read.
+    `asked` are numbers of trials or architectures, one or two; none: the most accurate trial with
+    AFI.
     """
     ledger = Ledger.open(study)
     records = ledger.records()
@@ -100,8 +86,7 @@ def choose(trained: DataFrame, asked: Sequence[str], study: str) -> list[int]:
     """Return the numbers of the trials to analyse, the plain backbone's first.
 
     Of several trials of one architecture, that of the most epochs is meant, of these the most
-    accurate. `trained` are records of trials that have been trained at least an epoch, `asked` and
-    errors those of `load_models`.
+    accurate. `trained` are records of trials that have been trained at least an epoch.
     """
     if trained.empty:
         raise UserError(f"{study}: no trial has been trained yet; there is nothing to analyse")

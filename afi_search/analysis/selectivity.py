@@ -38,17 +38,10 @@ EXPLANATION = (
 
 
 def class_selectivity(means: Tensor) -> Tensor:
-    """Return the index of each channel that is active at all.
+    """Return the index (0 to 1) of each channel that is active at all, by classes x channels means.
 
-    Args:
-        means: classes x channels, the mean activity, not negative.
-
-    Returns:
-        at most as many values as channels, 0 to 1.
-
-    Example:
-        >>> class_selectivity(torch.tensor([[3.0, 2.0, 0.0], [1.0, 2.0, 5.0]]))
-        tensor([0.5000, 0.0000, 1.0000])
+    >>> class_selectivity(torch.tensor([[3.0, 2.0, 0.0], [1.0, 2.0, 5.0]]))
+    tensor([0.5000, 0.0000, 1.0000])
     """
     active = means[:, means.amax(dim=0) > 0]
     largest = active.amax(dim=0)

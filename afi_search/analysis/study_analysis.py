@@ -62,10 +62,6 @@ def analyse_study(
     Raises:
         UserError: there are no such trials, their weights are gone, the data set is missing, or
             captum is not installed.
-
-    Example::
-
-        analyse_study(Path("studies/resnet32-cifar100-smoke"), ["7", "resnet32(B-r16)"]).tables
     """
     models = load_models(study, trials)
     settings = StudyFile.read(study).space.data
@@ -90,10 +86,7 @@ def analyse_study(
 
 
 def first_of_each_class(images: ImageSet, count: int) -> ImageSet:
-    """Return the first image of each of `count` classes, spread evenly over the labels there are.
-
-    The choice depends on the images alone, not on what any network makes of them.
-    """
+    """Return the first image of each of `count` classes, spread evenly over those there are."""
     labels = images.labels.unique()
     spread = torch.linspace(0, len(labels) - 1, min(count, len(labels))).round().long()
     first = [int((images.labels == label).nonzero()[0]) for label in labels[spread]]

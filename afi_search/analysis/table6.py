@@ -72,10 +72,7 @@ def memory_table(
     measured: str,
     paper: Sequence[tuple[int, int]] | None = None,
 ) -> DataFrame:
-    """Return a row a network, with the columns of memory.csv: MiB, and ratios over the first.
-
-    `paper` has the MiB of each in training and in testing.
-    """
+    """Return a row a network, as in memory.csv: MiB, the paper's too, and ratios over the first."""
     names = DataFrame({"table": title, "architecture": list(map(str, architectures))})
     printed = DataFrame(paper or [], index=names.index, columns=PAPER, dtype="Int64")
     sizes = (DataFrame(ours) / MIB).set_axis(OURS, axis=1)

@@ -38,10 +38,8 @@ def mean_weights(
 ) -> DataFrame:
     """Return the mean weight that every block with AFI of a model in eval mode gives its sources.
 
-    Returns:
-        A row a block and source j of X_j, with the columns COLUMNS: numbers from 1; the mean over
-        images and channels, which sums to 1 over a block's sources; the standard deviation over the
-        channels. Empty for a plain network.
+    A row a block and source X_j, with the columns COLUMNS: numbers from 1; the mean over images and
+    channels, which sums to 1 over a block's sources; the standard deviation over the channels.
     """
     sums: dict[str, Any] = {}
     for batch, _ in normalised_batches(images, normalise, batch_size):

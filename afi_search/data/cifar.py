@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
-import shutil
 import tarfile
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -38,9 +37,10 @@ STALL_SECONDS = 20.0
 
 
 @dataclass
-class CifarArchive:
-    """What is to be downloaded, and what is in it: its folder, and names of files to their MD5s."""
+class Cifar:
+    """One of the data sets: its archive, and names of the files in it to their MD5s."""
 
+    name: str
     url: str
     md5: str
     base: str
@@ -50,63 +50,56 @@ class CifarArchive:
 
     @property
     def filename(self) -> str:
-        """The archive's name."""
         return self.url.rpartition("/")[2]
 
+    @property
+    def files(self) -> dict[str, str]:
+        return {**self.train, **self.test, **self.other}
 
-@dataclass(frozen=True)
-class CifarFiles:
-    """The files of one of the data sets, in its own folder below `folder`."""
-
-    name: str
-    archive: CifarArchive
-    folder: Path
-
-    def prepare(self, download: bool) -> None:
+    def prepare(self, folder: Path, download: bool) -> None:
         """Check every file, and unpack or download the missing ones; as `locate` does.
 
         An archive that lies in `folder` already is taken instead of a download. A file that is
         there is never overwritten.
         """
-        base, archive = (self.folder / n for n in (self.archive.base, self.archive.filename))
+        base = folder / self.base
         try:
             if base.exists() and not base.is_dir():
                 raise DataCorrupt(
                     f"{self.name}: {base} should be a folder and is a file. Remove it."
                 )
-            files = self._checksums(self.folder).items()
-            missing = [path for path, md5 in files if not self._is_whole(path, md5)]
+            missing = [file for file, md5 in self.files.items() if not self._has(base / file, md5)]
         except OSError as error:
             raise DataUnavailable(
-                f"{self.name}: cannot look into {self.folder}: {error.strerror}."
+                f"{self.name}: cannot look into {folder}: {error.strerror}."
             ) from error
         if not missing:
             return
-        if not self._is_whole(archive, self.archive.md5) and not download:
-            raise self._unavailable(missing, "it may not be downloaded here")
-        made_here = not self.folder.exists()
+        if not self._has(folder / self.filename, self.md5) and not download:
+            raise self._unavailable(folder, missing, "it may not be downloaded here")
+        made_here = not folder.exists()
         try:
-            self._install(missing)
+            self._install(folder, missing)
         except (tarfile.TarError, EOFError, OSError) as error:
             if made_here:
                 with suppress(OSError):
-                    self.folder.rmdir()
-            raise self._unavailable(missing, str(error)) from error
+                    folder.rmdir()
+            raise self._unavailable(folder, missing, str(error)) from error
 
-    def read(self) -> tuple[ImageSet, ImageSet]:
+    def read(self, folder: Path) -> tuple[ImageSet, ImageSet]:
         """Read the training and the test images, trusting files that `prepare` has checked."""
-        missing = [path for path in self._checksums(self.folder) if not path.exists()]
+        missing = [file for file in self.files if not (folder / self.base / file).exists()]
         if missing:
-            raise self._unavailable(missing, "it is not on this machine")
-        return self._images(self.archive.train), self._images(self.archive.test)
+            raise self._unavailable(folder, missing, "it is not on this machine")
+        return self._images(folder, self.train), self._images(folder, self.test)
 
-    def _images(self, files: Iterable[str]) -> ImageSet:
+    def _images(self, folder: Path, files: Iterable[str]) -> ImageSet:
         import numpy as np
         import torch
 
         images: list[Any] = []
         labels: list[int] = []
-        for path in (self.folder / self.archive.base / file for file in files):
+        for path in (folder / self.base / file for file in files):
             try:
                 with path.open("rb") as stream:
                     batch = pickle.load(stream, encoding="latin1")
@@ -117,12 +110,7 @@ class CifarFiles:
         whole = np.ascontiguousarray(np.concatenate(images))
         return ImageSet(torch.from_numpy(whole), torch.tensor(labels))
 
-    def _checksums(self, folder: Path) -> dict[Path, str]:
-        """Return the MD5 of each file, by its path below `folder`."""
-        files = {**self.archive.train, **self.archive.test, **self.archive.other}
-        return {folder / self.archive.base / file: md5 for file, md5 in files.items()}
-
-    def _is_whole(self, path: Path, md5: str) -> bool:
+    def _has(self, path: Path, md5: str) -> bool:
         """Whether a file is there; one that is not the right one is a DataCorrupt."""
         if not path.exists():
             return False
@@ -140,41 +128,35 @@ class CifarFiles:
             )
         return True
 
-    def _install(self, missing: list[Path]) -> None:
+    def _install(self, folder: Path, missing: list[str]) -> None:
         """Put the missing files in place, each complete and checked before it has its name."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self.folder, prefix=".afi-search-") as scratch:
-            archive = self.folder / self.archive.filename
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=".afi-search-") as scratch:
+            archive = folder / self.filename
             if not archive.exists():
-                archive = Path(scratch) / self.archive.filename
-                download(self.archive.url, archive, self.archive.md5, self.name)
-            fresh = self._checksums(Path(scratch))
-            (Path(scratch) / self.archive.base).mkdir()
+                archive = Path(scratch, self.filename)
+                download(self.url, archive, self.md5, self.name)
+            wanted = {f"{self.base}/{file}" for file in missing}
             with tarfile.open(archive) as tar:
-                for member in tar:
-                    content, target = tar.extractfile(member), Path(scratch, member.name)
-                    if content is not None and target in fresh:
-                        with target.open("wb") as file:
-                            shutil.copyfileobj(content, file)
-            (self.folder / self.archive.base).mkdir(exist_ok=True)
-            for path in missing:
-                source = Path(scratch) / path.relative_to(self.folder)
-                if not source.exists() or file_md5(source) != fresh[source]:
-                    raise OSError(f"{self.archive.url} has no good {path.name}")
-                source.replace(path)
+                tar.extractall(scratch, [m for m in tar if m.name in wanted], filter="data")
+            (folder / self.base).mkdir(exist_ok=True)
+            for file in missing:
+                fresh = Path(scratch, self.base, file)
+                if not fresh.exists() or file_md5(fresh) != self.files[file]:
+                    raise OSError(f"{self.url} has no good {file}")
+                fresh.replace(folder / self.base / file)
 
-    def _unavailable(self, missing: list[Path], reason: str) -> DataUnavailable:
-        own = self.archive.base
+    def _unavailable(self, folder: Path, missing: list[str], reason: str) -> DataUnavailable:
         hint = (
-            f" {self.folder} seems to be the data set's own folder: give the one that holds it."
-            if self.folder.name == own
+            f" {folder} seems to be the data set's own folder: give the one that holds it."
+            if folder.name == self.base
             else ""
         )
         return DataUnavailable(
-            f"{self.name} is not in {self.folder} (looked in {self.folder / own} for "
-            f"{', '.join(path.name for path in missing)}), and could not be downloaded: "
-            f"{reason}.{hint} Put {self.archive.filename} or its unpacked folder there, or name "
-            f"another folder with --data or AFI_SEARCH_DATA."
+            f"{self.name} is not in {folder} (looked in {folder / self.base} for "
+            f"{', '.join(missing)}), and could not be downloaded: {reason}.{hint} Put "
+            f"{self.filename} or its unpacked folder there, or name another folder with --data or "
+            f"AFI_SEARCH_DATA."
         )
 
 
@@ -187,9 +169,8 @@ def file_md5(path: Path) -> str:
 def download(url: str, target: Path, md5: str, name: str) -> None:
     """Download `url` to the file `target`; the log of this module tells each tenth of it.
 
-    Raises:
-        OSError: no connection within CONNECT_SECONDS, nothing received for STALL_SECONDS, no room
-            on the disk, or what came has another MD5.
+    An OSError says that there is no connection within CONNECT_SECONDS, that nothing came for
+    STALL_SECONDS, that the disk is full, or that what came has another MD5.
     """
     response = _connect(url)
     total, done = getattr(response, "length", None) or 0, 0
@@ -214,8 +195,7 @@ def download(url: str, target: Path, md5: str, name: str) -> None:
 def _connect(url: str) -> Any:
     """Open `url`, or give up after CONNECT_SECONDS, also where name resolution hangs.
 
-    A socket's timeout does not cover the look-up of the host's name, so the call runs in a
-    daemon thread, which is left behind when it does not answer.
+    A socket's timeout does not cover that, so a daemon thread calls, which may be left behind.
     """
     answer: Future[Any] = Future()
 
@@ -248,8 +228,8 @@ CIFAR100_CLASSES = """
 """
 """In the order of the labels (fine labels); a model names its classes where no data set is."""
 
-
-CIFAR10 = CifarArchive(
+CIFAR10 = Cifar(
+    "cifar10",
     url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     md5="c58f30108f718f92721af3b95e74349a",
     base="cifar-10-batches-py",
@@ -263,7 +243,8 @@ CIFAR10 = CifarArchive(
     test={"test_batch": "40351d587109b95175f43aff81a1287e"},
     other={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
 )
-CIFAR100 = CifarArchive(
+CIFAR100 = Cifar(
+    "cifar100",
     url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     md5="eb9058c3a382ffc7106e4002c42a8d85",
     base="cifar-100-python",
@@ -273,11 +254,11 @@ CIFAR100 = CifarArchive(
 )
 
 
-def register_cifar(name: str, archive: CifarArchive, classes: str, **channels: Any) -> None:
+def register_cifar(cifar: Cifar, classes: str, **channels: Any) -> None:
     """Register one of the data sets; in its classes' names a hyphen stands for a space."""
     names = tuple(word.replace("-", " ") for word in classes.split())
     spec = DatasetSpec(
-        name,
+        cifar.name,
         num_classes=len(names),
         image_size=32,
         mirror_safe=True,
@@ -286,14 +267,10 @@ def register_cifar(name: str, archive: CifarArchive, classes: str, **channels: A
         class_names=names,
         **channels,
     )
-    register_dataset(
-        spec,
-        read=lambda folder: CifarFiles(name, archive, folder).read(),
-        prepare=lambda folder, download: CifarFiles(name, archive, folder).prepare(download),
-    )
+    register_dataset(spec, cifar.read, cifar.prepare)
 
 
 _CHANNELS10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 _CHANNELS100 = {"mean": (0.5071, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2762)}
-register_cifar("cifar10", CIFAR10, CIFAR10_CLASSES, **_CHANNELS10)
-register_cifar("cifar100", CIFAR100, CIFAR100_CLASSES, **_CHANNELS100)
+register_cifar(CIFAR10, CIFAR10_CLASSES, **_CHANNELS10)
+register_cifar(CIFAR100, CIFAR100_CLASSES, **_CHANNELS100)

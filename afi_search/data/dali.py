@@ -44,8 +44,8 @@ def require_dali() -> None:
 class DaliLoader:
     """Loads with DALI; see `Loader`.
 
-    DALI decodes whole batches, so that an image which turns out broken always stops it. It works on
-    `threads` CPU threads, at least one, and makes the batches on `device`; a CPU will do.
+    DALI decodes whole batches, on `threads` CPU threads or on the GPU, so that an image which turns
+    out broken always stops it.
     """
 
     images: Images

@@ -73,8 +73,7 @@ class DatasetSpec:
         name: in space files.
         num_classes: labels are 0 .. num_classes - 1.
         image_size: height and width, pixels.
-        mean: of each channel of the training images, on a scale of 0 to 1.
-        std: standard deviation of each channel, likewise.
+        mean, std: of each channel of the training images, on a scale of 0 to 1.
         mirror_safe: whether a mirrored image keeps its label; only then a recipe's `flip` applies.
         train_images: number of training images, the validation images included.
         validation: training images that `split` holds out by default.
@@ -101,10 +100,7 @@ class DatasetSpec:
         return self.class_names[label] if self.class_names else str(label)
 
     def at(self, image_size: int | None) -> DatasetSpec:
-        """Return the spec of the images scaled to that size; None: their own size.
-
-        `mean` and `std` stay those of the images in their own size.
-        """
+        """Return the spec of the images scaled to that size; `mean` and `std` stay the same."""
         if image_size is None or image_size == self.image_size:
             return self
         return replace(self, image_size=image_size)
@@ -114,10 +110,8 @@ class DatasetSpec:
 class Dataset:
     """A data set in memory.
 
-    Attributes:
-        spec: its facts.
-        train: the training images, those to hold out included.
-        test: the test images; read once, for confirmed architectures.
+    The training images include those to hold out; the test images are read once, for confirmed
+    architectures.
 
     >>> digits = load("digits")
     >>> digits.spec.num_classes, len(digits.train), len(digits.test)
@@ -131,13 +125,9 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Split:
-    """The images a trial uses.
+    """The images a trial uses: to train on, and those held out of the training images.
 
-    Attributes:
-        spec: facts of the data set.
-        train: images to train on.
-        validation: held out of the data set's training images; disjoint from `train`.
-        padding: black pixels that already surround the training images on each side.
+    `padding` black pixels surround the images to train on already, on each side.
 
     >>> digits = load("digits")
     >>> Split(digits.spec, train=digits.train, validation=digits.test).padding
@@ -151,11 +141,7 @@ class Split:
 
 
 Read = Callable[[Path], tuple[ImageSet, ImageSet]]
-"""Given the folder, returns the training and the test images; trusts the files."""
-
 Prepare = Callable[[Path, bool], None]
-"""Given the folder and whether it may download, makes sure that every file is there and whole;
-raises DataUnavailable or DataCorrupt."""
 
 
 class DataUnavailable(UserError):
@@ -177,9 +163,10 @@ def register_dataset(spec: DatasetSpec, read: Read, prepare: Prepare | None = No
 
     Args:
         spec: its facts.
-        read: given the folder of all data sets, returns the training and the test images.
-        prepare: given the folder and whether it may download, makes sure that the files are there;
-            None: there are none.
+        read: given the folder of all data sets, returns the training and the test images; it may
+            trust the files.
+        prepare: given the folder and whether it may download, makes sure that the files are there
+            and whole, or raises DataUnavailable or DataCorrupt; None: there are none.
 
     Raises:
         ValueError: another data set has that name.
@@ -215,10 +202,7 @@ def register_dataset(spec: DatasetSpec, read: Read, prepare: Prepare | None = No
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """Return a data set's facts (classes, image size, ...) without reading it.
-
-    Raises:
-        UnknownName: no data set has this name.
+    """Return a data set's facts without reading it; UnknownName where there is none.
 
     >>> dataset_spec("cifar100").num_classes
     100
@@ -250,8 +234,7 @@ def data_folder(folder: str | Path | None = None) -> Path:
 def locate(name: str, folder: str | Path | None = None, *, download: bool = True) -> Path:
     """Make sure that a data set is on disk and whole, and return the folder to read it from.
 
-    One process calls this, before the ones that read: it checks every file by its MD5 and
-    downloads what is missing into the folder.
+    One process calls this, before those that read; what is missing is downloaded into the folder.
 
     Raises:
         UnknownName: no data set has this name.
@@ -261,9 +244,8 @@ def locate(name: str, folder: str | Path | None = None, *, download: bool = True
     >>> locate("digits", "/data")
     PosixPath('/data')
     """
-    prepare = DATASETS.get(name).prepare
     path = data_folder(folder)
-    if prepare is not None:
+    if (prepare := DATASETS.get(name).prepare) is not None:
         prepare(path, download)
     return path
 
@@ -271,13 +253,8 @@ def locate(name: str, folder: str | Path | None = None, *, download: bool = True
 def read_data(data: Data, folder: str | Path | None = None) -> Dataset:
     """Read a space file's data set, which `locate` has checked; never downloads.
 
-    Args:
-        data: the `data` section of the space file.
-        folder: of all data sets; None: the configured one, else as in `data_folder`.
-
     Raises:
-        DataUnavailable: a file is missing.
-        DataCorrupt: a file cannot be read.
+        DataUnavailable, DataCorrupt: a file is missing, or cannot be read.
 
     >>> read_data(Data(name="digits", image_size=16)).test.images.shape
     torch.Size([360, 16, 16, 3])
@@ -301,7 +278,7 @@ def load(name: str, folder: str | Path | None = None, *, download: bool = True) 
 
 
 def _read_digits(folder: Path) -> tuple[ImageSet, ImageSet]:
-    """Return 1,437 training and 360 test images, 32 x 32 x 3; the folder is not looked at."""
+    """Return 1,437 training and 360 test images; the folder is not looked at."""
     import numpy as np
     import torch
     from sklearn.datasets import load_digits  # takes longer to import than the rest to run

@@ -51,33 +51,29 @@ def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
     A class's images may lie in folders below the class's. Hidden files and folders, links to a
     folder above, and folders without an image are left out, and so are images of `val` whose class
     is not in `train` (they have no label) and what is `skipped`, paths below the folder.
-
-    Raises:
-        UserError: there is no folder train or val, or one in it may not be read.
     """
+    left_out, ignored = frozenset(skipped), list[str]()
     for part in (TRAIN, VALIDATION):
         if not (folder / part).is_dir():
             raise UserError(
                 f"{printable(folder)}: has no folder {part!r}; wanted are {TRAIN}/CLASS/IMAGE and "
                 f"{VALIDATION}/CLASS/IMAGE, a folder for each class"
             )
-    left_out, ignored = frozenset(skipped), list[str]()
     try:
-        train, validation = (
-            _classes(folder, part, left_out, ignored) for part in (TRAIN, VALIDATION)
-        )
+        train = _classes(folder, TRAIN, left_out, ignored)
+        validation = _classes(folder, VALIDATION, left_out, ignored)
     except OSError as error:
         raise UserError(f"{printable(error.filename)}: {error.strerror}") from None
-    labels = {name: label for label, name in enumerate(train)}
-    labelled = [
-        tuple((path, labels[name]) for name in labels for path in part.get(name, ()))
-        for part in (train, validation)
-    ]
+
+    def labelled(part: dict[str, list[str]]) -> tuple[tuple[str, int], ...]:
+        names = enumerate(train)
+        return tuple((path, label) for label, name in names for path in part.get(name, ()))
+
     return Images(
         folder,
         tuple(map(printable, train)),
-        train=labelled[0],
-        validation=labelled[1],
+        labelled(train),
+        labelled(validation),
         unmatched=tuple(_unmatched(folder, train, validation)),
         ignored=tuple(f"{printable(folder)}/{line}" for line in ignored),
     )
@@ -86,14 +82,8 @@ def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
 def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, dict[str, str]]:
     """List a folder's images, so many classes, and look for what would stop a training hours later.
 
-    JPEGs are checked by header and end alone, see `check_image`, so that a million images take a
-    minute or two on a local disk. One that is damaged in between turns out when it is loaded.
-
-    Returns:
-        The images, and why each path that was left out cannot be read.
-
-    Raises:
-        UserError: something is wrong and `skip` is not asked for, or no image is left.
+    Returns why each path that was left out cannot be read, too. A UserError tells all that is wrong
+    and not to `skip`.
     """
     images = list_images(folder)
     broken = _broken(images)
@@ -119,7 +109,7 @@ def _classes(
     root: Path, part: str, skipped: frozenset[str], ignored: list[str]
 ) -> dict[str, list[str]]:
     """Return the images of each class folder of a part, both sorted."""
-    above = frozenset(map(_identity, (root / part / "_").resolve().parents))
+    above = frozenset((root / part / "_").resolve().parents)
     found = {}
     for path, is_folder in _entries(root, part, ignored):
         if is_folder:
@@ -132,9 +122,9 @@ def _classes(
 
 
 def _images_below(
-    root: Path, below: str, above: frozenset[tuple[int, int]], ignored: list[str]
+    root: Path, below: str, above: frozenset[Path], ignored: list[str]
 ) -> Iterator[str]:
-    here = _identity(root / below)
+    here = (root / below).resolve()
     if here in above:
         ignored.append(f"{printable(below)}: is a link to a folder above it")
         return
@@ -154,11 +144,6 @@ def _entries(root: Path, below: str, ignored: list[str]) -> Iterator[tuple[str, 
             yield path, is_folder
         elif is_folder or path.lower().endswith(IMG_EXTENSIONS):
             ignored.append(f"{printable(path)}: is hidden")
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
 
 
 def _unmatched(folder: Path, train: Iterable[str], validation: Iterable[str]) -> list[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,14 +31,11 @@ from afi_search.errors import UserError
 from afi_search.formatting import printable
 from afi_search.space.recipe import ImageNetRecipe
 
-Mix = Callable[[Tensor, Tensor], Batch]
-
 
 class Loader(Protocol):
     """What an `ImageSource` asks of a loader; its images are B x 3 x H x W uint8.
 
-    Attributes:
-        left_out: why each image that turned out broken was left out, by its path.
+    `left_out` says why each image that turned out broken was left out, by its path.
     """
 
     left_out: dict[str, str]
@@ -50,13 +48,10 @@ class Loader(Protocol):
 
 
 def share_out(batch_size: int, images_per_device: int, rank: int, world: int) -> BatchSharding:
-    """Share a batch out to devices, in as few rounds as fit.
+    """Share a batch out to devices, in as few rounds as fit; a UserError where that cannot be.
 
     >>> share_out(256, images_per_device=48, rank=0, world=2)
     BatchSharding(rank=0, world=2, accumulation_steps=4, per_device_batch=32)
-
-    Raises:
-        UserError: the batch cannot be divided by the number of devices.
     """
     if batch_size % world:
         raise UserError(
@@ -90,8 +85,7 @@ class ImageSource:
     """Images in folders, as one process of many or alone; see `DataSource`.
 
     Nothing random outlives an epoch: order, crops and mixtures are drawn from seeds made of the
-    recipe's seed, the epoch and the process. So a training can be resumed after any epoch with any
-    number of processes.
+    recipe's seed, the epoch and the process, so that any number of processes can resume.
     """
 
     capturable = False
@@ -108,11 +102,11 @@ class ImageSource:
     ) -> None:
         self.sharding = sharding
         self.steps_per_epoch = sharding.steps(images)
-        self._loader = loader
-        self._seed = recipe.seed
-        self._mix = make_mix(recipe, num_classes)
+        self._loader, self._seed, self._device = loader, recipe.seed, device
         self._preprocessing = evaluation(recipe)
-        self._device = device
+        kinds = ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
+        mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
+        self._mix = v2.RandomChoice(mixes) if mixes else v2.Identity()
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield the loader's batches; also seeds what mixing and dropout draw from."""
@@ -121,8 +115,8 @@ class ImageSource:
 
     def batch(self, *parts: Tensor) -> Batch:
         """Move, normalise and mix a batch."""
-        images, labels = self._moved(*parts)
-        return (images, labels) if self._mix is None else self._mix(images, labels)
+        mixed: Batch = self._mix(*self._moved(*parts))
+        return mixed
 
     def validation(self) -> Iterator[Batch]:
         """Yield this process's validation images."""
@@ -142,8 +136,7 @@ class ImageSource:
 class TorchvisionLoader:
     """The default loader: so many processes decode and augment; with 0 it does so in this one.
 
-    An image that cannot be read stops it, unless it is to skip what is broken: then the next one in
-    the list takes its place in training.
+    An image that cannot be read stops it, unless what is broken is to be skipped.
     """
 
     def __init__(
@@ -157,26 +150,23 @@ class TorchvisionLoader:
     ) -> None:
         self.left_out: dict[str, str] = {}
         self._order = _EpochOrder(len(images.train), sharding, recipe.seed)
-        own = images.validation[sharding.rank :: sharding.world]
-
-        def loader(listed: Sequence[tuple[str, int]], transform: Any, **batches: Any) -> Any:
-            return DataLoader(
-                _Listed(images.folder, listed, transform, skip_broken),
-                collate_fn=_collate,
-                num_workers=processes,
-                pin_memory=torch.cuda.is_available(),
-                generator=torch.Generator(),
-                **batches,
-            )
-
+        listed = partial(_Listed, images.folder, skip_broken)
+        loader = partial(
+            DataLoader,
+            collate_fn=_collate,
+            num_workers=processes,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),
+        )
         self._train = loader(
-            images.train,
-            augmentation(recipe),
+            listed(images.train, augmentation(recipe)),
             batch_sampler=self._order,
             persistent_workers=processes > 0,
         )
-        size = sharding.per_device_batch
-        self._validation = loader(own, evaluation(recipe).cropped, batch_size=size)
+        own = images.validation[sharding.rank :: sharding.world]
+        self._validation = loader(
+            listed(own, evaluation(recipe).cropped), batch_size=sharding.per_device_batch
+        )
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches; see `Loader`."""
@@ -187,7 +177,7 @@ class TorchvisionLoader:
         """Yield the validation images; see `Loader`."""
         yield from self._noted(self._validation)
 
-    def _noted(self, batches: Iterable[tuple[Batch | None, dict[str, str]]]) -> Iterator[Batch]:
+    def _noted(self, batches: Iterable[Item]) -> Iterator[Batch]:
         for batch, left_out in batches:
             self.left_out.update(left_out)
             if batch is not None:
@@ -203,20 +193,9 @@ def evaluation(recipe: ImageNetRecipe) -> Preprocessing:
 
 def augmentation(recipe: ImageNetRecipe) -> v2.Compose:
     """Return what is done to an image that is trained on: 3 x H x W to 3 x crop x crop, uint8."""
-    steps: list[v2.Transform] = [
-        v2.RandomResizedCrop(recipe.train_crop, antialias=True),
-        v2.RandomHorizontalFlip(),
-    ]
-    if recipe.augment == "trivial":
-        steps.append(v2.TrivialAugmentWide())
-    return v2.Compose(steps)
-
-
-def make_mix(recipe: ImageNetRecipe, num_classes: int) -> Mix | None:
-    """Return what mixes the images and labels of a batch; None where the recipe mixes nothing."""
-    kinds = ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
-    mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
-    return v2.RandomChoice(mixes) if mixes else None
+    crop = v2.RandomResizedCrop(recipe.train_crop, antialias=True)
+    trivial = [v2.TrivialAugmentWide()] if recipe.augment == "trivial" else []
+    return v2.Compose([crop, v2.RandomHorizontalFlip(), *trivial])
 
 
 @dataclass
@@ -249,9 +228,9 @@ class _Listed(Dataset[Item]):
     """
 
     folder: Path
+    skip_broken: bool
     listed: Sequence[tuple[str, int]]
     transform: Callable[[Tensor], Tensor]
-    skip_broken: bool
 
     def __len__(self) -> int:
         return len(self.listed)

@@ -41,19 +41,14 @@ class ImageError(UserError):
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read an image file as 3 x H x W uint8, RGB, upright.
+    """Read an image file as 3 x H x W uint8, RGB, upright; an ImageError says why it cannot be.
 
-    16-bit channels are scaled to 8 bits, of more than one frame the first is taken, EXIF's
-    orientation is applied and transparency is dropped, as torchvision's ImageFolder does.
+    Of JPEG, PNG, WebP, GIF, BMP, TIFF or PPM, at most 100 million pixels. 16-bit channels are
+    scaled to 8 bits, of more than one frame the first is taken, EXIF's orientation is applied and
+    transparency is dropped, as torchvision's ImageFolder does.
 
     >>> read_image("photo.jpg").shape  # doctest: +SKIP
     torch.Size([3, 375, 500])
-
-    Args:
-        path: a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM file of at most 100 million pixels.
-
-    Raises:
-        ImageError: it is not there, is cut short, damaged, too large or of another format.
     """
     try:
         with _opened(path) as image:
@@ -87,8 +82,7 @@ class Preprocessing(Strict):
         resize: the shorter side is resized to that many pixels, bilinear with antialiasing; None
             leaves the image as it is.
         crop: height and width of the centre crop; smaller images are padded with black.
-        mean: of each channel, on a scale of 0 to 1; subtracted.
-        std: likewise; divided by.
+        mean, std: of each channel, on a scale of 0 to 1; subtracted, and divided by.
     """
 
     resize: Pixels | None
@@ -100,8 +94,7 @@ class Preprocessing(Strict):
         """Resize and crop one image, 3 x H x W uint8, to 3 x crop x crop uint8."""
         if self.resize is not None:
             image = v2.functional.resize(image, [self.resize], antialias=True)
-        cropped: Tensor = v2.functional.center_crop(image, [self.crop, self.crop])
-        return cropped
+        return v2.functional.center_crop(image, [self.crop, self.crop])
 
     def normalised(self, images: Tensor) -> Tensor:
         """Turn B x 3 x H x W uint8 into floats with the strides of channels_last."""

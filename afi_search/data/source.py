@@ -14,12 +14,9 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class BatchSharding:
-    """How a step's batch is shared out among processes and over time.
+    """How a step's batch is shared out to `world` processes, this one being `rank`.
 
-    Attributes:
-        rank, world: this process and how many there are.
-        accumulation_steps: batches whose gradients add up to a step.
-        per_device_batch: images in each of them, for each process.
+    Each sums up the gradients of `accumulation_steps` batches of `per_device_batch` images.
     """
 
     rank: int
@@ -38,13 +35,10 @@ class BatchSharding:
 
 
 class DataSource(Protocol):
-    """Training and validation images of one process.
+    """Training and validation images of one process; all steps of an epoch are full.
 
-    Attributes:
-        sharding: how a step's batch is shared out.
-        steps_per_epoch: steps of an epoch, all of them full.
-        capturable: whether `batch` works on tensors of the device alone and draws nothing, so that
-            a CUDA graph can repeat it.
+    It is `capturable` if `batch` works on tensors of the device alone and draws nothing, so that a
+    CUDA graph can repeat it.
     """
 
     sharding: BatchSharding

@@ -37,11 +37,10 @@ def split(
     Raises:
         UserError: `validation` leaves nothing to train on, or a number is below 1.
 
-    Example:
-        >>> from afi_search.data import load, split
-        >>> parts = split(load("digits"), validation=100, train_subset=500)
-        >>> len(parts.train), len(parts.validation)
-        (500, 100)
+    >>> from afi_search.data import load, split
+    >>> parts = split(load("digits"), validation=100, train_subset=500)
+    >>> len(parts.train), len(parts.validation)
+    (500, 100)
     """
     wanted = data.spec.validation if validation is None else validation
     total = len(data.train)
@@ -98,9 +97,7 @@ def held_out(labels: Tensor, total: int) -> tuple[Tensor, Tensor]:
 
 
 def apportion(counts: list[int], total: int) -> list[int]:
-    """Divide `total` in proportion to `counts`, by the largest-remainder method.
-
-    Equal remainders go to the lower index.
+    """Divide `total` in proportion to `counts` by largest remainders; of equal ones, the first.
 
     >>> apportion([10, 10, 10], 4)
     [2, 1, 1]
@@ -108,7 +105,7 @@ def apportion(counts: list[int], total: int) -> list[int]:
     everything = sum(counts)
     shares = [total * count // everything for count in counts]
     remainders = [total * count % everything for count in counts]
-    by_remainder = sorted(range(len(counts)), key=lambda index: (-remainders[index], index))
+    by_remainder = sorted(range(len(counts)), key=remainders.__getitem__, reverse=True)
     for index in by_remainder[: total - sum(shares)]:
         shares[index] += 1
     return shares

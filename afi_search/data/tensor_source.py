@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,9 +46,13 @@ class TensorSource:
     def epoch(self, number: int) -> Iterator[tuple[Tensor, ...]]:
         """Yield the views of each batch."""
         size = self.sharding.per_device_batch
-        samples = self.steps_per_epoch * size
-        looks: dict[str, Any] = {"pad": self._pad, "flip": self._flip}
-        drawn = draw_views(len(self._labels), samples, generator=self._generator, **looks)
+        drawn = draw_views(
+            len(self._labels),
+            self.steps_per_epoch * size,
+            pad=self._pad,
+            flip=self._flip,
+            generator=self._generator,
+        )
         views = Views(*(part.to(self._device, non_blocking=True) for part in drawn))
         for step in range(self.steps_per_epoch):
             yield views.batch(step * size, size)
@@ -79,8 +83,7 @@ def normalised_batches(
 ) -> Iterator[Batch]:
     """Yield all images in their order, normalised, on the device of `normalise`.
 
-    Without a batch size, the CPU gets batches whose features stay in its cache, other devices
-    batches that fill them.
+    Without a batch size, the CPU gets batches whose features stay in its cache.
     """
     size = batch_size or (CPU_BATCH if normalise.device.type == "cpu" else DEVICE_BATCH)
     images = images.to(normalise.device)
@@ -92,10 +95,8 @@ def normalised_batches(
 class Views(NamedTuple):
     """Which part of which image each sample of an epoch is.
 
-    Attributes:
-        image: N, int64.
-        top, left: N, int64, the crop's corner in the padded image.
-        mirrored: N, bool.
+    All have N elements: int64, and bool for `mirrored`; the crop's corner, `top` and `left`, is
+    that in the padded image.
     """
 
     image: Tensor
@@ -104,7 +105,6 @@ class Views(NamedTuple):
     mirrored: Tensor
 
     def batch(self, start: int, size: int) -> Views:
-        """Return `size` samples from `start` on."""
         return Views(*(part[start : start + size] for part in self))
 
 
@@ -132,10 +132,9 @@ def pad_images(images: Tensor, pad: int) -> Tensor:
 
 
 def crop(padded: Tensor, views: Views, pad: int) -> Tensor:
-    """Cut the views out of padded images, N x (H + 2 pad) x (W + 2 pad) x 3.
+    """Cut the views out of padded images, N x (H + 2 pad) x (W + 2 pad) x 3, to B x H x W x 3.
 
-    Returns:
-        B x H x W x 3, of the images' dtype: one `index_select` over pixels, no synchronisation.
+    By one `index_select` over pixels, without synchronisation.
     """
     _, padded_height, padded_width, channels = padded.shape
     height, width = padded_height - 2 * pad, padded_width - 2 * pad

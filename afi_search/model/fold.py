@@ -15,13 +15,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def fold_batch_norms(model: nn.Module, image_size: int) -> nn.Module:
     """Return a copy in eval mode whose convolutions do the work of the batch norms after them.
 
-    Which batch norm follows which convolution is seen by running the model once. A batch norm
-    that follows something else, or a convolution that runs more than once, stays as it is. The
-    folded convolution has a bias, and an identity stands in the batch norm's place.
-
-    Args:
-        model: takes B x 3 x image_size x image_size.
-        image_size: height and width of the image it is run on.
+    Which batch norm follows which convolution is seen by running the model once, on an image of
+    that size. A batch norm that follows something else, or a convolution that runs more than once,
+    stays as it is. An identity stands in the place of a folded batch norm.
 
     >>> folded = fold_batch_norms(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 8)
     >>> [type(module).__name__ for module in folded]

@@ -39,8 +39,7 @@ def read_checkpoint(place: str, *, imports: bool = False) -> Model:
         imports: whether to run the modules that a trial's study names, as `StudyFile.read` says.
 
     Raises:
-        ModelError: there is no checkpoint of a promotion or of a trial whose study is here, or
-            it holds something else.
+        ModelError: it is none of these.
         NoCheckpoint: the trial's weights are not kept.
         CorruptCheckpoint: there is one that cannot be read.
     """
@@ -71,12 +70,7 @@ def read_checkpoint(place: str, *, imports: bool = False) -> Model:
 
 
 def trial_state(folder: Path, number: int) -> dict[str, Any]:
-    """Return the last checkpoint of a trial.
-
-    Raises:
-        NoCheckpoint: the trial has none.
-        CorruptCheckpoint: it cannot be read.
-    """
+    """Return the last checkpoint of a trial; NoCheckpoint where it has none."""
     where = trial_location(location_of(folder, StudyFile.read(folder).checkpoints), number)
     state = load(where)
     if state is None:
@@ -85,11 +79,7 @@ def trial_state(folder: Path, number: int) -> dict[str, Any]:
 
 
 def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, Any]) -> Model:
-    """Return the network of a trial of a study or confirmation, as a checkpoint of it has it.
-
-    Raises:
-        ModelError: it is a checkpoint of something else.
-    """
+    """Return the network of a trial of a study or confirmation, as a checkpoint of it has it."""
     study = StudyFile.read(folder)
     source = spec_of(study.space.data)
     trial = ledger.trial(number)
@@ -110,11 +100,7 @@ def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, A
 
 @contextmanager
 def whole(place: str) -> Iterator[None]:
-    """Read within it what a checkpoint holds.
-
-    Raises:
-        ModelError: it does not hold what it should; the message begins with `place`.
-    """
+    """Say of what a checkpoint does not hold, though it should, that it does not: a ModelError."""
     try:
         yield
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -14,12 +14,7 @@ from afi_search.train.supernet import InheritedAccuracy, restored
 
 
 def trained_supernet(study: Study) -> Supernet:
-    """Return the supernet that a study has trained, as far as its checkpoint goes.
-
-    Raises:
-        NoCheckpoint: it has trained none, or its weights are not kept.
-        CorruptCheckpoint: they cannot be read.
-    """
+    """Return the supernet that a study has trained; NoCheckpoint where it has none."""
     if study.supernet is None:
         raise NoCheckpoint(
             f"{study.folder}: has no supernet; a study trains one with `strategy: supernet` or "
@@ -32,19 +27,9 @@ def trained_supernet(study: Study) -> Supernet:
 def inherited_model(
     study: Study, architecture: Architecture | str, *, data: str | None = None
 ) -> Model:
-    """Return an architecture with the weights that it inherits from a study's supernet.
+    """Return an architecture with the weights that it inherits; see `afi_search.Study.extract`.
 
     Its batch norms are calibrated, which takes the study's data set.
-
-    Args:
-        study: that has trained a supernet.
-        architecture: one of its space.
-        data: the folder of the data sets, before the study's own.
-
-    Raises:
-        SupernetError: the supernet does not hold it.
-        NoCheckpoint, CorruptCheckpoint: as `trained_supernet`.
-        DataUnavailable, DataCorrupt: the data set cannot be read.
     """
     net = trained_supernet(study)
     net.set_active(architecture)

@@ -79,12 +79,9 @@ class Prediction(NamedTuple):
 
 
 class FeatureInfo(NamedTuple):
-    """One of a model's feature maps.
+    """One of a model's feature maps: the stage's name, as in `named_modules`, and its channels.
 
-    Attributes:
-        name: of the stage in the network, as in `named_modules`.
-        channels: of the map.
-        stride: pixels of the image for each of the map's, in height and in width.
+    `stride`: pixels of the image for each of the map's, in height and in width.
     """
 
     name: str
@@ -123,7 +120,6 @@ class Model:
 
     @property
     def architecture(self) -> Architecture:
-        """The architecture."""
         return Architecture.parse(self.facts.architecture)
 
     @property
@@ -230,11 +226,7 @@ def class_name(label: str) -> str:
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
-    """Return the card of a model (Mitchell et al. 2019, arXiv:1810.03993) as Markdown.
-
-    Args:
-        facts: what model.json holds.
-    """
+    """Return the card of a model (Mitchell et al. 2019, arXiv:1810.03993) as Markdown."""
     size = facts["stem"]
     titles = {
         "macs": f"MACs per image of {size} x {size}",

@@ -22,11 +22,7 @@ _CHECKED_BATCHES = (1, 3)
 
 
 def demand_onnx() -> None:
-    """Make sure that ONNX can be written and checked.
-
-    Raises:
-        UserError: something that it needs is not installed.
-    """
+    """Make sure that ONNX can be written and checked; a UserError says what is not installed."""
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  torch.onnx.export needs it
@@ -68,11 +64,7 @@ def write_onnx(model: Model, folder: Path) -> Path:
 
 
 def write_exported(model: Model, folder: Path) -> Path:
-    """Write model.pt2, a torch.export program for any batch size, and check it; return it.
-
-    Raises:
-        UserError: the program's logits differ from the model's.
-    """
+    """Write model.pt2, a torch.export program for any batch size, and check it likewise."""
     path = folder / EXPORTED
     with _quiet(), torch.no_grad():
         program = torch.export.export(

@@ -25,10 +25,11 @@ from afi_search.search.listener import Listener
 from afi_search.search.prepare import measure_costs
 from afi_search.search.proposer import ListedProposer
 from afi_search.space import Architecture, Space, SpaceFile
-from afi_search.space.schema import Confirm, Pruner, Search
+from afi_search.space.schema import Confirm, Search
 from afi_search.study.checkpoint_location import check_url
 from afi_search.study.checkpoint_retention import drop_others, worth_keeping
 from afi_search.study.folder import CONFIRM, StudyFile, gather_facts, has_study
+from afi_search.study.ledger import Ledger
 from afi_search.study.study import Study
 from afi_search.train import Evaluator
 
@@ -45,23 +46,10 @@ def confirm_study(
     checkpoints: str | None = None,
     listener: Listener | None = None,
 ) -> pd.DataFrame:
-    """Confirm a study, or resume its confirmation, and write what it found.
+    """Confirm a study's front, or `named`, or resume that; see `afi_search.Study.confirm`.
 
-    Args:
-        study: whose front.
-        wanted: how.
-        named: architectures to confirm instead of the front.
-        data: the folder of the data sets, before the study's own.
-        address: of a Ray cluster to join.
-        checkpoints: folder or fsspec URL of the checkpoints; the confirmation's folder otherwise.
-        listener: hears of the progress.
-
-    Returns:
-        One row an architecture: see `afi_search.promote.confirm_results`.
-
-    Raises:
-        UserError: there is nothing to confirm, or the confirmation was begun with other settings.
-        Interrupted: Ctrl-C or SIGTERM; what is confirmed so far is written.
+    What is confirmed is written, also where it is interrupted, and returned: a row an architecture,
+    as of `confirmed_table`.
     """
     spec = spec_of(study.file.space.data)
     origins = to_confirm(study, wanted, named)
@@ -98,11 +86,7 @@ def confirm_study(
 def to_confirm(
     study: Study, wanted: Confirm, named: Sequence[Architecture] = ()
 ) -> dict[Architecture, str]:
-    """Return what is to be confirmed, each with its origin: front, named or baseline.
-
-    Raises:
-        UserError: the study has no front yet and nothing is named.
-    """
+    """Return what is to be confirmed, each with its origin: front, named or baseline."""
     points = study.front()
     if wanted.top is not None:
         points = points.nlargest(wanted.top, "accuracy")
@@ -154,7 +138,6 @@ def confirmation_file(
         search=Search(
             trials=len(architectures) * seeds,
             sampler="random",
-            pruner=Pruner(),
             seed=searched.search.seed,
             concurrency=searched.search.concurrency,
             gpus_per_trial=searched.search.gpus_per_trial,
@@ -165,24 +148,21 @@ def confirmation_file(
 
 def fresh_seeds(searched: int, count: int) -> list[int]:
     """Return seeds that follow the search's own, whose luck chose the front."""
-    return [searched + 1 + index for index in range(count)]
+    return list(range(searched + 1, searched + 1 + count))
 
 
 def read_confirmed(study: Study) -> pd.DataFrame:
     """Return what the confirmation of a study has found; no rows where there is none."""
-    confirmation = study.confirmation
-    if confirmation is None:
+    if study.confirmation is None:
         return confirmed_table((), {})
-    return confirmed_table(confirmation.ledger.trials(), confirmation.ledger.tested())
+    ledger = study.confirmation.ledger
+    return confirmed_table(ledger.trials(), ledger.tested())
 
 
 def prune_study(study: Study) -> int:
     """Delete the checkpoints of a study and its confirmation that nothing needs; return bytes.
 
     A promotion's checkpoints stay: it is resumed from them.
-
-    Raises:
-        StudyError, StorageError: a driver is at work on a part of it.
     """
     with study.held():
         study.require_owned()
@@ -191,23 +171,18 @@ def prune_study(study: Study) -> int:
             study.checkpoints, worth_keeping(study.ledger.trials(), study.file.space.objectives)
         )
         if study.confirmation is not None:
-            drop_others(study.confirmation.checkpoints, confirmation_kept(study))
+            drop_others(study.confirmation.checkpoints, _kept(study.confirmation.ledger))
         return before - study.disk_use()
 
 
-def confirmation_kept(study: Study) -> set[int]:
-    """Return the trainings of a study's confirmation whose weights may still be of use.
-
-    Those that are not finished or not tested, and those of architectures that no other beats.
-    """
-    if study.confirmation is None:
-        return set()
-    ledger, confirmed = study.confirmation.ledger, read_confirmed(study)
-    tested = ledger.tested()
+def _kept(confirmation: Ledger) -> set[int]:
+    """Return the trainings that are not finished or not tested, or that no other beats."""
+    trials, tested = confirmation.trials(), confirmation.tested()
+    confirmed = confirmed_table(trials, tested)
     beaten = set(confirmed.loc[confirmed["verdict"] == "beaten", "architecture"])
     return {
         trial.number
-        for trial in ledger.trials()
+        for trial in trials
         if trial.state not in (TrialState.PRUNED, TrialState.FAIL)
         and (trial.number not in tested or trial.user_attrs["architecture"] not in beaten)
     }
@@ -220,11 +195,10 @@ def _test(confirmation: Study, data: str | None) -> None:
     untested = [t.number for t in ledger.trials((TrialState.COMPLETE,)) if t.number not in known]
     if not untested:
         return
-    images = read_data(confirmation.file.space.data, data)
+    images, folder = read_data(confirmation.file.space.data, data), confirmation.folder
     device = compute_device()
     normalise = Normalise(images.spec.mean, images.spec.std, device)
     for number in untested:
-        folder = confirmation.folder
         model = trial_model(folder, ledger, number, trial_state(folder, number))
         evaluate = Evaluator(model.module.to(device), device=device, precision="fp32")
         reached = evaluate(normalised_batches(images.test, normalise))

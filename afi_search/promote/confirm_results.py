@@ -37,10 +37,7 @@ CONVENTIONS = {
 def confirmed_table(
     trials: Iterable[FrozenTrial], test_accuracy: Mapping[int, float]
 ) -> pd.DataFrame:
-    """Return one row an architecture whose trainings are finished and tested, cheapest first.
-
-    The columns are `COLUMNS`; see `CONVENTIONS`.
-    """
+    """Return COLUMNS of what has been trained and tested, a row an architecture, cheapest first."""
     groups: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
         if trial.state == TrialState.COMPLETE and trial.number in test_accuracy:
@@ -87,8 +84,5 @@ def most_promising(table: pd.DataFrame) -> pd.DataFrame:
 def write_confirmed(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Write confirmed.csv and confirmed.json into a confirmation's folder; return the paths."""
     document = {"conventions": CONVENTIONS, "confirmed": table.to_dict("records")}
-    contents = (
-        csv_of(table),
-        json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n",
-    )
+    contents = csv_of(table), json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n"
     return [write_whole(folder / name, text) for name, text in zip(FILES, contents, strict=True)]

@@ -52,14 +52,8 @@ _BINDS_BELOW = 0.9
 class Needs:
     """What a promotion needs: measured on one worker for a few seconds, then multiplied.
 
-    Communication between workers is not in it; over NVLink or InfiniBand it takes a few per cent.
-
-    Attributes:
-        probe: what one worker measured.
-        workers: how many there will be.
-        epochs: left to train.
-        train, validation: images an epoch.
-        averages: whether a running average of the weights is kept.
+    For the epochs that are left, of so many images. Communication between workers is not in it;
+    over NVLink or InfiniBand it takes a few per cent.
     """
 
     probe: Probe
@@ -71,7 +65,6 @@ class Needs:
 
     @property
     def seconds(self) -> float:
-        """For the epochs that are left."""
         training = min(self.probe.model_speed, self.probe.loader_speed)
         testing = min(self.probe.model_speed / FORWARD_SHARE, self.probe.loader_speed)
         return self.epochs * (self.train / training + self.validation / testing) / self.workers
@@ -113,21 +106,7 @@ def promote_study(
 ) -> bool:
     """Promote a study's winners one after another; return whether all came to their end.
 
-    Args:
-        folder: of the study; with `named`, any folder to write to.
-        wanted: where the images are, the recipe and the rest.
-        named: architectures to promote instead of the winners.
-        workers: processes; None: all GPUs, or one CPU process.
-        skip_broken: leave out images that are wrong, also those that turn out so in training.
-        name: of the promotion's folder, for one architecture.
-        address: of a running Ray cluster to join.
-        listener: hears of the progress.
-
-    Raises:
-        PromotionError: there is no data, no winner or no backbone, or the training failed.
-        UserError: the images or the recipe are not what they should be.
-        EngineError: there is no room for the workers, or they do not reach the checkpoints.
-        CheckpointMismatch: the folder holds a promotion with other settings.
+    As `afi_search.Study.promote`. With `named` architectures, `folder` is any to write to.
     """
     if wanted.data is None:
         raise PromotionError(
@@ -206,7 +185,7 @@ def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener
         listener.promotion_measured(needed.seconds, str(needed))
 
         def on_epoch(history: list[EpochResult]) -> None:
-            write_history(own, history)
+            _write_history(own, history)
             listener.epoch_ended(history[-1], epochs)
 
         told: set[str] = set()
@@ -222,19 +201,14 @@ def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener
     if state is None or state["epoch"] < epochs:
         return False
     state = with_shared_names(state)
-    write_history(own, [EpochResult(**epoch) for epoch in state["history"]])
+    _write_history(own, [EpochResult(**epoch) for epoch in state["history"]])
     facts = {name: fact for name, fact in gather_facts("", describe_device()).items() if fact}
     listener.model_written(promoted_model(state, facts).save(own / "model"))
     return True
 
 
 def _finished(config: PromotionConfig) -> int:
-    """Return how many epochs the checkpoint has, 0 where there is none.
-
-    Raises:
-        CheckpointMismatch: it is of another training.
-        ModelError: it holds something else.
-    """
+    """Return how many epochs the checkpoint has, 0 where there is none."""
     state = load(config.checkpoints)
     if state is None:
         return 0
@@ -254,9 +228,6 @@ def winners(folder: Path, wanted: Promote, listener: Listener = _SILENT) -> list
 
     Of a confirmation as `most_promising` orders them; without one, those of the front by their one
     accuracy. What decides is the accuracy on validation images, never the test set's.
-
-    Raises:
-        UserError: the folder holds no study, or the study has no front.
     """
     confirmed = read_confirmed(Study.open(folder))
     if confirmed.empty:
@@ -293,7 +264,6 @@ def for_imagenet(architecture: Architecture, wanted: Promote | None = None) -> A
     return architecture
 
 
-def write_history(own: Path, history: Sequence[EpochResult]) -> None:
-    """Write history.csv: one row an epoch, with the number of workers that trained it."""
+def _write_history(own: Path, history: Sequence[EpochResult]) -> None:
     table = pd.DataFrame(map(asdict, history)).rename(columns={"accuracy": "top1"})
     write_whole(own / "history.csv", csv_of(table))

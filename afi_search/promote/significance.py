@@ -21,30 +21,19 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Point:
-    """What one architecture reached.
-
-    Attributes:
-        macs: per image.
-        accuracies: one a seed, at least one, 0 to 1.
-    """
+    """What one architecture reached: MACs per image, and an accuracy (0 to 1) a seed."""
 
     macs: int
     accuracies: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """The mean accuracy."""
         return fmean(self.accuracies)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard deviation between seeds, pooled over architectures.
-
-    Attributes:
-        deviation: of one training's accuracy; not a number without degrees of freedom.
-        freedom: its degrees of freedom.
-    """
+    """The standard deviation of one training's accuracy, and its degrees of freedom."""
 
     deviation: float
     freedom: int

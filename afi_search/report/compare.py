@@ -26,12 +26,9 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Studies whose accuracies and costs are of one kind.
+    """Studies whose accuracies and costs are of one kind: their views by folder, and a row each.
 
-    Attributes:
-        views: of the studies, by their folders.
-        rows: what is compared, a row a study: figures; accuracies and the hypervolume 0 to 1.
-        reference: (accuracy, costs) that all hypervolumes have in common.
+    `reference` is the (accuracy, costs) that all hypervolumes have in common.
     """
 
     views: dict[str, StudyView]
@@ -69,11 +66,6 @@ def compare_studies(studies: Sequence[Study]) -> Comparison:
 
     Raises:
         UserError: accuracies or costs of the studies are not of one kind.
-
-    Example::
-
-        studies = [Study.open("studies/one"), Study.open("studies/other")]
-        compare_studies(studies).rows
     """
     views = {str(study.folder): StudyView.of(study) for study in studies}
     kinds = {name: _kind(view) for name, view in views.items()}

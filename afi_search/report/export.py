@@ -29,13 +29,7 @@ FRONT_COLUMNS = (
 def write_report(view: StudyView, folder: Path) -> list[Path]:
     """Write front.csv, front.json, front.html, front.png and trials.csv; return their paths.
 
-    Each file is replaced as a whole or not at all. Where no trial has reached full fidelity yet,
-    the files are written all the same, with an empty front, and the pictures say so.
-
-    Example::
-
-        study = Study.open("studies/resnet32-cifar100-smoke")
-        write_report(StudyView.of(study), study.folder)
+    Where no trial has reached full fidelity yet, the front is empty and the pictures say so.
     """
     figure = front_figure(view)
     contents: dict[str, str | bytes] = {

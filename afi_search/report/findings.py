@@ -32,11 +32,8 @@ def stage_effects(view: StudyView) -> DataFrame:
     """Estimate what AFI of each width changes in each stage, against that stage without it.
 
     A linear model, accuracy = plain + one effect a stage and width, is fitted by least squares to
-    the trials of full fidelity, so that what the other stages of a trial have is taken account of;
-    ratio, attention and scorer count as noise. Its interval rests on normal errors of equal size.
-
-    Args:
-        view: of a study of one backbone.
+    the trials of full fidelity; ratio, attention and scorer count as noise. Its interval rests on
+    normal errors of equal size.
 
     Returns:
         A row a stage and width, with the columns EFFECTS: the stage's number from 1, `base` or `B`,
@@ -72,13 +69,7 @@ def stage_effects(view: StudyView) -> DataFrame:
 
 
 def choices_of(architecture: Architecture) -> dict[str, str]:
-    """Return what was chosen, by names like `stage 2 ratio`.
-
-    A stage without AFI has a width, `off`, and nothing else.
-
-    >>> choices_of(Architecture.parse("resnet20(off, off, B-r16)"))["stage 3 ratio"]
-    '16'
-    """
+    """Return what was chosen, by names like `stage 2 ratio`; off, a stage has a width alone."""
     chosen: dict[str, str] = {}
     for number, choice in enumerate(architecture.stages, start=1):
         stage = f"stage {number}"
@@ -91,10 +82,7 @@ def choices_of(architecture: Architecture) -> dict[str, str]:
 
 
 def choice_table(records: DataFrame) -> DataFrame:
-    """Return a row of choices for each trial, with the trials' index; what does not apply is NaN.
-
-    Choices in which the trials do not differ are left out.
-    """
+    """Return the choices in which trials differ, a row a trial; what does not apply is NaN."""
     table = _choices(records)
     names = sorted(table.columns, key=_order)
     return table[[name for name in names if table[name].nunique(dropna=False) > 1]]
@@ -124,15 +112,12 @@ def importance(study: optuna.Study) -> DataFrame:
 
     Source: S. Watanabe et al., PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
     Arbitrary Subspaces, IJCAI 2023; Optuna's implementation, which knows choices that depend on
-    others. The best are a tenth of them, or five where a tenth is fewer. Each column sums to 1.
-
-    Args:
-        study: the trials of one backbone, as `as_optuna` returns them.
+    others. The best are a tenth of them, or five where a tenth is fewer.
 
     Returns:
         A row a choice (`stage 2 ratio`), the columns `front` (being near the front) and `accuracy`
-        (being accurate, whatever the cost), the most important for the front first. Empty where
-        there are fewer than FEWEST_TRIALS trials or nothing to choose.
+        (being accurate, whatever the cost), which sum to 1, the most important for the front first.
+        Empty where there are fewer than FEWEST_TRIALS trials or nothing to choose.
     """
     trials = study.get_trials(deepcopy=False)
     if len(trials) < FEWEST_TRIALS or not any(trial.params for trial in trials):
@@ -156,8 +141,8 @@ def importance(study: optuna.Study) -> DataFrame:
 def importance_intervals(study: optuna.Study, table: DataFrame) -> tuple[DataFrame, DataFrame]:
     """Return the ends of the 95 % intervals of importances: the bootstrap's percentiles.
 
-    They hold the luck of which trials there are; with few trials they are wide. Of more than
-    MOST_RESAMPLED trials both ends are the table itself.
+    They hold the luck of which trials there are. Of more than MOST_RESAMPLED trials both ends are
+    the table itself.
     """
     trials = study.get_trials(deepcopy=False)
     if table.empty or len(trials) > MOST_RESAMPLED:
@@ -179,8 +164,7 @@ def importance_intervals(study: optuna.Study, table: DataFrame) -> tuple[DataFra
 def as_optuna(view: StudyView) -> optuna.Study:
     """Return the trials of full fidelity, in the order of their ends, for what Optuna computes.
 
-    Their values are the accuracy and the losses in the costs that the front is about, and their
-    parameters the choices in which they differ.
+    Their values are accuracy and losses, their parameters the choices in which they differ.
     """
     full = in_order_of_ends(view.full)
     table, values = choice_table(full), points(full)
@@ -215,12 +199,9 @@ def quiet() -> Iterator[None]:
 
 
 def effort(view: StudyView) -> DataFrame:
-    """Add up the training of all trials of a study.
+    """Add up epochs and seconds of training, a row for each thing that became of trials.
 
-    Returns:
-        Epochs and seconds of training, a row for each thing that became of trials: of full
-        fidelity, pruned, failed, not finished; and `saved`, what pruned trials were not trained
-        for, their time estimated by each trial's own pace.
+    `saved` is what pruned trials were not trained for, by each trial's own pace.
     """
     records = view.records
     kinds = view.kinds.replace({FRONT: FULL, OTHERS: FULL})

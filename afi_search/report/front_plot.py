@@ -66,12 +66,10 @@ Box = tuple[float, float, float, float]
 
 
 def front_figure(view: StudyView) -> go.Figure:
-    """Describe the picture of a study's front.
+    """Describe the picture of a study's front, with a trace for each kind of point in MARKERS.
 
-    Returns:
-        A figure with a trace for each kind of point in MARKERS that there is. Accuracies are in per
-        cent, costs in the unit of their axis, and every point tells at the pointer what is known
-        of it.
+    Accuracies are in per cent, costs in the unit of their axis, and every point tells at the
+    pointer what is known of it.
     """
     points = _points(view)
     paper, pruned, best = points[PAPER]["y"], points[PRUNED_EARLY]["y"], points[FRONT]

@@ -48,10 +48,9 @@ SMALLEST_BAR = pd.Timedelta(seconds=1)
 
 
 def hypervolume_figures(view: StudyView, reference: Sequence[float]) -> dict[str, go.Figure]:
-    """Draw the front's hypervolume after each trial of full fidelity, in the order of their ends.
+    """Draw the front's hypervolume over `trials` that ended, and over `hours` of training.
 
-    Over `trials` that ended so far, and over `hours` of training, summed over these; 100 % is what
-    a perfect accuracy at no cost would give.
+    100 % is what a perfect accuracy at no cost would give.
     """
     ended = in_order_of_ends(view.records[view.records["state"].isin(ENDED)])
     reached = np.flatnonzero(ended.index.isin(view.full.index))
@@ -126,8 +125,7 @@ def _lines(
 ) -> dict[str, Any]:
     """Return what makes one trace of many lines, a trial each, with a gap after each.
 
-    `meta` has each trial and the number of its points; the page says at each what it knows of the
-    trial, which takes much less room than a text a point.
+    From `meta`, trials and numbers of their points, the page says at each what it knows of it.
     """
     gap = np.array([np.nan])
     return {

@@ -32,10 +32,7 @@ def terminal_table(title: str, **looks: Any) -> Table:
 
 
 def front_rows(view: StudyView) -> list[dict[str, str]]:
-    """Write out a study's front, cheapest first: the name of each figure -> the figure.
-
-    The cost that the front is drawn over stands first after the accuracy.
-    """
+    """Write out a study's front, cheapest first, the cost that it is drawn over in front."""
     lead = "parameters" if view.axis.column == "params" else view.axis.heading
     rows = []
     for label, row in zip(view.front.index, view.front.to_dict("records"), strict=True):
@@ -76,14 +73,7 @@ def front_key(view: StudyView, labels: Collection[str]) -> list[list[str]]:
 
 
 def front_table(view: StudyView, width: int) -> Table:
-    """Return the front, cheapest first, with the plain backbones below it.
-
-    The last columns are left out where a terminal of so many letters is too narrow for them.
-
-    Example::
-
-        rich.print(front_table(StudyView.of(study), width=100))
-    """
+    """Return the front, cheapest first, with the plain backbones below; see `fitting_table`."""
     plain = [
         {
             "architecture": f"{name} (plain)",

@@ -60,11 +60,7 @@ class CostAxis:
         return f"{self.title}<br><span style='font-size:0.85em'>{self.explanation}</span>"
 
     def say(self, value: float) -> str:
-        """Write a value as in a sentence.
-
-        >>> axis_named("params").say(472_756)
-        '0.47 M parameters'
-        """
+        """Write a value as in a sentence."""
         return f"{self.write(value)} {self.noun}"
 
 
@@ -102,11 +98,6 @@ class StudyView:
         confirmed: what its confirmation has found, as `confirmed_table` returns it.
         confirmed_by: the recipe that it took, in a sentence.
         audit: what scores have been worth, as `afi_search.search.rank.audit` returns it.
-
-    Example::
-
-        view = StudyView.of(Study.open("studies/resnet32-cifar100-smoke"))
-        front_figure(view).show()
     """
 
     records: DataFrame
@@ -180,7 +171,7 @@ class StudyView:
     def gains(self) -> dict[Any, str]:
         """What trials of full fidelity have over the plain backbone that was trained here.
 
-        By the label of their records, in points of accuracy with their 95 % interval.
+        In points of accuracy with their 95 % interval, by the label of their records.
         """
         full = self.full
         plain = full.drop_duplicates("architecture").set_index("architecture")["accuracy"]
@@ -269,15 +260,12 @@ def hover(lines: Sequence[str]) -> str:
 
 
 def interval(accuracy: Any, images: int | None) -> tuple[Any, Any]:
-    """Return the 95 % interval (Wilson's) of accuracies as counted on so many images.
+    """Return the 95 % interval (Wilson's) of accuracies, 0 to 1, as counted on so many images.
 
-    It holds the error of drawing these images alone; another seed would move the accuracy too.
+    It holds the error of drawing these images alone; another seed would move the accuracy too. Of
+    an unknown number, both ends are the accuracy itself.
     Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference,
     JASA 1927; `scipy.stats` has it as well, and takes half a second to import.
-
-    Args:
-        accuracy: a number or an array of them, 0 to 1.
-        images: where their number is not known, both ends are the accuracy itself.
 
     >>> low, high = interval(0.65, 5000)
     >>> f"{low:.4f} to {high:.4f}"

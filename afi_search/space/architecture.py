@@ -119,7 +119,7 @@ def hidden_units(channels: int, ratio: int) -> int:
 def canonical_ratio(channels: int, ratio: int) -> int:
     """Return the one ratio that stands for all that give the same hidden units.
 
-    It is the power of two among them, or the largest of them that divides C' into that many.
+    The power of two among them, or the largest of them that divides C' into that many.
     """
     hidden = hidden_units(channels, ratio)
     power = 1
@@ -190,7 +190,7 @@ class Architecture:
     def baselines(cls, backbone: str) -> tuple[Architecture, ...]:
         """Return the plain backbone and the paper's placements.
 
-        The paper has AFI in every stage, in each width with the family's own ratio.
+        These have AFI in every stage, in each width with the family's own ratio.
         """
         ratios = get_backbone(backbone).ratios
         placements = (cls.uniform(backbone, StageChoice(w, ratios[w])) for w in WIDTHS)

@@ -70,11 +70,7 @@ class Backbone:
         return resolve_name(self.build) if isinstance(self.build, str) else self.build
 
     def require_size(self, image_size: int) -> None:
-        """Make sure that the backbone can be built for images of that size.
-
-        Raises:
-            UnsupportedImageSize: it cannot; the message lists the sizes it takes.
-        """
+        """Make sure that it can be built for images of that size: else an UnsupportedImageSize."""
         if image_size not in self.image_sizes:
             sizes = ", ".join(map(str, self.image_sizes))
             raise UnsupportedImageSize(
@@ -140,13 +136,10 @@ def register_backbone(backbone: Backbone) -> Backbone:
 
 
 def get_backbone(name: str) -> Backbone:
-    """Return the backbone of that name.
+    """Return the backbone of that name; UnknownName lists those there are.
 
     >>> get_backbone("resnet32").stages[0]
     StageShape(channels=16, blocks=5)
-
-    Raises:
-        UnknownName: there is none; the message lists those there are.
     """
     return BACKBONES.get(name)
 

@@ -39,12 +39,9 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class Document:
-    """A file's values and where they stand.
+    """A file's values, as Python's own, and where they stand.
 
-    Attributes:
-        name: of the file, for messages.
-        data: mappings, lists and scalars, as Python's own.
-        lines: path of a value (keys and positions from the top) -> line, counted from 1.
+    `lines` has the line, from 1, of each path of keys and positions; `name` stands in messages.
     """
 
     name: str
@@ -53,11 +50,7 @@ class Document:
 
     @classmethod
     def read(cls, path: str | Path, error: type[UserError]) -> Document:
-        """Read a file.
-
-        Raises:
-            UserError: of the class `error`: the file cannot be read, or is not such YAML.
-        """
+        """Read a file; an `error` says why it cannot be read or is not such YAML."""
         path = Path(path)
         try:
             with path.open("rb") as stream:
@@ -74,10 +67,7 @@ class Document:
 
     @classmethod
     def parse(cls, text: str, name: str, error: type[UserError]) -> Document:
-        """Read a text; `name` stands in messages.
-
-        Raises:
-            UserError: of the class `error`: the text is not such YAML.
+        """Read a text likewise.
 
         >>> Document.parse("recipe: {epochs: 3}", "a.yaml", UserError).lines
         {('recipe',): 1, ('recipe', 'epochs'): 1}

@@ -26,11 +26,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def given(self, **settings: object) -> Self:
-        """Return it with those settings that are not None, each checked as in a file.
-
-        Raises:
-            UserError: one is not what it may be.
-        """
+        """Return it with those settings that are not None, checked as in a file (UserError)."""
         given = {
             name: str(value) if isinstance(value, Path) else value
             for name, value in settings.items()
@@ -44,10 +40,7 @@ class Strict(BaseModel):
 
 
 def check_name(text: str) -> str:
-    """Return a name that may stand in paths, URLs, metrics and commands.
-
-    Raises:
-        ValueError: it may not; the message has the rule.
+    """Return a name that may stand in paths, URLs, metrics and commands: else a ValueError.
 
     >>> check_name("resnet32-cifar100.v2")
     'resnet32-cifar100.v2'

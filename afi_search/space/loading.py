@@ -26,11 +26,7 @@ class SpaceFileError(UserError):
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """Return the space files that come with the package, by name.
-
-    >>> shipped_spaces()["resnet"].name
-    'resnet.yaml'
-    """
+    """Return the space files that come with the package, by name."""
     package = Path(__file__).parents[1]
     of_wheel, of_checkout = package / "spaces", package.parent / "spaces"
     folder = of_wheel if of_wheel.is_dir() else of_checkout
@@ -38,11 +34,7 @@ def shipped_spaces() -> dict[str, Path]:
 
 
 def find_space(place: str | Path) -> Path:
-    """Return the path of a space file: `place` itself, or the file that is shipped under that name.
-
-    Raises:
-        SpaceFileError: there is neither.
-    """
+    """Return `place`, a path, or that of the space file which is shipped under that name."""
     path, shipped = Path(place), shipped_spaces()
     if path.is_file() or (path.exists() and str(place) not in shipped):
         return path
@@ -57,14 +49,10 @@ def find_space(place: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class SpaceDocument:
-    """A space file that is right, with each of its presets put in place.
+    """A space file that is right: `plain`, without any preset, and with each put in place.
 
-    Attributes:
-        path: of the file, for messages.
-        plain: the file without any preset.
-        presets: name -> the file with that preset.
-        notes: name of a preset -> what its numbers are good for; may be empty.
-        raw: what is written, by preset; None for none.
+    `path` stands in messages, `notes` say what a preset's numbers are good for, and `raw` is what
+    is written, by preset; None for none.
     """
 
     path: Path
@@ -75,10 +63,7 @@ class SpaceDocument:
 
     @classmethod
     def read(cls, path: str | Path) -> SpaceDocument:
-        """Read a space file.
-
-        Args:
-            path: of the file, or the name of one that comes with the package, like `resnet`.
+        """Read a space file by its path, or by its name if it comes with the package.
 
         Raises:
             SpaceFileError: the file cannot be read, or is wrong anywhere.
@@ -115,12 +100,8 @@ class SpaceDocument:
     ) -> SpaceFile:
         """Return the file with the settings of a preset, or as it is.
 
-        Args:
-            preset: its name.
-            settings: further ones, before those of preset and file: `recipe.epochs` -> 3.
-
-        Raises:
-            SpaceFileError: there is no preset of that name, or a setting is wrong.
+        `settings` come before those of preset and file: `recipe.epochs` -> 3. A SpaceFileError says
+        that there is no such preset, or that a setting is wrong.
         """
         if preset is not None and preset not in self.presets:
             raise SpaceFileError(

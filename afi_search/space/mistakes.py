@@ -52,11 +52,9 @@ def explain(error: ValidationError, model: type[BaseModel], *below: str) -> Iter
 
 
 def describe(source: Document | str, mistakes: Iterable[Mistake]) -> str:
-    """Return the mistakes as lines `FILE:LINE: KEY: MESSAGE`, in the order of the file.
+    """Return the mistakes, each once, as lines `FILE:LINE: KEY: MESSAGE`, in the order of the file.
 
-    Args:
-        source: the document, or the name of a file whose lines are not known.
-        mistakes: equal ones are listed once.
+    Of a file whose lines are not known, `source` is the name.
 
     >>> describe("card.json", [Mistake(("facts", "seed"), "is missing")])
     'card.json: facts.seed: is missing'

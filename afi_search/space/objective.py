@@ -97,10 +97,7 @@ def goes_up(name: str) -> bool:
 
 
 def losses(values: Mapping[Any, Any], names: Iterable[str]) -> list[Any]:
-    """Return the values of objectives by name, of what goes up the negative: less is better.
-
-    Args:
-        values: numbers, or columns of a table.
+    """Return values, or columns of a table, of what goes up the negative: less is better.
 
     >>> losses({"accuracy": 0.7, "macs": 9}, ["accuracy", "macs"])
     [-0.7, 9.0]
@@ -127,11 +124,7 @@ def own_measures(names: Iterable[str] | None = None) -> list[str]:
 def measure_own(
     name: str, architecture: Architecture, cost: Any, num_classes: int, image_size: int
 ) -> float:
-    """Return what a user's function says of an architecture, whose `cost` has been counted.
-
-    Raises:
-        UserError: it is no finite number.
-    """
+    """Return what a user's function says of an architecture; a UserError if that is no number."""
     measure = OBJECTIVES.get(name).measure
     assert measure is not None
     value = measure(architecture, cost=cost, num_classes=num_classes, image_size=image_size)

@@ -127,19 +127,12 @@ class ImageNetRecipe(BaseRecipe):
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package.
-
-    >>> recipe_names()
-    ['modern', 'paper']
-    """
+    """Return the names of the recipes that come with the package."""
     return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
 
 
 def read_recipe(name: str) -> ImageNetRecipe:
-    """Read a recipe by its name, or from a YAML file.
-
-    Raises:
-        UserError: there is none, or it is wrong anywhere.
+    """Read a recipe by its name, or from a YAML file; a UserError has all that is wrong with it.
 
     >>> read_recipe("paper").epochs
     90

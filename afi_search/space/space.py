@@ -102,11 +102,7 @@ class Space:
         return self.size
 
     def __getitem__(self, index: int) -> Architecture:
-        """Return the architecture at a position of the enumeration.
-
-        Raises:
-            IndexError: there is no such position.
-        """
+        """Return the architecture at a position of the enumeration."""
         if not 0 <= index < self.size:
             raise IndexError(f"the space has {self.size} architectures; there is none at {index}")
         picked: list[Any] = []
@@ -144,11 +140,7 @@ class Space:
         return self.answered(answers)
 
     def answered(self, answers: Mapping[str, str]) -> Architecture:
-        """Return the architecture that the answers to `questions` give.
-
-        Raises:
-            KeyError: they give none.
-        """
+        """Return the architecture that answers to `questions` give, or raise KeyError."""
         return self._architecture(
             tuple(found[tuple(map(answers.get, names))] for names, found in self._by_answers)
         )

@@ -56,7 +56,8 @@ def packed(files: dict[str, bytes]) -> bytes:
 ARCHIVE = packed(FILES)
 
 
-TINY = cifar.CifarArchive(
+TINY = cifar.Cifar(
+    "tiny",
     "http://127.0.0.1:1/tiny-python.tar.gz",
     md5(ARCHIVE),
     "tiny-python",
@@ -106,7 +107,7 @@ def tiny(monkeypatch):
     every = {name: DATASETS.get(name) for name in DATASETS.names}
     monkeypatch.setattr(DATASETS, "_entries", every)
     channels = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
-    cifar.register_cifar("tiny", TINY, "a b c d e f g", **channels)
+    cifar.register_cifar(TINY, "a b c d e f g", **channels)
 
 
 @pytest.fixture
