@@ -57,7 +57,7 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> Path:
     for registry in (BACKBONES, ATTENTIONS, DATASETS, OBJECTIVES, SAMPLERS, PRUNERS):
         entries = {name: registry.get(name) for name in registry.names}
         monkeypatch.setattr(registry, "_entries", entries)
-    for module in ("everything", "gate", "mine", "toynet"):
+    for module in ("everything", "gate", "joules", "mine", "shades", "toynet"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return THIRD_PARTY
 

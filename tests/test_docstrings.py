@@ -7,8 +7,10 @@ import inspect
 import re
 import textwrap
 from importlib import import_module
+from inspect import ismodule
 from pathlib import Path
 from pkgutil import resolve_name
+from types import ModuleType
 
 import pytest
 import torch
@@ -39,10 +41,15 @@ def test_examples_give_what_they_show(module: str) -> None:
     assert result.failed == 0
 
 
+def given_by(package: ModuleType) -> list[str]:
+    """The names of what a package gives, but for the modules in it."""
+    return [name for name, it in vars(package).items() if name[0] != "_" and not ismodule(it)]
+
+
 GIVEN = [
     *afi_search.__all__,
-    *(f"data.{name}" for name in data.__all__),
-    *(f"space.{name}" for name in space.__all__),
+    *(f"data.{name}" for name in given_by(data)),
+    *(f"space.{name}" for name in given_by(space)),
     *(f"study.{name}" for name in ("Ledger", "StudyInfo", "front", "hypervolume")),
 ]
 
@@ -56,23 +63,28 @@ def test_whatever_the_package_gives_is_shown_by_an_example(name: str) -> None:
     assert ">>>" in documentation or "```python" in documentation
 
 
-@pytest.mark.parametrize(
-    "kind", ["attention", "backbone", "dataset", "objective", "pruner", "sampler"]
-)
+EXAMPLES = {"attention": "gate", "backbone": "toynet", "dataset": "shades", "objective": "joules"}
+
+
+@pytest.mark.parametrize("kind", [*EXAMPLES, "pruner", "sampler"])
 def test_a_module_that_registers_works_as_it_is_shown(
     kind: str, third_party: Path, tmp_path: Path
 ) -> None:
-    """The example of a register function is a module, with the keys that its space file has."""
+    """The example of a register function is a module, and its space file has these keys."""
     text = inspect.getdoc(getattr(afi_search, f"register_{kind}")) or ""
-    example = re.search(r"In `(\w+\.py)` (.*?)```python\n(.*?)```", text, re.DOTALL)
-    assert example is not None
-    name, intro, module = example.groups()
-    (tmp_path / name).write_text(textwrap.dedent(module))
-    keys = dict(re.findall(r"`(\w+): ([^`]+)`", intro))
-    axes = {"width": "[off, B]", "ratio": "[4]", "attention": keys.pop("attention", "[none]")}
-    keys = {"backbone": "resnet20", **keys, "stages": f"{{all: {axes}}}".replace("'", "")}
-    path = tmp_path / "space.yaml"
-    path.write_text("".join(f"{key}: {value}\n" for key, value in sorted(keys.items())))
+    if kind in EXAMPLES:
+        name = EXAMPLES[kind]
+        assert f"docs/examples/{name}.py" in text
+        path = ROOT / f"docs/examples/{name}.yaml"
+    else:
+        example = re.search(r"In `(\w+\.py)` (.*?)```python\n(.*?)```", text, re.DOTALL)
+        assert example is not None
+        name, intro, module = example.groups()
+        (tmp_path / name).write_text(textwrap.dedent(module))
+        keys = dict(re.findall(r"`(\w+): ([^`]+)`", intro))
+        path = tmp_path / "space.yaml"
+        whole = {"backbone": "resnet20", **keys, "stages": "{all: {width: [off, B], ratio: [4]}}"}
+        path.write_text("".join(f"{key}: {value}\n" for key, value in sorted(whole.items())))
 
     space = Space.load(path)
 

@@ -161,6 +161,18 @@ class _Registered(NamedTuple):
 def register_dataset(spec: DatasetSpec, read: Read, prepare: Prepare | None = None) -> None:
     """Make a data set known by its name.
 
+    A whole module is docs/examples/shades.py, beside a space file that has `imports: [shades]` and
+    `data: {name: shades}`:
+
+    ```python
+    def read(folder):
+        arrays = np.load(folder / "mine.npz")  # images: N x 32 x 32 x 3, uint8; labels: N, int64
+        ...
+        return ImageSet(images, labels), ImageSet(test_images, test_labels)
+
+    afi_search.register_dataset(afi_search.DatasetSpec("mine", num_classes=7, ...), read)
+    ```
+
     Args:
         spec: its facts.
         read: given the folder of all data sets, returns the training and the test images; it may
@@ -170,33 +182,6 @@ def register_dataset(spec: DatasetSpec, read: Read, prepare: Prepare | None = No
 
     Raises:
         ValueError: another data set has that name.
-
-    Example:
-        In `mine.py` beside a space file that has `imports: [mine]` and `data: {name: mine}`:
-
-        ```python
-        import afi_search
-        import numpy as np
-        import torch
-        from afi_search.data import DatasetSpec, ImageSet
-
-        def read(folder):
-            arrays = np.load(folder / "mine.npz")  # images: N x 32 x 32 x 3, uint8; labels: N
-            train, test = (
-                ImageSet(torch.from_numpy(arrays[f"{part}_images"]),
-                         torch.from_numpy(arrays[f"{part}_labels"]))
-                for part in ("train", "test")
-            )
-            return train, test
-
-        afi_search.register_dataset(
-            DatasetSpec(
-                name="mine", num_classes=7, image_size=32, mean=(0.5, 0.5, 0.5),
-                std=(0.25, 0.25, 0.25), mirror_safe=True, train_images=9000, validation=900,
-            ),
-            read,
-        )
-        ```
     """
     DATASETS.register(spec.name, _Registered(spec, read, prepare))
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from pandas import DataFrame
 
 from afi_search.errors import UserError
 from afi_search.formatting import percent
 from afi_search.report import style
 from afi_search.report.page import render
-from afi_search.report.view import StudyView, hover
+from afi_search.report.view import CostAxis, StudyView, hover
 from afi_search.study.pareto import costs_of, dominated_share, points
 from afi_search.study.reference import reference_point
 from afi_search.study.study import Study
@@ -42,20 +42,25 @@ class Comparison:
         return names if len(set(names.values())) == len(names) else {name: name for name in names}
 
     @property
+    def axis(self) -> CostAxis:
+        """That all fronts are drawn over."""
+        return next(iter(self.views.values())).axis
+
+    @property
     def shown(self) -> list[dict[str, str]]:
         """The rows as a reader sees them."""
-        return [
-            {
-                "study": self.names[row["study"]],
-                "best accuracy, %": f"{percent(row['best'])} ({percent(row['low'])} to "
-                f"{percent(row['high'])})"
-                if row["front"]
-                else "",
-                "hypervolume, %": f"{100 * row['hypervolume']:.2f}",
-                **{name: str(row[name]) for name in ("front", "trials", "epochs")},
-            }
-            for row in self.rows
-        ]
+        shown = []
+        for row in self.rows:
+            best, low, high = (percent(row[end] or 0) for end in ("best", "low", "high"))
+            shown.append(
+                {
+                    "study": self.names[row["study"]],
+                    "best accuracy, %": f"{best} ({low} to {high})" if row["front"] else "",
+                    "hypervolume, %": f"{100 * row['hypervolume']:.2f}",
+                    **{name: str(row[name]) for name in ("front", "trials", "epochs")},
+                }
+            )
+        return shown
 
 
 def compare_studies(studies: Sequence[Study]) -> Comparison:
@@ -79,9 +84,8 @@ def compare_studies(studies: Sequence[Study]) -> Comparison:
                 )
     ends = [reference_point(v.references, v.info, costs_of(v.records)) for v in views.values()]
     reference = tuple(np.max(ends, axis=0).tolist()) if ends else ()
-    return Comparison(
-        views, [_row(name, view, reference) for name, view in views.items()], reference
-    )
+    rows = [_row(name, view, reference) for name, view in views.items()]
+    return Comparison(views, rows, reference)
 
 
 def _kind(view: StudyView) -> dict[str, str]:
@@ -94,15 +98,14 @@ def _kind(view: StudyView) -> dict[str, str]:
 
 
 def _row(name: str, view: StudyView, reference: Sequence[float]) -> dict[str, Any]:
-    low, high = view.intervals
-    accuracies = DataFrame({"best": view.front["accuracy"], "low": low, "high": high})
-    best: list[Any] = accuracies.loc[view.front.index].nlargest(1, "best").to_dict("records")
+    best = view.front.nlargest(1, "accuracy")
+    accuracies = zip(("best", "low", "high"), (best["accuracy"], *view.intervals), strict=True)
     return {
         "study": name,
         "trials": len(view.records),
         "epochs": view.info.epochs,
         "front": len(view.front),
-        **(best[0] if best else dict.fromkeys(("best", "low", "high"))),
+        **{end: next(iter(values[best.index]), None) for end, values in accuracies},
         "hypervolume": dominated_share(points(view.full), reference),
     }
 
@@ -110,7 +113,6 @@ def _row(name: str, view: StudyView, reference: Sequence[float]) -> dict[str, An
 def comparison_page(comparison: Comparison) -> str:
     """Return a page that needs nothing else, with the fronts and their table, as HTML."""
     shown = comparison.shown
-    axis = next(iter(comparison.views.values())).axis
     return render(
         "compare.html",
         {"fronts": comparison_figure(comparison)},
@@ -118,19 +120,19 @@ def comparison_page(comparison: Comparison) -> str:
         columns={name: "name" if name == "study" else "number" for name in shown[0]},
         rows=[list(row.values()) for row in shown],
         guessing=f"{100 * comparison.reference[0]:.3g}",
-        dearest=axis.say(comparison.reference[1]),
+        dearest=comparison.axis.say(comparison.reference[1]),
         epochs={row["epochs"] for row in comparison.rows},
     )
 
 
 def comparison_figure(comparison: Comparison) -> go.Figure:
     """Draw each study's front over the first cost, with the 95 % intervals of its accuracies."""
-    figure = go.Figure()
-    for position, (folder, view) in enumerate(comparison.views.items()):
-        name = comparison.names[folder]
-        best, axis = view.front, view.axis
+    figure, axis = go.Figure(), comparison.axis
+    for (folder, view), colour, symbol in zip(
+        comparison.views.items(), cycle(COLOURS), cycle(SYMBOLS), strict=False
+    ):
+        name, best = comparison.names[folder], view.front
         low, high = (end[best.index] for end in view.intervals)
-        colour = COLOURS[position % len(COLOURS)]
         figure.add_scatter(
             x=best[axis.column] / axis.unit,
             y=100 * best["accuracy"],
@@ -143,12 +145,11 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
             name=name,
             mode="lines+markers",
             line={"shape": "hv", "color": colour, "width": 1.5},
-            marker={"symbol": SYMBOLS[position % len(SYMBOLS)], "size": 9, "color": colour},
+            marker={"symbol": symbol, "size": 9, "color": colour},
             hovertext=[hover([name]) + f"<br>{told}" for told in view.hovers[best.index]],
             hoverinfo="text",
         )
     style.apply_theme(figure, showlegend=True)
-    axis = next(iter(comparison.views.values())).axis
     figure.update_xaxes(title_text=axis.label)
     figure.update_yaxes(title_text="validation accuracy, %")
     return figure

@@ -37,7 +37,7 @@ def write_report(view: StudyView, folder: Path) -> list[Path]:
         "front.json": front_json(view),
         "front.html": front_page(view, figure),
         "front.png": front_png(view, figure),
-        "trials.csv": trials_csv(view.records),
+        "trials.csv": _trials_csv(view.records),
     }
     return [write_whole(folder / name, content) for name, content in contents.items()]
 
@@ -55,11 +55,11 @@ def write_trials(records: DataFrame, path: Path) -> Path:
     """
     if path.suffix not in (".csv", ".parquet"):
         raise UserError(f"{path}: must end in .csv or .parquet")
-    whole = trials_csv(records) if path.suffix == ".csv" else records.to_parquet(index=False)
+    whole = _trials_csv(records) if path.suffix == ".csv" else records.to_parquet(index=False)
     return write_whole(path, whole)
 
 
-def trials_csv(records: DataFrame) -> str:
+def _trials_csv(records: DataFrame) -> str:
     """Return all trials as CSV, in the order of their numbers; the curve is JSON in its cell."""
     ordered = records.sort_values("number", kind="stable")
     curves = [c if math.isfinite(sum(c)) else plain(c) for c in ordered["curve"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -19,40 +18,27 @@ from afi_search.study.paper import PaperResult, paper_data, paper_results
 
 SCHEMA_VERSION = 1
 TITLES = {4: "Table 4: CIFAR-100", 5: "Table 5: ImageNet"}
-COLUMNS = ("params\npaper", "\nours", "\ndiff %", "FLOPs\npaper", "G\nours", "\ndiff %")
+COLUMNS = (
+    *("params\npaper", "\nours", "\ndiff %", "FLOPs\npaper", "G\nours", "\ndiff %"),
+    *("MACs M\nours", "top-1\npaper"),
+)
 _UNITS = {"K": 1e3, "M": 1e6}
 _AS_PRINTED = ("table", "model", "architecture", "same_network", "top1", "top5", "note")
 
 
 class Comparison(NamedTuple):
-    """A row of the paper, and our counts of the network that is built here for it."""
+    """A row of the paper, and our counts of the network that is built here for it.
+
+    `our_params` is written as the paper writes its own. A change is ours against the printed
+    figure, as a share of it; 0 where only rounding differs.
+    """
 
     paper: PaperResult
     cost: Cost
-
-    @property
-    def printed_params(self) -> float:
-        """The paper's number of parameters, as far as it is printed."""
-        printed = self.paper.printed_params or "nanM"
-        return float(printed[:-1]) * _UNITS[printed[-1]]
-
-    @property
-    def our_params(self) -> str:
-        """Our number of parameters, written as the paper writes it in this row."""
-        unit = (self.paper.printed_params or "M")[-1]
-        return f"{self.cost.params / _UNITS[unit]:.2f}{unit}"
-
-    @property
-    def params_change(self) -> float:
-        """Our parameters against the printed ones, as a share; 0 where only rounding differs."""
-        alike = self.our_params == self.paper.printed_params
-        return 0.0 if alike else self.cost.params / self.printed_params - 1
-
-    @property
-    def flops_change(self) -> float:
-        """Our FLOPs, counted as the paper does, against the printed ones, likewise."""
-        ours, printed = self.cost.paper_gflops, self.paper.flops_g or math.nan
-        return 0.0 if round(ours, 2) == printed else ours / printed - 1
+    printed_params: float
+    our_params: str
+    params_change: float
+    flops_change: float
 
 
 def compare() -> tuple[Comparison, ...]:
@@ -62,58 +48,58 @@ def compare() -> tuple[Comparison, ...]:
     >>> plain.paper.model, plain.paper.printed_params, plain.our_params
     ('ResNet-32', '472.76K', '472.76K')
     """
-    return tuple(
-        Comparison(
-            row, measure(row.architecture, num_classes=of.num_classes, image_size=of.image_size)
-        )
-        for row in paper_results()
-        if row.table is not None
-        for of in [row.dataset]
+    return tuple(_compared(row) for row in paper_results() if row.table is not None)
+
+
+def _compared(paper: PaperResult) -> Comparison:
+    of, written, printed_flops = paper.dataset, paper.printed_params, paper.flops_g
+    assert written is not None and printed_flops is not None
+    cost = measure(paper.architecture, num_classes=of.num_classes, image_size=of.image_size)
+    unit = _UNITS[written[-1]]
+    printed, ours = float(written[:-1]) * unit, f"{cost.params / unit:.2f}{written[-1]}"
+    flops = cost.paper_gflops
+    return Comparison(
+        paper,
+        cost,
+        printed,
+        ours,
+        params_change=0.0 if ours == written else cost.params / printed - 1,
+        flops_change=0.0 if round(flops, 2) == printed_flops else flops / printed_flops - 1,
     )
 
 
 def paper_tables(rows: Sequence[Comparison]) -> RenderableType:
     """Return both tables for the terminal, with their notes and conventions."""
     notes = list(dict.fromkeys(row.paper.note for row in rows if row.paper.note))
-    tables = [_table(number, rows, notes) for number in TITLES]
-    remarks = [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
-    conventions = [
+    told = [
+        *(f"[{number}] {note}" for number, note in enumerate(notes, start=1)),
+        "",
         f"params: {CONVENTIONS['params']}",
         f"FLOPs G: {CONVENTIONS['paper_gflops']}",
         f"MACs M: in millions; {CONVENTIONS['macs']}",
         "=: the printed digits; * another network than the paper counted, see the note",
     ]
-    return Group(*tables, Text("\n".join([*remarks, "", *conventions])))
+    return Group(*(_table(number, rows, notes) for number in TITLES), Text("\n".join(told)))
 
 
 def _table(number: int, rows: Iterable[Comparison], notes: list[str]) -> Table:
     table = terminal_table(TITLES[number])
     table.add_column("model\n", overflow="fold", min_width=16)
-    for heading in (*COLUMNS, "MACs M\nours", "top-1\npaper"):
+    for heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        paper = row.paper
+    for paper, cost, _, our_params, *changes in rows:
         if paper.table != number:
             continue
         remark = f" [{notes.index(paper.note) + 1}]" if paper.note else ""
-        star = "" if paper.same_network else " *"
+        params, flops = (signed(100 * change, 2) if change else "=" for change in changes)
         table.add_row(
-            escape(f"{paper.model}{star}{remark}"),
-            paper.printed_params,
-            row.our_params,
-            _shown(row.params_change),
-            f"{paper.flops_g:.2f}",
-            f"{row.cost.paper_gflops:.2f}",
-            _shown(row.flops_change),
-            mega(row.cost.macs),
-            f"{paper.top1:.2f}",
+            escape(f"{paper.model}{'' if paper.same_network else ' *'}{remark}"),
+            *(paper.printed_params, our_params, params),
+            *(f"{paper.flops_g:.2f}", f"{cost.paper_gflops:.2f}", flops),
+            *(mega(cost.macs), f"{paper.top1:.2f}"),
             style=None if paper.same_network else "dim",
         )
     return table
-
-
-def _shown(change: float) -> str:
-    return signed(100 * change, 2) if change else "="
 
 
 def paper_tables_json(rows: Iterable[Comparison]) -> str:

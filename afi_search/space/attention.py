@@ -53,26 +53,15 @@ ATTENTIONS = Registry[Attention]("add-on attention")
 def register_attention(attention: Attention) -> Attention:
     """Make an add-on attention known by its name; return it.
 
+    A whole module is docs/examples/gate.py, beside a space file that has `imports: [gate]` and
+    `attention: [none, gate]`:
+
+    ```python
+    afi_search.register_attention(afi_search.Attention("gate", Gate))
+    ```
+
     Raises:
         ValueError: another has that name.
-
-    Example:
-        In `gate.py` beside a space file that has `imports: [gate]` and `attention: [none, gate]`:
-
-        ```python
-        import afi_search
-        from torch import nn
-
-        class Gate(nn.Module):
-            def __init__(self, channels: int) -> None:
-                super().__init__()
-                self.weight = nn.Conv2d(channels, channels, 1, groups=channels)
-
-            def forward(self, r):  # B x C x H x W
-                return r * self.weight(r).sigmoid()
-
-        afi_search.register_attention(afi_search.Attention("gate", Gate))
-        ```
     """
     return ATTENTIONS.register(attention.name, attention)
 

@@ -88,49 +88,20 @@ BACKBONES = Registry[Backbone]("backbone")
 def register_backbone(backbone: Backbone) -> Backbone:
     """Make a backbone known by its name; return it.
 
+    A whole module is docs/examples/toynet.py, beside a space file that has `imports: [toynet]` and
+    `backbone: toynet`. A network is made of a `Stage` of each shape, and its blocks of two steps:
+
+    ```python
+    SHAPE = StageShape(channels=16, blocks=4)
+
+    def build_toy(architecture, *, num_classes, image_size):
+        ...  # Stage(SHAPE, architecture.stages[0], transition, block) and a classifier
+
+    afi_search.register_backbone(Backbone("toynet", (SHAPE,), (16, 32), build_toy))
+    ```
+
     Raises:
         ValueError: another backbone has that name.
-
-    Example:
-        In `toynet.py` beside a space file that has `imports: [toynet]` and `backbone: toynet`:
-
-        ```python
-        from functools import partial
-
-        import afi_search
-        from afi_search.nn import Block, Stage
-        from afi_search.space import Backbone, StageShape
-        from torch import nn
-
-        SHAPE = StageShape(channels=16, blocks=4)
-
-        class ToyBlock(Block):
-            def __init__(self, inputs, stride, first, second):
-                super().__init__()
-                self.one = nn.Conv2d(inputs, first, 3, stride=stride, padding=1)
-                self.two = nn.Conv2d(second, SHAPE.channels, 3, padding=1)
-
-            def first(self, x):  # B x inputs x H x W -> B x first x H' x W'
-                return self.one(x)
-
-            def second(self, feature):  # B x second x H' x W' -> B x C x H' x W'
-                return self.two(feature).relu()
-
-            def last(self, y, x):  # of second's output and the block's input: no shortcut
-                return y
-
-        def build_toy(architecture, *, num_classes, image_size):
-            transition = ToyBlock(3, 2, SHAPE.channels, SHAPE.channels)
-            block = partial(ToyBlock, SHAPE.channels, 1)
-            return nn.Sequential(
-                Stage(SHAPE, architecture.stages[0], transition, block),
-                nn.AdaptiveAvgPool2d(1),
-                nn.Flatten(),
-                nn.Linear(SHAPE.channels, num_classes),
-            )
-
-        afi_search.register_backbone(Backbone("toynet", (SHAPE,), (16, 32), build_toy))
-        ```
     """
     return BACKBONES.register(backbone.name, backbone)
 

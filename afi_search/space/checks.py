@@ -78,10 +78,11 @@ def _pruner(file: SpaceFile) -> Iterator[Mistake]:
 def _promotion(file: SpaceFile) -> Iterator[Mistake]:
     if file.promote is None or file.backbone is None:
         return
+    searched, stages = get_backbone(file.backbone), file.promote.stages
     if file.promote.backbone is None:
-        if file.promote.stages:
+        if stages:
             yield Mistake(("promote", "stages"), "is for another backbone; name it in 'backbone'")
-        elif IMAGENET_SIZE not in get_backbone(file.backbone).image_sizes:
+        elif IMAGENET_SIZE not in searched.image_sizes:
             yield Mistake(
                 ("promote",),
                 f"{file.backbone} is not made for ImageNet; name a backbone that is and the "
@@ -91,35 +92,16 @@ def _promotion(file: SpaceFile) -> Iterator[Mistake]:
     target = get_backbone(file.promote.backbone)
     if IMAGENET_SIZE not in target.image_sizes:
         yield Mistake(("promote", "backbone"), f"{target.name} is not made for ImageNet")
-    if len(file.promote.stages) != len(target.stages):
+    if len(stages) != len(target.stages):
         yield Mistake(
             ("promote", "stages"),
-            f"{target.name} has {len(target.stages)} stages and {len(file.promote.stages)} are "
-            f"given; give one searched stage for each",
+            f"{target.name} has {len(target.stages)} stages and {len(stages)} are given; give one "
+            f"searched stage for each",
         )
-    count = len(get_backbone(file.backbone).stages)
-    for index, number in enumerate(file.promote.stages):
-        if number > count:
-            yield Mistake(
-                ("promote", "stages", index), f"{file.backbone} has only stages 1 to {count}"
-            )
-
-
-def _trainings(file: SpaceFile) -> Iterator[tuple[KeyPath, Data | Confirm, Recipe]]:
-    """Yield what trials and confirmations train on and how, each with the keys above them."""
-    yield (), file.data, file.recipe
-    if file.confirm is not None:
-        yield ("confirm",), file.confirm, file.confirm.recipe
-
-
-def _batch(file: SpaceFile) -> Iterator[Mistake]:
-    for above, data, recipe in _trainings(file):
-        if data.train_subset is not None and data.train_subset < recipe.batch_size:
-            size = ".".join((*above, "recipe.batch_size"))
-            yield Mistake(
-                (*(above or ("data",)), "train_subset"),
-                f"must be at least {size}, {recipe.batch_size}",
-            )
+    for index, number in enumerate(stages):
+        if number > (count := len(searched.stages)):
+            told = f"{file.backbone} has only stages 1 to {count}"
+            yield Mistake(("promote", "stages", index), told)
 
 
 def _amounts(file: SpaceFile) -> Iterator[Mistake]:
@@ -131,12 +113,23 @@ def _amounts(file: SpaceFile) -> Iterator[Mistake]:
             ("data", "validation"),
             f"{held:,} must be less than the {spec.train_images:,} training images of {name}",
         )
-        return
-    for above, data, recipe in _trainings(file):
+    trainings: list[tuple[KeyPath, KeyPath, Data | Confirm, Recipe]] = [
+        ((), ("data",), file.data, file.recipe)
+    ]
+    if file.confirm is not None:
+        trainings.append((("confirm",), ("confirm",), file.confirm, file.confirm.recipe))
+    for above, section, data, recipe in trainings:
+        if data.train_subset is not None and data.train_subset < recipe.batch_size:
+            yield Mistake(
+                (*section, "train_subset"),
+                f"must be at least {'.'.join((*above, 'recipe.batch_size'))}, {recipe.batch_size}",
+            )
+        if left <= 0:
+            continue
         for key, most in (("train_subset", left), ("validation_subset", held)):
             if (asked := getattr(data, key) or 0) > most:
                 yield Mistake(
-                    (*(above or ("data",)), key),
+                    (*section, key),
                     f"{asked:,} must be at most {most:,}, as many as {name} has for it; leave it "
                     f"out to take all",
                 )
@@ -180,7 +173,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[SpaceFile], Iterator[Mistake]]], 
     (("objectives",), _objectives),
     (("objectives", "search", "recipe"), _pruner),
     (("backbone", "promote"), _promotion),
-    (("data", "recipe", "confirm"), _batch),
     (("data", "recipe", "confirm"), _amounts),
     (("backbone", "data"), _image_size),
     (("search", "architectures"), _supernet),

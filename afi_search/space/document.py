@@ -72,7 +72,7 @@ class Document:
         >>> Document.parse("recipe: {epochs: 3}", "a.yaml", UserError).lines
         {('recipe',): 1, ('recipe', 'epochs'): 1}
         """
-        reader = _Reader()
+        reader = _Reader(name, error)
         try:
             node = YAML(typ="safe", pure=True).compose(text)
             data = None if node is None else reader.value(node, ())
@@ -83,8 +83,6 @@ class Document:
             raise error(f"{name}: is not YAML: {reason}") from None
         except RecursionError:
             raise error(f"{name}: is nested too deeply") from None
-        except _Refused as reason:
-            raise error(f"{name}:{reason}") from None
         return cls(name, data, reader.lines)
 
     def line(self, path: KeyPath) -> int:
@@ -94,22 +92,17 @@ class Document:
         )
 
 
-class _Refused(Exception):
-    def __init__(self, node: Node, path: KeyPath, message: str) -> None:
-        where = f"{'.'.join(map(str, path))}: " if path else ""
-        super().__init__(f"{node.start_mark.line + 1}: {where}{message}")
-
-
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, name: str, error: type[UserError]) -> None:
         self.lines: dict[KeyPath, int] = {}
+        self._name, self._error = name, error
         self._constructor = YAML(typ="safe", pure=True).constructor
         self._values = 0
 
     def value(self, node: Node, path: KeyPath) -> Any:
         self._values += 1
         if self._values > _MOST_VALUES:
-            raise _Refused(node, path, f"the file has more than {_MOST_VALUES:,} values")
+            raise self._refused(node, path, f"the file has more than {_MOST_VALUES:,} values")
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if isinstance(node, SequenceNode):
@@ -118,47 +111,50 @@ class _Reader:
         entries = self._entries(node, path)
         return {name: self._below(key, item, (*path, name)) for name, key, item in entries}
 
+    def _refused(self, node: Node, path: KeyPath, message: str) -> UserError:
+        where = f"{'.'.join(map(str, path))}: " if path else ""
+        return self._error(f"{self._name}:{node.start_mark.line + 1}: {where}{message}")
+
     def _below(self, place: Node, node: Node, path: KeyPath) -> Any:
         self.lines[path] = place.start_mark.line + 1
         return self.value(node, path)
 
     def _entries(self, node: MappingNode, path: KeyPath) -> Iterator[tuple[Any, Node, Node]]:
         """Yield names, keys, values: those merged in by `<<` first, for the others to replace."""
-        own: set[Any] = set()
+        own: dict[Any, tuple[Any, Node, Node]] = {}
         for key, value in node.value:
             if key.tag == _MERGE:
                 merged = value.value if isinstance(value, SequenceNode) else [value]
                 if not all(isinstance(one, MappingNode) for one in merged):
-                    raise _Refused(key, path, "only mappings can be merged with <<")
+                    raise self._refused(key, path, "only mappings can be merged with <<")
                 for one in reversed(merged):
                     yield from self._entries(one, path)
-        for key, value in node.value:
-            if key.tag == _MERGE:
                 continue
             name = self._scalar(key, path) if isinstance(key, ScalarNode) else None
             if type(name) not in (str, int) or not str(name).isprintable():
-                raise _Refused(key, path, "a key must be a word or a number")
+                raise self._refused(key, path, "a key must be a word or a number")
             if name in own:
-                raise _Refused(key, (*path, name), "is not YAML: the key is there twice")
-            own.add(name)
-            yield name, key, value
+                raise self._refused(key, (*path, name), "is not YAML: the key is there twice")
+            own[name] = name, key, value
+        yield from own.values()
 
     def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
+        told = _short(node.value)
         if node.tag not in _SCALARS:
             kind = str(node.tag).rpartition(":")[2]
-            raise _Refused(
-                node, path, f"{_short(node.value)} is read as a {kind}; if it is a text, quote it"
+            raise self._refused(
+                node, path, f"{told} is read as a {kind}; if it is a text, quote it"
             )
         try:
             value = self._constructor.construct_object(node)
         except (LookupError, ValueError, OverflowError, YAMLError):
-            raise _Refused(
-                node, path, f"{_short(node.value)} cannot be read as {_SCALARS[node.tag]}"
+            raise self._refused(
+                node, path, f"{told} cannot be read as {_SCALARS[node.tag]}"
             ) from None
         if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-            raise _Refused(node, path, f"{_short(node.value)} is too large a number")
+            raise self._refused(node, path, f"{told} is too large a number")
         if isinstance(value, str) and _NO_TEXT.search(value):
-            raise _Refused(node, path, f"{_short(value)} has characters in it that are no text")
+            raise self._refused(node, path, f"{told} has characters in it that are no text")
         return value
 
 

@@ -58,31 +58,20 @@ OBJECTIVES = Registry[Objective]("objective")
 def register_objective(objective: Objective) -> Objective:
     """Make an objective known by its name, which can be a limit as well; return it.
 
+    A whole module is docs/examples/joules.py, beside a space file that has `imports: [joules]`,
+    `constraints: {joules: 0.5}` and `objectives: [accuracy, joules]`:
+
+    ```python
+    def joules(architecture, *, cost, **sizes):
+        return 3e-12 * cost.macs + 2e-9 * cost.params
+
+    afi_search.register_objective(afi_search.Objective("joules", joules, unit="J"))
+    ```
+
+    What has to look at the network builds it: `afi_search.build(architecture, **sizes)`.
+
     Raises:
         ValueError: another has that name.
-
-    Example:
-        In `mine.py` beside a space file that has `imports: [mine]`, `constraints: {joules: 0.5}`
-        and `objectives: [accuracy, joules, stages_with_afi]`:
-
-        ```python
-        import afi_search
-
-        def joules(architecture, *, cost, **sizes):
-            return 3e-12 * cost.macs + 2e-9 * cost.params
-
-        def stages_with_afi(architecture, **sizes):
-            return sum(choice is not None for choice in architecture.stages)
-
-        afi_search.register_objective(
-            afi_search.Objective("joules", joules, title="energy of an image", unit="J")
-        )
-        afi_search.register_objective(
-            afi_search.Objective("stages_with_afi", stages_with_afi, direction="up")
-        )
-        ```
-
-        What has to look at the network builds it: `afi_search.build(architecture, **sizes)`.
     """
     return OBJECTIVES.register(objective.name, objective)
 
