@@ -136,12 +136,7 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
         figure.add_scatter(
             x=best[axis.column] / axis.unit,
             y=100 * best["accuracy"],
-            error_y={
-                "array": 100 * (high - best["accuracy"]),
-                "arrayminus": 100 * (best["accuracy"] - low),
-                "thickness": 1,
-                "width": 3,
-            },
+            error_y=style.error_bars(100 * low, 100 * best["accuracy"], 100 * high),
             name=name,
             mode="lines+markers",
             line={"shape": "hv", "color": colour, "width": 1.5},
@@ -149,7 +144,4 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
             hovertext=[hover([name]) + f"<br>{told}" for told in view.hovers[best.index]],
             hoverinfo="text",
         )
-    style.apply_theme(figure, showlegend=True)
-    figure.update_xaxes(title_text=axis.label)
-    figure.update_yaxes(title_text="validation accuracy, %")
-    return figure
+    return style.apply_theme(figure, axis.label, "validation accuracy, %", showlegend=True)

@@ -145,7 +145,7 @@ def _panels(axes: Mapping[str, Mapping[str, Any]], view: StudyView, x_range: Ran
         vertical_spacing=0.035,
         row_heights=[PANELS[name][1] for name in axes],
     )
-    style.apply_theme(figure, margin={"l": 62, "r": 16, "t": 24, "b": 58})
+    style.apply_theme(figure, None, None, margin={"l": 62, "r": 16, "t": 24, "b": 58})
     figure.update_xaxes(range=x_range)
     figure.update_xaxes(title_text=view.axis.label, row=len(axes))
     for row, (name, looks) in enumerate(axes.items(), start=1):
@@ -197,16 +197,11 @@ def _label_front(figure: go.Figure, best: DataFrame, labels: Sequence[tuple[str,
         textfont={"color": style.FRONT, "size": 11},
         legendgroup=FRONT,
         cliponaxis=False,
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": list(best["high"] - best["y"]),
-            "arrayminus": list(best["y"] - best["low"]),
-            "color": style.INTERVALS,
-            "thickness": 1,
-            "width": 3,
-            "visible": bool((best["high"] > best["low"]).any()),
-        },
+        error_y=style.error_bars(
+            *(best[end] for end in ("low", "y", "high")),
+            color=style.INTERVALS,
+            visible=bool((best["high"] > best["low"]).any()),
+        ),
     )
 
 

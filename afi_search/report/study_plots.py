@@ -71,15 +71,15 @@ def hypervolume_figures(view: StudyView, reference: Sequence[float]) -> dict[str
             fillcolor="rgba(0, 114, 178, 0.08)",
             hovertemplate=f"%{{y:.2f}} % after %{{x:.4~g}} {over}<extra></extra>",
         )
-        figures[over] = figure = style.apply_theme(go.Figure(steps), showlegend=False)
+        what = "hypervolume, % of the box"
+        figures[over] = figure = style.apply_theme(go.Figure(steps), title, what, showlegend=False)
         whole_ticks = over == "trials" and len(ended) <= MOST_TICKS
-        figure.update_xaxes(title_text=title, rangemode="tozero", dtick=1 if whole_ticks else None)
-        figure.update_yaxes(title_text="hypervolume, % of the box")
+        figure.update_xaxes(rangemode="tozero", dtick=1 if whole_ticks else None)
         above = shares[shares > 0]
         if len(above):
             room = max(0.15 * (above[-1] - above[0]), 0.02 * above[-1])
             low = max(0.0, above[0] - room)
-            begins = f"hypervolume, % of the box<br>(the axis begins at {low:.1f} %)"
+            begins = f"{what}<br>(the axis begins at {low:.1f} %)"
             figure.update_yaxes(range=[low, above[-1] + room], title_text=begins)
     return figures
 
@@ -109,15 +109,9 @@ def curves_figure(view: StudyView) -> go.Figure:
                 legendrank=rank,
                 showlegend=ys is not curves,
             )
-    style.apply_theme(figure, showlegend=True)
-    last = view.info.epochs
-    figure.update_xaxes(
-        title_text="epoch",
-        range=[1 - 0.04 * last, 1.04 * last],
-        dtick=1 if last <= MOST_TICKS else None,
-    )
-    figure.update_yaxes(title_text="validation accuracy, %")
-    return figure
+    style.apply_theme(figure, "epoch", "validation accuracy, %", showlegend=True)
+    last, dtick = view.info.epochs, 1 if view.info.epochs <= MOST_TICKS else None
+    return figure.update_xaxes(range=[1 - 0.04 * last, 1.04 * last], dtick=dtick)
 
 
 def _lines(
@@ -189,7 +183,8 @@ def parallel_figure(view: StudyView) -> go.Figure:
             for x, y, text in labels
         ]
     )
-    style.apply_theme(figure, dragmode=False, margin={"l": 20, "r": 56, "t": 24, "b": 56})
+    margin = {"l": 20, "r": 56, "t": 24, "b": 56}
+    style.apply_theme(figure, None, None, dragmode=False, margin=margin)
     figure.update_xaxes(
         range=[-0.5, len(heights) - 0.5],
         tickvals=list(range(len(heights))),
@@ -198,8 +193,7 @@ def parallel_figure(view: StudyView) -> go.Figure:
         gridcolor=style.FAINT,
         fixedrange=True,
     )
-    figure.update_yaxes(visible=False, range=[-0.05, 1.05], fixedrange=True)
-    return figure
+    return figure.update_yaxes(visible=False, range=[-0.05, 1.05], fixedrange=True)
 
 
 def importance_figure(table: DataFrame, low: DataFrame, high: DataFrame) -> go.Figure:
@@ -211,20 +205,11 @@ def importance_figure(table: DataFrame, low: DataFrame, high: DataFrame) -> go.F
     figure.update_traces(hovertemplate="%{y}: %{x:.1f} %<extra></extra>")
     for bars, column in zip(figure.data, names, strict=True):
         ends = (100 * of.loc[shown.index, column] for of in (low, table, high))
-        least, value, most = ends
-        bars.error_x = {
-            "array": most - value,
-            "arrayminus": value - least,
-            "color": style.SOFT,
-            "thickness": 1,
-            "width": 2,
-        }
+        bars.error_x = style.error_bars(*ends, color=style.SOFT, width=2)
     margin = {"l": 118, "r": 16, "t": 24, "b": 44}
-    style.apply_theme(figure, margin=margin, bargap=0.25, legend_traceorder="reversed")
-    figure.update_layout(legend_title=None)
-    figure.update_xaxes(title_text="importance, %", rangemode="tozero")
-    figure.update_yaxes(title_text=None, showgrid=False)
-    return figure
+    looks = {"margin": margin, "bargap": 0.25, "legend_traceorder": "reversed"}
+    style.apply_theme(figure, "importance, %", None, **looks)
+    return figure.update_xaxes(rangemode="tozero").update_yaxes(showgrid=False)
 
 
 def stage_figure(effects: DataFrame, plain_macs: float) -> go.Figure:
@@ -256,19 +241,15 @@ def stage_figure(effects: DataFrame, plain_macs: float) -> go.Figure:
         hovertemplate="stage %{customdata[0]}, width %{customdata[1]}, in %{customdata[2]} trials"
         "<br>%{y:+.2f} points, %{text} MACs<extra></extra>",
     )
-    style.apply_theme(figure)
+    style.apply_theme(figure, None, "change of accuracy, points")
     stages = sorted(set(effects["stage"]))
-    figure.update_layout(legend_title=None)
     figure.update_xaxes(
-        title_text=None,
         range=[stages[0] - 0.5, stages[-1] + 0.7],
         tickvals=stages,
         ticktext=[f"stage {stage}" for stage in stages],
         showgrid=False,
     )
-    figure.update_yaxes(title_text="change of accuracy, points")
-    figure.add_hline(y=0, line={"color": style.FAINT, "width": 1})
-    return figure
+    return figure.add_hline(y=0, line={"color": style.FAINT, "width": 1})
 
 
 def timeline_figure(view: StudyView) -> go.Figure:
@@ -282,9 +263,7 @@ def timeline_figure(view: StudyView) -> go.Figure:
     state = started["state"].replace({"complete": "full fidelity", "running": UNFINISHED})
     told = [
         f"#{number} {escape(architecture)}<br>{plural(epochs, 'epoch')}"
-        for number, architecture, epochs in zip(
-            started["number"], started["architecture"], started["epochs"], strict=True
-        )
+        for number, architecture, epochs in started[["number", "architecture", "epochs"]].to_numpy()
     ]
     figure = px.timeline(
         started.assign(state=state, end=started["finished"].fillna(still), told=told),
@@ -299,8 +278,5 @@ def timeline_figure(view: StudyView) -> go.Figure:
     for bars in figure.data:
         bars.hovertemplate = f"%{{customdata[0]}}<extra>{bars.name}</extra>"
     margin = {"l": 62, "r": 16, "t": 24, "b": 56}
-    style.apply_theme(figure, showlegend=True, bargap=0.1, margin=margin)
-    figure.update_layout(legend_title=None)
-    figure.update_xaxes(title_text="time", type="date")
-    figure.update_yaxes(title_text="trial")
-    return figure
+    style.apply_theme(figure, "time", "trial", showlegend=True, bargap=0.1, margin=margin)
+    return figure.update_xaxes(type="date")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas import Series
 
 INK = "#1f2933"
 SOFT = "#52606d"
@@ -33,13 +34,16 @@ TITLE, TEXT, SMALL = 10, 8, 7  # points
 SMALL_PER_INCH, LEAST_CAPTION = 21, 5.4  # characters of SMALL text; inches
 
 
-def apply_theme(figure: go.Figure, **layout: Any) -> go.Figure:
-    """Give a plotly figure the common fonts, colours and margins, but for `layout`; return it."""
+def apply_theme(figure: go.Figure, x: str | None, y: str | None, **layout: Any) -> go.Figure:
+    """Give a plotly figure the common looks, but for `layout`, and its axes titles; return it."""
     common: dict[str, Any] = {
         "template": "none",
         "font": {"color": INK, "size": 12, "family": "system-ui, sans-serif"},
         "margin": {"l": 62, "r": 16, "t": 24, "b": 44},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.06, "yanchor": "bottom"},
+        "legend": {
+            **{"orientation": "h", "x": 0, "xanchor": "left", "y": 1.06, "yanchor": "bottom"},
+            "title": None,
+        },
         "hoverlabel": {"align": "left", "bgcolor": "white", "font": {"color": INK}},
         "hovermode": "closest",
         "dragmode": "zoom",
@@ -47,9 +51,15 @@ def apply_theme(figure: go.Figure, **layout: Any) -> go.Figure:
     }
     figure.update_layout(**(common | layout))
     axis = {"gridcolor": GRID, "linecolor": FAINT, "zeroline": False}
-    figure.update_xaxes(**axis, title={"standoff": 8, "font": {"size": 12}})
-    figure.update_yaxes(**axis, title={"standoff": 8, "font": {"size": 12}})
+    figure.update_xaxes(**axis, title={"text": x, "standoff": 8, "font": {"size": 12}})
+    figure.update_yaxes(**axis, title={"text": y, "standoff": 8, "font": {"size": 12}})
     return figure
+
+
+def error_bars(low: Series, value: Series, high: Series, **looks: Any) -> dict[str, Any]:
+    """Return plotly's error bars for intervals around values."""
+    ends = {"array": high - value, "arrayminus": value - low}
+    return {**ends, "thickness": 1, "width": 3, **looks}
 
 
 def titled_figure(title: str, caption: str, width: float, height: float) -> Figure:
