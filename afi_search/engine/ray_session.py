@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -12,11 +13,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from json import dumps
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import psutil
 import ray
 from filelock import FileLock, Timeout
 from ray._common.utils import get_ray_address_file
@@ -34,11 +37,13 @@ from afi_search.errors import UserError
 if TYPE_CHECKING:
     from afi_search.study.study import Study
 
+_HOST_AND_PORT = re.compile(r"(?!.*//)\S+:[0-9]{1,5}")
 _SECONDS_TO_ANSWER = 8
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_OF_SILENCE = 40  # after 60 Ray itself ends this process
 _SECONDS_FOR_A_PART, _SECONDS_TO_START = 180, 400
 """Ray gives up on its dashboard after 60 seconds and on its raylet after 30: too few under load."""
+_PARTS = {"gcs_server", "raylet"}
 _PREFIX, _SECONDS_TO_LOCK = "afi-", 60
 _LONGEST_PLACE = 20
 """Of the 107 bytes that the path of a socket may have, our folder and Ray's take the rest."""
@@ -89,11 +94,11 @@ def find_cluster(address: str) -> Cluster:
         EngineError: there is none, or it does not let us in; known within ten seconds.
     """
     cluster = _started_here() if address == "auto" else Cluster(address)
-    host, _, port = cluster.address.rpartition(":")
-    if "//" in host or not host or not port.isdecimal():
+    if not _HOST_AND_PORT.fullmatch(cluster.address):
+        found = f", and here it is {cluster.address!r}" if address == "auto" else ""
         raise EngineError(
             f"--address {address}: must be HOST:PORT of a Ray cluster's head, like "
-            f"10.0.0.5:6379, or auto"
+            f"10.0.0.5:6379, or auto, which takes RAY_ADDRESS or what `ray start` wrote{found}"
         )
     try:
         return replace(cluster, wants_token=_wants_token(cluster.address))
@@ -158,12 +163,12 @@ def _answers(address: str) -> bool:
 
 
 def _started_here() -> Cluster:
-    named = os.environ.get("RAY_ADDRESS", "auto")
+    named = os.environ.get("RAY_ADDRESS") or "auto"
     if named != "auto":
         return Cluster(named)
     path = Path(get_ray_address_file(None))
     try:
-        return Cluster(path.read_text(encoding="utf-8").strip(), _owner(path))
+        return Cluster(path.read_text(encoding="utf-8", errors="replace").strip(), _owner(path))
     except FileNotFoundError:
         raise EngineError(
             "--address auto: no Ray cluster was started on this machine for others to join; "
@@ -271,7 +276,7 @@ class RaySession:
         answered = time.monotonic()
         while not self._over.wait(_SECONDS_BETWEEN_LOOKS):
             if self._cluster is None:
-                dead = {kind for kind, _ in node.dead_processes()} & {"gcs_server", "raylet"}
+                dead = {kind for kind, _ in node.dead_processes()} & _PARTS
                 reason = f"Ray's process {min(dead)} was killed or has died" if dead else ""
             else:
                 answered = time.monotonic() if _answers(self._cluster.address) else answered
@@ -329,13 +334,22 @@ def _patiently(look: Callable[[], Any], part: str) -> Any:
         try:
             return look()
         except (RuntimeError, grpc.FutureTimeoutError) as error:  # it is not there yet
+            if dead := _dead_parts():
+                raise ChildProcessError(f"its {dead.pop()} has died") from None
             if time.monotonic() > deadline:
                 raise TimeoutError(f"its {part} does not answer: {error}") from None
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
+def _dead_parts() -> set[str]:
+    """Return which of Ray's processes has ended while this one starts them."""
+    ended = (each for each in psutil.Process().children() if each.status() == psutil.STATUS_ZOMBIE)
+    return {each.name() for each in ended} & _PARTS
+
+
 def _find_patiently(address: str, node: str) -> Any:
     """Return what Ray knows of a node, once its raylet answers."""
+    Config.initialize(dumps({"raylet_start_wait_time_s": 1}))  # so long Ray waits itself
 
     def look() -> Any:
         found = _find_node(address, node)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import zlib
 from collections.abc import Callable, Sequence
 
 from optuna.trial import FrozenTrial
 from ray import tune
 
-from afi_search.data import read_data, split_of
+from afi_search.data import Split, read_data, split_of
 from afi_search.engine.capacity import Capacity, cluster_nodes, plan_trials, require_shared
 from afi_search.engine.loggers import make_loggers
 from afi_search.engine.metrics import StudyMetrics, exported
@@ -51,6 +52,7 @@ def run_trials(
         Interrupted: Ctrl-C or SIGTERM.
         EngineError: Ray or the machine cannot do what the study asks; its trials wait.
         DataUnavailable, DataCorrupt: the data set cannot be read.
+        LedgerError: it is another than that of the trials before.
     """
     file, ledger = study.file.space, study.ledger
     listener = listener or Listener()
@@ -73,7 +75,9 @@ def run_trials(
         session.begin()
         metrics = StudyMetrics(ledger.trials(), study.objectives, study.reference_point())
         hearers.append(metrics.changed)
-        images = SharedSplit(split_of(file.data, read_data(file.data, data)), file.recipe.pad)
+        split = split_of(file.data, read_data(file.data, data))
+        ledger.compare_images(figures_of(split))
+        images = SharedSplit(split, file.recipe.pad)
         dashboard = session.wait()
         with exported(study.name, metrics.samples):
             require_shared(study.checkpoints)
@@ -91,6 +95,19 @@ def run_trials(
         listener.run_ended()
     if not finished:
         raise Interrupted(study)
+
+
+def figures_of(split: Split) -> dict[str, float]:
+    """Return figures that tell images from others: how many, their labels, how bright they are."""
+    parts = {"training": split.train, "validation": split.validation}
+    figures: dict[str, float] = {}
+    for name, part in parts.items():
+        figures |= {
+            f"{name} images": len(part),
+            f"checksum of their {name} labels": zlib.crc32(part.labels.numpy().tobytes()),
+            f"mean pixel of {name} images": float(part.images.numpy().mean()),
+        }
+    return figures
 
 
 def trial_config(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, Timer
 from typing import Any
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -30,6 +31,8 @@ _CONNECTS = {  # notices within seconds that the database's machine is gone
     "tcp_user_timeout": 15_000,
 }
 _WRITES = ("set_", "create_", "delete_")
+_OWN_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_SILENCE = 15.0
 _logger = logging.getLogger(__name__)
 
 
@@ -38,14 +41,16 @@ class Hold:
 
     PostgreSQL's advisory lock is its session's, and a session ends when the database restarts, an
     administrator ends it or the network fails. A thread sees to it every two seconds, so that
-    no timeout of idle sessions ends it, and takes the lock again in a new session.
+    no timeout of idle sessions ends it, and takes the lock again in a new session; so does whoever
+    is about to write, as this process may have been asleep.
 
     Args:
         name: URL of the database.
         ledger: the study's name in it.
 
     Raises:
-        StorageError: another process holds it, or the database cannot be reached.
+        StorageError: another process holds it, the database cannot be reached, or a pooler stands
+            before it that shares its sessions out, and a lock with them.
     """
 
     def __init__(self, name: str, ledger: str) -> None:
@@ -73,17 +78,6 @@ class Hold:
         self._thread = Thread(target=self._keep, name="afi_search hold", daemon=True)
         self._thread.start()
 
-    def require(self) -> None:
-        """Make sure that no other driver has taken the study.
-
-        Raises:
-            StorageError: one has.
-        """
-        if self._lost:
-            raise StorageError(
-                f"another driver has taken the study {self._ledger} while the database was away"
-            )
-
     def renew(self) -> None:
         """Look whether the lock is still held, and take it again where it is not.
 
@@ -92,7 +86,7 @@ class Hold:
             StorageError: another driver has taken the study.
         """
         with self._alone:
-            self.require()
+            self._require()
             try:
                 assert self._connection is not None
                 self._connection.execute(text("SELECT 1"))
@@ -104,10 +98,7 @@ class Hold:
         """Let the study go."""
         self._end.set()
         self._thread.join()
-        if self._connection is not None:  # a server notices a closed connection only later
-            with suppress(SQLAlchemyError):
-                self._connection.execute(text("SELECT pg_advisory_unlock_all()"))
-        self._drop()
+        self._let_go()
         self._engine.dispose()
 
     def _take(self) -> None:
@@ -121,14 +112,34 @@ class Hold:
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
             connection.close()
             self._lost = self._session is not None
-            self.require()
+            self._require()
             raise StorageError(
                 f"another driver is at work on the study {self._ledger} in that database; wait for "
                 f"it, or stop it first"
             )
-        own = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-        self._session = connection.execute(text(own)).one()
+        self._session = connection.execute(text(_OWN_SESSION)).one()
         self._connection = connection
+        with self._engine.connect() as another:
+            is_shared_out = another.execute(text(_OWN_SESSION)).one() == self._session
+        if is_shared_out:
+            self._let_go()
+            raise StorageError(
+                f"--storage {self._name}: its sessions are shared out among clients, as by "
+                f"PgBouncer with pool_mode = transaction, and no driver could hold a study in "
+                f"them; name the database itself, or a pool of pool_mode = session"
+            )
+
+    def _require(self) -> None:
+        if self._lost:
+            raise StorageError(
+                f"another driver has taken the study {self._ledger} while the database was away"
+            )
+
+    def _let_go(self) -> None:
+        if self._connection is not None:  # a server notices a closed connection only later
+            with suppress(SQLAlchemyError):
+                self._connection.execute(text("SELECT pg_advisory_unlock_all()"))
+        self._drop()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -184,10 +195,11 @@ class HeldStorage:
         Raises:
             StorageError: another driver has taken the study, or the database stays away.
         """
-        if method.__name__.startswith(_WRITES):
-            self._hold.require()
         try:
-            return method(*args, **kwargs)
+            with _silence_told():
+                if method.__name__.startswith(_WRITES):
+                    self._hold.renew()
+                return method(*args, **kwargs)
         except (StorageInternalError, SQLAlchemyError) as error:
             if not _is_away(error):
                 raise
@@ -240,6 +252,18 @@ def postgresql(name: str) -> URL:
             f"--storage {name!r} must be journal, sqlite, or postgresql://USER@HOST/DATABASE"
         )
     return url.set(drivername="postgresql+psycopg")
+
+
+@contextmanager
+def _silence_told() -> Iterator[None]:
+    """Say so where a call takes long: a suspended server neither answers nor ends its sessions."""
+    telling = Timer(_SILENCE, _logger.warning, ("The database is silent; the study waits for it.",))
+    telling.daemon = True
+    telling.start()
+    try:
+        yield
+    finally:
+        telling.cancel()
 
 
 def cause(error: BaseException) -> str:

@@ -10,13 +10,15 @@ promote/        a folder for each network that is trained on ImageNet
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
@@ -316,23 +318,41 @@ def only_driver(folder: Path) -> Iterator[None]:
     Raises:
         StudyError: another driver is at work on it, or its folder cannot be written.
     """
-    lock = FileLock(folder / _LOCK_FILE, timeout=0)
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(folder / _LOCK_FILE, timeout=0))
+            held.enter_context(_locked(folder))
+        except (Timeout, BlockingIOError):
+            raise StudyError(
+                f"{folder}: another driver is at work on this study; wait for it, or stop it first"
+            ) from None
+        except OSError as error:
+            raise StudyError(
+                f"{folder}: cannot be written ({error.strerror}); make it writable, or take a "
+                f"folder that is"
+            ) from None
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder itself, too: lock files are deleted by people who wonder what they are for.
+
+    Raises:
+        BlockingIOError: another process has.
+    """
+    place = os.open(folder, os.O_RDONLY)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise StudyError(
-            f"{folder}: another driver is at work on this study; wait for it, or stop it first"
-        ) from None
-    except OSError as error:
-        raise StudyError(
-            f"{folder}: cannot be written ({error.strerror}); make it writable, or take a folder "
-            f"that is"
-        ) from None
-    try:
+        try:
+            flock(place, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # that file system locks files only
+            pass
         yield
     finally:
-        lock.release()
+        os.close(place)
 
 
 def is_at_work(folder: Path) -> bool:

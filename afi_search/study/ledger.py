@@ -42,6 +42,7 @@ UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _INFEASIBLE = "too dear: "  # in ledgers since 0.1.0, before an architecture's text
 _OWNER = "owner"
 _SCORES = "scores/"  # before the number of a portion of them
+_IMAGES = "images"
 SETTINGS = "study.yaml"
 _TESTED = "test_accuracy/"  # before a trial's number
 
@@ -246,6 +247,29 @@ class Ledger:
         """Return the study's settings when a driver last held it; None in older ledgers."""
         text = self.study.user_attrs.get(SETTINGS)
         return None if text is None else StudyFile.parse(text, "the study.yaml in its ledger")
+
+    def compare_images(self, figures: Mapping[str, float]) -> None:
+        """Make sure that trials are trained and judged on the images of those before them.
+
+        Args:
+            figures: of the images, by their names; a hundredth more or less is the same.
+
+        Raises:
+            LedgerError: they are others.
+        """
+        known = self.study.user_attrs.get(_IMAGES)
+        if known is None:
+            self.study.set_user_attr(_IMAGES, dict(figures))
+            return
+        was = {name: known.get(name, math.nan) for name in figures}
+        if others := [n for n in figures if not math.isclose(was[n], figures[n], abs_tol=0.01)]:
+            listed = "".join(
+                f"\n  {n}: {was[n]:g} in the study, {figures[n]:g} now" for n in others
+            )
+            raise LedgerError(
+                f"data: has other images than the trials of {self.study.study_name} had, which "
+                f"would not compare:{listed}\nPut those back, or start another study with --name."
+            )
 
     def trials(self, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         """Return the trials in order of their number, to be read only."""

@@ -124,7 +124,11 @@ def _check_numbered(notes: Log) -> Log:
     return notes
 
 
-_Notes = TypedDict("_Notes", {"owner": _Owner, "study.yaml": str, "seed": _Whole}, total=False)
+_Notes = TypedDict(
+    "_Notes",
+    {"owner": _Owner, "study.yaml": str, "seed": _Whole, "images": dict[str, float]},
+    total=False,
+)
 _OfStudy = Annotated[_Notes, AfterValidator(_check_numbered)]
 _Named = TypedDict("_Named", {"study:metric_names": list[str]}, total=False)
 

@@ -111,7 +111,8 @@ def put_mark(location: str, study: Mark) -> None:
 
 def trials_in(location: str) -> list[int]:
     """Return the numbers of the trials that have a folder of checkpoints at a location."""
-    names = _names(*open_url(location))
+    with _reached(location) as place:
+        names = _names(*place)
     return sorted(int(name) for name in names if _TRIAL.fullmatch(name))
 
 

@@ -116,12 +116,14 @@ class Study:
             file = study.file
             if known is not None and len(file.later) > len(known.later):
                 study.news = {k: v for k, v in file.later[-1].items() if k != STARTED}
+            _require_no_link(folder, file.storage)
             with only_client(file.storage, file.ledger) as hold:
                 ledger = Ledger.at(folder, file.storage, file.ledger, hold)
                 if known is not None and ledger is None:
                     raise Ledger.gone(folder, file)
                 if ledger is not None:
                     study._require_own(ledger, may_change)
+                    study._require_whole(ledger)
                 study.ledger = ledger or Ledger.create(folder, file, hold)
                 with claimed(folder, file):
                     write_whole(folder / STUDY_FILE, file.dump())
@@ -295,6 +297,16 @@ class Study:
                 + "\nResume the study there, or start another one with --name."
             )
 
+    def _require_whole(self, ledger: Ledger) -> None:
+        """Refuse a ledger that is older than the checkpoints, such as one from a backup."""
+        known, newest = len(ledger.trials()), max(trials_in(self.checkpoints), default=-1)
+        if newest >= known:
+            raise StudyError(
+                f"{self.folder}: its ledger has {known} trials, and there is a checkpoint of trial "
+                f"{newest}: the ledger is an older copy. Put the newer one back, or let afi-search "
+                f"study repair {self.folder} bring back what the checkpoints know"
+            )
+
     def _parts(self) -> list[Study]:
         """Return the studies in its folder that have a ledger: confirmation, supernet, itself."""
         return [part for part in (self.confirmation, self.supernet, self) if part is not None]
@@ -327,6 +339,18 @@ def _left_in_a_ledger(folder: Path, asked: StudyFile) -> StudyFile | None:
     if trials_in(str(folder / IN_THE_FOLDER)):
         raise _of_unknown_settings(folder, IN_THE_FOLDER)
     return None
+
+
+def _require_no_link(folder: Path, storage: str) -> None:
+    """Refuse a ledger's file that has another name elsewhere, where another driver may hold it."""
+    if in_database(storage):
+        return
+    path = folder / FILES[storage]
+    if path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1):
+        raise StudyError(
+            f"{path}: is a link, and whoever writes to it changes another study's ledger; put a "
+            f"copy in its place"
+        )
 
 
 def _of_unknown_settings(folder: Path, what: str) -> StudyError:

@@ -106,10 +106,45 @@ def test_what_is_no_ray_is_told() -> None:
             find_cluster(address)
 
 
-@pytest.mark.parametrize("address", ["head", "head:", ":6379", "ray://head:10001", "head:port", ""])
+NO_ADDRESSES = [
+    "head",
+    "head:",
+    ":6379",
+    "ray://head:10001",
+    "head:port",
+    "",
+    "ho st:1",
+    "h:1\nh:2",
+]
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
 def test_what_is_no_address_is_told(address: str) -> None:
     with pytest.raises(EngineError, match="must be HOST:PORT"):
         find_cluster(address)
+
+
+@pytest.mark.parametrize("named", ["ray://head:10001", "local", "head"])
+def test_auto_says_what_ray_address_has_in_place_of_an_address(
+    monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    with pytest.raises(
+        EngineError, match=f"must be HOST:PORT .*RAY_ADDRESS.* here it is '{named}'"
+    ):
+        find_cluster("auto")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", "127.0.0.1:1".encode("utf-16")])
+def test_auto_says_what_is_no_address_in_the_file_of_ray_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_bytes(content)
+    with pytest.raises(EngineError, match=r"must be HOST:PORT .*`ray start` wrote, and here it is"):
+        find_cluster("auto")
 
 
 def test_auto_finds_nothing_where_nothing_was_started_for_others(
@@ -214,6 +249,25 @@ def test_ctrl_c_is_answered_while_a_part_of_ray_does_not_come_up(
     assert driver.end(60) == 130
     assert "Interrupted. Nothing is lost; the same command resumes it." in driver.output
     assert psutil.wait_procs(parts, timeout=60)[1] == []
+
+
+@pytest.mark.parametrize("killed", ["gcs_server", "raylet/raylet"])
+def test_a_part_of_ray_that_dies_while_it_starts_is_told_at_once(
+    tmp_path: Path, killed: str
+) -> None:
+    """Under load, a raylet ends itself where its agent has not come up within 15 seconds."""
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    driver = Driver(tmp_path, "tiny.yaml")
+    while not (parts := driver.descendants(killed)):
+        time.sleep(0.02)
+    parts[0].kill()
+
+    assert driver.end(60) == 2
+    told = driver.output.splitlines()[-1]
+    assert told.startswith(
+        f"error: Ray does not start on this machine: its {Path(killed).name} has died; its logs "
+    )
+    shutil.rmtree(re.findall(r"its logs are in (\S+) for a day", told)[0])
 
 
 IMPATIENT = """

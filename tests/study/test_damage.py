@@ -10,14 +10,19 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from afi_search.cli.study import app
+from afi_search.data import ImageSet, load, split_of
+from afi_search.engine.run_study import figures_of
 from afi_search.errors import UserError
 from afi_search.space import SpaceFile
+from afi_search.space.schema import Data
 from afi_search.study import Ledger
 from afi_search.study.folder import StudyError, StudyFile
 from afi_search.study.journal import DamagedLedger
+from afi_search.study.ledger import LedgerError
 from afi_search.study.operations import Facts
 from afi_search.study.repair import repair
 from afi_search.study.study import Study
@@ -221,6 +226,70 @@ def test_nothing_begins_again_where_the_ledger_is_gone(
     open_study(tmp_path, asked)
     play(conductor_for(file, tmp_path, storage)[1], checkpoints=epochs_of(tmp_path))
     assert [t["architecture"] for t in trials(tmp_path)] == [t["architecture"] for t in expected]
+
+
+@pytest.mark.parametrize("storage", FILES)
+def test_a_ledger_from_a_backup_does_not_cost_the_trials_after_it(
+    tmp_path: Path, storage: str
+) -> None:
+    """Their checkpoints are those of trials that it does not know, and nothing deletes them."""
+    older, study = tmp_path / "older", tmp_path / "study"
+    file = searched(study, 3, storage)
+    shutil.copytree(study, older)
+    searched(study, 6, storage)
+    expected = trials(study)
+    for path in study.glob("ledger.*"):
+        path.unlink()
+    for path in older.glob("ledger.*"):
+        shutil.copy(path, study)
+    before = files(study)
+
+    asked = StudyFile("study", "", "", file, {}, storage)
+    with pytest.raises(StudyError, match=r"has 3 trials, and .* checkpoint of trial 5:.*repair"):
+        open_study(study, asked)
+    assert set(files(study)) == set(before)
+
+    list(repair(study))
+    assert [t["architecture"] for t in trials(study)] == [t["architecture"] for t in expected]
+    open_study(study, asked)
+
+
+@pytest.mark.parametrize("storage", FILES)
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_two_folders_do_not_share_a_ledger(tmp_path: Path, storage: str, link: Any) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    file = searched(one, storage=storage)
+    shutil.copytree(one, other)
+    path = other / FILES[storage]
+    path.unlink()
+    link(path, one / FILES[storage])
+
+    with pytest.raises(StudyError, match="is a link, and whoever writes to it changes another"):
+        open_study(other, StudyFile("study", "", "", file, {}, storage))
+    assert trials(other) == trials(one)  # reading changes nothing
+
+
+def test_other_images_are_not_trained_on_in_one_study(tmp_path: Path) -> None:
+    """As of a user's data set that was made anew: what differs is named."""
+    searched(tmp_path)
+    ledger = Ledger.open(tmp_path)
+    split = split_of(Data(name="digits"), load("digits"))
+    figures = figures_of(split)
+    ledger.compare_images(figures)
+    slightly = figures["mean pixel of training images"] + 0.005  # of images drawn to size elsewhere
+    ledger.compare_images({**figures, "mean pixel of training images": slightly})
+    Ledger.open(tmp_path).compare_images(figures)
+
+    fewer = replace(split, train=split.train.select(torch.arange(1000)))
+    brighter = ImageSet(split.validation.images // 2, split.validation.labels)
+    labelled = ImageSet(split.train.images, split.train.labels.flip(0))
+    for others, told in (
+        (fewer, "training images: 1150 in the study, 1000 now"),
+        (replace(split, validation=brighter), "mean pixel of validation images: "),
+        (replace(split, train=labelled), "checksum of their training labels: "),
+    ):
+        with pytest.raises(LedgerError, match=f"data: has other images(.|\n)*  {told}"):
+            ledger.compare_images(figures_of(others))
 
 
 def test_a_trial_without_a_checkpoint_is_lost_with_its_ledger_and_the_others_keep_their_numbers(

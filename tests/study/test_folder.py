@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -156,7 +157,9 @@ def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
         Ledger.open(tmp_path)
 
 
-def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+def test_a_second_driver_is_refused_while_the_first_lives_though_it_be_suspended(
+    tmp_path: Path,
+) -> None:
     holder = subprocess.Popen(
         [
             sys.executable,
@@ -174,8 +177,11 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(StudyError, match="another driver is at work"), only_driver(tmp_path):
-        pass
+    holder.send_signal(signal.SIGSTOP)
+    for _ in range(2):
+        with pytest.raises(StudyError, match="another driver is at work"), only_driver(tmp_path):
+            pass
+        (tmp_path / ".lock").unlink()  # by somebody who takes it for a stale one
 
     holder.kill()
     holder.wait()
