@@ -91,7 +91,7 @@ class Study(stored.Study):
             SupernetError: the supernet does not hold the architecture.
             DataUnavailable, DataCorrupt: the data set, to calibrate on, cannot be read.
         """
-        from afi_search.model.from_supernet import inherited_model
+        from afi_search.model.from_checkpoint import inherited_model
 
         return inherited_model(self, architecture, data=data)
 

@@ -1,4 +1,4 @@
-"""The trained networks that checkpoints hold: of trials and of promotions."""
+"""The trained networks that checkpoints hold: of trials, of promotions, of supernets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from afi_search.data import spec_of
+from afi_search.data import read_data, spec_of, split_of
 from afi_search.data.image_loader import evaluation
 from afi_search.data.image_reader import Preprocessing
 from afi_search.errors import UserError
 from afi_search.model.model import FACTS, Facts, Model, ModelError
 from afi_search.model.model import load as load_model
-from afi_search.nn import build
+from afi_search.nn import Supernet, build
 from afi_search.space import Architecture
 from afi_search.space.backbone import IMAGENET_SIZE
 from afi_search.space.recipe import ImageNetRecipe
@@ -23,8 +23,10 @@ from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import IN_THE_FOLDER, location_of, trial_location
 from afi_search.study.folder import STUDY_FILE, StudyFile
 from afi_search.study.ledger import curve
+from afi_search.study.study import Study
 from afi_search.train import load
 from afi_search.train.checkpoint import load_file
+from afi_search.train.supernet import InheritedAccuracy, restored
 
 
 class NoCheckpoint(UserError):
@@ -195,3 +197,34 @@ def _newest_state(place: str, is_file: bool) -> dict[str, Any] | None:
         raise
     except Exception as error:  # each file system has its own
         raise ModelError(f"{place}: cannot be read: {error}") from None
+
+
+def trained_supernet(study: Study) -> Supernet:
+    """Return the supernet that a study has trained; NoCheckpoint where it has none."""
+    if study.supernet is None:
+        raise NoCheckpoint(
+            f"{study.folder}: has no supernet; a study trains one with `strategy: supernet` or "
+            f"`strategy: hybrid` under `search` in its space file"
+        )
+    file = study.file.space
+    return restored(file, spec_of(file.data), trial_state(study.supernet.folder, 0))
+
+
+def inherited_model(
+    study: Study, architecture: Architecture | str, *, data: str | None = None
+) -> Model:
+    """Return an architecture with the weights that it inherits; see `afi_search.Study.extract`.
+
+    Its batch norms are calibrated, which takes the study's data set.
+    """
+    net = trained_supernet(study)
+    net.set_active(architecture)
+    file = study.file.space
+    images = split_of(file.data, read_data(file.data, data))
+    inherit = InheritedAccuracy(net, images, precision="fp32", device=torch.device("cpu"))
+    accuracy = inherit(net.active).accuracy
+    assert study.supernet is not None
+    trained = study.supernet.file
+    how = {"inherited from": trained.name, "sampling": file.search.supernet.sampling}
+    metrics = {"validation accuracy, inherited": accuracy}
+    return Model(net.extract(), trained_facts(trained, net.active, metrics, how))

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,7 +19,7 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
@@ -57,6 +58,7 @@ class Facts(Strict):
         metrics: accuracies by name, 0 to 1.
         costs: by name, each with its convention in the card.
         training: recipe, data, study, versions: whatever is known.
+        sha256: of the file of the weights, where this is stored beside it.
     """
 
     format: Literal["afi_search model 1"] = "afi_search model 1"
@@ -69,6 +71,7 @@ class Facts(Strict):
     metrics: dict[str, Fraction] = {}
     costs: dict[str, float] = {}
     training: dict[str, Any] = {}
+    sha256: str = ""
 
 
 class Prediction(NamedTuple):
@@ -194,19 +197,21 @@ class Model:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the folder; return the files. The card is written last."""
-        facts = self.facts.model_copy(update={"costs": self.facts.costs or self._costs()})
-        tensors = {name: t.cpu().contiguous() for name, t in self.module.state_dict().items()}
+        facts, text = self.facts, self.facts.architecture
+        sizes = {"num_classes": facts.num_classes, "image_size": facts.stem}
+        weights = to_safetensors(
+            {name: tensor.cpu().contiguous() for name, tensor in self.module.state_dict().items()}
+        )
+        stored = facts.model_dump(mode="json") | {
+            "costs": facts.costs or measure(text, **sizes).figures(),
+            "sha256": sha256(weights).hexdigest(),
+        }
         contents: dict[str, str | bytes] = {
-            WEIGHTS: to_safetensors(tensors),
-            FACTS: json.dumps(facts.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
-            CARD: model_card(facts.model_dump(mode="json")),
+            WEIGHTS: weights,
+            FACTS: json.dumps(stored, indent=2, ensure_ascii=False) + "\n",
+            CARD: model_card(stored),
         }
         return [write_whole(Path(folder) / name, content) for name, content in contents.items()]
-
-    def _costs(self) -> dict[str, float]:
-        facts = self.facts
-        cost = measure(self.architecture, num_classes=facts.num_classes, image_size=facts.stem)
-        return cost.figures()
 
 
 def class_name(label: str) -> str:
@@ -227,13 +232,6 @@ def class_name(label: str) -> str:
 
 def model_card(facts: Mapping[str, Any]) -> str:
     """Return the card of a model (Mitchell et al. 2019, arXiv:1810.03993) as Markdown."""
-    size = facts["stem"]
-    titles = {
-        "macs": f"MACs per image of {size} x {size}",
-        "params": "parameters",
-        "paper_gflops": "paper GFLOPs",
-    }
-    figures = {name: f"{value:,.2f}".removesuffix(".00") for name, value in facts["costs"].items()}
     templates = Environment(
         loader=PackageLoader("afi_search.model"),
         undefined=StrictUndefined,
@@ -243,11 +241,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     templates.filters["cell"] = lambda value: " ".join(str(value).replace("|", "\\|").split())
     return templates.get_template("card.md.jinja").render(
         **facts,
-        accuracies={name: f"{100 * value:.2f} %" for name, value in facts["metrics"].items()},
-        figures={
-            f"{titles.get(n, n)}: {CONVENTIONS.get(n, 'as it names itself')}": figure
-            for n, figure in figures.items()
-        },
+        CONVENTIONS=CONVENTIONS,
         flat_training=dict(_flat(facts["training"])),
         MOST_CLASSES=MOST_CLASSES,
     )
@@ -265,7 +259,7 @@ def load(folder: str | Path) -> Model:
     """Open a model that `afi-search export` or a promotion wrote; nothing in it is executed.
 
     Raises:
-        ModelError: the folder holds no such model, or one that is damaged.
+        ModelError: the folder holds no such model, or one that was damaged or changed.
 
     >>> model = load("models/resnet32")  # doctest: +SKIP
     >>> model.to("cuda").predict("cat.jpg")  # doctest: +SKIP
@@ -273,21 +267,27 @@ def load(folder: str | Path) -> Model:
     Traceback (most recent call last):
     afi_search.model.model.ModelError: studies: is no model's folder; there is no model.json in it
     """
-    folder = Path(folder)
-    facts = _read_facts(folder / FACTS)
+    path, weights = Path(folder, FACTS), Path(folder, WEIGHTS)
+    try:
+        facts = Facts.model_validate_json(path.read_text(encoding="utf-8"))
+        module = build(facts.architecture, num_classes=facts.num_classes, image_size=facts.stem)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{folder}: is no model's folder; there is no {FACTS} in it") from None
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: is not text: {error}") from None
+    except ValidationError as error:
+        raise ModelError(describe(str(path), explain(error, Facts))) from None
+    except UserError as error:
+        raise ModelError(f"{path}: {error}") from None
     if len(facts.classes) != facts.num_classes:
         raise ModelError(
-            f"{folder / FACTS}: classes: {len(facts.classes)} names for {facts.num_classes} outputs"
+            f"{path}: classes: {len(facts.classes)} names for {facts.num_classes} outputs"
         )
-    try:
-        module = build(facts.architecture, num_classes=facts.num_classes, image_size=facts.stem)
-    except UserError as error:
-        raise ModelError(f"{folder / FACTS}: {error}") from None
     if facts.batch_norms == "folded":
         module = fold_batch_norms(module, facts.stem)
-    weights = folder / WEIGHTS
     try:
-        module.load_state_dict(load_file(weights))
+        stored = weights.read_bytes()
+        module.load_state_dict(from_safetensors(stored))
     except FileNotFoundError:
         raise ModelError(f"{folder}: there is no {WEIGHTS} in it") from None
     except SafetensorError as error:
@@ -297,17 +297,9 @@ def load(folder: str | Path) -> Model:
         raise ModelError(f"{weights}: are not the weights of {what}: {error}") from None
     if not all(tensor.isfinite().all() for tensor in module.state_dict().values()):
         raise ModelError(f"{weights}: holds NaN or infinity; the training that wrote it diverged")
-    return Model(module, facts)
-
-
-def _read_facts(path: Path) -> Facts:
-    try:
-        return Facts.model_validate_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if facts.sha256 and facts.sha256 != (found := sha256(stored).hexdigest()):
         raise ModelError(
-            f"{path.parent}: is no model's folder; there is no {FACTS} in it"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: is not text: {error}") from None
-    except ValidationError as error:
-        raise ModelError(describe(str(path), explain(error, Facts))) from None
+            f"{weights}: is not the file that was exported: its SHA-256 is {found}, and {FACTS} "
+            f"says {facts.sha256}. Copy it again, or export the model again"
+        )
+    return Model(module, facts.model_copy(update={"sha256": ""}))

@@ -18,7 +18,7 @@ from afi_search.device import threads
 from afi_search.engine.capacity import Node, plan_trials
 from afi_search.engine.ray_session import ray_session
 from afi_search.engine.supernet import scored_by_workers, shown, supernet_file
-from afi_search.model.from_supernet import trained_supernet
+from afi_search.model.from_checkpoint import trained_supernet
 from afi_search.search.explain import explain
 from afi_search.search.inherited import PORTION, score_architectures
 from afi_search.search.listener import Listener

@@ -120,6 +120,21 @@ def test_mistakes_name_the_file(tmp_path: Path) -> None:
     assert "model.json: x: " in str(caught.value)
 
 
+def test_a_byte_changed_in_the_weights_is_told_with_the_file(tmp_path: Path) -> None:
+    trained("resnet20").save(tmp_path)
+    weights, facts = tmp_path / "model.safetensors", tmp_path / "model.json"
+    whole = bytearray(weights.read_bytes())
+    whole[-1000] ^= 1
+    weights.write_bytes(whole)
+    with pytest.raises(ModelError, match=r"model\.safetensors: is not the file that was exported"):
+        load(tmp_path)
+    before = {
+        name: fact for name, fact in json.loads(facts.read_text()).items() if name != "sha256"
+    }
+    facts.write_text(json.dumps(before))  # as folders were written before there was a checksum
+    assert load(tmp_path).facts.num_classes == 10
+
+
 def test_whatever_model_json_says_it_is_used_or_refused(tmp_path: Path) -> None:
     trained("resnet20(base-r4)").save(tmp_path)
     write_png(torch.zeros(3, 32, 32, dtype=torch.uint8), str(tmp_path / "image.png"))

@@ -14,8 +14,12 @@ import torch
 from afi_search.cost import SpaceCosts
 from afi_search.data import read_data, split_of
 from afi_search.engine.supernet import shown, supernet_file
-from afi_search.model.from_checkpoint import NoCheckpoint, read_checkpoint
-from afi_search.model.from_supernet import inherited_model, trained_supernet
+from afi_search.model.from_checkpoint import (
+    NoCheckpoint,
+    inherited_model,
+    read_checkpoint,
+    trained_supernet,
+)
 from afi_search.model.model import load as load_model
 from afi_search.nn import SupernetError, build, warm_start
 from afi_search.report.export import front_csv
