@@ -26,8 +26,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor, nn
 
-from afi_search.analysis.memory import MIB, MakeModel, Memory, allocated, traced
-from afi_search.analysis.table6 import how
+from afi_search.analysis.memory import MIB, MakeModel, Memory, allocated, how, traced
 from afi_search.device import describe_device
 from afi_search.nn import build
 from afi_search.nn.ops.common import plain as plain_torch

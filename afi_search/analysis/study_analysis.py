@@ -12,9 +12,9 @@ from pandas import DataFrame
 from torch import Tensor
 
 from afi_search.analysis.gradcam import grad_cam, gradcam_sheet
+from afi_search.analysis.memory import as_csv, own_table, paper_table6
 from afi_search.analysis.networks import AnalysedModel, load_models
 from afi_search.analysis.selectivity import selectivity_of_blocks, selectivity_plot
-from afi_search.analysis.table6 import as_csv, own_table, paper_table6
 from afi_search.analysis.weights import mean_weights, weights_plot
 from afi_search.data import DatasetSpec, ImageSet, locate, read_data, split_of
 from afi_search.data.tensor_source import Normalise
@@ -38,7 +38,6 @@ class Analysis:
     files: Files
 
     def write(self, study: Path) -> list[Path]:
-        """Write the files into a study's folder, below `analysis/`; return their paths."""
         return [write_whole(study / FOLDER / name, text) for name, text in self.files.items()]
 
 
@@ -96,7 +95,6 @@ def first_of_each_class(images: ImageSet, count: int) -> ImageSet:
 def gradcam_files(
     models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec, normalise: Normalise
 ) -> Files:
-    """Return the sheet of Grad-CAM maps of all networks for each image's own class."""
     inputs = normalise(images.images)
     rows = []
     for network in models:

@@ -83,8 +83,8 @@ def analyse(
     imports: Imports = False,
 ) -> None:
     """Write Grad-CAM, class selectivity, AFI's weights and peak memory of trained networks."""
+    from afi_search.analysis.memory import rich_table
     from afi_search.analysis.study_analysis import analyse_study
-    from afi_search.analysis.table6 import rich_table
 
     found = analyse_study(study, trials or [], images=images, data=data, memory=memory)
     if json:

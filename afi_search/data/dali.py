@@ -56,14 +56,12 @@ class DaliLoader:
     left_out: dict[str, str] = field(default_factory=dict, init=False)
 
     def train(self, epoch: int) -> Iterator[Batch]:
-        """Yield the epoch's batches; see `Loader`."""
         order = epoch_order(len(self.images.train), self.sharding, self.recipe.seed, epoch)
         batches = ([self.images.train[i] for i in batch] for batch in order.flatten(0, 1).tolist())
         seed = derived_seed(self.recipe.seed, epoch, self.sharding.rank)
         yield from self._load(batches, augmented, seed)
 
     def validation(self) -> Iterator[Batch]:
-        """Yield the validation images; see `Loader`."""
         own = self.images.validation[self.sharding.rank :: self.sharding.world]
         size = self.sharding.per_device_batch
         batches = (own[start : start + size] for start in range(0, len(own), size))

@@ -114,12 +114,10 @@ class ImageSource:
         return self._loader.train(number)
 
     def batch(self, *parts: Tensor) -> Batch:
-        """Move, normalise and mix a batch."""
         mixed: Batch = self._mix(*self._moved(*parts))
         return mixed
 
     def validation(self) -> Iterator[Batch]:
-        """Yield this process's validation images."""
         return (self._moved(*batch) for batch in self._loader.validation())
 
     def get_state(self) -> None:
@@ -169,12 +167,10 @@ class TorchvisionLoader:
         )
 
     def train(self, epoch: int) -> Iterator[Batch]:
-        """Yield the epoch's batches; see `Loader`."""
         self._order.epoch = epoch
         yield from self._noted(self._train)
 
     def validation(self) -> Iterator[Batch]:
-        """Yield the validation images; see `Loader`."""
         yield from self._noted(self._validation)
 
     def _noted(self, batches: Iterable[Item]) -> Iterator[Batch]:

@@ -44,7 +44,6 @@ class TensorSource:
         self._generator = torch.Generator().manual_seed(seed)
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the views of each batch."""
         size = self.sharding.per_device_batch
         drawn = draw_views(
             len(self._labels),
@@ -58,21 +57,17 @@ class TensorSource:
             yield views.batch(step * size, size)
 
     def batch(self, *parts: Tensor) -> Batch:
-        """Cut the views out, by tensor operations only."""
         views = Views(*parts)
         images = self._normalise(crop(self._padded, views, self._pad))
         return images, self._labels[views.image]
 
     def validation(self) -> Iterator[Batch]:
-        """Yield the validation images."""
         return normalised_batches(self._validation, self._normalise)
 
     def get_state(self) -> Tensor:
-        """Return the generator's state."""
         return self._generator.get_state()
 
     def set_state(self, state: Tensor | None) -> None:
-        """Set the generator's state."""
         if state is None:
             raise ValueError("There is no state of the generator in it.")
         self._generator.set_state(state)

@@ -43,7 +43,6 @@ class Comparison:
 
     @property
     def axis(self) -> CostAxis:
-        """That all fronts are drawn over."""
         return next(iter(self.views.values())).axis
 
     @property

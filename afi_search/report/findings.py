@@ -182,7 +182,6 @@ def as_optuna(view: StudyView) -> optuna.Study:
 
 
 def in_order_of_ends(records: DataFrame) -> DataFrame:
-    """Return trials that have ended in the order in which they did."""
     return records.sort_values(["finished", "number"], kind="stable")
 
 

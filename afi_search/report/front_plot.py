@@ -188,7 +188,6 @@ def _points(view: StudyView) -> dict[str, DataFrame]:
 
 
 def _label_front(figure: go.Figure, best: DataFrame, labels: Sequence[tuple[str, str]]) -> None:
-    """Add to the front's points their intervals and their labels."""
     figure.update_traces(
         selector={"name": FRONT},
         mode="markers+text",
@@ -226,7 +225,6 @@ def _name_plain_backbones(figure: go.Figure, costs: Mapping[str, float], x_range
 
 
 def _write_message(figure: go.Figure, view: StudyView, row: int) -> None:
-    """Say in an empty panel why there is no front."""
     nothing = f"No trial has reached full fidelity<br>({plural(view.info.epochs, 'epoch')}) yet."
     # an axis without a trace is not drawn at all
     figure.add_scatter(x=[0], y=[None], showlegend=False, row=row, col=1)

@@ -74,7 +74,6 @@ def titled_figure(title: str, caption: str, width: float, height: float) -> Figu
 
 
 def dress(axes: Axes, grid: str = "both") -> None:
-    """Give axes the common grid, ticks and frame."""
     axes.grid(axis=grid, color=GRID, lw=0.6)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=SMALL, color=FAINT, labelcolor=INK)

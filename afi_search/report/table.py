@@ -26,7 +26,6 @@ NAME_LETTERS = 16
 
 
 def terminal_table(title: str, **looks: Any) -> Table:
-    """Return an empty table as all commands print them."""
     frame: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
     return Table(title=title, title_justify="left", **(frame | looks))
 
@@ -122,7 +121,6 @@ def fitting_table(
 
 
 def _fitting(columns: list[str], rows: list[dict[str, str]], width: int) -> list[str]:
-    """Return the columns for which there is room, as `fitting_table` says."""
     lasting = columns[:3]
     room = width - NAME_LETTERS - 3
     fitting = []

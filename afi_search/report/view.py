@@ -60,7 +60,6 @@ class CostAxis:
         return f"{self.title}<br><span style='font-size:0.85em'>{self.explanation}</span>"
 
     def say(self, value: float) -> str:
-        """Write a value as in a sentence."""
         return f"{self.write(value)} {self.noun}"
 
 
@@ -129,7 +128,6 @@ class StudyView:
 
     @cached_property
     def references(self) -> References:
-        """The plain backbones and the paper's points."""
         return measure_references(self.info, self.records)
 
     @cached_property
@@ -156,7 +154,6 @@ class StudyView:
 
     @cached_property
     def hovers(self) -> Series:
-        """What plotly shows of each trial at the pointer."""
         low, high = self.intervals
         rows = zip(self.records.index, self.records.to_dict("records"), low, high, strict=True)
         told = [hover(self._describe(*row)) for row in rows]
@@ -188,7 +185,6 @@ class StudyView:
 
     @property
     def heading(self) -> str:
-        """What is shown, in a line."""
         names = self.info.backbones
         what = f"{len(names)} backbones" if len(names) > 1 else names[0]
         return f"{self.info.name}: accuracy against cost of {what} with AFI on {self.info.dataset}"

@@ -8,8 +8,7 @@ import torch
 from pandas import DataFrame
 from rich.console import Console
 
-from afi_search.analysis.memory import MIB, Memory
-from afi_search.analysis.table6 import as_csv, memory_table, paper_table6, rich_table
+from afi_search.analysis.memory import MIB, Memory, as_csv, memory_table, paper_table6, rich_table
 from afi_search.space import Architecture
 
 NETWORKS = [Architecture.parse("resnet50"), Architecture.parse("resnet50(base-r4)")]
