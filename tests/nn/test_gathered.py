@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -294,3 +295,17 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
 
     for name, gradient in torch.load(tmp_path / "gradients.pt").items():
         torch.testing.assert_close(gradient, wanted[name.removeprefix("module.")])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_network_compiles_in_one_graph_to_be_evaluated_and_to_be_trained(training):
+    text = "resnet20(base-r4, B-r8-se, base-r4-shared)"
+    model = build(Architecture.parse(text), num_classes=10, image_size=32).train(training)
+    model = model.to(memory_format=torch.channels_last)
+    images = batch().float().to(memory_format=torch.channels_last)
+    compiled = torch.compile(copy.deepcopy(model), backend="aot_eager", fullgraph=True)
+
+    with torch.set_grad_enabled(training):
+        got, wanted = compiled(images), model(images)
+
+    torch.testing.assert_close(got, wanted)

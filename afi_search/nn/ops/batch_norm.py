@@ -44,10 +44,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             running = *of, self.num_batches_tracked, self.momentum
             of = moments(x.detach(), *running)
         skip = None if skip is None else skip.contiguous(memory_format=torch.channels_last)
-        norm = [*of, self.weight, self.bias]
-        after = skip, self.eps, ceiling or 0.0
-        graded = torch.is_grad_enabled()
-        y: Tensor = Normalise.apply(x, *norm, *after) if graded else normalise(x, norm, *after)
+        y: Tensor = normalise(x, [*of, self.weight, self.bias], skip, self.eps, ceiling or 0.0)
         return y
 
     def _is_one_operator(self, x: Tensor, skip: Tensor | None) -> bool:
@@ -62,31 +59,6 @@ class BatchNorm2d(nn.BatchNorm2d):
             and x.shape[1] == self.num_features < x.numel()
             and (skip is None or (skip.shape == x.shape and skip.dtype == x.dtype))
         )
-
-
-class Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + epsilon) * weight + bias + skip, activated.
-
-    Its gradient takes the mean and the variance to be those of x.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
-        *norm, skip, ctx.epsilon, ctx.ceiling = given
-        ctx.sums = skip is not None
-        out: Tensor = normalise(x, norm, skip, ctx.epsilon, ctx.ceiling)
-        ctx.save_for_backward(out if ctx.sums and ctx.ceiling else None, x, *norm)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        d_out = d_out.contiguous(memory_format=torch.channels_last)
-        out, x, *norm = ctx.saved_tensors
-        made = normalise_backward(d_out, x, norm, out, ctx.epsilon, ctx.ceiling)
-        d_x, d_weight, d_bias, d_skip = made
-        if out is None:
-            d_skip = d_out if ctx.sums else None
-        return d_x, None, None, d_weight, d_bias, d_skip, None, None
 
 
 @operator("running_mean", "running_variance", "batches")
@@ -108,7 +80,9 @@ def moments(
 def normalise(
     x: Tensor, norm: list[Tensor], skip: Tensor | None, epsilon: float, ceiling: float
 ) -> Tensor:
-    """Return what `Normalise` says.
+    """Return (x - mean) / sqrt(variance + epsilon) * weight + bias + skip, activated.
+
+    Its gradient takes the mean and the variance to be those of x.
 
     Args:
         x, skip: features without gaps.
@@ -134,6 +108,24 @@ def normalise_backward(
     """
     of_channels = torch.empty_like(norm[0]), torch.empty_like(norm[0])
     return torch.empty_like(x), *of_channels, x.new_empty(0) if out is None else torch.empty_like(x)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, norm, skip, ctx.epsilon, ctx.ceiling = inputs
+    ctx.sums = skip is not None
+    ctx.save_for_backward(output if ctx.sums and ctx.ceiling else None, x, *norm)
+
+
+def _gradients(ctx: Any, d_out: Tensor) -> tuple[Any, ...]:
+    d_out = d_out.contiguous(memory_format=torch.channels_last)
+    out, x, *norm = ctx.saved_tensors
+    d_x, *affine, d_skip = normalise_backward(d_out, x, norm, out, ctx.epsilon, ctx.ceiling)
+    if out is None:
+        d_skip = d_out if ctx.sums else None
+    return d_x, [None, None, *affine], d_skip, None, None
+
+
+normalise.register_autograd(_gradients, setup_context=_keep)
 
 
 def normalised(

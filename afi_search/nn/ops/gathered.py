@@ -42,12 +42,14 @@ class GatheredSums(Sums):
     def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Source, Tensor]:
         source = feature[:, :channels]
         if not torch.is_grad_enabled():  # nothing else keeps the other channels
-            source = in_rows(source.contiguous(memory_format=torch.channels_last))
+            source = source.contiguous(memory_format=torch.channels_last)
             return Source(source), global_average(source)
         pooled, *stubs = Pool.apply(feature, channels, readers)
         return Source(source.detach(), _paired(stubs)), pooled
 
     def weighted_sum(self, sources: Sequence[Source], weights: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return _weighted([source.feature for source in sources], weights)
         integrated: Tensor = WeightedSum.apply(weights, *_read(sources))
         return integrated
 
@@ -60,13 +62,14 @@ class GatheredSums(Sums):
         readers: int,
         rereaders: int,
     ) -> Joined:
-        channels, training = before.shape[1], torch.is_grad_enabled()
-        # Without gradients nothing keeps the buffer, and X apart lets it go.
-        apart = _is_narrow(before) or not training
-        readers, rereaders = readers * training, rereaders * training
-        made = Join.apply(before, ceiling, apart, readers, rereaders, weights, *_read(sources))
+        channels = before.shape[1]
+        if not torch.is_grad_enabled():  # nothing keeps the buffer, and X apart lets it go
+            features = [source.feature for source in sources]
+            both, pooled, x = join(before, features, _by_source(weights), ceiling, apart=True)
+            return Joined(both, pooled, Source(x), Source(both[:, channels:]))
+        made = Join.apply(before, ceiling, readers, rereaders, weights, *_read(sources))
         both, pooled, feature, *stubs = made
-        x, r = (feature if apart else both[:, :channels]), both[:, channels:]
+        x, r = (feature if feature.numel() else both[:, :channels]), both[:, channels:]
         pairs = _paired(stubs)
         sources = Source(x.detach(), pairs[:readers]), Source(r.detach(), pairs[readers:])
         return Joined(both, pooled, *sources)
@@ -77,12 +80,21 @@ def _is_narrow(x: Tensor) -> bool:
     return channels * x.element_size() < NARROW_BYTES if x.is_cuda else channels < NARROW
 
 
+def _by_source(weights: Tensor | None) -> list[Tensor]:
+    return [] if weights is None else list(weights.contiguous().unbind())
+
+
+def _weighted(features: list[Tensor], weights: Tensor) -> Tensor:
+    total: Tensor = weighted_sum(features[0], features, _by_source(weights), *NOTHING_ELSE)
+    return total
+
+
 def _paired(stubs: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(zip(stubs[::2], stubs[1::2], strict=True))
 
 
 def _read(sources: Sequence[Source]) -> tuple[Any, ...]:
-    """Return the number of sources, their features and a pair of stubs of each that has any."""
+    """Return how many features there are, the features, and a pair of stubs of each that has one."""
     stubs = [source.stubs.pop() for source in sources if source.stubs]
     return len(sources), *(source.feature for source in sources), *chain(*stubs)
 
@@ -94,11 +106,9 @@ def _stubs(feature: Tensor, readers: int) -> list[Tensor]:
     return [feature.new_empty((), dtype=dtype).expand(shape) for shape, dtype in shapes]
 
 
-def _given(stubs: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+def _given(stubs: Sequence[Tensor | None]) -> tuple[list[Tensor], ...]:
     """Return the gradients and weights that a backward pass has brought to the stubs."""
-    return [one for one in stubs[::2] if one is not None], [
-        one for one in stubs[1::2] if one is not None
-    ]
+    return tuple([one for one in stubs[kind::2] if one is not None] for kind in (0, 1))
 
 
 class Pool(torch.autograd.Function):
@@ -131,9 +141,7 @@ class WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, count: int, *read: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *read[:count])
         ctx.pairs = (len(read) - count) // 2
-        features, by_source = list(read[:count]), list(weights.contiguous().unbind())
-        integrated: Tensor = weighted_sum(features[0], features, by_source, *NOTHING_ELSE)
-        return integrated
+        return _weighted(list(read[:count]), weights)
 
     @staticmethod
     def backward(ctx: Any, d_sum: Tensor) -> tuple[Any, ...]:
@@ -145,9 +153,8 @@ class WeightedSum(torch.autograd.Function):
 class Join(torch.autograd.Function):
     """(X, R), B x (C + C') x H x W; GAP(X), B x C; X or an empty tensor; two stubs a reader.
 
-    Given X before its activation, B x C x H x W; its ceiling; whether X is wanted apart; how many
-    later blocks read X, and R; and what R is the sum of, as in `WeightedSum`, or without weights
-    the one feature that it is.
+    Given X before its activation, B x C x H x W; its ceiling; how many later blocks read X, and R;
+    and what R is the sum of, as in `WeightedSum`, or without weights the one feature that it is.
     """
 
     @staticmethod
@@ -155,16 +162,14 @@ class Join(torch.autograd.Function):
         ctx: Any,
         before: Tensor,
         ceiling: float,
-        apart: bool,
         readers: int,
         rereaders: int,
         weights: Tensor | None,
         count: int,
         *read: Tensor,
     ) -> tuple[Tensor, ...]:
-        features = list(read[:count])
-        by_source = [] if weights is None else list(weights.contiguous().unbind())
-        both, pooled, x = join(before, features, by_source, ceiling, apart)
+        features, apart = list(read[:count]), _is_narrow(before)
+        both, pooled, x = join(before, features, _by_source(weights), ceiling, apart)
         summed = () if weights is None else features
         ctx.save_for_backward(x if apart else both, weights, *summed)
         ctx.ceiling, ctx.readers, ctx.shape = ceiling, readers, both.shape
@@ -184,7 +189,7 @@ class Join(torch.autograd.Function):
         if of_r[0]:
             d_sum = weighted_sum(d_sum, *of_r, None, d_sum, None, 0.0)
         d_weights, *d_read = _gradients_of_sum(d_sum, weights, features, ctx.pairs)
-        return d_before, None, None, None, None, d_weights, None, *d_read
+        return d_before, None, None, None, d_weights, None, *d_read
 
 
 def _gradients_of_sum(
@@ -195,7 +200,7 @@ def _gradients_of_sum(
         return [None, d_sum]
     if _is_narrow(d_sum):  # a slice would be read many times, by the dots and by joins
         d_sum = d_sum.contiguous(memory_format=torch.channels_last)
-    by_source = weights.contiguous().unbind()
+    by_source = _by_source(weights)
     direct, stubbed = by_source[: len(features) - pairs], by_source[len(features) - pairs :]
     d_features = [weighted_sum(d_sum, [d_sum], [weight], *NOTHING_ELSE) for weight in direct]
     d_stubs = chain(*((d_sum, weight) for weight in stubbed))
