@@ -20,6 +20,7 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from afi_search.nn.ops.scores import weighed
 
@@ -155,7 +156,7 @@ class AFI(nn.Module, ABC):
         """Return what of a source its readers weigh it by, B x C', given z, at least float32."""
 
     @abstractmethod
-    def weigh(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
         """Return a reader's weights, sources x B x C', and the notes for the next reader.
 
         Args:
@@ -163,13 +164,16 @@ class AFI(nn.Module, ABC):
             notes: what is noted of its sources, sources x B x C'.
         """
 
-    @abstractmethod
-    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        """Return each reader's weights, B x sources x C'.
+    def watched(self, seen: list[Tensor]) -> RemovableHandle:
+        """From now on, append the weights that readers give all features, sources x B x C'."""
 
-        Args:
-            scores: what the scorers returned in one forward pass, in order.
-        """
+        def note(_afi: nn.Module, _inputs: object, given: tuple[Tensor, Tensor]) -> None:
+            weights, _ = given
+            if self.rereads and seen:  # the first source is the R before, a sum by itself
+                weights = torch.cat((weights[:1] * seen[-1], weights[1:]))
+            seen.append(weights)
+
+        return self.register_forward_hook(note)
 
 
 class BlockAFI(AFI):
@@ -189,13 +193,10 @@ class BlockAFI(AFI):
     def note(self, pooled: Tensor) -> Tensor:
         return pooled
 
-    def weigh(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
         scorer = cast(Scorer, self.scorers[reader])
         at_once = weighed(scorer.reduce.weight, scorer.expand.weight, notes)
         return at_once or (torch.softmax(scorer(notes), dim=0), notes)
-
-    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        return [torch.softmax(one, dim=0).transpose(0, 1) for one in scores]
 
 
 class StageAFI(AFI):
@@ -217,14 +218,9 @@ class StageAFI(AFI):
         scores: Tensor = self.scorer(pooled)
         return scores
 
-    def weigh(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
         logs = torch.log_softmax(notes, dim=0)
         return logs.exp(), (notes - logs)[:1]  # which is the same of each source
-
-    def weights(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        counts = range(len(scores) - self.readers + 1, len(scores) + 1)
-        sources = torch.stack(tuple(scores), dim=1)
-        return [torch.softmax(sources[:, : max(1, count)], dim=1) for count in counts]
 
 
 class Reading:
@@ -248,7 +244,7 @@ class Reading:
     def weigh(self) -> tuple[list[Source], Tensor]:
         """Return the next reader's sources and their weights, sources x B x C'."""
         assert self._notes is not None
-        weights, self._notes = self._afi.weigh(self._reader, self._notes)
+        weights, self._notes = self._afi(self._reader, self._notes)
         return self._sources, weights
 
     def end(self, integrated: Source) -> None:

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import AFI, BlockAFI, Reading, Scorer, StageAFI, Sums, rectify_
+from afi_search.nn.afi import AFI, BlockAFI, Reading, StageAFI, Sums, rectify_
 from afi_search.nn.attention import make_attention
-from afi_search.nn.ops.common import accelerates, plain
+from afi_search.nn.ops.common import accelerates
 from afi_search.nn.ops.gathered import GatheredSums
 from afi_search.space import StageChoice, StageShape
 from afi_search.space.architecture import afi_channels, hidden_units
@@ -221,21 +221,14 @@ def afi_weights(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         block's name in the model, as in `named_modules`, to its weights, B x sources x C', the
         sources in order from the oldest.
     """
-    afis = {name: stage.afi for name, stage in searched_stages(model).items() if stage.afi}
-    seen: dict[str, list[Tensor]] = {name: [] for name in afis}
-    with ExitStack() as hooks:
-        for name, afi in afis.items():
-            for scorer in filter(lambda module: isinstance(module, Scorer), afi.modules()):
-                hook = partial(_append, seen[name])
-                hooks.enter_context(scorer.register_forward_hook(hook))
-        with torch.no_grad(), plain("join", "weigh"):
-            model(images)
+    seen: dict[str, list[Tensor]] = {}
+    with ExitStack() as hooks, torch.no_grad():
+        for name, stage in searched_stages(model).items():
+            if stage.afi:
+                hooks.enter_context(stage.afi.watched(seen.setdefault(name, [])))
+        model(images)
     return {
-        f"{name}.{block}": weights
-        for name, afi in afis.items()
-        for block, weights in enumerate(afi.weights(seen[name]), start=1)
+        f"{name}.{block}": weights.transpose(0, 1)
+        for name, of_blocks in seen.items()
+        for block, weights in enumerate(of_blocks, start=1)
     }
-
-
-def _append(seen: list[Tensor], _scorer: nn.Module, _inputs: object, scores: Tensor) -> None:
-    seen.append(scores)

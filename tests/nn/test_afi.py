@@ -124,13 +124,11 @@ def test_weights_are_positive_sum_to_one_and_give_the_output(kind, count, seed):
     torch.manual_seed(seed)
     afi = kind(5, 2, readers=count).double()
     sources = make_sources(count, 5)
-    seen = []
-    for module in afi.modules():
-        if isinstance(module, Scorer):
-            module.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    seen: list[Tensor] = []
+    afi.watched(seen)
 
     integrated = integrate(afi, sources)
-    weights = afi.weights(seen)
+    weights = [of.transpose(0, 1) for of in seen]
 
     assert [tuple(of.shape) for of in weights] == [(2, n, 5) for n in range(1, count + 1)]
     for reader, of in enumerate(weights):

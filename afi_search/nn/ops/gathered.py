@@ -94,7 +94,7 @@ def _paired(stubs: Sequence[Any]) -> list[tuple[Any, Any]]:
 
 
 def _read(sources: Sequence[Source]) -> tuple[Any, ...]:
-    """Return how many features there are, the features, and a pair of stubs of each that has one."""
+    """Return the number of features, the features, and two stubs of each that has some."""
     stubs = [source.stubs.pop() for source in sources if source.stubs]
     return len(sources), *(source.feature for source in sources), *chain(*stubs)
 
