@@ -27,7 +27,7 @@ from afi_search.space.architecture import choice_text
 from afi_search.train.checkpoint import CorruptCheckpoint, load
 from afi_search.train.evaluation import Evaluation, Evaluator
 from afi_search.train.precision import autocast_dtype
-from afi_search.train.trainer import CheckpointMismatch, Trainer
+from afi_search.train.trainer import CheckpointMismatch, Trainer, trial_identity
 
 FAIR, SINGLE_PATH, SANDWICH = "fair", "single-path", "sandwich"
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 1280, 128
@@ -230,13 +230,7 @@ class SupernetTrainer(Trainer):
         shown: Architecture,
         device: torch.device,
     ) -> None:
-        identity = {
-            "recipe": recipe.model_dump(mode="json"),
-            "seed": seed,
-            "train_images": len(data.train),
-            "num_classes": data.spec.num_classes,
-            "supernet": schedule.identity,
-        }
+        identity = trial_identity(recipe, data, seed) | {"supernet": schedule.identity}
         source = TensorSource(data, recipe, seed=seed, device=device)
         super().__init__(net, recipe, source, identity=identity, device=device)
         self._captures = False  # each step runs other kernels

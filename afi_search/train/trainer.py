@@ -136,7 +136,8 @@ class Trainer:
         if compiled:
             torch._dynamo.config.suppress_errors = True
             self._run = torch.compile(self.model, dynamic=False)
-        self._captures = device.type == "cuda" and not _talks_in_its_pass(self.model)
+        talks = any(isinstance(module, nn.SyncBatchNorm) for module in self.model.modules())
+        self._captures = device.type == "cuda" and not talks
         self._replay: Step | None = None
         narrows = self._captures and self._dtype is not None and not compiled
         self._narrow = narrowed_by_autocast(self.model) if narrows else {}
@@ -367,14 +368,19 @@ def trial_trainer(
         seed: of order and augmentation; the weights' is the caller's, see `seed_everything`.
         device: where everything lives.
     """
-    identity = {
+    source = TensorSource(data, recipe, seed=seed, device=device)
+    identity = trial_identity(recipe, data, seed)
+    return Trainer(model, recipe, source, identity=identity, device=device)
+
+
+def trial_identity(recipe: Recipe, data: Split, seed: int) -> dict[str, Any]:
+    """Return what makes another training of a trial."""
+    return {
         "recipe": recipe.model_dump(mode="json"),
         "seed": seed,
         "train_images": len(data.train),
         "num_classes": data.spec.num_classes,
     }
-    source = TensorSource(data, recipe, seed=seed, device=device)
-    return Trainer(model, recipe, source, identity=identity, device=device)
 
 
 def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
@@ -395,10 +401,6 @@ def synchronised(model: nn.Module, world: int, device: torch.device) -> nn.Modul
         return model
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return converted
-
-
-def _talks_in_its_pass(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 
 
 def _average(model: nn.Module, decay: float | None) -> Any:
