@@ -66,11 +66,6 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def milliseconds(latency: float) -> str:
-    """Write a latency in milliseconds with three digits after the point."""
-    return f"{latency:,.3f}"
-
-
 def format_cost(name: str, value: float) -> str:
     """Write one of the figures of a `Cost` with its unit, exact enough to compare it with a limit.
 
@@ -79,7 +74,7 @@ def format_cost(name: str, value: float) -> str:
     """
     match name:
         case "latency":
-            return f"{milliseconds(value)} ms"
+            return f"{value:,.3f} ms"
         case "memory":
             return f"{megabytes(value)} MB"
         case _:

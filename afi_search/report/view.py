@@ -19,7 +19,6 @@ from afi_search.formatting import (
     count,
     mega,
     megabytes,
-    milliseconds,
     percent,
     plural,
     signed,
@@ -70,7 +69,7 @@ _AXES: tuple[tuple[Any, ...], ...] = (
     ("macs", 1e6, "MACs per image, in millions:", _MACS, "MACs, M", "M MACs per image", mega),
     ("params", 1e6, "parameters, in millions", "", "parameters, M", "M parameters", mega),
     ("memory", 1e6, "memory in MB:", _MEMORY, "memory, MB", "MB of memory in training", megabytes),
-    ("latency", 1.0, "latency in ms:", _LATENCY, "latency, ms", "ms of latency", milliseconds),
+    ("latency", 1.0, "latency in ms:", _LATENCY, "latency, ms", "ms of latency", "{:,.3f}".format),
 )
 AXES = {column: CostAxis(column, *words) for column, *words in _AXES}
 

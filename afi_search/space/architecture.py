@@ -50,13 +50,12 @@ class StageChoice:
     scorer: str = "block"
 
     def __post_init__(self) -> None:
-        for key, value, options in (
-            ("width", self.width, WIDTHS),
-            ("scorer", self.scorer, SCORERS),
-            ("attention", self.attention, (None, *ATTENTIONS.names)),
+        for key, names in (
+            ("width", WIDTHS),
+            ("scorer", SCORERS),
+            ("attention", ATTENTIONS.names if self.attention is not None else ()),
         ):
-            if value not in options:
-                names = [option for option in options if option is not None]
+            if names and (value := getattr(self, key)) not in names:
                 hint = did_you_mean(str(value), names)
                 raise ArchitectureError(f"{key} {value!r} must be one of {', '.join(names)}.{hint}")
         if self.ratio < 1:
@@ -87,11 +86,10 @@ class StageChoice:
             raise ArchitectureError(
                 f"{text!r}: {found} stands where the ratio is wanted, like '{width}-r4'"
             )
-        shared = len(rest) > 1 and rest[-1] == _SHARED
-        named = rest[1 : len(rest) - shared]
-        if len(named) > 1:
-            raise ArchitectureError(f"{text!r}: {'-'.join(named[1:])!r} is too much")
-        attention = named[0] if named else None
+        shared = rest[-1] == _SHARED
+        attention, *more = rest[1 : len(rest) - shared] or [None]
+        if more:
+            raise ArchitectureError(f"{text!r}: {'-'.join(map(str, more))!r} is too much")
         if attention is not None and attention not in ATTENTIONS:
             options = [*ATTENTIONS.names, _SHARED]
             raise ArchitectureError(
@@ -222,10 +220,8 @@ class Architecture:
         if inside is None:
             return cls.plain(backbone)
         try:
-            choices = [StageChoice.parse(part) for part in inside.split(",")]
-            if len(choices) == 1:
-                return cls.uniform(backbone, choices[0])
-            return cls(backbone, tuple(choices))
+            choices = tuple(map(StageChoice.parse, inside.split(",")))
+            return cls(backbone, choices) if choices[1:] else cls.uniform(backbone, *choices)
         except ArchitectureError as error:
             raise ArchitectureError(f"{text!r}: {error}") from None
 
@@ -233,10 +229,10 @@ class Architecture:
     def text(self) -> str:
         """The canonical text; `parse` reads it back to an equal architecture."""
         choices = self.choice_texts
-        if all(choice == OFF for choice in choices):
+        if not any(self.stages):
             return self.backbone
         if self == Architecture.uniform(self.backbone, self.stages[0]):
-            return f"{self.backbone}({choices[0]})"
+            choices = choices[:1]
         return f"{self.backbone}({', '.join(choices)})"
 
     @property

@@ -27,11 +27,8 @@ class Strict(BaseModel):
 
     def given(self, **settings: object) -> Self:
         """Return it with those settings that are not None, checked as in a file (UserError)."""
-        given = {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in settings.items()
-            if value is not None
-        }
+        paths = {name: str(value) for name, value in settings.items() if isinstance(value, Path)}
+        given = {name: value for name, value in settings.items() if value is not None} | paths
         try:
             return type(self).model_validate(dict(self) | given)
         except ValidationError as error:
@@ -54,21 +51,19 @@ def check_name(text: str) -> str:
 
 
 def _read_quotient(value: Any) -> Any:
-    found = re.fullmatch(r"([0-9]{1,9})\s*/\s*([1-9][0-9]{0,8})", _text(value))
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"([0-9]{1,9})\s*/\s*([1-9][0-9]{0,8})", value)
     return int(found[1]) / int(found[2]) if found else value
 
 
 def _read_count(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kKmMgG]?)", _text(value))
-    if found is None and isinstance(value, str):
+    if not isinstance(value, str):
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kKmMgG]?)", value)
+    if found is None:
         raise ValueError(f"{show(value)} must be a whole number, like 80M or 470k")
-    return round(float(found[1]) * _UNITS[found[2].lower()]) if found else value
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return round(float(found[1]) * _UNITS[found[2].lower()])
 
 
 Name = Annotated[str, AfterValidator(check_name)]

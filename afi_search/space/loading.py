@@ -84,11 +84,8 @@ class SpaceDocument:
         merged = dict(_with_presets(raw))
         for name, with_preset in merged.items():
             presets[name], more = _check(with_preset)
-            mistakes += [
-                Mistake(("presets", name, *mistake.path), mistake.message)
-                for mistake in more
-                if mistake not in mistakes
-            ]
+            new = (mistake for mistake in more if mistake not in mistakes)
+            mistakes += [Mistake(("presets", name, *each.path), each.message) for each in new]
         if mistakes:
             raise SpaceFileError(describe(document, mistakes))
         notes = {name: " ".join(preset.note.split()) for name, preset in plain.presets.items()}

@@ -19,8 +19,6 @@ LISTED = "architecture"
 
 
 class Suggests(Protocol):
-    """The one method of an Optuna trial that sampling needs."""
-
     def suggest_categorical(self, name: str, choices: list[str]) -> str: ...
 
 
@@ -66,11 +64,7 @@ class Space:
         for answers, _ in chain.from_iterable(self._spellings):
             for name, answer in answers.items():
                 options.setdefault(name, {})[answer] = None
-        return {
-            name: list(answers)
-            for name, answers in options.items()
-            if len(answers) > 1 or name == LISTED
-        }
+        return {name: list(of) for name, of in options.items() if len(of) > 1 or name == LISTED}
 
     @property
     def stage_choices(self) -> tuple[tuple[StageChoice | None, ...], ...]:
