@@ -14,7 +14,6 @@ import numpy as np
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from pandas import DataFrame
 from plotly.offline import get_plotlyjs
 
 from afi_search.cost import CONVENTIONS
@@ -26,58 +25,40 @@ from afi_search.report.view import FRONT, StudyView, axis_named
 from afi_search.study.pareto import costs_of
 from afi_search.study.reference import reference_point
 
-PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
-
 _TEMPLATES = Environment(
     loader=PackageLoader("afi_search.report"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    extensions=["jinja2.ext.do"],
 )
+_TEMPLATES.filters |= {"percent": percent, "mega": mega, "signed": signed, "duration": duration}
 
 
 def write_page(view: StudyView, folder: Path) -> Path:
     """Write the page of a study, report.html, into a folder; return its path."""
     from afi_search.report import findings, study_plots  # Optuna's pictures, which front.html lacks
 
-    info, records = view.info, view.records
-    failed = records[records["state"] == "failed"]
+    info, records, numbers = view.info, view.records, view.records["number"].tolist()
     pruned = records.loc[records["state"] == "pruned", "epochs"]
     spent, study = findings.effort(view), findings.as_optuna(view)
     figures: dict[str, go.Figure] = {}
     facts: dict[str, Any] = {
         "whole": True,
-        "confirmed": [] if view.confirmed is None else _confirmed(view.confirmed),
-        "scores": [] if view.audit is None else _scores(view.audit),
         "pruned_after": pruned.value_counts().sort_index().to_dict(),
         "full": len(view.full),
         "effects": [],
-        "spent": _spent(spent),
-        "saved": (saved := int(spent["epochs"]["saved"])),
-        "share_saved": saved / max(1, spent["epochs"].sum()),
-        "failed": failed.assign(number="#" + failed["number"].astype(str))[
-            ["number", "architecture", "epochs", "reason"]
-        ]
-        .to_numpy()
-        .tolist(),
+        "spent": spent,
+        "failed": records[records["state"] == "failed"].to_dict("records"),
         "ended": {
             number: escape(": ".join(filter(None, (state, reason))))
             for number, state, reason in records[["number", "state", "reason"]].itertuples(False)
         },
-        "learned": dict(
-            zip(records["number"].tolist(), records["curve"].map(learned), strict=True)
-        ),
-        "environment": {
-            "backbone": ", ".join(info.backbones),
-            "data set": f"{info.dataset}, {info.num_classes} classes, {info.image_size} x "
-            f"{info.image_size} pixels",
-            "device": info.device,
-            **info.environment,
-        },
+        "learned": dict(zip(numbers, records["curve"].map(learned), strict=True)),
         "findings": findings,
         "MOST_CHOICES": study_plots.MOST_CHOICES,
-        "hovers": dict(zip(records["number"].tolist(), view.hovers, strict=True)),
+        "hovers": dict(zip(numbers, view.hovers, strict=True)),
     }
     if view.confirmed is not None:
         from afi_search.promote.confirm_results import CONVENTIONS  # takes scipy.stats along
@@ -100,14 +81,7 @@ def write_page(view: StudyView, folder: Path) -> Path:
         (plain,) = view.references.plain.values()
         if len(effects := findings.stage_effects(view)):
             figures["stages"] = study_plots.stage_figure(effects, plain.macs)
-            facts["effects"] = [
-                (
-                    *(row[name] for name in ("stage", "width", "trials")),
-                    f"{signed(100 * row['accuracy'], 2)} {PLUS_MINUS} {100 * row['error']:.2f}",
-                    signed(100 * row["macs"] / plain.macs, 1),
-                )
-                for row in effects.to_dict("records")
-            ]
+            facts |= {"effects": effects.to_dict("records"), "plain_macs": plain.macs}
         weights = findings.importance(study)
         facts["choices"] = len(weights)
         if len(weights):
@@ -115,7 +89,7 @@ def write_page(view: StudyView, folder: Path) -> Path:
             figures["importance"] = study_plots.importance_figure(weights, *ends)
         figures["choices"] = study_plots.parallel_figure(view)
         facts["axes"] = len(figures["choices"].layout.xaxis.tickvals)
-    if facts["spent"]:
+    if spent["epochs"].any():
         figures["timeline"] = study_plots.timeline_figure(view)
     page = _render(view, {"front": front_figure(view)} | figures, facts)
     return write_whole(folder / "report.html", page)
@@ -134,7 +108,7 @@ def learned(curve: Sequence[float]) -> str:
 
 def front_page(view: StudyView, figure: go.Figure) -> str:
     """Return the page of a study's front alone as HTML, with the figure of it."""
-    return _render(view, {"front": figure}, {"whole": False, "confirmed": []})
+    return _render(view, {"front": figure}, {"whole": False})
 
 
 def _render(view: StudyView, figures: Mapping[str, go.Figure], facts: Mapping[str, Any]) -> str:
@@ -168,49 +142,3 @@ def render(template: str, figures: Mapping[str, go.Figure], *, title: str, **fac
         plots={name: Markup(figure.to_json()) for name, figure in figures.items()},
         **({"hovers": {}} | facts),
     )
-
-
-def _confirmed(table: DataFrame) -> list[tuple[Any, ...]]:
-    def interval(row: Mapping[Any, Any], name: str) -> str:
-        return f"{percent(row[name])} {PLUS_MINUS} {percent(row[f'{name}_high'] - row[name])}"
-
-    return [
-        (
-            row["architecture"],
-            row["origin"],
-            interval(row, "test"),
-            mega(row["macs"]),
-            interval(row, "validation"),
-            row["seeds"],
-            row["verdict"],
-        )
-        for row in table.to_dict("records")
-    ]
-
-
-def _scores(table: DataFrame) -> list[tuple[Any, ...]]:
-    def interval(row: Mapping[Any, Any], *names: str) -> str:
-        tau, low, high = (row[name] for name in names)
-        return f"{tau:.2f} ({low:.2f} to {high:.2f})" if np.isfinite(low) else "\N{EN DASH}"
-
-    return [
-        (
-            score,
-            interval(row, "tau", "low", "high"),
-            interval(row, "partial", "partial_low", "partial_high"),
-            f"{row['cost']:.1f}",
-            row["count"],
-        )
-        for score, row in table.to_dict("index").items()
-    ]
-
-
-def _spent(spent: DataFrame) -> list[tuple[Any, str, str]]:
-    trained = spent.drop("saved")
-    whole = {"all that was trained": trained.sum(), "saved by pruning": spent.loc["saved"]}
-    rows: dict[Any, Any] = trained.to_dict("index") | whole
-    return [
-        (name, f"{row['epochs']:,.0f}", duration(row["seconds"]))
-        for name, row in rows.items()
-        if row["epochs"]
-    ]
