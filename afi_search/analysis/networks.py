@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pandas import DataFrame, Series
 from torch import nn
 
 from afi_search.errors import UserError
+from afi_search.model import Model
 from afi_search.model.from_checkpoint import NoCheckpoint, trial_model, trial_state
 from afi_search.nn import Block, searched_stages
 from afi_search.space import Architecture
@@ -35,50 +36,35 @@ def blocks_of(model: nn.Module) -> dict[BlockIndex, Block]:
     }
 
 
-@dataclass(frozen=True)
-class AnalysedModel:
-    """The network of a trial, in eval mode; accuracy on validation images, 0 to 1."""
-
-    number: int
-    architecture: Architecture
-    accuracy: float
-    epochs: int
-    model: nn.Module
-
-    @property
-    def facts(self) -> str:
-        return (
-            f"trial {self.number}: {100 * self.accuracy:.1f} % of the validation images after "
-            f"{self.epochs} epochs"
-        )
-
-    @property
-    def title(self) -> str:
-        return f"{self.architecture}, {self.facts}"
+def told(model: Model) -> str:
+    """Say of which trial a network is, and its accuracy."""
+    accuracy = model.facts.metrics.get("validation accuracy", math.nan)
+    trial, epochs = (model.facts.training[name] for name in ("trial", "epochs"))
+    return f"trial {trial}: {100 * accuracy:.1f} % of the validation images after {epochs} epochs"
 
 
-def load_models(study: Path, asked: Sequence[str]) -> list[AnalysedModel]:
+def title(model: Model) -> str:
+    """Name the architecture, the trial and its accuracy, in a line."""
+    return f"{model.architecture}, {told(model)}"
+
+
+def load_models(study: Path, asked: Sequence[str]) -> list[Model]:
     """Return the trials that are asked for, the study's plain backbone before them.
 
-    `asked` are numbers of trials or architectures, one or two; none: the most accurate trial with
-    AFI.
+    By number or architecture, one or two; none: the most accurate trial with AFI.
     """
     ledger = Ledger.open(study)
     records = ledger.records()
     trained = records[records["epochs"] > 0].set_index("number", drop=False)
     models = []
     for number in choose(trained, asked, str(study)):
-        row: Any = trained.loc[number]
         try:
             state = trial_state(study, number)
         except NoCheckpoint as error:
             raise NoCheckpoint(
                 f"{error}; its weights are not kept. Name another trial, or train it again"
             ) from None
-        architecture = Architecture.parse(row["architecture"])
-        module = trial_model(study, ledger, number, state).module
-        accuracy, epochs = float(row["accuracy"]), int(row["epochs"])
-        models.append(AnalysedModel(number, architecture, accuracy, epochs, module))
+        models.append(trial_model(study, ledger, number, state))
     return models
 
 

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from afi_search.analysis.gradcam import grad_cam, gradcam_sheet
 from afi_search.analysis.memory import as_csv, own_table, paper_table6
-from afi_search.analysis.networks import AnalysedModel, load_models
+from afi_search.analysis.networks import load_models, title, told
 from afi_search.analysis.selectivity import selectivity_of_blocks, selectivity_plot
 from afi_search.analysis.weights import mean_weights, weights_plot
 from afi_search.data import DatasetSpec, ImageSet, locate, read_data, split_of
 from afi_search.data.tensor_source import Normalise
 from afi_search.device import compute_device
 from afi_search.files import csv_of, write_whole
+from afi_search.model import Model
 from afi_search.study.folder import StudyFile
 
 FOLDER = "analysis"
@@ -33,7 +34,7 @@ Files = dict[str, str | bytes]
 class Analysis:
     """The networks, the plain backbone first; their peak memory and Table 6's; what to write."""
 
-    models: Sequence[AnalysedModel]
+    models: Sequence[Model]
     tables: Sequence[DataFrame]
     files: Files
 
@@ -57,10 +58,6 @@ def analyse_study(
         images: for Grad-CAM, each of another class.
         data: folder of the data sets; None: as the study's space file says.
         memory: whether to measure peak memory.
-
-    Raises:
-        UserError: there are no such trials, their weights are gone, the data set is missing, or
-            captum is not installed.
     """
     models = load_models(study, trials)
     settings = StudyFile.read(study).space.data
@@ -69,7 +66,7 @@ def analyse_study(
     spec = held_out.spec
     device = compute_device()
     for network in models:
-        network.model.to(device)
+        network.to(device)
     validation = held_out.validation.to(device)
     normalise = Normalise(spec.mean, spec.std, device)
     files = gradcam_files(models, first_of_each_class(validation, images), spec, normalise)
@@ -93,50 +90,54 @@ def first_of_each_class(images: ImageSet, count: int) -> ImageSet:
 
 
 def gradcam_files(
-    models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec, normalise: Normalise
+    models: Sequence[Model], images: ImageSet, spec: DatasetSpec, normalise: Normalise
 ) -> Files:
     inputs = normalise(images.images)
     rows = []
     for network in models:
-        result = grad_cam(network.model, inputs, images.labels)
+        result = grad_cam(network.module, inputs, images.labels)
         guesses = [spec.class_name(label) for label in result.predicted.tolist()]
-        rows.append((network.title, result, guesses))
+        rows.append((title(network), result, guesses))
     names = [spec.class_name(label) for label in images.labels.tolist()]
-    title = f"Where the networks look: {spec.name}, validation images"
-    return {"gradcam.png": gradcam_sheet(title, images.images.cpu(), names, rows)}
+    above = f"Where the networks look: {spec.name}, validation images"
+    return {"gradcam.png": gradcam_sheet(above, images.images.cpu(), names, rows)}
 
 
 def selectivity_files(
-    models: Sequence[AnalysedModel], images: ImageSet, spec: DatasetSpec, normalise: Normalise
+    models: Sequence[Model], images: ImageSet, spec: DatasetSpec, normalise: Normalise
 ) -> Files:
     """Return the distributions of class selectivity by block, as a picture and as a table."""
     networks, rows = [], []
     for network in models:
-        by_block = selectivity_of_blocks(network.model, images, normalise, spec.num_classes)
-        networks.append((network.title, by_block))
-        place = {"trial": network.number, "architecture": network.architecture.text}
+        by_block = selectivity_of_blocks(network.module, images, normalise, spec.num_classes)
+        networks.append((title(network), by_block))
+        place = {
+            "trial": network.facts.training["trial"],
+            "architecture": network.facts.architecture,
+        }
         rows += [place | index._asdict() | _distribution(of) for index, of in by_block.items()]
-    title = (
+    above = (
         f"Class selectivity of the blocks' outputs: {spec.name}, {len(images):,} validation "
         f"images of {spec.num_classes} classes"
     )
     return {
-        "selectivity.png": selectivity_plot(title, networks),
+        "selectivity.png": selectivity_plot(above, networks),
         "selectivity.csv": _csv(DataFrame(rows), digits=4),
     }
 
 
-def weight_files(models: Sequence[AnalysedModel], images: ImageSet, normalise: Normalise) -> Files:
+def weight_files(models: Sequence[Model], images: ImageSet, normalise: Normalise) -> Files:
     """Return a heat map of each network with AFI, and the weights of all as a table."""
     files: Files = {}
     tables = []
     for network in models:
-        weights = mean_weights(network.model, images, normalise)
+        weights = mean_weights(network.module, images, normalise)
         if len(weights):
-            title = f"What the blocks of {network.architecture} read"
-            files[f"weights-{network.number}.png"] = weights_plot(title, network.facts, weights)
-            weights.insert(0, "trial", network.number)
-            weights.insert(1, "architecture", network.architecture.text)
+            number, text = network.facts.training["trial"], network.facts.architecture
+            above = f"What the blocks of {text} read"
+            files[f"weights-{number}.png"] = weights_plot(above, told(network), weights)
+            weights.insert(0, "trial", number)
+            weights.insert(1, "architecture", text)
             tables.append(weights)
     return {**files, "weights.csv": _csv(pd.concat(tables), digits=5)} if tables else {}
 

@@ -84,6 +84,7 @@ def analyse(
 ) -> None:
     """Write Grad-CAM, class selectivity, AFI's weights and peak memory of trained networks."""
     from afi_search.analysis.memory import rich_table
+    from afi_search.analysis.networks import title
     from afi_search.analysis.study_analysis import analyse_study
 
     found = analyse_study(study, trials or [], images=images, data=data, memory=memory)
@@ -94,7 +95,7 @@ def analyse(
         return
     for table in found.tables:
         console.print(rich_table(table), "")
-    console.say(*(network.title for network in found.models))
+    console.say(*map(title, found.models))
     console.written(found.write(study))
 
 

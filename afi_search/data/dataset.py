@@ -48,11 +48,10 @@ class ImageSet:
         return ImageSet(self.images.to(device), self.labels.to(device))
 
     def scaled(self, size: int) -> ImageSet:
-        """Return the images scaled to `size` x `size`, N x size x size x 3, by Pillow's box filter.
+        """Return the images scaled to N x size x size x 3 by Pillow's box filter.
 
-        A pixel is the mean of the pixels in its place, first along rows and then along columns,
-        each mean rounded: the filter that Chrabaszcz et al. (2017, arXiv:1707.08819) and
-        NAS-Bench-201 made ImageNet16 with. Where an image grows, its pixels are repeated.
+        A pixel is the mean of the pixels in its place, along rows and then along columns, each
+        rounded, as Chrabaszcz et al. (2017, arXiv:1707.08819) and NAS-Bench-201 made ImageNet16.
         """
         import numpy as np
         import torch

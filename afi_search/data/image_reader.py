@@ -61,10 +61,9 @@ def read_image(path: str | Path) -> Tensor:
 
 
 def check_image(path: str | Path) -> None:
-    """Check a file as fast as a million files need it.
+    """Check a file as fast as a million files need it, else as `read_image` does.
 
-    A JPEG passes by its header and its last bytes, as decoding them all would take hours; every
-    other file is read as by `read_image`. A JPEG damaged in the middle is found where it is loaded.
+    A JPEG passes by its header and its last bytes; one damaged in between is found when loaded.
     """
     try:
         with _opened(path) as image:

@@ -31,8 +31,7 @@ def split(
     Args:
         data: the data set.
         validation: images held out; the data set's default where None.
-        train_subset: keep at most this many of the other images, every class in its share.
-        validation_subset: keep at most this many of the images held out, likewise.
+        train_subset, validation_subset: keep at most so many of the others, and of these, likewise.
 
     Raises:
         UserError: `validation` leaves nothing to train on, or a number is below 1.

@@ -20,9 +20,8 @@ DEVICE_BATCH = 1000
 class TensorSource:
     """A split's images on one device; see `DataSource`.
 
-    An epoch has ceil(images / batch_size) steps, all of them full: the last is filled up from
-    the beginning of the epoch's order, with crops of their own. So every image is seen in every
-    epoch, no batch is too small for its batch norms, and every step has the same shape.
+    An epoch's last step is filled up from the beginning of its order, with crops of their own:
+    every image is seen, no batch is too small for its batch norms, all steps have the same shape.
 
     Order, crops and mirroring come from a CPU generator of the source's own, one draw an epoch, and
     are the same on every device. The recipe's `flip` counts where the data is `mirror_safe`.

@@ -36,14 +36,9 @@ class NoCheckpoint(UserError):
 def read_checkpoint(place: str, *, imports: bool = False) -> Model:
     """Return the network of a checkpoint: of a promotion, of a trial, or an exported folder.
 
-    Args:
-        place: its folder or file, local or a URL.
-        imports: whether to run the modules that a trial's study names, as `StudyFile.read` says.
-
-    Raises:
-        ModelError: it is none of these.
-        NoCheckpoint: the trial's weights are not kept.
-        CorruptCheckpoint: there is one that cannot be read.
+    `place` is its folder or file, local or a URL; `imports` runs the modules that its study names.
+    A ModelError says that it is none of these, NoCheckpoint that weights are not kept, and
+    CorruptCheckpoint that they cannot be read.
     """
     if (Path(place) / FACTS).is_file():
         return load_model(place)

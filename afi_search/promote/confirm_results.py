@@ -60,15 +60,11 @@ def confirmed_table(
 
 
 def most_promising(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what is not beaten, first what is to be promoted first.
+    """Return what is not beaten of a `confirmed_table`, first what is to be promoted first.
 
     That is the cheapest of all whose validation accuracy cannot be told from the best one at a
-    level of 5 % (two-sided t-test); then the same of what is left, and so on. The rule is the one
-    standard error rule of Breiman et al. (Classification and Regression Trees, 1984) with a test in
-    the place of the one error.
-
-    Args:
-        table: as `confirmed_table` returns it, cheapest first.
+    level of 5 % (two-sided t-test); then the same of what is left, and so on: the one standard
+    error rule (Breiman et al., Classification and Regression Trees, 1984) with a test in it.
     """
     left, order = table[table["verdict"] != "beaten"], []
     half = (table["validation_high"] - table["validation"]).fillna(0)  # one seed has no interval

@@ -52,8 +52,7 @@ _BINDS_BELOW = 0.9
 class Needs:
     """What a promotion needs: measured on one worker for a few seconds, then multiplied.
 
-    For the epochs that are left, of so many images. Communication between workers is not in it;
-    over NVLink or InfiniBand it takes a few per cent.
+    Communication between workers is not in it; over NVLink or InfiniBand it takes a few per cent.
     """
 
     probe: Probe
@@ -226,8 +225,7 @@ def _finished(config: PromotionConfig) -> int:
 def winners(folder: Path, wanted: Promote, listener: Listener = _SILENT) -> list[Architecture]:
     """Return the most accurate architectures of a study, as ImageNet backbones.
 
-    Of a confirmation as `most_promising` orders them; without one, those of the front by their one
-    accuracy. What decides is the accuracy on validation images, never the test set's.
+    As `most_promising` orders a confirmation, or of the front, by validation images alone.
     """
     confirmed = read_confirmed(Study.open(folder))
     if confirmed.empty:
@@ -248,9 +246,6 @@ def for_imagenet(architecture: Architecture, wanted: Promote | None = None) -> A
     >>> mapped = Promote(backbone="resnet50", stages=(1, 2, 3, 3))
     >>> for_imagenet(Architecture.parse("resnet20(base-r4, off, B-r16)"), mapped).text
     'resnet50(base-r4, off, B-r16, B-r16)'
-
-    Raises:
-        PromotionError: the backbone is not made for ImageNet and nothing says what takes its place.
     """
     if wanted is not None and wanted.backbone is not None:
         chosen = tuple(architecture.stages[number - 1] for number in wanted.stages)

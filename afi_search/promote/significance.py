@@ -68,13 +68,10 @@ def interval(point: Point, spread: Spread) -> tuple[float, float]:
 def verdicts(points: Sequence[Point]) -> list[Verdict]:
     """Judge each point against all others that are as cheap or cheaper, at a level of 5 %.
 
-    `stands`: it is more accurate than every one of them, each by a one-sided t-test. All tests
-    have to succeed, so the level needs no correction (intersection-union test; Berger 1982).
-    `beaten`: at least one of them is more accurate than it, by a one-sided t-test at the level
-    divided by their number (Bonferroni).
-    `unrivalled`: nothing is as cheap, so that it was compared with nothing.
-    `tied`: the most accurate of them is exactly as accurate.
-    `open`: none of these; more seeds may tell.
+    `stands`: more accurate than every one of them, each by a one-sided t-test. All have to succeed,
+    so the level needs no correction (intersection-union test; Berger 1982). `beaten`: one of them
+    is more accurate, at the level divided by their number (Bonferroni). `unrivalled`: nothing is as
+    cheap. `tied`: the best of them is exactly as accurate. `open`: more seeds may tell.
 
     >>> verdicts([Point(10, (0.70, 0.71)), Point(20, (0.80, 0.81)), Point(30, (0.75, 0.76))])
     ['unrivalled', 'stands', 'beaten']

@@ -63,13 +63,10 @@ class Comparison:
 
 
 def compare_studies(studies: Sequence[Study]) -> Comparison:
-    """Compare the fronts of studies on one data set.
+    """Compare the fronts of studies; a UserError where accuracies or costs are not of one kind.
 
     The hypervolumes, as shares of what a perfect accuracy at no cost would dominate, have one
     reference: guessing, and twice what the dearest of the plain backbones costs.
-
-    Raises:
-        UserError: accuracies or costs of the studies are not of one kind.
     """
     views = {str(study.folder): StudyView.of(study) for study in studies}
     kinds = {name: _kind(view) for name, view in views.items()}

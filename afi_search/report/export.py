@@ -48,11 +48,7 @@ def front_csv(view: StudyView) -> str:
 
 
 def write_trials(records: DataFrame, path: Path) -> Path:
-    """Write a study's records as .csv or .parquet, where curves are lists; return the path.
-
-    Raises:
-        UserError: the file's name ends otherwise.
-    """
+    """Write a study's records as .csv or .parquet, where curves are lists; return the path."""
     if path.suffix not in (".csv", ".parquet"):
         raise UserError(f"{path}: must end in .csv or .parquet")
     whole = _trials_csv(records) if path.suffix == ".csv" else records.to_parquet(index=False)

@@ -32,14 +32,10 @@ def stage_effects(view: StudyView) -> DataFrame:
     """Estimate what AFI of each width changes in each stage, against that stage without it.
 
     A linear model, accuracy = plain + one effect a stage and width, is fitted by least squares to
-    the trials of full fidelity; ratio, attention and scorer count as noise. Its interval rests on
-    normal errors of equal size.
-
-    Returns:
-        A row a stage and width, with the columns EFFECTS: the stage's number from 1, `base` or `B`,
-        how many trials have it, the change of accuracy (0 to 1), half of the 95 % interval around
-        that, and the change of MACs per image. Empty where there are too few trials, or too like
-        ones, to tell them apart. A stage that never was off in a trial has none.
+    the trials of full fidelity; ratio, attention and scorer count as noise. A row has EFFECTS: the
+    stage from 1, the width, how many trials have it, the change of accuracy (0 to 1), half of its
+    95 % interval (of normal errors of equal size), and the change of MACs per image. There is none
+    where too few trials differ, nor of a stage that never was off.
     """
     full = view.full
     widths = _choices(full).filter(like=" width").to_numpy()
@@ -110,14 +106,11 @@ def _level_order(level: str) -> tuple[bool, int, str]:
 def importance(study: optuna.Study) -> DataFrame:
     """Return how much each choice matters for being among the best trials of full fidelity.
 
-    Source: S. Watanabe et al., PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
-    Arbitrary Subspaces, IJCAI 2023; Optuna's implementation, which knows choices that depend on
-    others. The best are a tenth of them, or five where a tenth is fewer.
-
-    Returns:
-        A row a choice (`stage 2 ratio`), the columns `front` (being near the front) and `accuracy`
-        (being accurate, whatever the cost), which sum to 1, the most important for the front first.
-        Empty where there are fewer than FEWEST_TRIALS trials or nothing to choose.
+    By Optuna's PED-ANOVA, which knows choices that depend on others: S. Watanabe et al., PED-ANOVA:
+    Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces, IJCAI 2023. The best
+    are a tenth of them, or five where a tenth is fewer. A row a choice (`stage 2 ratio`) has
+    `front`, of being near the front, and `accuracy`, whatever the cost; each column sums to 1, the
+    largest of `front` come first. Empty with fewer than FEWEST_TRIALS trials.
     """
     trials = study.get_trials(deepcopy=False)
     if len(trials) < FEWEST_TRIALS or not any(trial.params for trial in trials):
@@ -141,8 +134,7 @@ def importance(study: optuna.Study) -> DataFrame:
 def importance_intervals(study: optuna.Study, table: DataFrame) -> tuple[DataFrame, DataFrame]:
     """Return the ends of the 95 % intervals of importances: the bootstrap's percentiles.
 
-    They hold the luck of which trials there are. Of more than MOST_RESAMPLED trials both ends are
-    the table itself.
+    They hold the luck of which trials there are. More than MOST_RESAMPLED are not resampled.
     """
     trials = study.get_trials(deepcopy=False)
     if table.empty or len(trials) > MOST_RESAMPLED:
@@ -162,10 +154,7 @@ def importance_intervals(study: optuna.Study, table: DataFrame) -> tuple[DataFra
 
 
 def as_optuna(view: StudyView) -> optuna.Study:
-    """Return the trials of full fidelity, in the order of their ends, for what Optuna computes.
-
-    Their values are accuracy and losses, their parameters the choices in which they differ.
-    """
+    """Return the trials of full fidelity for Optuna: accuracy, losses, choices that differ."""
     full = in_order_of_ends(view.full)
     table, values = choice_table(full), points(full)
     levels: dict[str, BaseDistribution] = {
@@ -198,10 +187,7 @@ def quiet() -> Iterator[None]:
 
 
 def effort(view: StudyView) -> DataFrame:
-    """Add up epochs and seconds of training, a row for each thing that became of trials.
-
-    `saved` is what pruned trials were not trained for, by each trial's own pace.
-    """
+    """Add up epochs and seconds by what became of trials; `saved`: what pruned ones were spared."""
     records = view.records
     kinds = view.kinds.replace({FRONT: FULL, OTHERS: FULL})
     spent = records.groupby(kinds)[["epochs", "seconds"]].sum().reindex([FULL, *KINDS[2:]])

@@ -48,9 +48,9 @@ SMALLEST_BAR = pd.Timedelta(seconds=1)
 
 
 def hypervolume_figures(view: StudyView, reference: Sequence[float]) -> dict[str, go.Figure]:
-    """Draw the front's hypervolume over `trials` that ended, and over `hours` of training.
+    """Draw the front's hypervolume, in % of what a perfect accuracy at no cost would give.
 
-    100 % is what a perfect accuracy at no cost would give.
+    Over `trials` that ended, and over `hours` of training.
     """
     ended = in_order_of_ends(view.records[view.records["state"].isin(ENDED)])
     reached = np.flatnonzero(ended.index.isin(view.full.index))
@@ -255,7 +255,7 @@ def stage_figure(effects: DataFrame, plain_macs: float) -> go.Figure:
 def timeline_figure(view: StudyView) -> go.Figure:
     """Draw when each trial ran, and how it ended; one that goes on, up to the last that is known.
 
-    Optuna's picture does the same, and takes a second for 10,000 trials.
+    Optuna's picture takes a second for 10,000 trials.
     """
     started = view.records[view.records["started"].notna()].sort_values("number")
     last = started[["started", "finished"]].max().max()

@@ -99,10 +99,10 @@ def fitting_table(
     width: int,
     plain: Sequence[dict[str, str]] = (),
 ) -> Table:
-    """Return a table of figures that leaves out columns where `width` letters are too narrow.
+    """Return a table that leaves out columns where `width` letters are too narrow.
 
-    The first three columns, the architecture among them, always stay; the fourth and then the last
-    are the next to stay. `plain` are further rows, dim, below a line.
+    The first three, the architecture among them, always stay; the fourth and then the last are the
+    next to. `plain` are further rows, dim, below a line.
     """
     shown = _fitting(columns, [*rows, *plain], width)
     left_out = [_heading(name).split("\n")[0] for name in columns if name not in shown]

@@ -88,14 +88,10 @@ def axis_named(cost: str) -> CostAxis:
 
 @dataclass(frozen=True)
 class StudyView:
-    """A study's trials with all that is said of them; everything else is worked out once.
+    """A study's trials, its facts and all that is said of them, which is worked out once.
 
-    Attributes:
-        records: the ledger's trials; see `afi_search.study.ledger.COLUMNS`.
-        info: the study's facts.
-        confirmed: what its confirmation has found, as `confirmed_table` returns it.
-        confirmed_by: the recipe that it took, in a sentence.
-        audit: what scores have been worth, as `afi_search.search.rank.audit` returns it.
+    `confirmed` is what its confirmation has found (`confirmed_table`), by the recipe in the
+    sentence `confirmed_by`; `audit` what scores have been worth (`afi_search.search.rank.audit`).
     """
 
     records: DataFrame
@@ -165,10 +161,7 @@ class StudyView:
 
     @cached_property
     def gains(self) -> dict[Any, str]:
-        """What trials of full fidelity have over the plain backbone that was trained here.
-
-        In points of accuracy with their 95 % interval, by the label of their records.
-        """
+        """What trials have over the plain backbone, in points with 95 % interval, by label."""
         full = self.full
         plain = full.drop_duplicates("architecture").set_index("architecture")["accuracy"]
         other = full["backbone"].map(plain).astype(float)
@@ -257,8 +250,7 @@ def hover(lines: Sequence[str]) -> str:
 def interval(accuracy: Any, images: int | None) -> tuple[Any, Any]:
     """Return the 95 % interval (Wilson's) of accuracies, 0 to 1, as counted on so many images.
 
-    It holds the error of drawing these images alone; another seed would move the accuracy too. Of
-    an unknown number, both ends are the accuracy itself.
+    It holds the error of drawing these images alone; of an unknown number, it is empty.
     Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference,
     JASA 1927; `scipy.stats` has it as well, and takes half a second to import.
 
