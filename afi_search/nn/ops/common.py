@@ -58,7 +58,7 @@ def accelerates(x: Tensor, part: str) -> bool:
     return lies_so and has_kernel(part, x.device.type)
 
 
-def operator(*mutated: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def operator(*mutated: str) -> Callable[[Callable[..., Any]], Any]:
     """Make an operator, afi::NAME, of a function NAME that allocates what it returns.
 
     The function is also the operator's rule for fake tensors. What it has allocated is filled by
@@ -70,7 +70,7 @@ def operator(*mutated: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
         mutated: the names of the arguments that the kernels change.
     """
 
-    def declare(allocate: Callable[..., Any]) -> Callable[..., Any]:
+    def declare(allocate: Callable[..., Any]) -> Any:
         def run(*given: Any) -> Any:
             made = allocate(*given)
             filled = made if isinstance(made, tuple) else (made,)
