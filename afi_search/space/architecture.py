@@ -87,9 +87,10 @@ class StageChoice:
                 f"{text!r}: {found} stands where the ratio is wanted, like '{width}-r4'"
             )
         shared = rest[-1] == _SHARED
-        attention, *more = rest[1 : len(rest) - shared] or [None]
-        if more:
-            raise ArchitectureError(f"{text!r}: {'-'.join(map(str, more))!r} is too much")
+        named = rest[1 : len(rest) - shared]
+        if len(named) > 1:
+            raise ArchitectureError(f"{text!r}: {'-'.join(named[1:])!r} is too much")
+        attention = named[0] if named else None
         if attention is not None and attention not in ATTENTIONS:
             options = [*ATTENTIONS.names, _SHARED]
             raise ArchitectureError(
