@@ -36,6 +36,7 @@ def _open_streams() -> None:
     while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # the next file that is opened would be taken for one of them
     os.close(nowhere)
+    sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
     for stream in (sys.stdout, sys.stderr):
         assert isinstance(stream, TextIOWrapper)

@@ -58,14 +58,19 @@ def processes_of(folder: Path) -> Iterator[psutil.Process]:
                 yield process
 
 
+def end_processes_of(folder: Path) -> None:
+    """Kill all that is left of the Ray that has that folder."""
+    for process in processes_of(folder):
+        with suppress(psutil.Error):
+            process.kill()
+
+
 def main(folder: Path) -> None:
     """Wait, and clean up."""
     for number in (signal.SIGTERM, signal.SIGHUP):  # which a whole job gets
         signal.signal(number, signal.SIG_IGN)
     keep = sys.stdin.read()
-    for process in processes_of(folder):
-        with suppress(psutil.Error):
-            process.kill()
+    end_processes_of(folder)
     if keep:
         os.utime(folder / LOCK_FILE, 2 * (time.time() + _DAY,))
     else:

@@ -31,7 +31,7 @@ from ray._raylet import Config, wait_for_persisted_port  # type: ignore[attr-def
 from ray.core.generated import gcs_service_pb2
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
-from afi_search.engine.ray_guard import LOCK_FILE, RayGuard
+from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, end_processes_of
 from afi_search.errors import UserError
 
 if TYPE_CHECKING:
@@ -245,15 +245,19 @@ class RaySession:
         Config.initialize("")
         ray_constants.ENABLE_RAY_CLUSTER = self._cluster is not None  # it has been read already
         ray_worker._worker_logs_enabled = False  # log_to_driver lets through that a process died
-        try:
-            context = ray.init(
-                "local" if self._cluster is None else self._cluster.address,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-                **where,
-            )
-        except Exception as error:
-            raise self._not_started(_in_a_line(error)) from None
+        address = "local" if self._cluster is None else self._cluster.address
+        context: Any = None
+        for may_fail in (True, True, False):
+            try:
+                context = ray.init(
+                    address, logging_level=logging.CRITICAL, log_to_driver=False, **where
+                )
+                break
+            except Exception as error:
+                if self._folder is None or not (may_fail and isinstance(error, ChildProcessError)):
+                    raise self._not_started(_in_a_line(error)) from None
+                end_processes_of(self._folder)
+                psutil.wait_procs(_parts(), timeout=_SECONDS_TO_ANSWER)
         joined = f" of the cluster {self._cluster}" if self._cluster else ""
         if self._lost is not None:
             Thread(target=self._watch, args=(self._lost,), daemon=True).start()
@@ -334,17 +338,17 @@ def _patiently(look: Callable[[], Any], part: str) -> Any:
         try:
             return look()
         except (RuntimeError, grpc.FutureTimeoutError) as error:  # it is not there yet
-            if dead := _dead_parts():
-                raise ChildProcessError(f"its {dead.pop()} has died") from None
+            for each in _parts():
+                if each.status() == psutil.STATUS_ZOMBIE:  # a raylet waits 15 s for its agents
+                    raise ChildProcessError(f"its {each.name()} has died") from None
             if time.monotonic() > deadline:
                 raise TimeoutError(f"its {part} does not answer: {error}") from None
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _dead_parts() -> set[str]:
-    """Return which of Ray's processes has ended while this one starts them."""
-    ended = (each for each in psutil.Process().children() if each.status() == psutil.STATUS_ZOMBIE)
-    return {each.name() for each in ended} & _PARTS
+def _parts() -> list[psutil.Process]:
+    """Return the processes without which there is no Ray, those among them that have died."""
+    return [child for child in psutil.Process().children() if child.name() in _PARTS]
 
 
 def _find_patiently(address: str, node: str) -> Any:

@@ -202,7 +202,14 @@ def trained_supernet(study: Study) -> Supernet:
             f"`strategy: hybrid` under `search` in its space file"
         )
     file = study.file.space
-    return restored(file, spec_of(file.data), trial_state(study.supernet.folder, 0))
+    try:
+        state = trial_state(study.supernet.folder, 0)
+    except NoCheckpoint:
+        raise NoCheckpoint(
+            f"{study.folder}: its supernet has no checkpoint yet; the command that began the study "
+            f"goes on with it: {study.file.facts.get('command', 'the same as before')}"
+        ) from None
+    return restored(file, spec_of(file.data), state)
 
 
 def inherited_model(

@@ -51,8 +51,7 @@ def explain(trial: FrozenTrial) -> Iterator[str]:
     for epoch, accuracy in enumerate(accuracies, start=1):
         verdict = facts.get(f"{RUNG}{epoch}")
         if verdict is not None:
-            why = verdict.replace(f" at epoch {epoch}", "", 1)
-            yield f"Epoch {epoch}, accuracy {accuracy:.2%}: {why}."
+            yield f"Epoch {epoch}, accuracy {accuracy:.2%}: {verdict}."
     for death in facts.get(DEATHS, []):
         epoch, _, cause = death.partition(": ")
         yield f"After epoch {epoch} its worker died, and another resumed it: {cause}"

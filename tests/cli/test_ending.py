@@ -147,6 +147,14 @@ def test_nobody_reads_the_output_any_more(study: Path) -> None:
     assert done.stderr == ""
 
 
+def test_who_cannot_be_asked_deletes_nothing(study: Path) -> None:
+    done = call("study", "rm", study, prefix=("bash", "-c", '"$@" <&-', "bash"))
+
+    assert done.returncode > 0
+    assert done.stderr.strip() == "Aborted."
+    assert (study / "study.yaml").exists()
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_nowhere(study: Path, closed: str) -> None:
     done = call("front", study, prefix=("bash", "-c", f'"$@" {closed}', "bash"))

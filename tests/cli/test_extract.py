@@ -35,6 +35,16 @@ def test_a_study_without_a_supernet_is_told_how_to_train_one(tmp_path: Path) -> 
     assert "has no supernet" in result.output and "strategy: supernet" in result.output
 
 
+def test_before_the_supernets_first_epoch_it_is_told_which_command_goes_on(tmp_path: Path) -> None:
+    asked = StudyFile("study", "", "", FILE, {"command": "python -m afi_search.run shufflenet"})
+    with Study.begin(tmp_path / "study", asked), Study.begin(tmp_path / "study" / SUPERNET, asked):
+        pass
+    result = CliRunner().invoke(app, ["extract", str(tmp_path / "study"), "shufflenetv2"])
+    assert result.exit_code == 2
+    assert "no checkpoint yet" in result.output
+    assert "goes on with it: python -m afi_search.run shufflenet" in result.output
+
+
 def command(folder: Path, *arguments: object) -> str:
     """Run `afi-search` as a person does; return what it prints."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}

@@ -73,7 +73,7 @@ def judge(pruner: BasePruner, study: Study, trial: FrozenTrial) -> tuple[Verdict
     if hasattr(pruner, "judge"):
         verdict = pruner.judge(study, trial)
     elif pruner.prune(study, trial):
-        verdict = Verdict(True, f"stopped at epoch {trial.last_step} by {type(pruner).__name__}")
+        verdict = Verdict(True, f"stopped by {type(pruner).__name__}")
     return verdict, noting.told
 
 

@@ -98,7 +98,7 @@ class MultiObjectiveAsha(BasePruner):
         fate = "stopped" if stop else "kept"
         return Verdict(
             stop,
-            f"{fate} at epoch {epoch}: behind {ahead} of {len(peers)} trials by accuracy and "
+            f"{fate}: behind {ahead} of {len(peers)} trials by accuracy and "
             f"{', '.join(self._costs)}, where the first {len(peers) // self._reduction_factor} and "
             f"whatever is not dominated continue",
         )
