@@ -43,6 +43,7 @@ T = TypeVar("T")
 HAS_SYNE_TUNE = importlib.util.find_spec("syne_tune") is not None
 NO_END = 10**9
 REDUCTION = 3
+_LOOKED_AT = 2_000
 
 
 def ours(space: Space, costs: SpaceCosts, search: Search) -> Conductor:
@@ -311,3 +312,59 @@ def morea(config: dict[str, Any], metrics: list[str], seed: int) -> Any:
         config, population_size=10, sample_size=5, random_seed=seed
     )
     return SingleFidelityScheduler(config, metrics, searcher=searcher, random_seed=seed)
+
+
+def ehvi(space: Space, costs: SpaceCosts) -> Callable[[dict[str, Any], list[str], int], Any]:
+    """Return Syne Tune's model-based search, expected hypervolume improvement of two processes.
+
+    Four things are mended of 0.16, without which it would be no rival. It maximises negative
+    objectives above a reference point of 2, which no accuracy reaches: it is told objectives that
+    lie between 2 and 3. It pairs results in the order of their coming with configurations in the
+    order of their start. It mixes float32 with float64, which today's BoTorch refuses. And its
+    acquisition is looked up at `_LOOKED_AT` untried points, instead of between the points, from
+    where it is rounded to one that was tried.
+    """
+    cost = space.file.costs[0]
+    dearest = max(float(getattr(costs.of(each), cost)) for each in space.architectures())
+
+    def make(config: dict[str, Any], metrics: list[str], seed: int) -> Any:
+        import torch
+        from botorch.optim import optimize_acqf_discrete
+        from syne_tune.optimizer.schedulers.multiobjective import (
+            expected_hyper_volume_improvement as theirs,
+        )
+        from syne_tune.optimizer.schedulers.single_fidelity_scheduler import SingleFidelityScheduler
+
+        class Searcher(theirs.ExpectedHyperVolumeImprovement):  # type: ignore[misc]
+            def _untried(self) -> list[dict[str, Any]]:
+                tried = {tuple(each.values()) for each in self.trial_configs.values()}
+                drawn = (self._get_random_config() for _ in range(_LOOKED_AT))
+                fresh = {tuple(each.values()): each for each in drawn}
+                return [each for key, each in fresh.items() if key not in tried]
+
+            def _sample_next_candidate(self) -> Any:
+                usual = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float64)
+                try:
+                    left = self._config_to_feature_matrix(self._untried())
+                    theirs.optimize_acqf = lambda acquisition, **_: optimize_acqf_discrete(
+                        acquisition, q=1, choices=left
+                    )
+                    return super()._sample_next_candidate()
+                finally:
+                    torch.set_default_dtype(usual)
+
+            def objectives(self) -> Any:
+                return np.array(
+                    [self.trial_observations[n] for n in sorted(self.trial_observations)]
+                )
+
+            def on_trial_complete(self, trial_id: int, config: Any, metrics: list[float]) -> None:
+                loss, spent = metrics
+                super().on_trial_complete(trial_id, config, [loss - 2, spent / dearest - 3])
+
+        return SingleFidelityScheduler(
+            config, metrics, searcher=Searcher(config, random_seed=seed), random_seed=seed
+        )
+
+    return make

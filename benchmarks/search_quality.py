@@ -40,7 +40,16 @@ from afi_search.cost import SpaceCosts
 from afi_search.data import dataset_spec
 from afi_search.space import Space, SpaceFile
 from afi_search.space.schema import Pruner, Search
-from benchmarks.contenders import HAS_SYNE_TUNE, NO_END, RayTune, SyneTune, moasha, morea, ours
+from benchmarks.contenders import (
+    HAS_SYNE_TUNE,
+    NO_END,
+    RayTune,
+    SyneTune,
+    ehvi,
+    moasha,
+    morea,
+    ours,
+)
 from benchmarks.curves import CurveTable, generated_table, recorded_table
 from benchmarks.simulator import Play, Scheduler, play
 from benchmarks.tables import HAS_TABLES, packaged_table, recorded_space
@@ -68,7 +77,7 @@ CHOSEN_ON = (
     "nasbench201-cifar100", "nasbench201-imagenet", "hpolib-protein_structure", "generated-1",
 )  # fmt: skip
 OURS = "known-cost"
-SLOW = ("gp, mo-asha", "gp, no pruning")
+SLOW = ("gp, mo-asha", "gp, no pruning", "Syne Tune: EHVI")
 """Seconds a proposal: only played when they are asked for."""
 
 Contender = Callable[[Space, SpaceCosts, int], Scheduler]
@@ -109,6 +118,9 @@ def contenders() -> dict[str, Contender]:
     if HAS_SYNE_TUNE:
         result["Syne Tune: MOASHA"] = syne_tune(moasha(EPOCHS, GRACE))
         result["Syne Tune: MOREA"] = syne_tune(morea)
+        result["Syne Tune: EHVI"] = lambda space, costs, seed: SyneTune(
+            space, costs, seed, ehvi(space, costs)
+        )
     return result
 
 
