@@ -2,8 +2,8 @@
 
 MACs, parameters or latency of a network are arithmetic; its accuracy is what a search pays for.
 So only the accuracy is modelled, by a Gaussian process over the choices, and candidates are
-compared by the hypervolume that they would add to the front at their known costs, if each were one
-standard deviation better than predicted. A trial that was stopped early counts as evidence, with
+compared by the hypervolume that they would add to the front at their known costs, if each were 1.5
+standard deviations better than predicted. A trial that was stopped early counts as evidence, with
 the uncertainty that full trainings show after that epoch.
 
 What is inside was chosen by playing tables of real trainings: benchmarks/search_quality.py.
@@ -32,7 +32,7 @@ from afi_search.study.ledger import PREDICTION
 
 _CANDIDATES = 512
 """Random points that are compared for a proposal, besides the front's neighbours."""
-_OPTIMISM = 1.0
+_OPTIMISM = 1.5
 """Standard deviations that are added to a candidate's mean."""
 _EVIDENCE = 256
 """Trials that the model takes into account: the best and the newest."""
