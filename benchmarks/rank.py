@@ -200,6 +200,8 @@ def shown(means: pd.DataFrame) -> Table:
 def plot(means: pd.DataFrame, path: Path, title: str) -> None:
     """Draw tau against cost; what is free stands at the left edge, side by side."""
     figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    colors = plt.get_cmap("tab20").colors
+    axes.set_prop_cycle(color=[*colors[::2], *colors[1::2]])
     at = 0.1 / 1.12
     for name, row in means.sort_values("cost").iterrows():
         at = max(row["cost"], 1.12 * at)
