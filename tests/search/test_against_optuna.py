@@ -138,11 +138,17 @@ def asked(pruner: str = "none", sampler: str = "random", **changes: Any) -> Spac
     )
 
 
-def train(conductor: Conductor, number: int) -> None:
-    """Report a trial's epochs to its end, each before the next is trained."""
-    for epoch in range(1, EPOCHS + 1):
+def fails_after(number: int) -> int:
+    """Return after how many epochs a trial fails, if it is not stopped before: one in five."""
+    return number % 4 if number % 5 == 3 else EPOCHS
+
+
+def train(conductor: Conductor, number: int, epochs: int = EPOCHS) -> None:
+    """Report a trial's epochs to its end, each before the next is trained; or it fails."""
+    for epoch in range(1, epochs + 1):
         if conductor.report(number, curve(number)[:epoch], 1.0):
             return
+    conductor.fail(number, "its worker died")
 
 
 class Plain:
@@ -182,17 +188,22 @@ class Plain:
         assert self.space.sample(trial) == architecture
         return trial._trial_id
 
-    def train(self, trial_id: int, architecture: Architecture) -> tuple[str, int]:
+    def train(
+        self, trial_id: int, architecture: Architecture, epochs: int = EPOCHS
+    ) -> tuple[str, int]:
         """Report a trial's epochs to its end; return how it ends and after how many epochs."""
         for key, value in self.costs.of(architecture).figures().items():
             self.storage.set_trial_user_attr(trial_id, key, value)
         number = self.storage.get_trial(trial_id).number
-        for epoch, accuracy in enumerate(curve(number), start=1):
+        for epoch, accuracy in enumerate(curve(number)[:epochs], start=1):
             self.storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
             trial = self.storage.get_trial(trial_id)
             if epoch < EPOCHS and self.study.pruner.prune(self.study, trial):
                 self.study.tell(number, state=TrialState.PRUNED)
                 return "pruned", epoch
+        if epochs < EPOCHS:
+            self.study.tell(number, state=TrialState.FAIL)
+            return "failed", epochs
         facts = {**trial.user_attrs, "accuracy": accuracy}
         self.study.tell(number, [facts[name] for name in self.file.objectives])
         return "complete", EPOCHS
@@ -218,6 +229,29 @@ def test_every_pruner_stops_what_it_stops_in_plain_optuna(
     assert {"complete", "pruned"} - {state for state, _ in expected} <= (
         {"pruned"} if pruner == "none" else set()
     )
+
+
+@pytest.mark.parametrize("pruner", [*PRUNERS.names, *OUTSIDE_PRUNERS])
+def test_failures_what_is_infeasible_and_new_drivers_change_nothing_of_that(
+    tmp_path: Path, pruner: str
+) -> None:
+    file = asked(pruner, constraints={"macs": "45M"})
+    for number in range(TRIALS):
+        if number % 6 == 0:
+            ledger, conductor = conductor_for(file, tmp_path)
+        assignment = conductor.next()
+        assert assignment is not None and assignment.number == number
+        train(conductor, number, fails_after(number))
+    records = ledger.records()
+
+    plain = Plain(file)
+    expected = [
+        plain.train(plain.begin(trial), trial, fails_after(number))
+        for number, trial in enumerate(map(Architecture.parse, records["architecture"]))
+    ]
+    assert list(zip(records["state"], records["epochs"], strict=True)) == expected
+    assert "failed" in {state for state, _ in expected}
+    assert (records["macs"] <= 45e6).all()
 
 
 @pytest.mark.parametrize(
