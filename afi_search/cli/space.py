@@ -70,10 +70,14 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
             f"{searched.size:,} architectures, {kept} keep the constraints ({limits or 'none'})."
         )
     require_feasible(space, costs)
+    import torch
+
+    from afi_search.engine.capacity import Node, plan_trials
+
     images = trained_images(source, file.data.validation, file.data.train_subset)
-    device, cores = compute_device(), os.cpu_count() or 1
-    at_once = file.search.concurrency
-    each = max(1, cores // (min(file.search.trials, cores) if at_once == "auto" else at_once))
+    device = compute_device()
+    here = Node(os.cpu_count() or 1, gpus=torch.cuda.device_count())
+    each = plan_trials(file.search, [here]).threads
     asked = [*filter(file.asks_for, ("memory", "latency")), *file.own_measures]
     cheapest, dearest = costs.extremes()
     plain = {"plain": Architecture.plain(file.backbone)} if file.backbone is not None else {}

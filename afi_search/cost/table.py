@@ -100,7 +100,7 @@ class CostTable:
         Raises:
             UserError: the file is not such a table.
         """
-        path = next((p for n in (FILE, _MEASURED_FILE) if (p := folder / n).exists()), None)
+        path = next((p for n in (FILE, _MEASURED_FILE) if (p := folder / n).is_file()), None)
         if path is None:
             return None
         try:

@@ -158,7 +158,7 @@ class StudyFile:
             StudyError: there is none, or it is not one of ours.
         """
         path = Path(folder) / STUDY_FILE
-        if not path.exists():
+        if not path.is_file():
             raise StudyError(f"{folder}: is not a study's folder; there is no {STUDY_FILE} in it")
         return cls._of(Document.read(path, StudyError), imports)
 

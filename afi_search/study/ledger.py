@@ -316,7 +316,8 @@ class Ledger:
         """
         path = Path(folder) / FILES[JOURNAL]
         with suppress(Exception):  # which opening it as a whole tells in words
-            if StudyFile.read(folder).storage == JOURNAL and (trial := read_trial(path, number)):
+            in_lines = StudyFile.read(folder).storage == JOURNAL and path.is_file()
+            if in_lines and (trial := read_trial(path, number)):
                 return trial
         return cls.open(folder).find(number)
 

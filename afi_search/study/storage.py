@@ -45,6 +45,8 @@ def check_storage(name: str) -> str:
 def open_storage(folder: Path, name: str = JOURNAL) -> BaseStorage:
     """Open a storage, or raise a StorageError; one in a file lies in the study's `folder`."""
     path = folder / FILES[name] if name in FILES else None
+    if path is not None and path.exists() and not path.is_file():
+        raise StorageError(f"the ledger {path} cannot be opened: it is no file")
     try:
         if path is None:
             from afi_search.study.database import open_database

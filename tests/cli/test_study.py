@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 import afi_search
 from afi_search.api import Study
+from afi_search.cli.main import app as program
 from afi_search.cli.study import app
 from afi_search.errors import UserError
 from afi_search.study import Ledger
@@ -419,3 +420,18 @@ def test_a_ledger_is_exported_as_a_table(tmp_path: Path, kind: str) -> None:
     assert list(curves) == list(records["curve"])
     wrong = call("export", tmp_path / "study", tmp_path / "trials.xlsx")
     assert (wrong.exit_code, "must end in .csv or .parquet" in wrong.output) == (2, True)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["ledger.log", "study.yaml", "costs.json"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    """A pipe in the place of a file would never end."""
+    folder = tmp_path / "study"
+    searched(folder, storage="journal")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    for command in (["study", "status"], ["explain"], ["study", "repair"]):
+        number = ["1"] if command == ["explain"] else []
+        result = CliRunner().invoke(program, [*command, str(folder), *number])
+        is_well = name == "costs.json" or (name == "study.yaml" and "repair" in command)
+        assert result.exit_code == (0 if is_well else 2), result.output
