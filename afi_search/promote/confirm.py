@@ -6,13 +6,15 @@ is searched and what is confirmed never mix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from optuna.trial import TrialState
 
-from afi_search.cost import Cost, CostTable, measure
+from afi_search.cost import CostTable, measure
 from afi_search.data import locate, read_data, spec_of
 from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import compute_device, describe_device
@@ -65,9 +67,7 @@ def confirm_study(
     )
     locate(asked.space.data.name, data or asked.space.data.folder)
 
-    def cost(architecture: Architecture) -> Cost:
-        return measure(architecture, num_classes=spec.num_classes, image_size=spec.image_size)
-
+    cost = partial(measure, num_classes=spec.num_classes, image_size=spec.image_size)
     with Study.begin(folder, asked, may_change=("architectures",)) as confirmation:
         seeds = fresh_seeds(asked.space.search.seed, wanted.seeds)
         proposer = ListedProposer(origins, seeds, cost)
@@ -101,23 +101,20 @@ def to_confirm(
     if wanted.baselines:
         backbones = dict.fromkeys(architecture.backbone for architecture in chosen)
         baselines = (a for backbone in backbones for a in Architecture.baselines(backbone))
-        chosen = dict.fromkeys(filter(_keeps_constraints(study), baselines), "baseline") | chosen
+        chosen = dict.fromkeys(_keeping_constraints(study, baselines), "baseline") | chosen
     return chosen
 
 
-def _keeps_constraints(study: Study) -> Callable[[Architecture], bool]:
+def _keeping_constraints(study: Study, given: Iterable[Architecture]) -> Iterator[Architecture]:
     file = study.file.space
     if not file.constraints.limits():
-        return lambda architecture: True
+        yield from given
+        return
     costs = measure_costs(Space(file), Listener(), CostTable.read(study.folder))
-
-    def keeps(architecture: Architecture) -> bool:
-        try:
-            return costs.allow(costs.of(architecture))
-        except KeyError:  # its latency was never measured
-            return False
-
-    return keeps
+    for architecture in given:
+        with suppress(KeyError):  # its latency was never measured
+            if costs.allow(costs.of(architecture)):
+                yield architecture
 
 
 def confirmation_file(

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from afi_search.errors import UserError, did_you_mean
+from afi_search.errors import UserError
 
 KeyPath = tuple[Any, ...]
 
@@ -51,16 +51,12 @@ class Document:
     @classmethod
     def read(cls, path: str | Path, error: type[UserError]) -> Document:
         """Read a file; an `error` says why it cannot be read or is not such YAML."""
-        path = Path(path)
         try:
-            with path.open("rb") as stream:
+            with Path(path).open("rb") as stream:
                 content = stream.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:
                 raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
             text = content.decode()
-        except FileNotFoundError:
-            near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")])
-            raise error(f"{path}: there is no such file.{near}") from None
         except (OSError, ValueError) as reason:
             raise error(f"{path}: cannot be read: {reason}") from None
         return cls.parse(text, str(path), error)

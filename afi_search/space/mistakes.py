@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from afi_search.errors import did_you_mean
+from afi_search.formatting import shortened
 from afi_search.space.document import Document, KeyPath
 
 _MUST_BE = {
@@ -27,7 +28,6 @@ _MUST_BE = {
     "string_type": "a text; quote it",
 }
 """By the kind of pydantic's error."""
-_LONGEST = 1000  # characters of a message
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,8 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
-        told = self.message
-        if len(told) > _LONGEST:
-            told = f"{told[: _LONGEST // 2]} ... {told[-_LONGEST // 2 :]}"
-        return f"{'.'.join(str(key)[:100] for key in self.path) or 'the file'}: {told}"
+        where = ".".join(str(key)[:100] for key in self.path) or "the file"
+        return f"{where}: {shortened(self.message)}"
 
 
 def explain(error: ValidationError, model: type[BaseModel], *below: str) -> Iterator[Mistake]:
