@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from afi_search.data.image_reader import ImageError, check_image
+from afi_search.data.image_reader import check_image
 from afi_search.errors import UserError
 from afi_search.formatting import printable
 
@@ -166,18 +166,11 @@ def _unmatched(folder: Path, train: Iterable[str], validation: Iterable[str]) ->
 
 def _broken(images: Images) -> dict[str, str]:
     """Return why each image that cannot be read cannot, by its path."""
-
-    def complaint(path: str) -> str | None:
-        try:
-            check_image(images.folder / path)
-        except ImageError as error:
-            return str(error)
-        return None
-
     paths = [path for path, _ in (*images.train, *images.validation)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = zip(paths, pool.map(complaint, paths), strict=True)
-        return {path: wrong for path, wrong in found if wrong is not None}
+        checks = [pool.submit(check_image, images.folder / path) for path in paths]
+        reasons = (check.exception() for check in checks)
+        return {path: str(why) for path, why in zip(paths, reasons, strict=True) if why is not None}
 
 
 def _some(lines: Sequence[str]) -> list[str]:
