@@ -48,6 +48,9 @@ def _first_architectures(file: SpaceFile) -> Iterator[Mistake]:
             )
 
 
+_OF_ACCURACY = ("asha", "hyperband", "median")
+
+
 def _objectives(file: SpaceFile) -> Iterator[Mistake]:
     if "accuracy" not in file.objectives:
         yield Mistake(("objectives",), "accuracy must be among them, like [accuracy, macs]")
@@ -55,14 +58,14 @@ def _objectives(file: SpaceFile) -> Iterator[Mistake]:
 
 def _pruner(file: SpaceFile) -> Iterator[Mistake]:
     name, several = file.search.pruner.name, len(file.objectives) > 1
-    if several and name in ("asha", "hyperband", "median"):
+    if several and name in _OF_ACCURACY:
         yield Mistake(
             ("search", "pruner"),
             f"{name} looks at accuracy alone and would stop the cheap end of the front; with "
             f"objectives {', '.join(file.objectives)} use mo-asha or none",
         )
     grace_period, epochs = file.search.pruner.grace_period, file.recipe.epochs
-    if name != "none" and grace_period >= epochs > 1:
+    if name in (*_OF_ACCURACY, "mo-asha") and grace_period >= epochs > 1:
         yield Mistake(
             ("search", "pruner", "grace_period"),
             f"{grace_period} must be less than recipe.epochs, {epochs}, or nothing is ever stopped",
