@@ -49,7 +49,9 @@ class StopRequest:
         try:
             yield
         except (OSError, StorageInternalError, StorageError) as error:
-            self.break_off(f"the ledger cannot be written: {error.__cause__ or error}")
+            from afi_search.study.database import cause
+
+            self.break_off(f"the ledger cannot be written: {cause(error)}")
 
 
 @contextmanager

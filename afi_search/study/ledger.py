@@ -439,7 +439,9 @@ def _written(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, StorageInternalError) as error:
-        raise LedgerError(f"the ledger of {folder} cannot be written: {error}") from None
+        from afi_search.study.database import cause
+
+        raise LedgerError(f"the ledger of {folder} cannot be written: {cause(error)}") from None
 
 
 def directions_of(objectives: Sequence[str]) -> list[StudyDirection]:

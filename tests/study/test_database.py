@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
+from afi_search.engine.stopping import StopRequest
 from afi_search.search.conductor import Conductor
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
@@ -182,6 +184,24 @@ def test_a_database_that_is_silent_is_waited_for_and_told(
         assert "The database is silent; the study waits for it." in caplog.text
         assert study.ledger.study.user_attrs["a"] == 1
     engine.dispose()
+
+
+def test_a_database_that_can_only_be_read_any_more_breaks_off_in_a_line(
+    server: postgresql.Server, tmp_path: Path
+) -> None:
+    """As after a failover to a copy."""
+    asked = StudyFile("read", "", "", space_file(), {}, server.url)
+    with Study.begin(tmp_path, asked) as study:
+        set_up(server, "default_transaction_read_only", "on")
+        stop = StopRequest()
+        try:
+            end_all_sessions(server.url)
+            with stop.if_the_ledger_fails():
+                study.ledger.study.set_user_attr("a", 1)
+        finally:
+            set_up(server, "default_transaction_read_only", "off")
+        told = r"the ledger cannot be written: cannot execute \w+ in a read-only transaction"
+        assert re.fullmatch(told, stop.reason)
 
 
 def test_a_pooler_that_shares_sessions_out_is_refused(
