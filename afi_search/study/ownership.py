@@ -45,6 +45,11 @@ class Mark:
     def why_not_of(self, study: Mark) -> str:
         """Say why what bears this mark is not that study's; an empty text where it is."""
         folder = Path(self.home).parent
+        if self.id != study.id and self.home == study.home:
+            return (
+                f"belongs to the study that was here, and study.yaml is another's now: take that "
+                f"away, and afi-search study repair {folder} writes the right one"
+            )
         if self.id != study.id:
             return f"belongs to the study {self.name} in {folder}"
         if self.inode == study.inode != 0:

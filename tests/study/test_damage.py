@@ -375,6 +375,19 @@ def test_a_folder_that_is_no_studys_is_not_repaired_and_not_made_one(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+def test_another_studys_settings_are_told_from_its_own_and_given_back(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    file = searched(one)
+    searched(other)
+    own = (one / "study.yaml").read_text()
+    shutil.copy(other / "study.yaml", one)
+    with pytest.raises(StudyError, match=r"belongs to the study that was here.* repair .*/one "):
+        open_study(one, StudyFile("study", "", "", file, {}))
+    (one / "study.yaml").unlink()
+    list(repair(one))
+    assert (one / "study.yaml").read_text() == own
+
+
 def test_settings_that_were_edited_are_not_the_ledgers(tmp_path: Path) -> None:
     file = searched(tmp_path)
     path = tmp_path / "study.yaml"
