@@ -41,7 +41,7 @@ class StopRequest:
 
     @contextmanager
     def if_the_ledger_fails(self) -> Iterator[None]:
-        """Within it, break off where the ledger cannot be written or read."""
+        """Within it, break off where the ledger cannot be written, read or used."""
         from optuna.exceptions import StorageInternalError
 
         from afi_search.study.journal import StorageError
@@ -52,6 +52,8 @@ class StopRequest:
             from afi_search.study.database import cause
 
             self.break_off(f"the ledger cannot be written: {cause(error)}")
+        except RecursionError:  # Optuna goes from generation to generation
+            self.break_off("the ledger has trials of generations that no sampler can go through")
 
 
 @contextmanager

@@ -68,6 +68,7 @@ _FOLDERS = (
     PROMOTE,
 )
 _LOCK_FILE = ".lock"
+_MOMENT = 0.2  # in which another process may look whether a driver is at work
 STARTED = "started"
 _MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
 _PACKAGES = ("afi-search", "torch", "torchvision", "timm", "ray", "optuna", "moocore")
@@ -321,7 +322,7 @@ def only_driver(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(folder / _LOCK_FILE, timeout=0))
+            held.enter_context(FileLock(folder / _LOCK_FILE, timeout=_MOMENT))
             held.enter_context(_locked(folder))
         except (Timeout, BlockingIOError):
             raise StudyError(
