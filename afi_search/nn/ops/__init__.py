@@ -8,6 +8,6 @@ functions call them. Under autocast they compute in the dtypes that they get. A 
 not lie with channels last, and in `plain()`, torch's own run.
 
 What AFI's sums buy of a training step on a CPU (base-r4, batch 128, one thread, CPU time, by
-benchmarks/afi_step.py): 24 % of AFI-ResNet-32 in bf16, 9 % of AFI-ResNet-110 in fp32, 6 % of
+benchmarks/afi_step.py): 22 % of AFI-ResNet-32 in bf16, 8 % of AFI-ResNet-110 in fp32, 6 % of
 AFI-ResNet-32 in fp32.
 """

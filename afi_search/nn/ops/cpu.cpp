@@ -88,13 +88,23 @@ template <class T, class A, int width> struct Tile {
   INLINE void fill(const A *values) {
     for (int p = 0; p < count; ++p) std::copy_n(values, width, of[p]);
   }
-  // Adds what the features have, times their weights, if they have any.
+  // Adds what the features have, times their weights, if they have any; two at a time.
   INLINE void add(const Tensors &features, const Tensors &weights, int64_t channels) {
-    for (int64_t j = 0; j < features.count; ++j) {
-      A w[width];
-      for (int l = 0; l < width; ++l) w[l] = weights.count ? at(weights.of[j].data, channels)[l] : 1;
-      with(features.of[j], [&](A &y, A x, int l) INLINE { y += w[l] * x; });
+    const auto weight = [&](int64_t j, int l) INLINE {
+      return weights.count ? at(weights.of[j].data, channels)[l] : A(1);
+    };
+    A v[width], w[width];
+    int64_t j = 0;
+    for (; j + 1 < features.count; j += 2) {
+      for (int l = 0; l < width; ++l) v[l] = weight(j, l), w[l] = weight(j + 1, l);
+      for (int p = 0; p < count; ++p) {
+        const T *x = at(features.of[j], p), *z = at(features.of[j + 1], p);
+        for (int l = 0; l < width; ++l) of[p][l] = of[p][l] + v[l] * A(x[l]) + w[l] * A(z[l]);
+      }
     }
+    if (j == features.count) return;
+    for (int l = 0; l < width; ++l) v[l] = weight(j, l);
+    with(features.of[j], [&](A &y, A x, int l) INLINE { y += v[l] * x; });
   }
   INLINE void write(const Tensor &feature) {
     for (int p = 0; p < count; ++p) {
