@@ -9,15 +9,20 @@ from afi_search.nn import Block, Stage
 from afi_search.space import Backbone, StageShape
 
 
+def convolution(inputs, outputs, stride=1):
+    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
+
+
 class ToyBlock(Block):
     """Two 3x3 convolutions. AFI steps in between `first` and `second`."""
 
     def __init__(self, inputs, channels, stride, first, second):
         super().__init__()
-        self.one = nn.Conv2d(inputs, first, 3, stride=stride, padding=1)
-        self.two = nn.Conv2d(second, channels, 3, padding=1)
+        self.one = convolution(inputs, first, stride)
+        self.two = convolution(second, channels)
 
-    def first(self, x):  # B x inputs x H x W -> B x first x H' x W'
+    def first(self, x):  # B x inputs x H x W -> B x first x H' x W'; its activation comes later
         return self.one(x)
 
     def second(self, feature):  # B x second x H' x W' -> B x channels x H' x W'
