@@ -136,9 +136,13 @@ class Cifar:
             if not archive.exists():
                 archive = Path(scratch, self.filename)
                 download(self.url, archive, self.md5, self.name)
+            Path(scratch, self.base).mkdir()
             wanted = {f"{self.base}/{file}" for file in missing}
             with tarfile.open(archive) as tar:
-                tar.extractall(scratch, [m for m in tar if m.name in wanted], filter="data")
+                for member in tar:
+                    content = tar.extractfile(member) if member.name in wanted else None
+                    if content is not None:
+                        Path(scratch, member.name).write_bytes(content.read())
             (folder / self.base).mkdir(exist_ok=True)
             for file in missing:
                 fresh = Path(scratch, self.base, file)
