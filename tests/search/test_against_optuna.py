@@ -254,6 +254,7 @@ def test_failures_what_is_infeasible_and_new_drivers_change_nothing_of_that(
     assert (records["macs"] <= 45e6).all()
 
 
+@pytest.mark.filterwarnings("ignore:`constraints_func`:FutureWarning")  # users still have it
 @pytest.mark.parametrize(
     ("sampler", "pruner"),
     [
