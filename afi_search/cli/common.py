@@ -74,11 +74,21 @@ class Command(TyperCommand):
 
 
 class PlainConsole(Console):
-    """A console on which text is text: no markup, no control characters, nothing cut off."""
+    """A console on which text is text: no markup, nothing cut off, and nothing told twice."""
 
     def __init__(self) -> None:
         super().__init__(markup=False, emoji=False, highlight=False)
         self._width, self._height = self._width or None, self._height or None  # COLUMNS=0
+
+    def __exit__(self, *raised: Any) -> None:
+        around = self._buffer_index - 1
+        try:
+            super().__exit__(*raised)
+        except BaseException:  # Ctrl-C, after the writing, perhaps: nothing is written twice
+            self._buffer_index = around
+            if around == 0:
+                self._buffer.clear()
+            raise
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)

@@ -425,7 +425,7 @@ def fixed(file: SpaceFile, may_change: Sequence[str] = ()) -> dict[str, Any]:
     """Return the settings that must stay as they are while a study grows."""
     search: dict[str, Any] = {**dict.fromkeys(_MAY_CHANGE, True), "supernet": {"scores"}}
     if file.search.pruner.name == "none":
-        search["pruner"] = {"grace_period", "reduction_factor", "min_trials"}
+        search["pruner"] = Pruner.model_fields.keys() - {"name"}
     return file.model_dump(
         mode="json",
         exclude={

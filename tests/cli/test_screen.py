@@ -9,12 +9,38 @@ import re
 import struct
 import sys
 import termios
+from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from afi_search.cli.common import PlainConsole
+
 pyte = pytest.importorskip("pyte", reason="needs the extra dev")
+
+
+class Interrupted(StringIO):
+    """A file to which a text is written whole, and Ctrl-C comes before the writer knows."""
+
+    def write(self, text: str) -> int:
+        super().write(text)
+        if text == "told\n":
+            raise KeyboardInterrupt
+        return len(text)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_was_written_when_ctrl_c_came_is_not_written_again(nested: bool) -> None:
+    console = PlainConsole()
+    console.file = Interrupted()
+    with pytest.raises(KeyboardInterrupt), console if nested else nullcontext():
+        console.say("told")
+    console.say("and more")
+
+    assert console.file.getvalue() == "told\nand more\n"
+
 
 RUN = """
 import os, signal, sys, time

@@ -122,6 +122,24 @@ def test_a_study_that_is_resumed_proposes_what_it_would_have_proposed(after: int
     assert tried(filled(4)) != tried(straight)
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_sampler_of_two_studies_proposes_in_each_what_one_of_its_own_would(known: bool) -> None:
+    def second(sampler: KnownCostSampler) -> Study:
+        study = optuna.create_study(directions=BOTH, sampler=sampler)
+        for a, b, c in list(product(CHOICES, repeat=3))[:9]:
+            study.enqueue_trial({"a": a, "b": b, "c": c})
+        study.optimize(objective, n_trials=20)
+        return study
+
+    own, shared = (
+        KnownCostSampler(size, groups=groups() if known else (), seed=3) for _ in range(2)
+    )
+    first = optuna.create_study(directions=BOTH, sampler=shared)
+    first.optimize(objective, n_trials=20)
+
+    assert tried(second(shared))[1:] == tried(second(own))[1:]
+
+
 def test_what_was_predicted_is_kept_with_the_trial() -> None:
     study = filled(0, trials=20)
     drawn, modelled = study.trials[:10], study.trials[10:]
