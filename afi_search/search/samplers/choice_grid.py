@@ -38,7 +38,7 @@ class ChoiceGrid:
         self.groups = groups
         self._cost_of = cost_of
         self._costs: dict[bytes, tuple[float, ...]] = {}
-        self._located: dict[int, tuple[Params, _Place]] = {}
+        self._located: dict[int, tuple[FrozenTrial, _Place]] = {}
         self._sizes = np.array([len(group) for group in groups])
         self._names = [
             tuple(dict.fromkeys(name for each in group for name in each)) for group in groups
@@ -64,8 +64,13 @@ class ChoiceGrid:
 
         Positions are -1, and values NaN, of trials outside the grid.
         """
-        count = len(self._nowhere[1])
-        located = [self._locate(trial) for trial in trials]
+        known, count = self._located, len(self._nowhere[1])
+        located = [
+            seen[1]
+            if (seen := known.get(trial.number)) is not None and seen[0] is trial
+            else self._locate(trial)
+            for trial in trials
+        ]
         codes = np.array([code for code, _ in located], dtype=np.int64)
         costs = np.array([cost for _, cost in located], dtype=float)
         return codes.reshape(-1, len(self.groups)), costs.reshape(len(trials), count)
@@ -110,16 +115,13 @@ class ChoiceGrid:
 
     def _locate(self, trial: FrozenTrial) -> _Place:
         """Return a trial's position and known values, kept where they change no more."""
-        params, (known, place) = trial.params, self._located.get(trial.number, (None, None))
-        if place is not None and (params is known or params == known):
-            return place
         code = [
-            positions.get(self._answers(number, params), -1)
+            positions.get(self._answers(number, trial.params), -1)
             for number, positions in enumerate(self._positions)
         ]
         place = (code, self.cost(np.array(code))) if min(code) >= 0 else self._nowhere
         if trial.number >= 0 and trial.state.is_finished():
-            self._located[trial.number] = params, place
+            self._located[trial.number] = trial, place
         return place
 
     def _answers(self, group: int, params: Params) -> tuple[tuple[str, Any], ...]:

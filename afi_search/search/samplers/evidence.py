@@ -56,11 +56,12 @@ class Evidence:
         curves, stopped = [], []
         for place in np.flatnonzero(codes[:, 0] >= 0).tolist():
             trial = trials[place]
-            if trial.state == _COMPLETE:
+            state = trial.state
+            if state is _COMPLETE:
                 value[place] = trial.values[learned]
                 curves.append((trial.values[learned], trial.intermediate_values))
-            elif trial.state in _STOPPED_OR_RUNNING:
-                runs[place] = trial.state != _PRUNED
+            elif state in _STOPPED_OR_RUNNING:
+                runs[place] = state is not _PRUNED
                 if curve := trial.intermediate_values:
                     stopped.append((place, curve))
         if len(curves) < _CURVES:
