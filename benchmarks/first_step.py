@@ -20,8 +20,10 @@ import torch
 import typer
 
 from afi_search.data import load, split
-from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
-from afi_search.space import Recipe
+from afi_search.data.tensor_source import padded
+from afi_search.engine.capacity import Capacity
+from afi_search.engine.trial_worker import TrialConfig, TrialWorker
+from afi_search.space import Recipe, SpaceFile
 from afi_search.train import Trainer
 from benchmarks.rounds import best_device, facts, publish
 
@@ -42,7 +44,7 @@ def main(
     """Time the trials and write results/first_step.csv."""
     device = best_device()
     recipe = Recipe(batch_size=batch, precision=precision)  # type: ignore[arg-type]
-    data = SharedSplit(split(load(data_name)), recipe.pad)
+    data = padded(split(load(data_name)), recipe.pad)
     worker = TrialWorker.__new__(TrialWorker)
     times: list[float] = []
 
@@ -61,7 +63,8 @@ def main(
 
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder, patch.object(Trainer, "step", timed):
-        common = TrialConfig(recipe, folder, threads=threads or torch.get_num_threads())
+        capacity = Capacity(1, threads=threads or torch.get_num_threads(), gpus=0.0)
+        common = TrialConfig(SpaceFile(recipe=recipe), folder, capacity)
         for number, architecture in enumerate(trial or TRIALS):
             config = {"number": number, "architecture": architecture, "seed": number}
             started = wait()

@@ -33,7 +33,7 @@ from afi_search.search.cheap_scores import cheap_batch, cheap_scores
 from afi_search.search.rank import CHEAP, EPOCHS, INHERITED, rank_table
 from afi_search.space import Architecture, Space
 from afi_search.train import keep_freed_memory, load, save, seed_everything
-from afi_search.train.supernet import InheritedAccuracy, SupernetJob, SupernetTrainer
+from afi_search.train.supernet import InheritedAccuracy, SupernetTrainer, supernet_trainer
 
 RESULTS = Path(__file__).parent / "results"
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -55,7 +55,9 @@ def trained(
 ) -> tuple[SupernetTrainer, float]:
     """Train a supernet, or go on from `place`; return it, and the CPU seconds of its training."""
     seed_everything(seed)
-    trainer = SupernetJob(space.file, costs.table).trainer(
+    trainer = supernet_trainer(
+        space.file,
+        costs.table,
         space[0],
         space.file.recipe.model_copy(update={"epochs": epochs}),
         data,

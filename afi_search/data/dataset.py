@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from platformdirs import user_cache_path
 
@@ -39,6 +40,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it as arrays, which Ray keeps once a node for all workers, to be read only."""
+        return _of_arrays, (self.images.cpu().numpy(), self.labels.cpu().numpy())
+
     def select(self, indices: Tensor) -> ImageSet:
         """Return the images at `indices` (int64), in their order."""
         return ImageSet(self.images[indices], self.labels[indices])
@@ -62,6 +67,14 @@ class ImageSet:
             image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX)
             scaled[index] = np.asarray(image)
         return ImageSet(torch.from_numpy(scaled), self.labels)
+
+
+def _of_arrays(*arrays: Any) -> ImageSet:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return ImageSet(*map(torch.from_numpy, arrays))
 
 
 @dataclass(frozen=True)

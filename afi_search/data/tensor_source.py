@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -116,6 +117,12 @@ def draw_views(
         left=corners[1],
         mirrored=(coins == 1) & flip,
     )
+
+
+def padded(data: Split, pad: int) -> Split:
+    """Return a split whose training images are surrounded by so many black pixels already."""
+    images = pad_images(data.train.images, pad - data.padding)
+    return replace(data, train=replace(data.train, images=images), padding=pad)
 
 
 def pad_images(images: Tensor, pad: int) -> Tensor:

@@ -127,31 +127,14 @@ class StudyMetrics:
         ]
 
 
-class WorkerMetrics:
-    """The metrics of a worker: its speed and its memory in the trial at hand."""
-
-    def __init__(self) -> None:
-        self._trial = ""
-        self._epoch: EpochResult | None = None
-
-    def begin(self, number: int) -> None:
-        """Begin another trial."""
-        self._trial, self._epoch = str(number), None
-
-    def trained(self, epoch: EpochResult) -> None:
-        """Update with an epoch that has ended."""
-        self._epoch = epoch
-
-    def samples(self) -> list[Sample]:
-        """Return the current values; speed and epoch time are absent until an epoch has ended."""
-        reserved = torch.cuda.memory_reserved() if torch.cuda.is_initialized() else 0
-        values = {"afi_gpu_memory_bytes": float(reserved)}
-        epoch = self._epoch
-        if epoch is not None:
-            values["afi_images_per_second"] = epoch.images_per_second
-            values["afi_epoch_seconds"] = epoch.seconds
-        tags = (("trial", self._trial),)
-        return [Sample(name, value, tags) for name, value in values.items()]
+def worker_samples(trial: int, history: Sequence[EpochResult]) -> list[Sample]:
+    """Return a worker's memory and, once an epoch of the trial has ended, its pace."""
+    reserved = torch.cuda.memory_reserved() if torch.cuda.is_initialized() else 0
+    values = {"afi_gpu_memory_bytes": float(reserved)}
+    for epoch in history[-1:]:
+        values["afi_images_per_second"] = epoch.images_per_second
+        values["afi_epoch_seconds"] = epoch.seconds
+    return [Sample(name, value, (("trial", str(trial)),)) for name, value in values.items()]
 
 
 @contextmanager

@@ -9,20 +9,21 @@ from collections.abc import Callable, Sequence
 from optuna.trial import FrozenTrial
 from ray import tune
 
+from afi_search.cost import CostTable
 from afi_search.data import Split, read_data, split_of
+from afi_search.data.tensor_source import padded
 from afi_search.engine.capacity import Capacity, cluster_nodes, plan_trials, require_shared
 from afi_search.engine.loggers import make_loggers
 from afi_search.engine.metrics import StudyMetrics, exported
 from afi_search.engine.progress import Hearing
 from afi_search.engine.ray_session import RaySession
-from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
+from afi_search.engine.trial_worker import TrialConfig, TrialWorker
 from afi_search.engine.tune import run_workers
 from afi_search.search.conductor import Conductor, Proposes
 from afi_search.search.listener import Listener
 from afi_search.search.pruners import make_pruner
 from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.study import Interrupted, Study
-from afi_search.train.supernet import Heritage, SupernetJob
 
 
 def run_trials(
@@ -33,7 +34,7 @@ def run_trials(
     retention: CheckpointRetention | None = None,
     data: str | None = None,
     listener: Listener | None = None,
-    supernet: SupernetJob | None = None,
+    supernet: CostTable | None = None,
     loggers: Sequence[str] = (),
 ) -> None:
     """Run a study's trials, those that wait first, until there is nothing left to try.
@@ -45,7 +46,7 @@ def run_trials(
         retention: deletes checkpoints as trials end; None: all are kept.
         data: the folder of the data sets, before the study's own.
         listener: hears of the progress.
-        supernet: what the trials train, instead of their architectures.
+        supernet: costs of the architectures whose supernet the trials train, instead of their own.
         loggers: other programs that log the trials, as `make_loggers` names them.
 
     Raises:
@@ -77,7 +78,7 @@ def run_trials(
         hearers.append(metrics.changed)
         split = split_of(file.data, read_data(file.data, data))
         ledger.compare_images(figures_of(split))
-        images = SharedSplit(split, file.recipe.pad)
+        images = padded(split, file.recipe.pad)
         dashboard = session.wait()
         with exported(study.name, metrics.samples):
             require_shared(study.checkpoints)
@@ -111,19 +112,9 @@ def figures_of(split: Split) -> dict[str, float]:
 
 
 def trial_config(
-    study: Study, capacity: Capacity, supernet: SupernetJob | None = None
+    study: Study, capacity: Capacity, supernet: CostTable | None = None
 ) -> TrialConfig:
     """Return what all workers of a study must know, as `run_trials` takes it."""
-    file, trained = study.file.space, study.supernet
-    return TrialConfig(
-        file.recipe,
-        study.checkpoints,
-        capacity.threads,
-        file.imports,
-        file.imports_from,
-        study.name,
-        capacity.gpus,
-        capacity.memory,
-        supernet,
-        None if trained is None else Heritage(file, trained.trial_checkpoints(0)),
-    )
+    heritage = None if study.supernet is None else study.supernet.trial_checkpoints(0)
+    space = study.file.space
+    return TrialConfig(space, study.checkpoints, capacity, study.name, supernet, heritage)

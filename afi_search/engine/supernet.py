@@ -6,10 +6,11 @@ the scores `search.inherited`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import cycle
 from time import perf_counter
+from typing import Any
 
 import ray
 import torch
@@ -18,12 +19,11 @@ from ray.exceptions import RayError, RayTaskError
 
 from afi_search.cost import SpaceCosts
 from afi_search.data import Split, read_data, split_of
-from afi_search.data.source import Batch
 from afi_search.device import threads
 from afi_search.engine.capacity import cluster_nodes, plan_trials
 from afi_search.engine.ray_session import EngineError, RaySession
 from afi_search.engine.run_study import run_trials, trial_config
-from afi_search.engine.trial_worker import SharedSplit, TrialConfig, booked_device, settle_in
+from afi_search.engine.trial_worker import TrialConfig, booked_device, settle_in
 from afi_search.errors import UserError
 from afi_search.nn import SupernetError
 from afi_search.search.cheap_scores import Score, cheap_batch, cheap_scores, score_cheaply
@@ -35,7 +35,6 @@ from afi_search.space import Architecture, SpaceFile
 from afi_search.space.schema import Pruner
 from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.study import Interrupted, Study
-from afi_search.train.supernet import InheritedAccuracy, SupernetJob
 
 _WORKER_DEATHS = 3
 TRAININGS = 2
@@ -111,7 +110,7 @@ def scored_by_workers(study: Study, session: RaySession, data: str | None, kind:
     session.wait()
     file = study.file.space
     capacity = plan_trials(file.search, cluster_nodes())
-    images = ray.put(SharedSplit(split_of(file.data, read_data(file.data, data)), pad=0))
+    images = ray.put(split_of(file.data, read_data(file.data, data)))
     in_ray = ray.remote(
         num_cpus=capacity.threads,
         num_gpus=capacity.gpus,
@@ -120,11 +119,11 @@ def scored_by_workers(study: Study, session: RaySession, data: str | None, kind:
         max_task_retries=_WORKER_DEATHS,
     )(_Scorer)
     common = trial_config(study, capacity)
-    workers = [in_ray.remote(common) for _ in range(capacity.concurrency)]
+    workers: list[Any] = [in_ray.remote(common, kind) for _ in range(capacity.concurrency)]
 
     def score(architectures: Sequence[Architecture]) -> Iterator[dict[str, float]]:
         asked = [
-            getattr(worker, kind).remote(architecture, images)
+            worker.score.remote(architecture, images)
             for architecture, worker in zip(architectures, cycle(workers), strict=False)
         ]
         for architecture, answer in zip(architectures, asked, strict=True):
@@ -142,45 +141,42 @@ def scored_by_workers(study: Study, session: RaySession, data: str | None, kind:
 
 
 class _Scorer:
-    """Gives the scores of architectures, and the seconds that they took.
+    """Gives scores of architectures; a restarted one takes the images of its first call, too."""
 
-    The images come with each call and are taken from the first, so that one that is restarted has
-    them, too.
-    """
+    _scores: Callable[[Architecture], dict[str, float]] | None = None
 
-    def __init__(self, common: TrialConfig) -> None:
-        self._common = common
-        self._data: Split | None = None
+    def __init__(self, common: TrialConfig, kind: str) -> None:
+        self._common, self._kind = common, kind
 
-    def inherited(self, architecture: Architecture, data: SharedSplit) -> dict[str, float]:
-        self._data = self._data or data.tensors()
-        accuracy, begun = self._accuracy, perf_counter()
-        score = accuracy(architecture).accuracy
-        return {INHERITED: score, "inherited_seconds": perf_counter() - begun}
+    def score(self, architecture: Architecture, data: Split) -> dict[str, float]:
+        if self._scores is None:
+            settle_in(self._common)
+            device = booked_device(self._common.capacity.gpus)
+            self._scores = _KINDS[self._kind](self._common, data, device)
+        begun = perf_counter()
+        return {**self._scores(architecture), f"{self._kind}_seconds": perf_counter() - begun}
 
-    def cheap(self, architecture: Architecture, data: SharedSplit) -> dict[str, float]:
-        self._data = self._data or data.tensors()
-        (images, labels), begun = self._batch, perf_counter()
-        classes = self._data.spec.num_classes
+
+def _inherited(
+    common: TrialConfig, data: Split, device: torch.device
+) -> Callable[[Architecture], dict[str, float]]:
+    accuracy = common.inherited(data, common.file.recipe.precision, device)
+    return lambda architecture: {INHERITED: accuracy(architecture).accuracy}
+
+
+def _cheap(
+    common: TrialConfig, data: Split, device: torch.device
+) -> Callable[[Architecture], dict[str, float]]:
+    images, labels = cheap_batch(data, device)
+
+    def scores(architecture: Architecture) -> dict[str, float]:
         with threads(1):  # of so few images; more of them wait for each other on a busy machine
-            scores = cheap_scores(architecture, images, labels, num_classes=classes)
-        return {**scores, "cheap_seconds": perf_counter() - begun}
+            return cheap_scores(architecture, images, labels, num_classes=data.spec.num_classes)
 
-    @cached_property
-    def _device(self) -> torch.device:
-        settle_in(self._common)
-        return booked_device(self._common)
+    return scores
 
-    @cached_property
-    def _batch(self) -> Batch:
-        assert self._data is not None
-        return cheap_batch(self._data, self._device)
 
-    @cached_property
-    def _accuracy(self) -> InheritedAccuracy:
-        assert self._common.heritage is not None and self._data is not None
-        device, precision = self._device, self._common.recipe.precision
-        return self._common.heritage.accuracy(self._data, precision=precision, device=device)
+_KINDS = {INHERITED: _inherited, "cheap": _cheap}
 
 
 def _train(
@@ -201,12 +197,12 @@ def _train(
         storage=study.file.storage,
         checkpoints=checkpoints,
     )
-    job = SupernetJob(file, costs.table)
     epochs = asked.space.recipe.epochs
     listener.supernet_begun(epochs, trainings(costs.space, epochs))
     with Study.begin(study.folder / SUPERNET, asked) as training:
         proposer = ListedProposer({shown(costs): SUPERNET}, [file.search.seed], costs.of)
-        run_trials(training, proposer, session, data=data, listener=listener, supernet=job)
+        table = costs.table
+        run_trials(training, proposer, session, data=data, listener=listener, supernet=table)
         trial = training.ledger.trial(0)
     if trial.state != TrialState.COMPLETE:
         raise SupernetError(

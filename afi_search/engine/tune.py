@@ -11,7 +11,6 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from ray.tune.search import Searcher
 
 from afi_search.engine.ray_session import EngineError
 from afi_search.engine.stopping import StopRequest, asked_to_stop
-from afi_search.engine.trial_worker import config_of
 from afi_search.search.conductor import Conductor
 
 _WORKER_DEATHS = 3
@@ -38,8 +36,7 @@ def run_workers(
 
     Args:
         conductor: decides.
-        worker: a Tune trainable that takes what `config_of` gives and reports as `TrialWorker`
-            does, with its resources.
+        worker: a Tune trainable that takes and reports what `TrialWorker` does, with its resources.
         concurrency: trials at a time.
         callbacks: Tune's, as it runs.
 
@@ -53,9 +50,9 @@ def run_workers(
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells is in the ledger
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)  # that all workers start together
-    workers = _Workers()
+    run = _Run(conductor, concurrency)
     with (
-        asked_to_stop(workers.end_soon) as stop,
+        asked_to_stop(run.end_workers_soon) as run.stop,
         tempfile.TemporaryDirectory(prefix="afi_search-") as scratch,
     ):
         # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
@@ -63,10 +60,10 @@ def run_workers(
             tune.run(
                 worker,
                 name="trials",
-                search_alg=_LedgerSearcher(conductor, concurrency, stop, deaths := Deaths()),
-                scheduler=_LedgerScheduler(conductor, stop, deaths, workers),
+                search_alg=_LedgerSearcher(run),
+                scheduler=_LedgerScheduler(run),
                 num_samples=-1,
-                stop=_Interrupted(stop),
+                stop=_Stopper(run),
                 reuse_actors=True,
                 callbacks=list(callbacks),
                 max_failures=_WORKER_DEATHS,
@@ -79,36 +76,33 @@ def run_workers(
         except RuntimeError as error:  # Tune knows no worker that Ray ends where memory is short
             if not isinstance(error.__cause__, RayError):
                 raise
-            stop.break_off(str(error.__cause__).split(". ")[0])
-    with stop.if_the_ledger_fails():
+            run.stop.break_off(str(error.__cause__).split(". ")[0])
+    with run.stop.if_the_ledger_fails():
         conductor.interrupt()
-    if stop.reason:
+    if run.stop.reason:
         raise EngineError(
-            f"{stop.reason}. Nothing is lost: mend it, and the same command resumes the study."
+            f"{run.stop.reason}. Nothing is lost: mend it, and the same command resumes the study."
         )
-    return not stop.asked
+    return not run.stop.asked
 
 
-@dataclass
-class Deaths:
-    """What is known of the workers that died in this run.
+class _Run:
+    """What Tune's searcher, scheduler and stopper all go by."""
 
-    Attributes:
-        causes: of the last death, by trial.
-        a_worker_has_reported: whether any worker got as far as to report.
-    """
+    def __init__(self, conductor: Conductor, concurrency: int) -> None:
+        self.conductor = conductor
+        self.concurrency = concurrency
+        self.stop = StopRequest()
+        self.causes: dict[int, str] = {}  # of the last death of a worker, by trial
+        self.a_worker_has_reported = False
+        self.controller: Any = None  # Tune's, which has the actors
 
-    causes: dict[int, str] = field(default_factory=dict)
-    a_worker_has_reported: bool = False
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave all out: Tune pickles its stopper, for an experiment that nobody restores."""
+        return {}
 
-
-class _Workers:
-    """The actors of a run; when it is to stop, Tune would wait ten seconds for what they are at."""
-
-    controller: Any = None
-
-    def end_soon(self) -> None:
-        """Give them the time to end an epoch that is nearly over, and end them."""
+    def end_workers_soon(self) -> None:
+        """Give them the time to end an epoch that is nearly over; Tune would wait ten seconds."""
         time.sleep(_SECONDS_TO_END_AN_EPOCH)
         if self.controller is not None:
             alive = self.controller._actor_manager._live_actors_to_ray_actors_resources
@@ -119,44 +113,40 @@ class _Workers:
 class _LedgerSearcher(Searcher):
     """Hands the conductor's assignments to Tune, no more at a time than there is room for."""
 
-    def __init__(
-        self, conductor: Conductor, concurrency: int, stop: StopRequest, deaths: Deaths
-    ) -> None:
+    def __init__(self, run: _Run) -> None:
         super().__init__()
-        self._conductor = conductor
-        self._concurrency = concurrency
-        self._stop = stop
-        self._deaths = deaths
+        self._run = run
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        if self._stop.asked or not self._conductor.has_next:
+        conductor, stop = self._run.conductor, self._run.stop
+        if stop.asked or not conductor.has_next:
             return Searcher.FINISHED
-        if len(self._conductor.running) >= self._concurrency:
+        if len(conductor.running) >= self._run.concurrency:
             return None
         assignment = None
-        with self._stop.if_the_ledger_fails():
-            assignment = self._conductor.next()
+        with stop.if_the_ledger_fails():
+            assignment = conductor.next()
         if assignment is None:
             return Searcher.FINISHED
         self._numbers[trial_id] = assignment.number
-        return config_of(assignment)
+        return {**vars(assignment), "architecture": assignment.architecture.text}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Judge what Tune has given up: it is the trial's fault, or the machine's."""
-        number = self._numbers.pop(trial_id)
-        if not error or self._stop.asked or number not in self._conductor.running:
+        number, conductor, stop = self._numbers.pop(trial_id), self._run.conductor, self._run.stop
+        if not error or stop.asked or number not in conductor.running:
             return
-        cause = self._deaths.causes.get(number, "unknown")
-        if not self._deaths.a_worker_has_reported:
-            self._stop.break_off(f"no worker could be set up: {cause}")
+        cause = self._run.causes.get(number, "unknown")
+        if not self._run.a_worker_has_reported:
+            stop.break_off(f"no worker could be set up: {cause}")
         elif not _cluster_answers():
-            self._stop.break_off(f"Ray's cluster is gone: {cause}")
+            stop.break_off(f"Ray's cluster is gone: {cause}")
         else:
-            with self._stop.if_the_ledger_fails():
-                self._conductor.fail(number, f"its workers died, again and again: {cause}")
+            with stop.if_the_ledger_fails():
+                conductor.fail(number, f"its workers died, again and again: {cause}")
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the ledger is the state."""
@@ -170,48 +160,51 @@ class _LedgerScheduler(FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(
-        self, conductor: Conductor, stop: StopRequest, deaths: Deaths, workers: _Workers
-    ) -> None:
+    def __init__(self, run: _Run) -> None:
         super().__init__()
-        self._workers = workers
-        self._conductor = conductor
-        self._stop = stop
-        self._deaths = deaths
+        self._run = run
 
     def on_trial_add(self, tune_controller: object, trial: object) -> None:
         """Note who has the actors."""
-        self._workers.controller = tune_controller
+        self._run.controller = tune_controller
 
     def on_trial_result(
         self, tune_controller: object, trial: object, result: dict[str, Any]
     ) -> str:
-        self._deaths.a_worker_has_reported = True
-        continues = False
-        with self._stop.if_the_ledger_fails():
-            continues = self._take(result)
-        return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
+        """Tell the conductor; what a worker calls broken ends the run."""
+        conductor, stop, number = self._run.conductor, self._run.stop, result["number"]
+        self._run.a_worker_has_reported, ends = True, True
+        with stop.if_the_ledger_fails():
+            if "broken" in result:
+                stop.break_off(result["broken"])
+            elif "failed" in result:
+                conductor.fail(number, result["failed"], result["details"])
+            else:
+                ends = conductor.report(number, result["accuracies"], result["seconds"])
+        return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: object, trial: Any) -> None:
         """Note a worker's death, and its cause."""
-        if self._stop.asked:
+        number, conductor, stop = trial.config["number"], self._run.conductor, self._run.stop
+        if stop.asked:
             return
-        number = trial.config["number"]
-        self._deaths.causes[number] = _why(trial)
-        if number in self._conductor.running:
-            with self._stop.if_the_ledger_fails():
-                self._conductor.lose_worker(number, self._deaths.causes[number])
+        self._run.causes[number] = _why(trial)
+        if number in conductor.running:
+            with stop.if_the_ledger_fails():
+                conductor.lose_worker(number, self._run.causes[number])
 
-    def _take(self, result: dict[str, Any]) -> bool:
-        """Tell the conductor of a result; return whether the trial continues."""
-        number = result["number"]
-        if "broken" in result:
-            self._stop.break_off(result["broken"])
-            return False
-        if "failed" in result:
-            self._conductor.fail(number, result["failed"], result["details"])
-            return False
-        return not self._conductor.report(number, result["accuracies"], result["seconds"])
+
+class _Stopper(tune.Stopper):
+    """Stops everything once that is asked for."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._run.stop.asked
 
 
 @ray.remote(num_cpus=0)
@@ -232,19 +225,6 @@ def _why(trial: Any) -> str:
         Path(trial.error_file).read_text(encoding="utf-8").split("\n") if trial.error_file else []
     )
     return next((line.strip() for line in reversed(lines) if line.strip()), "unknown")
-
-
-class _Interrupted(tune.Stopper):
-    """Stops everything once that is asked for."""
-
-    def __init__(self, stop: StopRequest) -> None:
-        self._stop = stop
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._stop.asked
 
 
 def _trial_name(trial: Any) -> str:

@@ -8,7 +8,7 @@ alone, so that any process, after any kill, does the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -195,6 +195,12 @@ class InheritedAccuracy:
                         raise
                 self._validation = [half for batch in self._validation for half in halved(batch)]
 
+    def network(self, architecture: Architecture) -> nn.Module:
+        """Return a network of its own with what an architecture inherits, calibrated."""
+        self.net.set_active(architecture)
+        self.calibrate()
+        return self.net.extract()
+
     def calibrate(self) -> None:
         """Calibrate the batch norms of the active architecture."""
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
@@ -262,77 +268,48 @@ class SupernetTrainer(Trainer):
         return torch.stack(losses).mean()
 
 
-@dataclass(frozen=True)
-class SupernetJob:
-    """What a worker must know to train a supernet.
+def supernet_trainer(
+    file: SpaceFile,
+    costs: CostTable,
+    shown: Architecture,
+    recipe: Recipe,
+    data: Split,
+    *,
+    seed: int,
+    device: torch.device,
+) -> SupernetTrainer:
+    """Return the trainer of a space's supernet, whose weights are drawn now.
 
-    Attributes:
-        space: the space file.
+    Args:
+        file: the space file.
         costs: of its architectures.
+        shown, recipe, data, seed, device: as for `SupernetTrainer`.
     """
+    space, classes, size = Space(file), data.spec.num_classes, data.spec.image_size
+    known = SpaceCosts(space, num_classes=classes, image_size=size, kept=costs)
+    schedule = Schedule(known, file.search.supernet.sampling, seed)
+    net = Supernet(space, num_classes=classes, image_size=size)
+    return SupernetTrainer(net, schedule, recipe, data, seed=seed, shown=shown, device=device)
 
-    space: SpaceFile
-    costs: CostTable
 
-    def trainer(
-        self, shown: Architecture, recipe: Recipe, data: Split, *, seed: int, device: torch.device
-    ) -> SupernetTrainer:
-        """Return the trainer of the space's supernet, whose weights are drawn now."""
-        space, spec = Space(self.space), data.spec
-        classes, size = spec.num_classes, spec.image_size
-        costs = SpaceCosts(space, num_classes=classes, image_size=size, kept=self.costs)
-        return SupernetTrainer(
-            Supernet(space, num_classes=classes, image_size=size),
-            Schedule(costs, self.space.search.supernet.sampling, seed),
-            recipe,
-            data,
-            seed=seed,
-            shown=shown,
-            device=device,
+def inherited_accuracy(
+    file: SpaceFile, checkpoints: str, data: Split, *, precision: Any, device: torch.device
+) -> InheritedAccuracy:
+    """Read the weights of a space's trained supernet; return what scores architectures with them.
+
+    Raises:
+        CheckpointMismatch: its weights are not there, or cannot be read.
+    """
+    try:
+        state = load(checkpoints)
+    except CorruptCheckpoint as error:
+        raise CheckpointMismatch(str(error)) from None
+    if state is None:
+        raise CheckpointMismatch(
+            f"{checkpoints} has no weights of the supernet, which are to be inherited"
         )
-
-
-@dataclass(frozen=True)
-class Heritage:
-    """The trained supernet whose weights architectures inherit, to be scored or to start with.
-
-    Attributes:
-        space: the space file.
-        checkpoint: folder or fsspec URL of the supernet's.
-    """
-
-    space: SpaceFile
-    checkpoint: str
-
-    def accuracy(self, data: Split, *, precision: Any, device: torch.device) -> InheritedAccuracy:
-        """Read the weights; return what scores architectures with them.
-
-        Raises:
-            CheckpointMismatch: the supernet's weights are not there, or cannot be read.
-        """
-        try:
-            state = load(self.checkpoint)
-        except CorruptCheckpoint as error:
-            raise CheckpointMismatch(str(error)) from None
-        if state is None:
-            raise CheckpointMismatch(
-                f"{self.checkpoint} has no weights of the supernet, which are to be inherited"
-            )
-        net = restored(self.space, data.spec, state).to(device).eval()
-        return InheritedAccuracy(net, data, precision=precision, device=device)
-
-    def network(
-        self, architecture: Architecture, data: Split, *, precision: Any, device: torch.device
-    ) -> nn.Module:
-        """Return the network that an architecture inherits, its batch norms calibrated.
-
-        Raises:
-            CheckpointMismatch: as `accuracy`.
-        """
-        inherited = self.accuracy(data, precision=precision, device=device)
-        inherited.net.set_active(architecture)
-        inherited.calibrate()
-        return inherited.net.extract()
+    net = restored(file, data.spec, state).to(device).eval()
+    return InheritedAccuracy(net, data, precision=precision, device=device)
 
 
 def restored(file: SpaceFile, spec: DatasetSpec, state: Mapping[str, Any]) -> Supernet:

@@ -14,13 +14,16 @@ from afi_search.engine.limits import CONTEXT, NoRoom, left_to_tensors, limit_gpu
 TRIAL = """
 import sys
 from afi_search.data import load, split
-from afi_search.engine.trial_worker import SharedSplit, TrialConfig, TrialWorker
-from afi_search.space import Recipe
+from afi_search.data.tensor_source import padded
+from afi_search.engine.capacity import Capacity
+from afi_search.engine.trial_worker import TrialConfig, TrialWorker
+from afi_search.space import Recipe, SpaceFile
 recipe = Recipe(epochs=2, batch_size=int(sys.argv[2]), precision="fp32")
-data = SharedSplit(split(load("digits"), validation_subset=20), recipe.pad)
+data = padded(split(load("digits"), validation_subset=20), recipe.pad)
 worker = TrialWorker.__new__(TrialWorker)
 config = {"number": 0, "architecture": "resnet20(B-r16)", "seed": 0}
-worker.setup(config, TrialConfig(recipe, sys.argv[1], threads=1, memory=150_000_000), data)
+capacity = Capacity(1, threads=1, gpus=0.0, memory=150_000_000)
+worker.setup(config, TrialConfig(SpaceFile(recipe=recipe), sys.argv[1], capacity), data)
 print(worker.step())
 worker.reset_config(config)
 print(bytearray(10) and "the worker lives")

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from afi_search.engine import metrics
-from afi_search.engine.metrics import METRICS, Sample, StudyMetrics, WorkerMetrics, exported
+from afi_search.engine.metrics import METRICS, Sample, StudyMetrics, exported, worker_samples
 from afi_search.study.info import StudyInfo
 from afi_search.study.pareto import front, hypervolume
 from afi_search.study.reference import measure_references, reference_point
@@ -64,19 +64,13 @@ def test_before_the_first_full_trial_there_is_no_best(tmp_path: Path) -> None:
 
 
 def test_a_pace_is_that_of_the_trial_at_hand() -> None:
-    worker_metrics = WorkerMetrics()
-    worker_metrics.begin(3)
-    worker_metrics.trained(
-        EpochResult(1, accuracy=0.5, loss=1.0, seconds=2.5, images_per_second=400.0)
-    )
-    assert values(worker_metrics.samples()) == {
+    epoch = EpochResult(1, accuracy=0.5, loss=1.0, seconds=2.5, images_per_second=400.0)
+    assert values(worker_samples(3, [epoch])) == {
         ("afi_gpu_memory_bytes", "3"): 0.0,
         ("afi_images_per_second", "3"): 400.0,
         ("afi_epoch_seconds", "3"): 2.5,
     }
-
-    worker_metrics.begin(4)
-    assert values(worker_metrics.samples()) == {("afi_gpu_memory_bytes", "4"): 0.0}
+    assert values(worker_samples(4, [])) == {("afi_gpu_memory_bytes", "4"): 0.0}
 
 
 def test_gauges_are_set_again_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

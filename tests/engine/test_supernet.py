@@ -28,7 +28,7 @@ from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.ledger import DEATHS
 from afi_search.study.study import Study
 from afi_search.train import save, seed_everything
-from afi_search.train.supernet import Heritage, SupernetJob
+from afi_search.train.supernet import inherited_accuracy, supernet_trainer
 from tests.driver import Driver, matching
 from tests.typed import there
 
@@ -129,9 +129,12 @@ def test_scoring_workers_that_are_killed_are_followed_by_others(tmp_path: Path) 
 
     assert killing.killed and len(killing.entered) == PORTION < len(scores) == 64
     assert scores.loc[killing.entered.index].equals(killing.entered)
-    heritage = Heritage(space.file, training.trial_checkpoints(0))
-    data = split_of(space.file.data, read_data(space.file.data))
-    undisturbed = heritage.accuracy(data, precision="fp32", device=torch.device("cpu"))
+    data, place = (
+        split_of(space.file.data, read_data(space.file.data)),
+        training.trial_checkpoints(0),
+    )
+    cpu = torch.device("cpu")
+    undisturbed = inherited_accuracy(space.file, place, data, precision="fp32", device=cpu)
     with threads(1):
         for text, inherited in scores["inherited"].items():
             assert undisturbed(afi.Architecture.parse(str(text))).accuracy == inherited, text
@@ -142,7 +145,9 @@ def trained_at_once(study: afi.Study) -> dict[str, torch.Tensor]:
     file = supernet_file(study.file.space)
     costs = SpaceCosts(Space(study.file.space), num_classes=10, image_size=16)
     seed_everything(file.search.seed)
-    trainer = SupernetJob(study.file.space, costs.table).trainer(
+    trainer = supernet_trainer(
+        study.file.space,
+        costs.table,
         shown(costs),
         file.recipe,
         split_of(file.data, read_data(file.data)),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,34 +12,36 @@ import torch
 from torch.nn import BatchNorm2d
 
 from afi_search.cost import SpaceCosts
-from afi_search.data import Dataset, split
-from afi_search.data.tensor_source import pad_images
-from afi_search.engine.trial_worker import LostGpu, SharedSplit, TrialConfig, TrialWorker
+from afi_search.data import Dataset, Split, split
+from afi_search.data.tensor_source import pad_images, padded
+from afi_search.engine.capacity import Capacity
+from afi_search.engine.trial_worker import LostGpu, TrialConfig, TrialWorker
 from afi_search.nn import Supernet
 from afi_search.space import Architecture, Recipe, Space
 from afi_search.space.schema import SpaceFile
 from afi_search.train import Trainer, load, save, trial_trainer
-from afi_search.train.supernet import Heritage, SupernetJob
+from afi_search.train.supernet import inherited_accuracy
 from tests.study.test_operations import paths
 from tests.typed import part, there
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
+ALONE = Capacity(1, threads=1, gpus=0.0)
 
 
 @pytest.fixture
-def data(digits: Dataset) -> SharedSplit:
-    return SharedSplit(split(digits, train_subset=32, validation_subset=20), RECIPE.pad)
+def data(digits: Dataset) -> Split:
+    return padded(split(digits, train_subset=32, validation_subset=20), RECIPE.pad)
 
 
-def begin(folder: Path, data: SharedSplit, recipe: Recipe = RECIPE, **config: Any) -> TrialWorker:
+def begin(folder: Path, data: Split, recipe: Recipe = RECIPE, **config: Any) -> TrialWorker:
     """A worker as Ray makes it, without Ray."""
     worker = TrialWorker.__new__(TrialWorker)
-    common = TrialConfig(recipe, str(folder), threads=1)
+    common = TrialConfig(SpaceFile(recipe=recipe), str(folder), ALONE)
     worker.setup({"number": 7, "architecture": "resnet20", "seed": 3, **config}, common, data)
     return worker
 
 
-def test_each_step_is_an_epoch_with_a_checkpoint(tmp_path: Path, data: SharedSplit) -> None:
+def test_each_step_is_an_epoch_with_a_checkpoint(tmp_path: Path, data: Split) -> None:
     torch.backends.cudnn.benchmark = False
     worker = begin(tmp_path, data)
     results = [worker.step() for _ in range(3)]
@@ -51,7 +54,7 @@ def test_each_step_is_an_epoch_with_a_checkpoint(tmp_path: Path, data: SharedSpl
 
 
 def test_a_second_worker_reports_what_is_there_and_trains_only_the_rest(
-    tmp_path: Path, data: SharedSplit
+    tmp_path: Path, data: Split
 ) -> None:
     whole = begin(tmp_path / "whole", data)
     expected = [whole.step() for _ in range(3)][-1]["accuracies"]
@@ -71,7 +74,7 @@ def test_a_second_worker_reports_what_is_there_and_trains_only_the_rest(
 
 
 def test_a_worker_that_is_used_again_gives_what_a_new_one_gives(
-    tmp_path: Path, data: SharedSplit
+    tmp_path: Path, data: Split
 ) -> None:
     used = begin(tmp_path / "used", data, number=1, architecture="resnet20(B-r16)")
     used.step()
@@ -81,9 +84,7 @@ def test_a_worker_that_is_used_again_gives_what_a_new_one_gives(
     assert used.step()["accuracies"] == new.step()["accuracies"]
 
 
-def test_a_loss_that_is_no_number_is_a_result_with_the_reason(
-    tmp_path: Path, data: SharedSplit
-) -> None:
+def test_a_loss_that_is_no_number_is_a_result_with_the_reason(tmp_path: Path, data: Split) -> None:
     worker = begin(tmp_path, data, RECIPE.model_copy(update={"lr": 1e30}))
     result = worker.step()
 
@@ -92,7 +93,7 @@ def test_a_loss_that_is_no_number_is_a_result_with_the_reason(
 
 
 def test_what_goes_wrong_leaves_the_worker_fit_for_the_next_trial(
-    tmp_path: Path, data: SharedSplit
+    tmp_path: Path, data: Split
 ) -> None:
     worker = begin(tmp_path, data, architecture="resnet20(base-r4-nonsense)")
     result = worker.step()
@@ -104,10 +105,10 @@ def test_what_goes_wrong_leaves_the_worker_fit_for_the_next_trial(
 
 
 def test_a_booked_gpu_that_pytorch_does_not_see_stops_the_study(
-    tmp_path: Path, data: SharedSplit, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    common = TrialConfig(RECIPE, str(tmp_path), threads=1, gpus=0.5)
+    common = TrialConfig(SpaceFile(recipe=RECIPE), str(tmp_path), Capacity(1, threads=1, gpus=0.5))
     worker = TrialWorker.__new__(TrialWorker)
     worker.setup({"number": 7, "architecture": "resnet20", "seed": 3}, common, data)
 
@@ -127,7 +128,7 @@ def test_a_booked_gpu_that_pytorch_does_not_see_stops_the_study(
     ],
 )
 def test_a_fault_of_the_gpu_ends_the_worker_and_not_the_trial(
-    tmp_path: Path, data: SharedSplit, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, data: Split, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     worker = begin(tmp_path, data)
     expected = worker.step()["accuracies"]
@@ -144,7 +145,7 @@ def test_a_fault_of_the_gpu_ends_the_worker_and_not_the_trial(
 
 
 def test_too_little_memory_of_a_gpu_is_the_trial_s_own(
-    tmp_path: Path, data: SharedSplit, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def take_too_much(trainer: Trainer, heard: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
@@ -154,7 +155,7 @@ def test_too_little_memory_of_a_gpu_is_the_trial_s_own(
     assert "out of memory" in begin(tmp_path, data).step()["failed"]
 
 
-def test_unreadable_checkpoints_mean_beginning_again(tmp_path: Path, data: SharedSplit) -> None:
+def test_unreadable_checkpoints_mean_beginning_again(tmp_path: Path, data: Split) -> None:
     expected = begin(tmp_path, data).step()["accuracies"]
     for file in (tmp_path / "00007").iterdir():
         file.write_bytes(file.read_bytes()[:1000])
@@ -163,9 +164,9 @@ def test_unreadable_checkpoints_mean_beginning_again(tmp_path: Path, data: Share
         assert begin(tmp_path, data).step()["accuracies"] == expected
 
 
-def test_shared_arrays_are_the_split(digits: Dataset, data: SharedSplit) -> None:
+def test_shared_arrays_are_the_split(digits: Dataset, data: Split) -> None:
     original = split(digits, train_subset=32, validation_subset=20)
-    again = data.tensors()
+    again = pickle.loads(pickle.dumps(data))
 
     assert torch.equal(again.train.images, pad_images(original.train.images, RECIPE.pad))
     assert torch.equal(again.train.labels, original.train.labels)
@@ -175,7 +176,7 @@ def test_shared_arrays_are_the_split(digits: Dataset, data: SharedSplit) -> None
 
 
 def test_a_checkpoint_of_another_training_stops_the_study_and_is_not_touched(
-    tmp_path: Path, data: SharedSplit
+    tmp_path: Path, data: Split
 ) -> None:
     begin(tmp_path, data, architecture="resnet20(B-r16)").step()
     before = there(load(str(tmp_path / "00007")))
@@ -185,16 +186,14 @@ def test_a_checkpoint_of_another_training_stops_the_study_and_is_not_touched(
     assert there(load(str(tmp_path / "00007")))["history"] == before["history"]
 
 
-def test_what_is_no_checkpoint_of_a_trial_stops_the_study(
-    tmp_path: Path, data: SharedSplit
-) -> None:
+def test_what_is_no_checkpoint_of_a_trial_stops_the_study(tmp_path: Path, data: Split) -> None:
     save({"epoch": 1, "weights": torch.zeros(1)}, str(tmp_path / "00007"))
 
     assert "00007 cannot be used: the checkpoint has no " in begin(tmp_path, data).step()["broken"]
 
 
 def test_whatever_a_checkpoint_holds_it_is_used_or_stops_the_study(
-    tmp_path: Path, data: SharedSplit
+    tmp_path: Path, data: Split
 ) -> None:
     begin(tmp_path, data).step()
     (path,) = (tmp_path / "00007").iterdir()
@@ -219,46 +218,48 @@ def test_whatever_a_checkpoint_holds_it_is_used_or_stops_the_study(
     assert outcomes["broken"] > 50 and outcomes["accuracies"] > 10
 
 
-def test_a_folder_that_is_a_loop_of_links_stops_the_study(
-    tmp_path: Path, data: SharedSplit
-) -> None:
+def test_a_folder_that_is_a_loop_of_links_stops_the_study(tmp_path: Path, data: Split) -> None:
     (tmp_path / "00007").symlink_to(tmp_path / "00007")
 
     assert f"{tmp_path}/00007" in begin(tmp_path, data).step()["broken"]
 
 
+FILE = SpaceFile.model_validate(
+    {
+        "backbone": "resnet20",
+        "stages": {"all": {"choice": ["off", "base-r4"]}},
+        "data": {"name": "digits"},
+        "recipe": RECIPE,
+    }
+)
+
+
 @pytest.fixture(scope="module")
-def heritage(tmp_path_factory: pytest.TempPathFactory) -> Heritage:
+def heritage(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What a supernet of digits has learnt in no time."""
-    space = SpaceFile.model_validate(
-        {
-            "backbone": "resnet20",
-            "stages": {"all": {"choice": ["off", "base-r4"]}},
-            "data": {"name": "digits"},
-        }
-    )
     torch.manual_seed(9)
-    net = Supernet(Space(space))
+    net = Supernet(Space(FILE))
     place = str(tmp_path_factory.mktemp("supernet"))
     save({"model": net.state_dict(), "epoch": 1}, place)
-    return Heritage(space, place)
+    return place
 
 
-def heir(folder: Path, data: SharedSplit, heritage: Heritage) -> TrialWorker:
+def heir(folder: Path, data: Split, heritage: str) -> TrialWorker:
     worker = TrialWorker.__new__(TrialWorker)
-    common = TrialConfig(RECIPE, str(folder), threads=1, heritage=heritage)
+    common = TrialConfig(FILE, str(folder), ALONE, heritage=heritage)
     config = {"number": 7, "architecture": "resnet20(base-r4, off, off)", "seed": 3}
     worker.setup({**config, "inherits": True}, common, data)
     return worker
 
 
 def test_a_trial_that_inherits_starts_with_the_calibrated_weights_of_the_supernet(
-    tmp_path: Path, data: SharedSplit, heritage: Heritage
+    tmp_path: Path, data: Split, heritage: str
 ) -> None:
-    split, architecture = data.tensors(), Architecture.parse("resnet20(base-r4, off, off)")
-    network = heritage.network(architecture, split, precision="fp32", device=torch.device("cpu"))
+    architecture, cpu = Architecture.parse("resnet20(base-r4, off, off)"), torch.device("cpu")
+    inherit = inherited_accuracy(FILE, heritage, data, precision="fp32", device=cpu)
+    network = inherit.network(architecture)
     assert not torch.equal(there(part(network, "bn1", BatchNorm2d).running_mean), torch.zeros(16))
-    alone = trial_trainer(network, RECIPE, split, seed=3, device=torch.device("cpu"))
+    alone = trial_trainer(network, RECIPE, data, seed=3, device=cpu)
     expected = [alone.run_epoch().accuracy for _ in range(3)]
 
     worker = heir(tmp_path, data, heritage)
@@ -272,22 +273,18 @@ def test_a_trial_that_inherits_starts_with_the_calibrated_weights_of_the_superne
     assert all(torch.equal(tensor, ours[name]) for name, tensor in state["model"].items())
 
 
-def test_a_trial_that_inherits_from_nothing_waits(
-    tmp_path: Path, data: SharedSplit, heritage: Heritage
-) -> None:
-    gone = Heritage(heritage.space, str(tmp_path / "gone"))
-    result = heir(tmp_path / "study", data, gone).step()
+def test_a_trial_that_inherits_from_nothing_waits(tmp_path: Path, data: Split) -> None:
+    result = heir(tmp_path / "study", data, str(tmp_path / "gone")).step()
     assert "gone has no weights of the supernet" in result["broken"]
 
 
 def test_a_worker_trains_a_supernet_as_a_trial_and_another_goes_on(
-    tmp_path: Path, data: SharedSplit, heritage: Heritage
+    tmp_path: Path, data: Split
 ) -> None:
-    space = Space(heritage.space)
-    job = SupernetJob(heritage.space, SpaceCosts(space, num_classes=10, image_size=32).table)
+    costs = SpaceCosts(Space(FILE), num_classes=10, image_size=32).table
 
     def worker(folder: str) -> TrialWorker:
-        common = TrialConfig(RECIPE, str(tmp_path / folder), threads=1, supernet=job)
+        common = TrialConfig(FILE, str(tmp_path / folder), ALONE, supernet=costs)
         made = TrialWorker.__new__(TrialWorker)
         made.setup({"number": 0, "architecture": "resnet20", "seed": 3}, common, data)
         return made
@@ -295,7 +292,7 @@ def test_a_worker_trains_a_supernet_as_a_trial_and_another_goes_on(
     whole = worker("whole")
     expected = [whole.step() for _ in range(3)][-1]["accuracies"]
     assert {"afi_images_per_second", "afi_epoch_seconds"} < {
-        sample.name for sample in whole._metrics.samples()
+        sample.name for sample in whole._samples()
     }
     worker("broken").step()
     successor = worker("broken")

@@ -38,7 +38,7 @@ from afi_search.nn import build
 from afi_search.space import Architecture, Recipe, Space, SpaceFile
 from afi_search.space.recipe import read_recipe
 from afi_search.train import Trainer, seed_everything, trial_trainer
-from afi_search.train.supernet import InheritedAccuracy, SupernetJob
+from afi_search.train.supernet import InheritedAccuracy, supernet_trainer
 
 MOCK = ctypes.CDLL(None)
 REHEARSED = hasattr(MOCK, "mock_note")
@@ -297,7 +297,7 @@ def supernet():
     recipe = Recipe(epochs=3, batch_size=BATCH, precision="bf16")
     data = Split(dataset_spec("cifar100"), made_up(2 * BATCH), made_up(2 * TEST_BATCH + 7))
     costs = SpaceCosts(Space(file), num_classes=100, image_size=32)
-    training = SupernetJob(file, costs.table).trainer(one, recipe, data, seed=0, device=DEVICE)
+    training = supernet_trainer(file, costs.table, one, recipe, data, seed=0, device=DEVICE)
     training.run_epoch()
     net, parts = training.net, next(iter(training._source.epoch(1)))
     inherited = InheritedAccuracy(net, data, precision="bf16", device=DEVICE)

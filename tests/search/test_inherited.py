@@ -37,7 +37,7 @@ from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.ledger import to_frame
 from afi_search.study.study import Study
 from afi_search.train import save
-from afi_search.train.supernet import Heritage, SupernetJob
+from afi_search.train.supernet import inherited_accuracy, supernet_trainer
 from tests.search.studies import accuracy, play, space_file
 from tests.typed import there
 
@@ -65,8 +65,9 @@ def scorer(study: Study) -> Callable[[], Score]:
     """What a worker does."""
 
     def score() -> Score:
-        heritage = Heritage(study.file.space, there(study.supernet).trial_checkpoints(0))
-        accuracy = heritage.accuracy(images(), precision="fp32", device=torch.device("cpu"))
+        place, cpu = there(study.supernet).trial_checkpoints(0), torch.device("cpu")
+        file = study.file.space
+        accuracy = inherited_accuracy(file, place, images(), precision="fp32", device=cpu)
         return lambda some: (
             {"inherited": accuracy(one).accuracy, "inherited_seconds": 0.1} for one in some
         )
@@ -78,8 +79,8 @@ def scorer(study: Study) -> Callable[[], Score]:
 def state() -> dict[str, Any]:
     """What a worker has trained."""
     costs, file = costs_of(FILE), supernet_file(FILE)
-    trainer = SupernetJob(file, costs.table).trainer(
-        shown(costs), file.recipe, images(), seed=0, device=torch.device("cpu")
+    trainer = supernet_trainer(
+        file, costs.table, shown(costs), file.recipe, images(), seed=0, device=torch.device("cpu")
     )
     trainer.run_epoch()
     return trainer.state_dict()
