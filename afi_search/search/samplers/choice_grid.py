@@ -84,7 +84,7 @@ class ChoiceGrid:
         """Return the known values of a point."""
         key = code.tobytes()
         if key not in self._costs:
-            self._costs[key] = tuple(map(float, self._cost_of(self.params(code))))
+            self._costs[key] = numbers("cost_of", self._cost_of, self.params(code))
         return self._costs[key]
 
     def draw(self, random: np.random.Generator) -> Iterator[Codes]:
@@ -126,6 +126,30 @@ class ChoiceGrid:
 
     def _answers(self, group: int, params: Params) -> tuple[tuple[str, Any], ...]:
         return tuple((name, params[name]) for name in self._names[group] if name in params)
+
+
+def numbers(name: str, function: CostOf, params: dict[str, Any]) -> tuple[float, ...]:
+    """Return what a user's function of that name says of parameters.
+
+    Raises:
+        ValueError: that is no list of finite numbers, or the function asks for others.
+    """
+    try:
+        told = function(params)
+    except KeyError as missing:
+        if missing.args[0] in params:
+            raise
+        raise ValueError(
+            f"{name} asks for {missing}, and not every trial was asked for it, or for the same "
+            f"values of it; parameters that depend on each other are described by groups"
+        ) from missing
+    try:
+        values = tuple(map(float, told))
+    except TypeError:
+        values = (np.nan,)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} returns {told} for {params}; a list of finite numbers is wanted")
+    return values
 
 
 def _indicators(group: Sequence[Params], names: Sequence[str]) -> tuple[Floats, int]:

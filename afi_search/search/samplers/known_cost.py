@@ -25,7 +25,14 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
-from afi_search.search.samplers.choice_grid import ChoiceGrid, Codes, CostOf, Floats, Params
+from afi_search.search.samplers.choice_grid import (
+    ChoiceGrid,
+    Codes,
+    CostOf,
+    Floats,
+    Params,
+    numbers,
+)
 from afi_search.search.samplers.evidence import Evidence
 from afi_search.search.samplers.surrogate import Surrogate
 from afi_search.study.ledger import PREDICTION
@@ -36,6 +43,8 @@ _OPTIMISM = 1.5
 """Standard deviations that are added to a candidate's mean."""
 _EVIDENCE = 256
 """Trials that the model takes into account: the best and the newest."""
+_STEPS = 10_000
+"""Values of an integer parameter, which are all laid out."""
 
 
 class Suggestion(NamedTuple):
@@ -65,7 +74,8 @@ class KnownCostSampler(BaseSampler):
         seed: of all draws; drawn itself where it is None.
 
     Raises:
-        ValueError: at a proposal, where a parameter is neither categorical nor integer.
+        ValueError: at a proposal, where a parameter is neither categorical nor an integer of at
+            most 10,000 values, or a function does not return finite numbers.
 
     Example:
         >>> import optuna
@@ -182,7 +192,9 @@ class KnownCostSampler(BaseSampler):
         hint_of = self._hint_of
         if hint_of is None:
             return lambda codes: np.empty((len(codes), 0))
-        return lambda codes: np.array([hint_of(grid.params(code)) for code in codes], dtype=float)
+        return lambda codes: np.array(
+            [numbers("hint_of", hint_of, grid.params(code)) for code in codes]
+        )
 
     def _left(self, grid: ChoiceGrid, codes: Iterable[Codes], tried: set[bytes]) -> list[Codes]:
         """Return the first of the points that are untried and within the bounds."""
@@ -245,7 +257,13 @@ def options_of(name: str, distribution: BaseDistribution) -> Sequence[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     if isinstance(distribution, IntDistribution):
-        return range(distribution.low, distribution.high + 1, distribution.step)
+        steps = range(distribution.low, distribution.high + 1, distribution.step)
+        if len(steps) > _STEPS:
+            raise ValueError(
+                f"KnownCostSampler takes integers of at most {_STEPS:,} values, and {name} has "
+                f"{len(steps):,}; give it a larger step"
+            )
+        return steps
     raise ValueError(
         f"KnownCostSampler takes categorical and integer parameters, and {name} is a {distribution}"
     )

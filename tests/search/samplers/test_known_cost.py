@@ -234,6 +234,53 @@ def test_too_few_known_values_are_refused() -> None:
         study.optimize(objective, n_trials=5)
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ([float("nan")], r"cost_of returns \[nan\] for \{'a': "),
+        ([float("inf")], "a list of finite numbers"),
+        (7, "cost_of returns 7 for"),
+        (None, "cost_of returns None for"),
+        ([None], "a list of finite numbers"),
+    ],
+)
+def test_costs_that_are_no_finite_numbers_are_refused(told: Any, words: str) -> None:
+    sampler = KnownCostSampler(lambda params: told, groups=groups(), seed=0)
+    study = optuna.create_study(directions=BOTH, sampler=sampler)
+
+    with pytest.raises(ValueError, match=words):
+        study.optimize(objective, n_trials=1)
+
+
+def test_a_hint_that_is_no_finite_number_is_refused() -> None:
+    sampler = KnownCostSampler(
+        size, hint_of=lambda params: [float("nan")], groups=groups(), startup=4, seed=0
+    )
+    study = optuna.create_study(directions=BOTH, sampler=sampler)
+
+    with pytest.raises(ValueError, match=r"hint_of returns \[nan\]"):
+        study.optimize(objective, n_trials=5)
+
+
+def test_a_cost_of_a_parameter_that_not_all_trials_have_is_told_to_want_groups() -> None:
+    def growing(trial: optuna.Trial) -> tuple[float, float]:
+        depth = trial.suggest_int("depth", 1, 4 if trial.number < 2 else 8)
+        return depth, depth + len(trial.suggest_categorical("a", CHOICES))
+
+    sampler = KnownCostSampler(lambda params: [params["depth"]], seed=0)
+    study = optuna.create_study(directions=BOTH, sampler=sampler)
+
+    with pytest.raises(ValueError, match=r"cost_of asks for 'depth'.* groups"):
+        study.optimize(growing, n_trials=5)
+
+
+def test_an_integer_of_too_many_values_is_refused_by_name() -> None:
+    study = optuna.create_study(directions=BOTH, sampler=KnownCostSampler(size, seed=0))
+
+    with pytest.raises(ValueError, match="at most 10,000 values, and seed has 1,000,000,000"):
+        study.optimize(lambda trial: (trial.suggest_int("seed", 1, 10**9), 1.0), n_trials=3)
+
+
 def test_integers_are_steps_of_a_scale() -> None:
     grid = ChoiceGrid(
         [[{"x": x} for x in range(5)], [{"k": k} for k in "ab"]], [np.arange(5.0), None], size
