@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
+import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,26 +16,25 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from torch.serialization import safe_globals
 
 from afi_search.errors import UserError
+from afi_search.formatting import printable
+from afi_search.nn.stage import searched_stages
 
 
 class PretrainedError(UserError):
     """A file that holds no weights for the network."""
 
 
-_INSIDE = (
-    "state_dict_ema",
-    "model_ema",
-    "ema",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "module",
-)
+_AVERAGES_FIRST = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model")
 """Where a training's checkpoint has its weights; the average of many steps is the better."""
+_WRAPPERS = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch puts into the names of a network, or of a part of it, that it has wrapped."""
 _BLOCK = re.compile(r"(.*?)\.(\d+)\.")
+_BLOCKED = re.compile(r"unsupported GLOBAL (\S+) whose module")
+_FOREIGN = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
+_IN_A_FOLDER = ("model.safetensors", "model.safetensors.index.json")
 _NAMED = 5
 
 
@@ -85,51 +86,79 @@ def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
     Args:
         model: the network; its tensors are overwritten in place.
         path: a file of safetensors or of torch.save: a state dict, whatever all its names begin
-            with ("module.", "model.backbone."), or a training's checkpoint with one in it, its
-            moving average first; or a model's folder, as `afi-search extract` writes it. Nothing in
-            the file is executed.
+            with ("module.", "model.backbone."), or a training's checkpoint with one in it: the one
+            of which most fits, a moving average first; the index of a file in shards; or a model's
+            folder, as `afi-search extract` writes it. Nothing in the file is executed.
 
     Raises:
-        PretrainedError: the file is not there, is no such file, nothing in it fits, it is of a
-            network of another depth, or weights are not finite.
+        PretrainedError: the file is not there, is no such file, no convolution in it fits, it is of
+            a network of another depth, or weights are no plain finite numbers.
     """
-    path = Path(path)
-    weights = _read(path / "model.safetensors" if path.is_dir() else path)
-    translate = getattr(model, "own_name", str)
-    own = model.state_dict()
-    plain = {name: name.replace("_orig_mod.", "") for name in weights}  # of a compiled network
-    prefix = _prefix(plain.values(), lambda name: translate(name) in own)
-    targets = {name: translate(plain[name].removeprefix(prefix)) for name in weights}
-    fits = {
-        name: target in own and own[target].shape == weights[name].shape
-        for name, target in targets.items()
-    }
-    fitting = {targets[name]: weights[name] for name in weights if fits[name]}
-    unused = [name for name in weights if not fits[name]]
-    if not fitting:
-        raise PretrainedError(
-            f"{path}: none of its {len(weights)} tensors fits {type(model).__name__}; "
-            f"it must be torchvision's state dict of the same backbone"
-        )
-    deeper = _blocks(targets.values()), _blocks(own)
-    for stage in sorted(deeper[0].keys() & deeper[1].keys()):
-        theirs, ours = (blocks[stage] for blocks in deeper)
-        if theirs != ours:
-            example = f"{stage}.{min(theirs ^ ours)}"
+    found = [_Fitting(model, weights) for weights in _read(path)]
+    best = max(found, key=lambda fitting: len(fitting.tensors))  # the first of equals
+    best.require_all_is_well(printable(path))
+    model.load_state_dict(best.tensors, strict=False)
+    fresh = tuple(name for name in best.own if name not in best.tensors)
+    return WarmStart(tuple(best.tensors), fresh, best.unused)
+
+
+class _Fitting:
+    """What of a state dict fits a network; `tensors` by the network's names."""
+
+    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        self.of, self.own = type(model).__name__, model.state_dict()
+        self.stages = searched_stages(model).keys()
+        translate = getattr(model, "own_name", str)
+        plain = {name: _WRAPPERS.sub("", name) for name in weights}
+        prefix = _prefix(plain.values(), lambda name: translate(name) in self.own)
+        targets = {name: translate(plain[name].removeprefix(prefix)) for name in weights}
+        fits = {
+            name: target in self.own and self.own[target].shape == weights[name].shape
+            for name, target in targets.items()
+        }
+        self.theirs = {targets[name]: name for name in weights}
+        self.tensors = {targets[name]: weights[name] for name in weights if fits[name]}
+        self.unused = tuple(name for name in weights if not fits[name])
+
+    def require_all_is_well(self, path: str) -> None:
+        """Raise a PretrainedError where these are not weights to begin with."""
+        if not any(tensor.dim() == 4 for tensor in self.tensors.values()):
+            which = "the convolutions among its" if self.tensors else "its"
             raise PretrainedError(
-                f"{path}: is of a network of another depth: its {stage} has {len(theirs)} blocks, "
-                f"and {type(model).__name__}'s {len(ours)}; {example} is in one of them alone"
+                f"{path}: none of {which} {len(self.theirs)} tensors fits {self.of}; it must be "
+                f"torchvision's state dict of the same backbone"
             )
-    bad = [name for name in weights if fits[name] and not weights[name].isfinite().all()]
-    if bad:
-        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        raise PretrainedError(
-            f"{path}: holds NaN or infinity in {', '.join(bad[:_NAMED])}{more}; the training that "
-            f"wrote it has failed"
-        )
-    model.load_state_dict(fitting, strict=False)
-    fresh = tuple(name for name in own if name not in fitting)
-    return WarmStart(tuple(fitting), fresh, tuple(unused))
+        theirs, ours = _blocks(self.theirs), _blocks(self.own)
+        for stage in sorted(ours.keys() & (theirs.keys() | self.stages) if theirs else ()):
+            differ = theirs.get(stage, set()) ^ ours[stage]
+            if differ:
+                raise PretrainedError(
+                    f"{path}: is of a network of another depth: its {stage} has "
+                    f"{len(theirs.get(stage, ()))} blocks, and {self.of}'s {len(ours[stage])}; "
+                    f"{stage}.{min(differ)} is in one of them alone (or it is one shard of "
+                    f"several: name their index, *.index.json)"
+                )
+        reasons = {name: _wrong(name, t, self.own[name]) for name, t in self.tensors.items()}
+        reason = next(filter(None, reasons.values()), None)
+        if reason:
+            bad = [self.theirs[name] for name in reasons if reasons[name] == reason]
+            more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+            raise PretrainedError(
+                f"{path}: holds {reason} in {', '.join(bad[:_NAMED])}{more}; the training that "
+                f"wrote it has failed, or they were converted"
+            )
+
+
+def _wrong(name: str, tensor: Tensor, own: Tensor) -> str:
+    """Say what keeps a tensor from being a network's; "" where nothing does."""
+    if tensor.layout is not torch.strided:
+        return f"{tensor.layout} tensors"
+    if own.is_floating_point() and not tensor.is_floating_point():
+        return f"values of {tensor.dtype}"
+    values = tensor.double()
+    if not values.isfinite().all():
+        return "NaN or infinity"
+    return "negative variances" if name.endswith("running_var") and values.min() < 0 else ""
 
 
 def _prefix(names: Iterable[str], is_own: Callable[[str], bool]) -> str:
@@ -151,47 +180,92 @@ def _blocks(names: Iterable[str]) -> dict[str, set[int]]:
     return dict(blocks)
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def _read(path: str | Path) -> list[dict[str, Tensor]]:
+    """Return all state dicts in a file; there is at least one."""
+    told, path = printable(path), Path(path).expanduser()
+    if "://" in told:
+        raise PretrainedError(f"{told}: is a URL; download it, and name the file")
     try:
+        if path.is_dir():
+            path = next((path / n for n in _IN_A_FOLDER if (path / n).is_file()), path)
+        if path.name.endswith(".index.json"):
+            return [_shards(path)]
         content = _load(path)
     except FileNotFoundError:
-        raise PretrainedError(f"{path}: there is no such file of pretrained weights") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        told = str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
-        reason = told[0] if told else type(error).__name__
-        raise PretrainedError(f"{path}: is no file of weights, or is cut short: {reason}") from None
+        raise PretrainedError(f"{told}: there is no such file of pretrained weights") from None
     except SafetensorError as error:
-        raise PretrainedError(f"{path}: is cut short or damaged: {error}") from None
+        raise PretrainedError(f"{told}: is cut short or damaged: {error}") from None
+    except PretrainedError:
+        raise
+    except Exception as error:  # torch and pickle raise anything at a damaged file
+        reason = str(getattr(error, "strerror", None) or error) or type(error).__name__
+        reason = reason.rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+        raise PretrainedError(f"{told}: is no file of weights, or is cut short: {reason}") from None
     if isinstance(content, _Inert):
         raise PretrainedError(
-            f"{path}: holds a whole network, which is code, and not its weights; write them with "
+            f"{told}: holds a whole network, which is code, and not its weights; write them with "
             f"torch.save(network.state_dict(), FILE)"
         )
-    while isinstance(content, Mapping) and (inside := _inside(content)) is not None:
-        content = content[inside]
-    tensors = content if isinstance(content, Mapping) else {}
-    weights = {name: t for name, t in tensors.items() if isinstance(t, Tensor) and not t.is_meta}
-    if not weights or not all(isinstance(name, str) for name in weights):
-        raise PretrainedError(f"{path}: holds no state dict (names to tensors)")
-    return weights
+    found = _state_dicts(content)
+    if not found:
+        parts = content.items() if isinstance(content, Mapping) else [("it", content)]
+        kinds = [f"{name} is of type {type(part).__name__}" for name, part in parts]
+        raise PretrainedError(
+            f"{told}: holds no state dict (names to tensors); "
+            f"{', '.join(kinds[:_NAMED]) or 'it is empty'}"
+        )
+    return found
 
 
-def _inside(content: Mapping[Any, Any]) -> str | None:
-    """Return the key of the weights in a checkpoint, None where they are not further inside."""
-    for key in _INSIDE:
-        value = content.get(key)
-        if isinstance(value, Mapping) and value and not isinstance(value, _Inert):
-            return key
-    return None
+def _shards(index: Path) -> dict[str, Tensor]:
+    files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    return {name: t for file in files for name, t in _read(index.with_name(file))[0].items()}
+
+
+def _state_dicts(content: Any) -> list[dict[str, Tensor]]:
+    """Return all that maps names to tensors, however far inside, averages of many steps first."""
+    last = len(_AVERAGES_FIRST)
+    found, seen, waiting = [], set[int](), [(last, content)]
+    for rank, mapping in waiting:
+        if not isinstance(mapping, Mapping) or id(mapping) in seen:
+            continue
+        seen.add(id(mapping))
+        named = {n: t for n, t in mapping.items() if isinstance(n, str) and isinstance(t, Tensor)}
+        found.append((rank, {name: t for name, t in named.items() if not t.is_meta}))
+        for key, inside in mapping.items():
+            known = _AVERAGES_FIRST.index(key) if key in _AVERAGES_FIRST else last
+            waiting.append((min(rank, known), inside))
+    return [tensors for _, tensors in sorted(found, key=lambda each: each[0]) if tensors]
 
 
 def _load(path: Path) -> Any:
+    if path.is_dir():
+        raise ValueError(f"there is no {' or '.join(_IN_A_FOLDER)} in it")
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
     with path.open("rb") as file:
-        head = file.read(9)
-    if path.suffix == ".safetensors" or head[8:] == b"{":
+        head = file.read(24)
+    if head[8:9] == b"{":
         return load_file(path)
-    foreign = get_unsafe_globals_in_checkpoint(path) if head.startswith(b"PK") else []
-    inert: dict[str, Any] = {name: type("_Inert", (_Inert,), {}) for name in foreign}
-    inert |= {"argparse.Namespace": _Inert, "collections.defaultdict": lambda *_: {}}
-    with safe_globals([(stand_in, name) for name, stand_in in inert.items()]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    if head.startswith(b"PK"):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"its part {damaged} is damaged")
+    elif not head.startswith(b"\x80"):
+        raise ValueError(f"it begins with {head.decode('latin-1')!r}" if head else "it is empty")
+    inert: dict[str, Any] = {"collections.defaultdict": lambda *_: {}}
+    while True:
+        try:
+            allowed = safe_globals([(stand_in, name) for name, stand_in in inert.items()])
+            with allowed, path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            foreign = _FOREIGN.search(str(error))
+            if foreign is None or foreign[1] in inert:
+                blocked = _BLOCKED.search(str(error))
+                if blocked:
+                    raise ValueError(f"it asks for {blocked[1]}, which is code") from None
+                raise
+            for name in (foreign[1], f"builtins.{foreign[1]}"):  # as torch shortens it
+                inert[name] = type(foreign[1], (_Inert,), {})

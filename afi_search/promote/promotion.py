@@ -131,6 +131,9 @@ def promote_study(
     for what in (*images.ignored, *skipped.values()):
         listener.image_left_out(what)
     study = StudyFile.read(folder) if has_study(folder) else None
+    pretrained = wanted.pretrained
+    if pretrained is not None and "://" not in pretrained:  # workers have another folder
+        pretrained = str(Path(pretrained).expanduser().absolute())
     with ray_session(address, listener.engine_lost) as session:
         dashboard = session.wait()
         capacity = plan_promotion(workers, cluster_nodes())
@@ -146,7 +149,7 @@ def promote_study(
                 train_images=len(images.train),
                 validation_images=len(images.validation),
                 checkpoints=location_of(own, below) if within else f"{below}/{own.name}",
-                pretrained=wanted.pretrained and str(Path(wanted.pretrained).absolute()),
+                pretrained=pretrained,
                 threads=capacity.threads,
                 gpus=bool(capacity.gpus),
                 loader=wanted.loader,

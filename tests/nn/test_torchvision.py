@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
 import re
 import subprocess
+import zipfile
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
@@ -119,6 +122,13 @@ class Anything:
         return subprocess.check_call, (["false"],)
 
 
+class Blocked:
+    """What torch lets nobody load."""
+
+    def __reduce__(self):
+        return os.system, ("false",)
+
+
 BESIDE: dict[str, dict[str, Any]] = {
     "nothing": {},
     "args": {"args": argparse.Namespace(lr=0.1, out=Path("runs"), nested=argparse.Namespace(a=1))},
@@ -165,6 +175,19 @@ def test_names_of_wrapped_networks_are_understood(prefix, backbone, saved):
     assert (report.fresh, report.unused) == ((), ())
 
 
+@pytest.mark.parametrize(
+    "wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"]
+)
+def test_names_of_networks_whose_parts_are_wrapped_are_understood(wrapper, saved):
+    twin = make_twin("shufflenetv2")
+    part = f"module.stage2.{wrapper}.0.{wrapper}."
+    names = {name: f"module.{name}".replace("module.stage2.0.", part) for name in twin.state_dict()}
+    path = saved({names[name]: tensor for name, tensor in twin.state_dict().items()})
+    model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
+    report = warm_start(model, path)
+    assert (report.fresh, report.unused) == ((), ())
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.bin"])
 def test_safetensors_are_read(name, tmp_path):
     twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
@@ -186,6 +209,138 @@ def test_the_moving_average_is_taken_where_there_is_one(saved):
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
     assert warm_start(model, path).unused == ("n_averaged",)
     assert torch.equal(model.state_dict()["fc.weight"], average.fc.weight)
+
+
+@pytest.mark.parametrize(
+    "ema",
+    [
+        None,
+        {"decay": 0.999, "updates": 3},
+        {"decay": torch.tensor(0.999)},
+        [torch.zeros(3)],
+    ],
+)
+@pytest.mark.parametrize("key", ["model", "net", "weights", "teacher.backbone"])
+def test_the_state_dict_is_found_under_any_key(key, ema, saved):
+    twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
+    content: dict[str, Any] = twin.state_dict()
+    for part in reversed(key.split(".")):
+        content = {"ema": ema, part: content, "acc": 93.1}
+    content["itself"] = content
+    model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
+    assert warm_start(model, saved(content)).fresh == ()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_weights_in_shards_are_read_by_their_index(kind, tmp_path):
+    twin = torchvision.models.resnet50(weights=None).state_dict()
+    names, index = list(twin), dict[str, str]()
+    for part, own in enumerate((names[:150], names[150:])):
+        file = tmp_path / f"model-{part}.{kind}"
+        index |= dict.fromkeys(own, file.name)
+        (save_file if kind == "safetensors" else torch.save)({n: twin[n] for n in own}, file)
+    path = tmp_path / f"model.{kind}.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    model = build(Architecture.plain("resnet50"), num_classes=1000, image_size=64)
+    assert warm_start(model, path).fresh == ()
+    for part in (0, 1):
+        with pytest.raises(UserError, match=r"or it is one shard of several"):
+            warm_start(model, tmp_path / f"model-{part}.{kind}")
+    (tmp_path / f"model-1.{kind}").unlink()
+    with pytest.raises(UserError, match=f"model-1.{kind}: there is no such file"):
+        warm_start(model, path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e5m2, torch.float64])
+def test_weights_of_another_precision_are_read(dtype, saved):
+    twin = torchvision.models.shufflenet_v2_x1_0(weights=None).state_dict()
+    content = {n: t.to(dtype) if t.is_floating_point() else t for n, t in twin.items()}
+    model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
+    assert warm_start(model, saved(content)).fresh == ()
+    assert torch.equal(model.state_dict()["fc.weight"], content["fc.weight"].float())
+
+
+@pytest.mark.parametrize(
+    ("convert", "complaint"),
+    [
+        (lambda t: t.to(torch.int8), "values of torch.int8 in conv1.0.weight"),
+        (lambda t: t.to(torch.complex64), "values of torch.complex64 in conv1.0.weight"),
+        (lambda t: t.to_sparse(), "torch.sparse_coo tensors in conv1.0.weight"),
+        (lambda t: (t * 1e30).half(), "NaN or infinity in conv1.0.weight"),
+        (lambda t: t.permute(2, 3, 1, 0).contiguous(), "none of the convolutions among its"),
+    ],
+)
+def test_weights_that_were_converted_are_refused(convert, complaint, saved):
+    twin = make_twin("shufflenetv2").state_dict()
+    path = saved({n: convert(t) if t.dim() == 4 else t for n, t in twin.items()})
+    model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
+    with pytest.raises(UserError, match=complaint):
+        warm_start(model, path)
+
+
+def test_negative_variances_are_refused(saved):
+    twin = make_twin("shufflenetv2").state_dict()
+    twin["conv1.1.running_var"][3] = -1.0
+    model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
+    with pytest.raises(UserError, match=r"negative variances in conv1.1.running_var;"):
+        warm_start(model, saved(twin))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("place", [0, 0.0001, 0.5, 0.9999])
+def test_a_file_cut_anywhere_is_refused(place, zipped, tmp_path):
+    twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
+    path = tmp_path / "weights.pth"
+    torch.save(twin.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * place)])
+    model = build(Architecture.plain("shufflenetv2"), num_classes=10, image_size=64)
+    with pytest.raises(UserError, match=r"weights.pth: is no file of weights, or is cut short: \S"):
+        warm_start(model, path)
+
+
+def test_a_hole_in_a_file_is_told(saved):
+    path = saved(torchvision.models.shufflenet_v2_x1_0(weights=None).state_dict())
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    content[half : half + 9000] = bytes(9000)
+    path.write_bytes(content)
+    model = build(Architecture.plain("shufflenetv2"), num_classes=10, image_size=64)
+    with pytest.raises(UserError, match=r"its part \S+ is damaged"):
+        warm_start(model, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (
+            lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"),
+            "begins with 'ver",
+        ),
+        (lambda p: p.write_text("<!DOCTYPE html>"), "begins with '<!DOCTYPE html>'"),
+        (lambda p: zipfile.ZipFile(p, "w").writestr("a/b.txt", "x"), "cut short"),
+        (lambda p: np.savez(p.open("wb"), x=np.ones(3)), "cut short"),
+        (lambda p: torch.save({"a": Blocked()}, p), "it asks for posix.system, which is code"),
+        (lambda p: p.mkdir(), "there is no model.safetensors"),
+        (os.mkfifo, "it is no file"),
+        (lambda p: p.symlink_to(p), "symbolic links"),
+    ],
+)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_what_is_no_file_of_weights_is_told_with_the_reason(make, complaint, name, tmp_path):
+    make(tmp_path / name)
+    model = build(Architecture.plain("resnet50"), num_classes=10, image_size=64)
+    with pytest.raises(UserError, match=complaint) as caught:
+        warm_start(model, tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_url_and_a_name_that_no_file_can_have_are_told():
+    model = build(Architecture.plain("resnet50"), num_classes=10, image_size=64)
+    with pytest.raises(UserError, match=r"https://host/resnet50.pth: is a URL; download it"):
+        warm_start(model, "https://host/resnet50.pth")
+    with pytest.raises(UserError, match="File name too long"):
+        warm_start(model, "x" * 300)
 
 
 @pytest.mark.parametrize(
