@@ -12,7 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from afi_search.data.image_reader import check_image
 from afi_search.errors import UserError
-from afi_search.formatting import printable
+from afi_search.formatting import plural, printable
 
 TRAIN, VALIDATION = "train", "val"
 _LISTED = 10
@@ -110,7 +110,7 @@ def _classes(
 ) -> dict[str, list[str]]:
     """Return the images of each class folder of a part, both sorted."""
     above = frozenset((root / part / "_").resolve().parents)
-    found = {}
+    found, loose = {}, []
     for path, is_folder in _entries(root, part, ignored):
         if is_folder:
             images = sorted(set(_images_below(root, path, above, ignored)) - skipped)
@@ -118,6 +118,10 @@ def _classes(
                 found[path.removeprefix(f"{part}/")] = images
             else:
                 ignored.append(f"{printable(path)}: has no image in it")
+        elif path.lower().endswith(IMG_EXTENSIONS):
+            loose.append(path)
+    if loose and found:
+        ignored.append(f"{part}: {plural(len(loose), 'image')} in no class's folder")
     return found
 
 

@@ -94,6 +94,15 @@ def test_a_folder_that_is_no_class_is_left_out_and_told(
     assert f"{pictures}/train/{no_class.split('/')[0]}: " in "".join(images.ignored)
 
 
+def test_images_beside_the_classes_are_left_out_and_told(pictures: Path) -> None:
+    before = list_images(pictures)
+    for name in ("a.JPEG", "b.png"):
+        shutil.copy(pictures / "train/n01/0.JPEG", pictures / "train" / name)
+    images, _ = check(pictures, 3, skip=False)
+    assert images.train == before.train
+    assert images.ignored == (f"{pictures}/train: 2 images in no class's folder",)
+
+
 @pytest.mark.parametrize("link", ["train/n00", "train/n01/n00", "val/n01/a", "train/n01/.a"])
 @pytest.mark.parametrize("target", ["..", ".", "/", "itself"])
 def test_links_that_lead_in_a_circle_end(pictures: Path, link: str, target: str) -> None:
