@@ -19,6 +19,15 @@ def printable(text: str | Path) -> str:
     return _UNPRINTABLE.sub(_escaped, str(text))
 
 
+def in_a_line(path: str | Path) -> str:
+    r"""Return a path as `printable` does, in one line whatever it is.
+
+    >>> in_a_line("two\nlines")
+    'two\\nlines'
+    """
+    return printable(path).replace("\n", "\\n")
+
+
 def _escaped(character: re.Match[str]) -> str:
     code = ord(character[0])
     code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0  # a byte, as Python keeps it in a path

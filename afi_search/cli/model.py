@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from afi_search.cli.common import Data, Imports, StudyFolder, console
+from afi_search.formatting import in_a_line
 
 
 def export(
@@ -73,4 +74,4 @@ def predict(
     opened = load(model)
     for image in images:
         guesses = (f"{g.label} {100 * g.probability:.1f} %" for g in opened.predict(image, top))
-        console.say(f"{image}: {', '.join(guesses)}")
+        console.say(f"{in_a_line(image)}: {', '.join(guesses)}")

@@ -12,7 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from afi_search.data.image_reader import check_image
 from afi_search.errors import UserError
-from afi_search.formatting import plural, printable
+from afi_search.formatting import in_a_line, plural
 
 TRAIN, VALIDATION = "train", "val"
 _LISTED = 10
@@ -56,14 +56,14 @@ def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
     for part in (TRAIN, VALIDATION):
         if not (folder / part).is_dir():
             raise UserError(
-                f"{printable(folder)}: has no folder {part!r}; wanted are {TRAIN}/CLASS/IMAGE and "
+                f"{in_a_line(folder)}: has no folder {part!r}; wanted are {TRAIN}/CLASS/IMAGE and "
                 f"{VALIDATION}/CLASS/IMAGE, a folder for each class"
             )
     try:
         train = _classes(folder, TRAIN, left_out, ignored)
         validation = _classes(folder, VALIDATION, left_out, ignored)
     except OSError as error:
-        raise UserError(f"{printable(error.filename)}: {error.strerror}") from None
+        raise UserError(f"{in_a_line(error.filename)}: {error.strerror}") from None
 
     def labelled(part: dict[str, list[str]]) -> tuple[tuple[str, int], ...]:
         names = enumerate(train)
@@ -71,11 +71,11 @@ def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
 
     return Images(
         folder,
-        tuple(map(printable, train)),
+        tuple(map(in_a_line, train)),
         labelled(train),
         labelled(validation),
         unmatched=tuple(_unmatched(folder, train, validation)),
-        ignored=tuple(f"{printable(folder)}/{line}" for line in ignored),
+        ignored=tuple(f"{in_a_line(folder)}/{line}" for line in ignored),
     )
 
 
@@ -93,14 +93,14 @@ def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, dict[str, 
     if len(images.classes) != classes:
         wrong.insert(
             0,
-            f"{printable(folder / TRAIN)}: has {len(images.classes)} class folders and {classes} "
+            f"{in_a_line(folder / TRAIN)}: has {len(images.classes)} class folders and {classes} "
             f"are expected; say --classes {len(images.classes)} if that is right",
         )
     if wrong:
         way_out = "" if skip else "\nMend that, or leave it all out with --skip-broken."
         raise UserError("\n".join([*_some(wrong), *_some(images.ignored)]) + way_out)
     if not images.train or not images.validation:
-        empty = f"{printable(folder)}: {TRAIN} or {VALIDATION} holds no image that can be read"
+        empty = f"{in_a_line(folder)}: {TRAIN} or {VALIDATION} holds no image that can be read"
         raise UserError("\n".join([empty, *_some(images.unmatched)]))
     return images, broken
 
@@ -117,7 +117,7 @@ def _classes(
             if images:
                 found[path.removeprefix(f"{part}/")] = images
             else:
-                ignored.append(f"{printable(path)}: has no image in it")
+                ignored.append(f"{in_a_line(path)}: has no image in it")
         elif path.lower().endswith(IMG_EXTENSIONS):
             loose.append(path)
     if loose and found:
@@ -130,7 +130,7 @@ def _images_below(
 ) -> Iterator[str]:
     here = (root / below).resolve()
     if here in above:
-        ignored.append(f"{printable(below)}: is a link to a folder above it")
+        ignored.append(f"{in_a_line(below)}: is a link to a folder above it")
         return
     for path, is_folder in _entries(root, below, ignored):
         if is_folder:
@@ -147,7 +147,7 @@ def _entries(root: Path, below: str, ignored: list[str]) -> Iterator[tuple[str, 
         if not entry.name.startswith("."):
             yield path, is_folder
         elif is_folder or path.lower().endswith(IMG_EXTENSIONS):
-            ignored.append(f"{printable(path)}: is hidden")
+            ignored.append(f"{in_a_line(path)}: is hidden")
 
 
 def _unmatched(folder: Path, train: Iterable[str], validation: Iterable[str]) -> list[str]:
@@ -155,11 +155,11 @@ def _unmatched(folder: Path, train: Iterable[str], validation: Iterable[str]) ->
     if ours and not ours & theirs:
         tiny = (folder / VALIDATION / "val_annotations.txt").is_file()
         return [
-            f"{printable(folder / VALIDATION)}: its images are not sorted into folders of the "
+            f"{in_a_line(folder / VALIDATION)}: its images are not sorted into folders of the "
             f"classes of {TRAIN}. {_SORT_TINY_IMAGENET if tiny else _SORT_IMAGENET}"
         ]
     return [
-        f"{printable(folder / part / name)}: is missing; {printable(name)} is in {other}"
+        f"{in_a_line(folder / part / name)}: is missing; {in_a_line(name)} is in {other}"
         for part, other, names in (
             (VALIDATION, TRAIN, ours - theirs),
             (TRAIN, VALIDATION, theirs - ours),

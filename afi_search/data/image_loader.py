@@ -28,7 +28,7 @@ from afi_search.data.image_reader import (
 )
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.errors import UserError
-from afi_search.formatting import printable
+from afi_search.formatting import in_a_line
 from afi_search.space.recipe import ImageNetRecipe
 
 
@@ -242,7 +242,7 @@ class _Listed(Dataset[Item]):
                 found = self._image((place + step) % len(self), left_out)
                 if found is not None:
                     return found, left_out
-        raise UserError(f"{printable(self.folder)}: no image can be read any more")
+        raise UserError(f"{in_a_line(self.folder)}: no image can be read any more")
 
     def _image(self, place: int, left_out: dict[str, str]) -> Batch | None:
         path, label = self.listed[place]

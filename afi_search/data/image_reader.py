@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from afi_search.data.tensor_source import Normalise
 from afi_search.errors import UserError
-from afi_search.formatting import printable
+from afi_search.formatting import in_a_line
 from afi_search.space.fields import Number, Positive, Strict, Whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -142,4 +142,4 @@ def _explained(path: str | Path, error: Exception) -> ImageError:
         reason = f"it has more than {MOST_PIXELS:,} pixels"
     else:
         reason = str(getattr(error, "strerror", None) or error or type(error).__name__)
-    return ImageError(f"{printable(path)}: cannot be read: {reason}")
+    return ImageError(f"{in_a_line(path)}: cannot be read: {reason}")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from afi_search.errors import UserError
-from afi_search.formatting import printable
+from afi_search.formatting import in_a_line
 from afi_search.nn.stage import searched_stages
 
 
@@ -96,7 +96,7 @@ def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
     """
     found = [_Fitting(model, weights) for weights in _read(path)]
     best = max(found, key=lambda fitting: len(fitting.tensors))  # the first of equals
-    best.require_all_is_well(printable(path))
+    best.require_all_is_well(in_a_line(path))
     model.load_state_dict(best.tensors, strict=False)
     fresh = tuple(name for name in best.own if name not in best.tensors)
     return WarmStart(tuple(best.tensors), fresh, best.unused)
@@ -182,7 +182,7 @@ def _blocks(names: Iterable[str]) -> dict[str, set[int]]:
 
 def _read(path: str | Path) -> list[dict[str, Tensor]]:
     """Return all state dicts in a file; there is at least one."""
-    told, path = printable(path), Path(path).expanduser()
+    told, path = in_a_line(path), Path(path).expanduser()
     if "://" in told:
         raise PretrainedError(f"{told}: is a URL; download it, and name the file")
     try:

@@ -169,6 +169,14 @@ def test_names_need_not_be_utf_8(pictures: Path) -> None:
         read_image(images.folder / path)
 
 
+def test_a_name_of_two_lines_is_told_in_one(pictures: Path) -> None:
+    (pictures / "train/n01/a\nerror: b.JPEG").touch()
+    _, skipped = check(pictures, 3, skip=True)
+    (reason,) = skipped.values()
+    assert r"n01/a\nerror: b.JPEG: cannot be read" in reason
+    assert "\n" not in reason
+
+
 def test_real_images_are_whole(imagenette: Path) -> None:
     images, skipped = check(imagenette, 10, skip=False)
     assert (len(images.train), len(images.validation), skipped) == (1000, 200, {})
