@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,  # which pydantic wants before Python 3.12
-    TypeAlias,
-)
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
+from optuna.storages.journal._storage import JournalOperation as Op
 from optuna.trial import TrialState
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -133,100 +131,64 @@ _OfStudy = Annotated[_Notes, AfterValidator(_check_numbered)]
 _Named = TypedDict("_Named", {"study:metric_names": list[str]}, total=False)
 
 
-class _Operation(TypedDict):
-    worker_id: str
+_OF_STUDY, _OF_TRIAL = {"study_id": _Whole}, {"trial_id": _Whole}
+_FIELDS: dict[int, dict[str, Any]] = {
+    Op.CREATE_STUDY: {
+        "study_name": str,
+        "directions": Annotated[list[Annotated[int, Field(ge=1, le=2)]], Field(min_length=1)],
+    },
+    Op.SET_STUDY_USER_ATTR: {**_OF_STUDY, "user_attr": _OfStudy},
+    Op.SET_STUDY_SYSTEM_ATTR: {**_OF_STUDY, "system_attr": _Named},
+    Op.CREATE_TRIAL: {
+        **_OF_STUDY,
+        "datetime_start": str | None,
+        "datetime_complete": NotRequired[str],
+        "state": NotRequired[_State],
+        "value": NotRequired[float | None],
+        "values": NotRequired[list[float] | None],
+        "distributions": NotRequired[dict[str, str]],
+        "params": NotRequired[dict[str, float]],
+        "user_attrs": Facts,
+        "system_attrs": NotRequired[_Foreseen],
+        "intermediate_values": NotRequired[
+            dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")], _Share]
+        ],
+    },
+    Op.SET_TRIAL_PARAM: {
+        **_OF_TRIAL,
+        "param_name": str,
+        "param_value_internal": float,
+        "distribution": str,
+    },
+    Op.SET_TRIAL_STATE_VALUES: {
+        **_OF_TRIAL,
+        "state": _State,
+        "values": list[float] | None,
+        "datetime_start": NotRequired[str],
+        "datetime_complete": NotRequired[str],
+    },
+    Op.SET_TRIAL_INTERMEDIATE_VALUE: {
+        **_OF_TRIAL,
+        "step": _Epoch,
+        "intermediate_value": _Share,
+    },
+    Op.SET_TRIAL_USER_ATTR: {**_OF_TRIAL, "user_attr": _Remembered},
+    Op.SET_TRIAL_SYSTEM_ATTR: {**_OF_TRIAL, "system_attr": _Foreseen},
+    Op.DISCARD_TRIALS: {},
+}
+"""By Optuna's operation, which has a `worker_id`, too."""
 
 
-class _OfAStudy(_Operation):
-    study_id: _Whole
+def _kind(code: int, fields: Mapping[str, Any]) -> Any:
+    common = {"op_code": Literal[int(code)], "worker_id": str}
+    make: Any = TypedDict
+    return make(f"_Operation{int(code)}", {**common, **fields})
 
 
-class _OfATrial(_Operation):
-    trial_id: _Whole
-
-
-class _CreateStudy(_Operation):
-    op_code: Literal[0]
-    study_name: str
-    directions: Annotated[list[Annotated[int, Field(ge=1, le=2)]], Field(min_length=1)]
-
-
-class _NoteOfStudy(_OfAStudy):
-    op_code: Literal[2]
-    user_attr: _OfStudy
-
-
-class _NoteOfOptuna(_OfAStudy):
-    op_code: Literal[3]
-    system_attr: _Named
-
-
-class _CreateTrial(_OfAStudy):
-    op_code: Literal[4]
-    datetime_start: str | None
-    datetime_complete: NotRequired[str]
-    state: NotRequired[_State]
-    value: NotRequired[float | None]
-    values: NotRequired[list[float] | None]
-    distributions: NotRequired[dict[str, str]]
-    params: NotRequired[dict[str, float]]
-    user_attrs: Facts
-    system_attrs: NotRequired[_Foreseen]
-    intermediate_values: NotRequired[
-        dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}$")], _Share]
-    ]
-
-
-class _SetParam(_OfATrial):
-    op_code: Literal[5]
-    param_name: str
-    param_value_internal: float
-    distribution: str
-
-
-class _SetState(_OfATrial):
-    op_code: Literal[6]
-    state: _State
-    values: list[float] | None
-    datetime_start: NotRequired[str]
-    datetime_complete: NotRequired[str]
-
-
-class _Report(_OfATrial):
-    op_code: Literal[7]
-    step: _Epoch
-    intermediate_value: _Share
-
-
-class _NoteOfTrial(_OfATrial):
-    op_code: Literal[8]
-    user_attr: _Remembered
-
-
-class _NoteOfTrialByOptuna(_OfATrial):
-    op_code: Literal[9]
-    system_attr: _Foreseen
-
-
-class _Discard(_Operation):
-    op_code: Literal[10]
-
-
-_AnyOperation: TypeAlias = Annotated[
-    _CreateStudy
-    | _NoteOfStudy
-    | _NoteOfOptuna
-    | _CreateTrial
-    | _SetParam
-    | _SetState
-    | _Report
-    | _NoteOfTrial
-    | _NoteOfTrialByOptuna
-    | _Discard,
-    Field(discriminator="op_code"),
-]
+_KINDS: Any = reduce(or_, (_kind(*each) for each in _FIELDS.items()))
 _VALIDATOR = TypeAdapter[Any](
-    _AnyOperation, config=ConfigDict(strict=True, extra="allow")
+    Annotated[_KINDS, Field(discriminator="op_code")],
+    config=ConfigDict(strict=True, extra="allow"),
 ).validator
 
 
