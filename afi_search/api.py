@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from afi_search.search.listener import Listener
 from afi_search.search.prepare import AUTO
 from afi_search.space import Architecture
-from afi_search.space.schema import Confirm, Promote
 from afi_search.study import study as stored
 from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, has_study, study_name
 from afi_search.study.storage import JOURNAL, check_storage
@@ -155,8 +154,9 @@ class Study(stored.Study):
 
         return confirm_study(
             self,
-            (self.file.space.confirm or Confirm()).given(seeds=seeds, top=top),
-            [Architecture.of(each) for each in architectures],
+            architectures,
+            seeds=seeds,
+            top=top,
             data=data,
             address=address,
             checkpoints=checkpoints,
@@ -204,29 +204,26 @@ class Study(stored.Study):
             Interrupted: Ctrl-C.
         """
         from afi_search.promote.promotion import promote_study
-        from afi_search.study.study import Interrupted
 
-        wanted = (self.file.space.promote or Promote()).given(
-            data=data,
-            recipe=recipe,
-            top=top,
-            pretrained=pretrained,
-            classes=classes,
-            loader=loader,
-            checkpoints=checkpoints,
-        )
-        finished = promote_study(
-            self.folder,
-            wanted,
-            [Architecture.of(each) for each in architectures],
-            workers=workers,
-            skip_broken=skip_broken,
-            name=name,
-            address=address,
-            listener=listener or Listener(),
-        )
-        if not finished:
-            raise Interrupted(self)
+        try:
+            promote_study(
+                self.folder,
+                architectures,
+                data=data,
+                recipe=recipe,
+                top=top,
+                pretrained=pretrained,
+                classes=classes,
+                loader=loader,
+                skip_broken=skip_broken,
+                name=name,
+                checkpoints=checkpoints,
+                workers=workers,
+                address=address,
+                listener=listener,
+            )
+        except KeyboardInterrupt:
+            raise stored.Interrupted(self) from None
 
     def prune(self) -> int:
         """Delete the checkpoints that nothing needs: not the front's, the confirmation's, ...

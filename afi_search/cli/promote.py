@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from afi_search.cli.common import Address, Checkpoints
-
-if TYPE_CHECKING:
-    from afi_search.space import Architecture
-    from afi_search.space.schema import Promote
 
 
 def promote(
@@ -51,41 +46,22 @@ def promote(
     address: Address = None,
 ) -> None:
     """Train a study's winners on ImageNet, or go on with it, and export them."""
-    from afi_search.space import Architecture
-    from afi_search.space.schema import Promote
-    from afi_search.study.folder import StudyFile, has_study
-
-    file = StudyFile.read(study, imports=True) if has_study(study) else None
-    wanted = (file.space.promote if file else None) or Promote()
-    promote_and_show(
-        study,
-        wanted.given(
-            data=data,
-            recipe=recipe,
-            top=top,
-            classes=classes,
-            pretrained=pretrained,
-            checkpoints=checkpoints,
-            loader=loader,
-        ),
-        [Architecture.parse(text) for text in architecture or ()],
-        workers=workers,
-        skip_broken=skip_broken,
-        name=name,
-        address=address,
-    )
-
-
-def promote_and_show(
-    folder: Path, wanted: Promote, named: Sequence[Architecture] = (), **options: Any
-) -> None:
-    """Promote as `promote_study` does, and show how it goes.
-
-    Raises:
-        KeyboardInterrupt: a person stopped it.
-    """
     from afi_search.cli.screen import Screen
     from afi_search.promote.promotion import promote_study
 
-    if not promote_study(folder, wanted, named, listener=Screen(), **options):
-        raise KeyboardInterrupt
+    promote_study(
+        study,
+        architecture or (),
+        data=data,
+        recipe=recipe,
+        top=top,
+        workers=workers,
+        classes=classes,
+        pretrained=pretrained,
+        checkpoints=checkpoints,
+        loader=loader,
+        skip_broken=skip_broken,
+        name=name,
+        address=address,
+        listener=Screen(),
+    )

@@ -15,7 +15,6 @@ import typer
 
 from afi_search.cli.common import Address, Checkpoints, Data, Preset, SpaceFile, console
 from afi_search.cli.confirm import confirm_and_show
-from afi_search.cli.promote import promote_and_show
 from afi_search.formatting import plural, size
 
 if TYPE_CHECKING:
@@ -150,7 +149,10 @@ def show(study: Study, *, whole: bool = False) -> None:
 def promote_where_imagenet_is(folder: Path, wanted: Promote, address: str | None) -> None:
     """Train the winners on ImageNet, or without ImageNet print the command for where it is."""
     if wanted.data is not None and Path(wanted.data).is_dir():
-        promote_and_show(folder, wanted, address=address)
+        from afi_search.cli.screen import Screen
+        from afi_search.promote.promotion import promote_study
+
+        promote_study(folder, address=address, listener=Screen())
         return
     console.say(
         f"ImageNet is not here ({wanted.data or 'the space file names no folder'}). Where it is, "

@@ -155,8 +155,8 @@ class Screen(Listener):
             self._live.refresh()
         import afi_search.report.export  # noqa: F401  # needed next, and the workers are waited for
 
-    def audited(self, verdict: str) -> None:
-        console.say(verdict)
+    def said(self, words: str) -> None:
+        console.say(words)
 
     def run_ended(self) -> None:
         self._telling.close()
@@ -182,21 +182,6 @@ class Screen(Listener):
         if not console.is_terminal:
             console.say(self._line(trial))
 
-    def front_is_unconfirmed(self, folder: Path) -> None:
-        console.say(
-            f"The front is not confirmed: its most accurate by one seed is taken. To be sure "
-            f"first: afi-search confirm {folder}"
-        )
-
-    def chosen_from_confirmed(self, architectures: Sequence[str]) -> None:
-        console.say(
-            f"Chosen: {', '.join(architectures)}: the cheapest whose confirmed validation accuracy "
-            f"cannot be told from the best at a level of 5 %."
-        )
-
-    def image_left_out(self, what: str) -> None:
-        console.say(f"Left out: {what}")
-
     def promotion_begun(
         self, architecture: Architecture, recipe: str, folder: Path, dashboard: str
     ) -> None:
@@ -207,15 +192,6 @@ class Screen(Listener):
 
     def promotion_resumed(self, epoch: int, epochs: int) -> None:
         console.say(f"Going on after epoch {epoch} of {epochs}.")
-
-    def weights_read(self, weights: str, fitting: str) -> None:
-        console.say(f"Starting from {weights}: {fitting}")
-
-    def promotion_measuring(self) -> None:
-        console.say("Measuring one worker ...")
-
-    def promotion_measured(self, seconds: float, needed: str) -> None:
-        console.say(needed)
 
     def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
         console.say(

@@ -92,7 +92,7 @@ def audit_scores(
         score_cheaply(study, partial(scored_by_workers, study, session, data, "cheap"))
     except KeyboardInterrupt:
         raise Interrupted(study) from None
-    listener.audited(verdict(audit(study)))
+    listener.said(verdict(audit(study)))
 
 
 def scored_by_workers(study: Study, session: RaySession, data: str | None, kind: str) -> Score:

@@ -51,8 +51,8 @@ def train_to_the_end(
     folder: Path,
     on_epoch: Callable[[list[EpochResult]], None],
     on_left_out: Callable[[dict[str, str]], None],
-) -> bool:
-    """Train from the last checkpoint to the recipe's end; False when a person interrupts it.
+) -> None:
+    """Train from the last checkpoint to the recipe's end.
 
     Args:
         config: what to train, and how.
@@ -64,6 +64,7 @@ def train_to_the_end(
     Raises:
         PromotionError: the training diverged, something is there to mend, or its workers failed
             again and again.
+        KeyboardInterrupt: a person stopped it.
     """
     news = Queue(actor_options={"num_cpus": 0})
     failures: list[str] = []
@@ -98,11 +99,10 @@ def train_to_the_end(
                 raise PromotionError(_reason(error)) from None
         finally:
             news.shutdown(force=True)
-        if stop.asked:
-            return False
+    if stop.asked:
+        raise KeyboardInterrupt
     if failures:
         raise PromotionError(f"{config.architecture}: {failures[0]}")
-    return True
 
 
 class _Trainer(TorchTrainer):

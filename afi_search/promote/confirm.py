@@ -40,21 +40,24 @@ OBJECTIVES = ("accuracy", "macs")
 
 def confirm_study(
     study: Study,
-    wanted: Confirm,
-    named: Sequence[Architecture] = (),
+    architectures: Sequence[Architecture | str] = (),
     *,
     data: str | None = None,
     address: str | None = None,
     checkpoints: str | None = None,
     listener: Listener | None = None,
+    **settings: object,
 ) -> pd.DataFrame:
-    """Confirm a study's front, or `named`, or resume that; see `afi_search.Study.confirm`.
+    """Confirm a study's front, or those, or resume that; see `afi_search.Study.confirm`.
 
     What is confirmed is written, also where it is interrupted, and returned: a row an architecture,
-    as of `confirmed_table`.
+    as of `confirmed_table`. `settings` are keys of the space file's `confirm` section, before what
+    it says itself.
     """
+    listener = listener or Listener()
     spec = spec_of(study.file.space.data)
-    origins = to_confirm(study, wanted, named)
+    wanted = (study.file.space.confirm or Confirm()).given(**settings)
+    origins = to_confirm(study, wanted, [Architecture.of(each) for each in architectures])
     folder = study.folder / CONFIRM
     asked = StudyFile(
         name=f"{study.name}-confirm",
@@ -72,8 +75,7 @@ def confirm_study(
         seeds = fresh_seeds(asked.space.search.seed, wanted.seeds)
         proposer = ListedProposer(origins, seeds, cost)
         try:
-            lost = listener.engine_lost if listener is not None else None
-            with ray_session(address, lost) as session:
+            with ray_session(address, listener.engine_lost) as session:
                 run_trials(confirmation, proposer, session, data=data, listener=listener)
             _test(confirmation, data)
         finally:

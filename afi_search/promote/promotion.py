@@ -89,24 +89,25 @@ class Needs:
         )
 
 
-_SILENT = Listener()
-
-
 def promote_study(
     folder: Path,
-    wanted: Promote,
-    named: Sequence[Architecture] = (),
+    architectures: Sequence[Architecture | str] = (),
     *,
     workers: int | None = None,
     skip_broken: bool = False,
     name: str | None = None,
     address: str | None = None,
-    listener: Listener = _SILENT,
-) -> bool:
-    """Promote a study's winners one after another; return whether all came to their end.
+    listener: Listener | None = None,
+    **settings: object,
+) -> None:
+    """Promote a study's winners one after another, as `afi_search.Study.promote`.
 
-    As `afi_search.Study.promote`. With `named` architectures, `folder` is any to write to.
+    With `architectures`, `folder` is any to write to. `settings` are keys of the space file's
+    `promote` section, before what it says itself. A KeyboardInterrupt: a person stopped it.
     """
+    listener = listener or Listener()
+    study = StudyFile.read(folder, imports=True) if has_study(folder) else None
+    wanted = ((study and study.space.promote) or Promote()).given(**settings)
     if wanted.data is None:
         raise PromotionError(
             f"where is ImageNet? Name its folder with --data, like: afi-search promote {folder} "
@@ -121,7 +122,8 @@ def promote_study(
         require_dali()
     below = check_url(wanted.checkpoints)
     within = below == IN_THE_FOLDER
-    chosen = [for_imagenet(a) for a in named] or winners(folder, wanted, listener)
+    named = [for_imagenet(Architecture.of(each)) for each in architectures]
+    chosen = named or winners(folder, wanted, listener)
     if name is not None and len(chosen) > 1:
         raise UserError(
             f"--name {name} is for one architecture, and {len(chosen)} are to be promoted; leave "
@@ -129,8 +131,7 @@ def promote_study(
         )
     images, skipped = check(Path(wanted.data), wanted.classes, skip=skip_broken)
     for what in (*images.ignored, *skipped.values()):
-        listener.image_left_out(what)
-    study = StudyFile.read(folder) if has_study(folder) else None
+        listener.said(f"Left out: {what}")
     pretrained = wanted.pretrained
     if pretrained is not None and "://" not in pretrained:  # workers have another folder
         pretrained = str(Path(pretrained).expanduser().absolute())
@@ -160,22 +161,20 @@ def promote_study(
             )
             listener.promotion_begun(architecture, stem, own, dashboard)
             with only_driver(own):
-                if not promote_one(config, own, capacity, listener):
-                    return False
-    return True
+                promote_one(config, own, capacity, listener)
 
 
-def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener: Listener) -> bool:
-    """Train one architecture to the recipe's end and export it; False when interrupted."""
+def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener: Listener) -> None:
+    """Train one architecture to the recipe's end and export it."""
     require_shared(config.checkpoints)
     epochs, finished = config.recipe.epochs, _finished(config)
     if finished:
         listener.promotion_resumed(finished, epochs)
     elif config.pretrained is not None:
         fitting = warm_start(make_model(config), config.pretrained)
-        listener.weights_read(config.pretrained, str(fitting))
+        listener.said(f"Starting from {config.pretrained}: {fitting}")
     if finished < epochs:
-        listener.promotion_measuring()
+        listener.said("Measuring one worker ...")
         needed = Needs(
             measure_worker(config, capacity),
             workers=capacity.concurrency,
@@ -184,7 +183,7 @@ def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener
             validation=config.validation_images,
             averages=config.recipe.ema_decay is not None,
         )
-        listener.promotion_measured(needed.seconds, str(needed))
+        listener.said(str(needed))
 
         def on_epoch(history: list[EpochResult]) -> None:
             _write_history(own, history)
@@ -194,19 +193,17 @@ def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener
 
         def on_left_out(reasons: dict[str, str]) -> None:
             for path in sorted(reasons.keys() - told):
-                listener.image_left_out(reasons[path])
+                listener.said(f"Left out: {reasons[path]}")
             told.update(reasons)
 
-        if not train_to_the_end(config, capacity, own, on_epoch, on_left_out):
-            return False
+        train_to_the_end(config, capacity, own, on_epoch, on_left_out)
     state = load(config.checkpoints)
     if state is None or state["epoch"] < epochs:
-        return False
+        raise KeyboardInterrupt
     state = with_shared_names(state)
     _write_history(own, [EpochResult(**epoch) for epoch in state["history"]])
     facts = {name: fact for name, fact in gather_facts("", describe_device()).items() if fact}
     listener.model_written(promoted_model(state, facts).save(own / "model"))
-    return True
 
 
 def _finished(config: PromotionConfig) -> int:
@@ -225,18 +222,24 @@ def _finished(config: PromotionConfig) -> int:
     return epoch
 
 
-def winners(folder: Path, wanted: Promote, listener: Listener = _SILENT) -> list[Architecture]:
+def winners(folder: Path, wanted: Promote, listener: Listener | None = None) -> list[Architecture]:
     """Return the most accurate architectures of a study, as ImageNet backbones.
 
     As `most_promising` orders a confirmation, or of the front, by validation images alone.
     """
-    confirmed = read_confirmed(Study.open(folder))
+    listener, confirmed = listener or Listener(), read_confirmed(Study.open(folder))
     if confirmed.empty:
-        listener.front_is_unconfirmed(folder)
+        listener.said(
+            f"The front is not confirmed: its most accurate by one seed is taken. To be sure "
+            f"first: afi-search confirm {folder}"
+        )
         points = front(Ledger.open(folder).records()).sort_values("accuracy", ascending=False)
     else:
         points = most_promising(confirmed)
-        listener.chosen_from_confirmed(list(points["architecture"].head(wanted.top)))
+        listener.said(
+            f"Chosen: {', '.join(points['architecture'].head(wanted.top))}: the cheapest whose "
+            f"confirmed validation accuracy cannot be told from the best at a level of 5 %."
+        )
     if points.empty:
         raise PromotionError(f"{folder}: has no front to promote from; resume the study first")
     chosen = map(Architecture.parse, points["architecture"].head(wanted.top))

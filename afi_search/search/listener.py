@@ -71,23 +71,14 @@ class Listener:
     def scored(self, count: int, total: int) -> None:
         """So many of the architectures have a score that they inherit from the supernet."""
 
-    def audited(self, verdict: str) -> None:
-        """Full trials tell what inherited accuracies have been worth; in words."""
+    def said(self, words: str) -> None:
+        """Something else to know: what is left out, chosen or measured, what scores are worth."""
 
     def engine_lost(self, reason: str) -> None:
         """Ray has died, and this process within a minute; called in a thread of its own."""
 
     def run_ended(self) -> None:
         """The run has ended, in whatever way; called once after every `study_opened`."""
-
-    def front_is_unconfirmed(self, folder: Path) -> None:
-        """A promotion chooses its winners from a study without a confirmation."""
-
-    def chosen_from_confirmed(self, architectures: Sequence[str]) -> None:
-        """A promotion has chosen these by `afi_search.promote.confirm_results.most_promising`."""
-
-    def image_left_out(self, what: str) -> None:
-        """An image, or a folder that is no class, is left out; `what` names it and says why."""
 
     def promotion_begun(
         self, architecture: Architecture, recipe: str, folder: Path, dashboard: str
@@ -96,15 +87,6 @@ class Listener:
 
     def promotion_resumed(self, epoch: int, epochs: int) -> None:
         """A checkpoint of `epoch` was found."""
-
-    def weights_read(self, weights: str, fitting: str) -> None:
-        """A promotion starts from pretrained weights; `fitting` says which of them fit."""
-
-    def promotion_measuring(self) -> None:
-        """One worker begins to measure what a promotion needs, and how its steps are made best."""
-
-    def promotion_measured(self, seconds: float, needed: str) -> None:
-        """It is known how long the epochs that are left will take; and, in words, all they need."""
 
     def epoch_ended(self, epoch: EpochResult, epochs: int) -> None:
         """An epoch of a promotion's `epochs` has ended."""

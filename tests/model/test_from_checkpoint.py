@@ -9,15 +9,14 @@ from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.model.model import ModelError
 from afi_search.promote.promotion import promote_study
-from afi_search.space import Architecture
-from afi_search.space.schema import Promote
 from afi_search.train import load, save
 
 
 def test_a_url_that_cannot_hold_checkpoints_is_told_before_anything_is_read(tmp_path: Path) -> None:
-    wanted = Promote(data="/there/is/none", checkpoints="s4://bucket/folder")
     with pytest.raises(UserError, match="s4://bucket/folder"):
-        promote_study(tmp_path, wanted, [Architecture.parse("resnet50")])
+        promote_study(
+            tmp_path, ["resnet50"], data="/there/is/none", checkpoints="s4://bucket/folder"
+        )
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_a_confirmation_trains_tests_and_exports(tmp_path: Path) -> None:
     before = Ledger.open(tmp_path).records()
     wanted = Confirm.model_validate(asked)
     study = Study.open(tmp_path)
-    table = confirm_study(study, wanted)
+    table = confirm_study(study, **dict(wanted))
     assert table.equals(read_confirmed(study))
 
     assert list(table["seeds"]) == [2]
@@ -176,11 +176,11 @@ def test_a_confirmation_trains_tests_and_exports(tmp_path: Path) -> None:
     assert model.facts.metrics["test accuracy"] == Ledger.open(own).tested()[1]
     assert model.facts.training["seed"] == file.search.seed + 2
 
-    assert confirm_study(study, wanted).equals(table)
+    assert confirm_study(study, **dict(wanted)).equals(table)
     assert len(Ledger.open(own).trials()) == 2
     [row] = json.loads(CliRunner().invoke(app, ["confirm", str(tmp_path), "--json"]).stdout)
     assert row["architecture"] == table["architecture"].item()
     assert (row["test"], row["seeds"]) == (table["test"].item(), 2)
     other = wanted.model_copy(update={"recipe": wanted.recipe.model_copy(update={"lr": 0.2})})
     with pytest.raises(StudyError, match=r"recipe\.lr: 0\.1 in the study, 0\.2 now"):
-        confirm_study(study, other)
+        confirm_study(study, **dict(other))

@@ -118,13 +118,13 @@ def test_what_a_confirmation_refutes_does_not_win_nor_does_the_test_set_choose(
 @pytest.mark.parametrize("name", ["..", "", "a/b", "/etc/x", "a\nb", "x::y"])
 def test_a_promotion_has_the_name_of_a_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(PromotionError, match=r"--name: .* is no name"):
-        promote_study(tmp_path, Promote(data=str(tmp_path)), name=name)
+        promote_study(tmp_path, data=str(tmp_path), name=name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_imagenet_has_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(PromotionError, match=r"afi-search promote .* --data"):
-        promote_study(tmp_path, Promote(), [Architecture.parse("resnet50")])
+        promote_study(tmp_path, ["resnet50"])
 
 
 def config_for(pictures: Path, **changes: Any) -> PromotionConfig:
@@ -234,9 +234,9 @@ def test_pretrained_weights_are_where_the_training_starts(pictures: Path, tmp_pa
 
 @pytest.mark.slow
 def test_pictures_become_a_model_that_ships(pictures: Path, tmp_path: Path) -> None:
-    wanted = Promote(data=str(pictures), classes=3, recipe=recipe_file(tmp_path, epochs=1))
     named = [Architecture.parse("shufflenetv2(base-r4)")]
-    assert promote_study(tmp_path, wanted, named, workers=1, name="p")
+    recipe = recipe_file(tmp_path, epochs=1)
+    promote_study(tmp_path, named, data=pictures, classes=3, recipe=recipe, workers=1, name="p")
     own = tmp_path / "promote" / "p"
     model = afi_search.load(own / "model")
     state = load(str(own / "checkpoints"))
