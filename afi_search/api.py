@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afi_search.errors import UserError
 from afi_search.search.listener import Listener
 from afi_search.search.prepare import AUTO
 from afi_search.space import Architecture
@@ -105,7 +106,7 @@ class Study(stored.Study):
         """Resume the search with so many trials more than it was to have.
 
         Args:
-            count: of trials.
+            count: of trials, at least 1.
             data, address, listener: as for `run_study`.
 
         Raises:
@@ -113,6 +114,8 @@ class Study(stored.Study):
         """
         from afi_search.device import describe_device
 
+        if count < 1:
+            raise UserError(f"add_trials: count must be at least 1, and is {count}")
         search = self.file.space.search
         grown = search.given(trials=search.trials + count)
         space = self.file.space.model_copy(update={"search": grown})

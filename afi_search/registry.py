@@ -56,7 +56,7 @@ class Registry(Generic[T]):
         if name in self._modules:
             import_module(self._modules[name])
         if self._entries.setdefault(name, entry) != entry:
-            raise ValueError(f"a {self._kind} named {name!r} is registered already")
+            raise ValueError(f"{self._kind} {name!r}: another one of that name is registered")
         return entry
 
     def check(self, name: str) -> str:

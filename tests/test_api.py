@@ -128,6 +128,17 @@ def test_a_session_from_the_space_to_a_model(
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("count", [0, -3])
+def test_no_trials_more_are_refused_before_anything_is_written(tmp_path: Path, count: int) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(RECORDED, folder)
+    before = (folder / "study.yaml").read_bytes()
+
+    with pytest.raises(UserError, match=f"count must be at least 1, and is {count}"):
+        afi.Study.open(folder).add_trials(count)
+    assert (folder / "study.yaml").read_bytes() == before
+
+
 def test_an_architectures_text_is_enough() -> None:
     text = "resnet20(base-r4, off, B-r16-se)"
     architecture = afi.Architecture.parse(text)

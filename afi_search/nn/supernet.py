@@ -100,6 +100,9 @@ class Supernet(nn.Module):
         self._share()
         self.set_active(next(iter(space.architectures())))
 
+    def __repr__(self) -> str:
+        return f"<Supernet of {self.backbone}: {len(self.space):,} architectures; {self._active}>"
+
     @property
     def active(self) -> Architecture:
         """The architecture that runs."""
@@ -144,15 +147,17 @@ class Supernet(nn.Module):
     def extract(self, architecture: Architecture | str | None = None) -> nn.Module:
         """Return an architecture, the active one where None, as a network of its own.
 
+        It is where the supernet is, in its precision and memory format.
+
         Raises:
             SupernetError: as `set_active`.
         """
         of = self._active if architecture is None else self._held(architecture)
         with torch.random.fork_rng(devices=[]):
             network = self._build(of)
-        tensors = self.tensors(of)
-        network.load_state_dict({name: tensors[name] for name in network.state_dict()})
-        return network.to(next(self.parameters()).device).train(self.training)
+        tensors = {name: tensor.detach().clone() for name, tensor in self.tensors(of).items()}
+        network.load_state_dict(tensors, assign=True)
+        return network.train(self.training)
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -266,7 +271,8 @@ class Supernet(nn.Module):
         """Return what holds the tensors of a module, of its class: norms decay as norms do."""
         if owner not in self.shared:
             holder = copy.copy(like)
-            holder._parameters, holder._buffers, holder._modules = {}, {}, {}
+            holder._parameters = dict.fromkeys(like._parameters)
+            holder._buffers, holder._modules = dict.fromkeys(like._buffers), {}
             self.shared[owner] = holder
         return self.shared[owner]
 

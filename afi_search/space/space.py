@@ -32,7 +32,7 @@ class Space:
     <Space of resnet32: 465,831 architectures>
     >>> print(space[1])
     resnet32(off, off, base-r2)
-    >>> Architecture.parse("resnet32(B-r16)") in space, Architecture.parse("resnet20(off)") in space
+    >>> "resnet32(B-r16)" in space, "resnet20(off)" in space
     (True, False)
     >>> sum(1 for _ in space.neighbours(space[0])), next(space.architectures()) == space[0]
     (230, True)
@@ -109,15 +109,16 @@ class Space:
         """Return every architecture once, in a fixed order."""
         return map(self._architecture, product(*self._parts))
 
-    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+    def neighbours(self, architecture: Architecture | str) -> Iterator[Architecture]:
         """Yield the architectures that differ from one in one stage; of a plain list, none."""
-        stages = architecture.stages
+        stages = Architecture.of(architecture).stages
         for stage, choices in enumerate(self.stage_choices):
             for choice in choices:
                 if choice != stages[stage]:
                     yield self._architecture((*stages[:stage], choice, *stages[stage + 1 :]))
 
-    def __contains__(self, architecture: Architecture) -> bool:
+    def __contains__(self, architecture: Architecture | str) -> bool:
+        architecture = Architecture.of(architecture)
         if self.file.architectures:
             return architecture in self._answers[0]
         return architecture.backbone == self.file.backbone and all(
@@ -139,11 +140,12 @@ class Space:
             tuple(found[tuple(map(answers.get, names))] for names, found in self._by_answers)
         )
 
-    def answers(self, architecture: Architecture) -> dict[str, tuple[str, list[str]]]:
+    def answers(self, architecture: Architecture | str) -> dict[str, tuple[str, list[str]]]:
         """Return what `sample` would ask for to get that architecture: name -> (answer, options).
 
         Empty where the architecture is not in the space.
         """
+        architecture = Architecture.of(architecture)
         if architecture not in self:
             return {}
         parts = (architecture,) if self.file.architectures else architecture.stages

@@ -58,8 +58,6 @@ def assert_equal_to_extracted(
     net.train().zero_grad()
     net.set_active(architecture)
     alone = net.extract()
-    if any(not parameter.is_contiguous() for parameter in net.parameters()):
-        alone = alone.to(memory_format=torch.channels_last)
     (inside := cross_entropy((trained or net)(images), labels)).backward()
     (outside := cross_entropy(alone(images), labels)).backward()
     assert torch.equal(inside, outside), architecture
@@ -226,6 +224,29 @@ def test_sampling_is_a_function_of_the_generator():
     assert draws[0] == draws[1]
     assert set(draws[0]) == set(net.space.architectures())
     assert net.active == draws[0][-1]
+
+
+def test_a_supernet_in_double_precision_is_what_is_extracted():
+    net = supernet_of().double().eval()
+    net.set_active("resnet20(B-r4-se, base-r2, off)")
+    images = batch(net)[0].double()
+    assert torch.equal(net.extract()(images), net(images))
+
+
+def test_a_copy_is_a_supernet_of_its_own():
+    net = supernet_of().eval()
+    other = copy.deepcopy(net)
+    before = net(batch(net)[0])
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    assert torch.equal(other(batch(net)[0]), before)
+
+
+def test_it_says_what_it_holds():
+    net = supernet_of(choice=["off", "base-r4"])
+    assert repr(net) == "<Supernet of resnet20: 8 architectures; resnet20>"
+    assert "Conv2d" in repr(net.shared)
 
 
 def test_an_extracted_network_exports():

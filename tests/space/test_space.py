@@ -39,6 +39,8 @@ def test_what_is_sampled_is_in_the_space_and_its_answers_give_it_again(
 
     assert architecture in space
     answers = space.answers(architecture)
+    assert str(architecture) in space and space.answers(str(architecture)) == answers
+    assert list(space.neighbours(str(architecture))) == list(space.neighbours(architecture))
     assert space.sample(FixedTrial({name: value for name, (value, _) in answers.items()})) == (
         architecture
     )
