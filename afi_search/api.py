@@ -323,54 +323,37 @@ def _search(
 ) -> Study:
     """Create or resume a study and run its trials; `source` is the file that messages name."""
     from afi_search.cost import CostTable
-    from afi_search.engine.ray_session import EngineError, ray_session
+    from afi_search.engine.ray_session import EngineError, RaySession
     from afi_search.search.prepare import measure_costs, require_feasible
     from afi_search.search.proposer import Proposer
     from afi_search.search.warm_start import evidence
     from afi_search.space import Space
 
     space = Space(asked.space)
-    with ray_session(address, listener.engine_lost) as session:
+    with RaySession(address, listener.engine_lost) as session:
         if not has_study(folder):  # there is something to train: Ray starts while costs are counted
             session.begin()
         costs = measure_costs(space, listener, CostTable.read(folder))
         require_feasible(source, costs)
         listener.space_counted(space.size, costs.feasible)
         with Study.begin(folder, asked) as study:
-            from afi_search.engine.run_study import run_trials
+            from afi_search.engine.run_study import Run, run_trials
+            from afi_search.engine.supernet import audit_scores, inherit
 
             costs.table.write(folder)
-            inherited = None
+            run, inherited = Run(session, data, listener), None
             try:
-                if asked.space.search.strategy != "scratch":
-                    from afi_search.engine.supernet import inherit
-
-                    inherited = inherit(
-                        study, costs, session, asked.checkpoints, data=data, listener=listener
-                    )
-                run_trials(
-                    study,
-                    Proposer(
-                        space,
-                        costs,
-                        study.objectives,
-                        study.file.ledger,
-                        inherited,
-                        evidence(study, space, costs),
-                    ),
-                    session,
-                    retention=study.retention(),
-                    data=data,
-                    listener=listener,
-                    loggers=loggers,
-                )
+                if space.file.search.strategy != "scratch":
+                    inherited = inherit(study, costs, run, asked.checkpoints)
+                known = evidence(study, space, costs)
+                name = study.file.ledger
+                proposer = Proposer(space, costs, study.objectives, name, inherited, known)
+                run_trials(study, proposer, run, retention=study.retention(), loggers=loggers)
             except EngineError as error:
                 error.study = study
                 raise
             if inherited is not None:
-                from afi_search.engine.supernet import audit_scores
-
-                audit_scores(study, session, data=data, listener=listener)
+                audit_scores(study, run)
     return study
 
 

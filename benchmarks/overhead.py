@@ -36,7 +36,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from afi_search.cost import SpaceCosts
 from afi_search.engine.capacity import Capacity, cluster_nodes, plan_trials
-from afi_search.engine.ray_session import ray_session
+from afi_search.engine.ray_session import RaySession
 from afi_search.engine.tune import run_workers
 from afi_search.search.conductor import Conductor
 from afi_search.search.proposer import Proposer
@@ -160,7 +160,7 @@ CONTENDERS = {
 
 def measure(name: str, trials: int) -> dict[str, Any]:
     """Run one contender in this process; return its row."""
-    with tempfile.TemporaryDirectory() as folder, ray_session() as session:
+    with tempfile.TemporaryDirectory() as folder, RaySession() as session:
         session.wait()
         capacity = plan_trials(SpaceFile.model_validate(SPACE).search, cluster_nodes())
         run = CONTENDERS[name](trials, Path(folder), capacity)

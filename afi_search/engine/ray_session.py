@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import psutil
@@ -185,18 +185,23 @@ def _owner(path: Path) -> str:
 
 
 class RaySession:
-    """Ray on this machine, or a cluster to join: started in the background, as that takes seconds.
+    """Ray on this machine, or a cluster to join, until the end of a `with` block.
+
+    It is started in the background, as that takes seconds, once it has to `begin`.
 
     Args:
-        cluster: to join; None: Ray is started here.
+        address: of a running cluster, as `find_cluster` takes it; None: Ray is started here.
         lost: called in a thread of its own where Ray has died, with how; calls into Ray may then
             wait for a minute, after which Ray ends this process.
+
+    Raises:
+        EngineError: no cluster answers there.
     """
 
     def __init__(
-        self, cluster: Cluster | None = None, lost: Callable[[str], None] | None = None
+        self, address: str | None = None, lost: Callable[[str], None] | None = None
     ) -> None:
-        self._cluster = cluster
+        self._cluster = None if address is None else find_cluster(address)
         self._lost = lost
         self._over = Event()
         self._dashboard: Future[str] | None = None
@@ -222,7 +227,10 @@ class RaySession:
         except TimeoutError:
             raise self._not_started(f"it is not there after {_SECONDS_TO_START} seconds") from None
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Stop Ray, or leave the cluster; where it is still starting, without waiting for that."""
         if self._dashboard is not None:
             has_started = self._dashboard.done()
@@ -297,26 +305,6 @@ class RaySession:
             self._guard.finish()
         _restore(self._environment)
         ray_constants.ENABLE_RAY_CLUSTER = True
-
-
-@contextmanager
-def ray_session(
-    address: str | None = None, lost: Callable[[str], None] | None = None
-) -> Iterator[RaySession]:
-    """Yield a session that has not begun, and close it at the end.
-
-    Args:
-        address: of a running cluster, as `find_cluster` takes it; None: Ray is started here.
-        lost: as `RaySession` has it.
-
-    Raises:
-        EngineError: no cluster answers there.
-    """
-    session = RaySession(None if address is None else find_cluster(address), lost)
-    try:
-        yield session
-    finally:
-        session.close()
 
 
 def _in_a_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 from ray import tune
@@ -22,18 +23,36 @@ from afi_search.engine.tune import run_workers
 from afi_search.search.conductor import Conductor, Proposes
 from afi_search.search.listener import Listener
 from afi_search.search.pruners import make_pruner
+from afi_search.space import SpaceFile
 from afi_search.study.checkpoint_retention import CheckpointRetention
 from afi_search.study.study import Interrupted, Study
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a study's trials are run with.
+
+    Attributes:
+        session: Ray, which begins when it is first needed.
+        data: the folder of the data sets, before the study's own.
+        listener: hears of the progress.
+    """
+
+    session: RaySession
+    data: str | None
+    listener: Listener
+
+    def images(self, file: SpaceFile) -> Split:
+        """Read the images that a space file names, and split them."""
+        return split_of(file.data, read_data(file.data, self.data))
 
 
 def run_trials(
     study: Study,
     proposer: Proposes,
-    session: RaySession,
+    run: Run,
     *,
     retention: CheckpointRetention | None = None,
-    data: str | None = None,
-    listener: Listener | None = None,
     supernet: CostTable | None = None,
     loggers: Sequence[str] = (),
 ) -> None:
@@ -42,10 +61,8 @@ def run_trials(
     Args:
         study: held by this process.
         proposer: says what is tried.
-        session: Ray, which begins now unless it has begun.
+        run: Ray, the data sets' folder, and who hears of the progress.
         retention: deletes checkpoints as trials end; None: all are kept.
-        data: the folder of the data sets, before the study's own.
-        listener: hears of the progress.
         supernet: costs of the architectures whose supernet the trials train, instead of their own.
         loggers: other programs that log the trials, as `make_loggers` names them.
 
@@ -56,7 +73,7 @@ def run_trials(
         LedgerError: it is another than that of the trials before.
     """
     file, ledger = study.file.space, study.ledger
-    listener = listener or Listener()
+    listener, session = run.listener, run.session
     hearers: list[Callable[[FrozenTrial], None]] = [listener.trial_changed]
     if retention is not None:
         hearers.append(retention.changed)
@@ -76,7 +93,7 @@ def run_trials(
         session.begin()
         metrics = StudyMetrics(ledger.trials(), study.objectives, study.reference_point())
         hearers.append(metrics.changed)
-        split = split_of(file.data, read_data(file.data, data))
+        split = run.images(file)
         ledger.compare_images(figures_of(split))
         images = padded(split, file.recipe.pad)
         dashboard = session.wait()

@@ -55,34 +55,28 @@ class StopRequest:
         except RecursionError:  # Optuna goes from generation to generation
             self.break_off("the ledger has trials of generations that no sampler can go through")
 
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Within it, Ctrl-C and SIGTERM ask for it; a second one is a KeyboardInterrupt.
 
-@contextmanager
-def asked_to_stop(then: Callable[[], None]) -> Iterator[StopRequest]:
-    """Yield a request that Ctrl-C and SIGTERM make; a second one is a KeyboardInterrupt.
+        Signals reach the main thread alone; in others, nobody asks.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        begun = 0.0
 
-    Signals reach the main thread alone; elsewhere nobody makes the request.
+        def ask(number: int, frame: FrameType | None) -> None:
+            nonlocal begun
+            if not begun:
+                begun = time.monotonic()
+                self.ask()
+            elif time.monotonic() - begun > SECONDS_OF_ONE:
+                raise KeyboardInterrupt
 
-    Args:
-        then: called when it is made, in a thread of its own.
-    """
-    request = StopRequest(then)
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-
-    begun = 0.0
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal begun
-        if not begun:
-            begun = time.monotonic()
-            request.ask()
-        elif time.monotonic() - begun > SECONDS_OF_ONE:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

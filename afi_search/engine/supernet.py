@@ -18,17 +18,16 @@ from optuna.trial import TrialState
 from ray.exceptions import RayError, RayTaskError
 
 from afi_search.cost import SpaceCosts
-from afi_search.data import Split, read_data, split_of
+from afi_search.data import Split
 from afi_search.device import threads
 from afi_search.engine.capacity import cluster_nodes, plan_trials
-from afi_search.engine.ray_session import EngineError, RaySession
-from afi_search.engine.run_study import run_trials, trial_config
+from afi_search.engine.ray_session import EngineError
+from afi_search.engine.run_study import Run, run_trials, trial_config
 from afi_search.engine.trial_worker import TrialConfig, booked_device, settle_in
 from afi_search.errors import UserError
 from afi_search.nn import SupernetError
 from afi_search.search.cheap_scores import Score, cheap_batch, cheap_scores, score_cheaply
 from afi_search.search.inherited import Inherited, score_architectures
-from afi_search.search.listener import Listener
 from afi_search.search.proposer import ListedProposer
 from afi_search.search.rank import FEWEST, INHERITED, audit, trainings, verdict
 from afi_search.space import Architecture, SpaceFile
@@ -44,44 +43,37 @@ TRAININGS = 2
 def inherit(
     study: Study,
     costs: SpaceCosts,
-    session: RaySession,
+    run: Run,
     checkpoints: str,
-    *,
-    data: str | None = None,
-    listener: Listener | None = None,
 ) -> Inherited:
     """Train a study's supernet and score its architectures, or go on with that; return the scores.
 
     Args:
         study: held by this process.
         costs: of its architectures.
-        session: Ray, which begins now unless it has begun.
+        run: as for `run_trials`.
         checkpoints: where the study's were asked to lie.
-        data, listener: as for `run_trials`.
 
     Raises:
         Interrupted, EngineError, DataUnavailable, DataCorrupt: as `run_trials`.
         SupernetError: the supernet could not be trained.
     """
-    trained, listener = study.supernet, listener or Listener()
+    trained = study.supernet
     try:
         if trained is None or not trained.ledger.trials((TrialState.COMPLETE,)):
-            _train(study, costs, session, checkpoints, data, listener)
-        score = partial(scored_by_workers, study, session, data, "inherited")
-        return Inherited(costs, score_architectures(study, costs, score, listener))
+            _train(study, costs, run, checkpoints)
+        score = partial(scored_by_workers, study, run, INHERITED)
+        return Inherited(costs, score_architectures(study, costs, score, run.listener))
     except KeyboardInterrupt:
         raise Interrupted(study) from None
 
 
-def audit_scores(
-    study: Study, session: RaySession, *, data: str | None, listener: Listener
-) -> None:
+def audit_scores(study: Study, run: Run) -> None:
     """Say what the scores of a study have been worth, once it has the trials to tell.
 
     Args:
         study: held by this process.
-        session: Ray, which begins now unless it has begun or there is nothing to score.
-        data, listener: as for `run_trials`.
+        run: as for `run_trials`.
 
     Raises:
         Interrupted, EngineError, DataUnavailable, DataCorrupt: as `run_trials`.
@@ -89,28 +81,26 @@ def audit_scores(
     if study.records()["full"].sum() < FEWEST:
         return
     try:
-        score_cheaply(study, partial(scored_by_workers, study, session, data, "cheap"))
+        score_cheaply(study, partial(scored_by_workers, study, run, "cheap"))
     except KeyboardInterrupt:
         raise Interrupted(study) from None
-    listener.said(verdict(audit(study)))
+    run.listener.said(verdict(audit(study)))
 
 
-def scored_by_workers(study: Study, session: RaySession, data: str | None, kind: str) -> Score:
+def scored_by_workers(study: Study, run: Run, kind: str) -> Score:
     """Return what scores architectures in workers, as many as train the study's trials at a time.
 
     Args:
         study: with a supernet, if it is to be `inherited` from.
-        session: which begins now unless it has begun.
-        data: the folder of the data sets, before the study's own.
+        run: as for `run_trials`.
         kind: of scores: `inherited` or `cheap`.
 
     Raises:
         EngineError, DataUnavailable, DataCorrupt: as `run_trials`; the scores, too.
     """
-    session.wait()
-    file = study.file.space
-    capacity = plan_trials(file.search, cluster_nodes())
-    images = ray.put(split_of(file.data, read_data(file.data, data)))
+    run.session.wait()
+    capacity = plan_trials(study.file.space.search, cluster_nodes())
+    images = ray.put(run.images(study.file.space))
     in_ray = ray.remote(
         num_cpus=capacity.threads,
         num_gpus=capacity.gpus,
@@ -179,14 +169,7 @@ def _cheap(
 _KINDS = {INHERITED: _inherited, "cheap": _cheap}
 
 
-def _train(
-    study: Study,
-    costs: SpaceCosts,
-    session: RaySession,
-    checkpoints: str,
-    data: str | None,
-    listener: Listener,
-) -> None:
+def _train(study: Study, costs: SpaceCosts, run: Run, checkpoints: str) -> None:
     file = study.file.space
     asked = StudyFile(
         name=f"{study.name}-{SUPERNET}",
@@ -198,11 +181,10 @@ def _train(
         checkpoints=checkpoints,
     )
     epochs = asked.space.recipe.epochs
-    listener.supernet_begun(epochs, trainings(costs.space, epochs))
+    run.listener.supernet_begun(epochs, trainings(costs.space, epochs))
     with Study.begin(study.folder / SUPERNET, asked) as training:
         proposer = ListedProposer({shown(costs): SUPERNET}, [file.search.seed], costs.of)
-        table = costs.table
-        run_trials(training, proposer, session, data=data, listener=listener, supernet=table)
+        run_trials(training, proposer, run, supernet=costs.table)
         trial = training.ledger.trial(0)
     if trial.state != TrialState.COMPLETE:
         raise SupernetError(

@@ -17,7 +17,7 @@ from ray.util.queue import Queue
 
 from afi_search.engine.capacity import Capacity
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, probe, train_worker
-from afi_search.engine.stopping import asked_to_stop
+from afi_search.engine.stopping import StopRequest
 from afi_search.errors import UserError, refusal
 from afi_search.train import EpochResult
 
@@ -88,11 +88,9 @@ def train_to_the_end(
             failures.append(reason)
             trainer.abort()
 
+        stop = StopRequest(trainer.abort)
         try:
-            with (
-                asked_to_stop(trainer.abort) as stop,
-                _listening(news, on_epoch, on_left_out, fail),
-            ):
+            with stop.on_signals(), _listening(news, on_epoch, on_left_out, fail):
                 trainer.fit()
         except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
             if not stop.asked and not failures:

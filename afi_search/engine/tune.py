@@ -21,7 +21,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from afi_search.engine.ray_session import EngineError
-from afi_search.engine.stopping import StopRequest, asked_to_stop
+from afi_search.engine.stopping import StopRequest
 from afi_search.search.conductor import Conductor
 
 _WORKER_DEATHS = 3
@@ -51,10 +51,7 @@ def run_workers(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells is in the ledger
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)  # that all workers start together
     run = _Run(conductor, concurrency)
-    with (
-        asked_to_stop(run.end_workers_soon) as run.stop,
-        tempfile.TemporaryDirectory(prefix="afi_search-") as scratch,
-    ):
+    with run.stop.on_signals(), tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
         # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
         try:
             tune.run(
@@ -92,7 +89,7 @@ class _Run:
     def __init__(self, conductor: Conductor, concurrency: int) -> None:
         self.conductor = conductor
         self.concurrency = concurrency
-        self.stop = StopRequest()
+        self.stop = StopRequest(self.end_workers_soon)
         self.causes: dict[int, str] = {}  # of the last death of a worker, by trial
         self.a_worker_has_reported = False
         self.controller: Any = None  # Tune's, which has the actors

@@ -18,8 +18,8 @@ from afi_search.cost import CostTable, measure
 from afi_search.data import locate, read_data, spec_of
 from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.device import compute_device, describe_device
-from afi_search.engine.ray_session import ray_session
-from afi_search.engine.run_study import run_trials
+from afi_search.engine.ray_session import RaySession
+from afi_search.engine.run_study import Run, run_trials
 from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import trial_model, trial_state
 from afi_search.promote.confirm_results import confirmed_table, write_confirmed
@@ -75,8 +75,8 @@ def confirm_study(
         seeds = fresh_seeds(asked.space.search.seed, wanted.seeds)
         proposer = ListedProposer(origins, seeds, cost)
         try:
-            with ray_session(address, listener.engine_lost) as session:
-                run_trials(confirmation, proposer, session, data=data, listener=listener)
+            with RaySession(address, listener.engine_lost) as session:
+                run_trials(confirmation, proposer, Run(session, data, listener))
             _test(confirmation, data)
         finally:
             table = read_confirmed(study)

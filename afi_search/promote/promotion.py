@@ -18,7 +18,7 @@ from afi_search.data.image_folder import check
 from afi_search.device import describe_device
 from afi_search.engine.capacity import Capacity, cluster_nodes, plan_promotion, require_shared
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, make_model
-from afi_search.engine.ray_session import ray_session
+from afi_search.engine.ray_session import RaySession
 from afi_search.engine.torch_train import PromotionError, measure_worker, train_to_the_end
 from afi_search.errors import UserError
 from afi_search.files import csv_of, write_whole
@@ -135,7 +135,7 @@ def promote_study(
     pretrained = wanted.pretrained
     if pretrained is not None and "://" not in pretrained:  # workers have another folder
         pretrained = str(Path(pretrained).expanduser().absolute())
-    with ray_session(address, listener.engine_lost) as session:
+    with RaySession(address, listener.engine_lost) as session:
         dashboard = session.wait()
         capacity = plan_promotion(workers, cluster_nodes())
         for architecture in chosen:

@@ -16,7 +16,8 @@ from afi_search.cost import SpaceCosts
 from afi_search.data import read_data, split_of
 from afi_search.device import threads
 from afi_search.engine.capacity import Node, plan_trials
-from afi_search.engine.ray_session import ray_session
+from afi_search.engine.ray_session import RaySession
+from afi_search.engine.run_study import Run
 from afi_search.engine.supernet import scored_by_workers, shown, supernet_file
 from afi_search.model.from_checkpoint import trained_supernet
 from afi_search.search.explain import explain
@@ -119,12 +120,12 @@ def test_scoring_workers_that_are_killed_are_followed_by_others(tmp_path: Path) 
     with Study.begin(tmp_path / SUPERNET, inner) as training:
         save(state, training.trial_checkpoints(0))
     with (
-        ray_session(None, print) as session,
+        RaySession(None, print) as session,
         Study.begin(tmp_path, StudyFile("study", "", "", space.file, {})) as study,
     ):
         session.begin()
         killing = Killing(study)
-        score = partial(scored_by_workers, study, session, None, "inherited")
+        score = partial(scored_by_workers, study, Run(session, None, killing), "inherited")
         scores = score_architectures(study, costs, score, killing)
 
     assert killing.killed and len(killing.entered) == PORTION < len(scores) == 64

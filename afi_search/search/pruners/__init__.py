@@ -90,28 +90,21 @@ class _Noting:
         return getattr(self._storage, name)
 
 
-def _mo_asha(file: SpaceFile) -> BasePruner:
+def _make(file: SpaceFile) -> BasePruner:
     told = file.search.pruner
-    return MultiObjectiveAsha(file.costs, told.grace_period, told.reduction_factor, told.min_trials)
+    grace_period, factor, least = told.grace_period, told.reduction_factor, told.min_trials
+    match told.name:
+        case "mo-asha":
+            return MultiObjectiveAsha(file.costs, grace_period, factor, least)
+        case "asha":
+            return SuccessiveHalvingPruner(grace_period, factor)
+        case "hyperband":
+            return HyperbandPruner(grace_period, file.recipe.epochs, factor)
+        case "median":
+            return MedianPruner(least, grace_period - 1, n_min_trials=least)
+        case _:
+            return NopPruner()
 
 
-def _asha(file: SpaceFile) -> BasePruner:
-    told = file.search.pruner
-    return SuccessiveHalvingPruner(told.grace_period, told.reduction_factor)
-
-
-def _hyperband(file: SpaceFile) -> BasePruner:
-    told = file.search.pruner
-    return HyperbandPruner(told.grace_period, file.recipe.epochs, told.reduction_factor)
-
-
-def _median(file: SpaceFile) -> BasePruner:
-    told = file.search.pruner
-    return MedianPruner(told.min_trials, told.grace_period - 1, n_min_trials=told.min_trials)
-
-
-register_pruner("none", lambda file: NopPruner())
-register_pruner("mo-asha", _mo_asha)
-register_pruner("asha", _asha)
-register_pruner("hyperband", _hyperband)
-register_pruner("median", _median)
+for _name in ("none", "mo-asha", "asha", "hyperband", "median"):
+    register_pruner(_name, _make)
