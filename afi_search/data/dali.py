@@ -139,5 +139,5 @@ def _reason(error: RuntimeError, paths: Iterable[Path]) -> str:
         try:
             read_image(path)
         except ImageError as broken:
-            return f"{broken}. Move it away, or take --loader torchvision with --skip-broken"
+            return f"{broken}. --loader torchvision with --skip-broken leaves it out"
     return f"DALI has failed: {str(error).strip()}"

@@ -164,7 +164,8 @@ def _train(config: PromotionConfig, news: Queue) -> None:
     while not trainer.done:
         epoch = trainer.run_epoch()
         if rank == 0:
-            save({**trainer.state_dict(), "origin": config.origin}, config.checkpoints)
+            kept = {"origin": config.origin, "skipped": list(config.skipped)}
+            save({**trainer.state_dict(), **kept}, config.checkpoints)
             news.put(trainer.history)
         if loader.left_out:
             news.put(dict(loader.left_out))

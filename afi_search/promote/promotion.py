@@ -8,13 +8,13 @@ STUDY/promote/NAME/model/          what `afi_search.load` opens
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from afi_search.data.dali import require_dali
-from afi_search.data.image_folder import check
+from afi_search.data.image_folder import TRAIN, check
 from afi_search.device import describe_device
 from afi_search.engine.capacity import Capacity, cluster_nodes, plan_promotion, require_shared
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, make_model
@@ -167,7 +167,8 @@ def promote_study(
 def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener: Listener) -> None:
     """Train one architecture to the recipe's end and export it."""
     require_shared(config.checkpoints)
-    epochs, finished = config.recipe.epochs, _finished(config)
+    config, finished = resumed(config)
+    epochs = config.recipe.epochs
     if finished:
         listener.promotion_resumed(finished, epochs)
     elif config.pretrained is not None:
@@ -206,20 +207,30 @@ def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener
     listener.model_written(promoted_model(state, facts).save(own / "model"))
 
 
-def _finished(config: PromotionConfig) -> int:
-    """Return how many epochs the checkpoint has, 0 where there is none."""
+def resumed(config: PromotionConfig) -> tuple[PromotionConfig, int]:
+    """Return how many epochs the checkpoint has, 0 where there is none, and how to go on.
+
+    What has broken since the training began is not taken from its images: the loader skips it.
+    """
     state = load(config.checkpoints)
     if state is None:
-        return 0
+        return config, 0
     with whole(config.checkpoints):
         identity, epoch = with_shared_names(state)["identity"], int(state["epoch"])
+        skipped = tuple(state.get("skipped", config.skipped))
+    left = config.train_images + _of_train(config.skipped) - _of_train(skipped)
+    config = replace(config, skipped=skipped, train_images=left)
     try:
         require_same(config.identity, identity)
     except CheckpointMismatch as error:
         raise CheckpointMismatch(
             f"{error}. Take the settings back, or give --name to begin another one beside it."
         ) from None
-    return epoch
+    return config, epoch
+
+
+def _of_train(paths: Sequence[str]) -> int:
+    return sum(path.startswith(f"{TRAIN}/") for path in paths)
 
 
 def winners(folder: Path, wanted: Promote, listener: Listener | None = None) -> list[Architecture]:

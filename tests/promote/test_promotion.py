@@ -18,7 +18,7 @@ import torchvision
 from torchvision.io import ImageReadMode, decode_image
 
 import afi_search
-from afi_search.data.image_folder import list_images
+from afi_search.data.image_folder import check, list_images
 from afi_search.data.image_loader import TorchvisionLoader, share_out
 from afi_search.engine.promotion_worker import (
     CAPTURED,
@@ -35,6 +35,7 @@ from afi_search.nn.afi import BlockAFI
 from afi_search.promote.promotion import (
     for_imagenet,
     promote_study,
+    resumed,
     winners,
 )
 from afi_search.space import Architecture
@@ -42,7 +43,7 @@ from afi_search.space.recipe import ImageNetRecipe
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
 from afi_search.study.folder import CONFIRM
-from afi_search.train import Trainer, load, precision
+from afi_search.train import CheckpointMismatch, Trainer, load, precision, save
 from tests.promote.test_confirm import confirmation, play, searched_study
 
 TINY = """
@@ -187,6 +188,30 @@ def test_the_number_of_workers_is_no_part_of_what_a_checkpoint_must_agree_on(
     config = config_for(pictures)
     assert replace(config, threads=7).identity == config.identity
     assert replace(config, train_images=5).identity != config.identity
+
+
+def test_an_image_that_broke_since_a_training_began_does_not_keep_it_from_going_on(
+    pictures: Path,
+) -> None:
+    def config_of_now() -> PromotionConfig:
+        images, broken = check(pictures, 3, skip=True)
+        number = len(images.train)
+        return config_for(pictures, skipped=tuple(broken), train_images=number, skip_broken=True)
+
+    (pictures / "train/n01/0.JPEG").write_bytes(b"")
+    begun = config_of_now()
+    assert resumed(begun) == (begun, 0)
+    kept = {"skipped": list(begun.skipped), "identity": begun.identity}
+    save({"epoch": 3, **kept}, begun.checkpoints)
+    for broken in ("train/n02/1.JPEG", "val/n03/0.JPEG"):
+        (pictures / broken).write_bytes(b"")
+    later = config_of_now()
+    assert len(later.skipped) == 3
+    config, epoch = resumed(later)
+    assert (config.skipped, config.train_images, epoch) == (begun.skipped, begun.train_images, 3)
+    (pictures / "train/n02/1.JPEG").unlink()
+    with pytest.raises(CheckpointMismatch, match="train_images"):
+        resumed(config_of_now())
 
 
 def trainer_for(config: PromotionConfig) -> Trainer:
