@@ -8,14 +8,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from threading import Event, Lock, Thread, Timer
-from typing import Any
+from threading import Event, Lock, Thread
+from typing import Any, cast
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
-from sqlalchemy import Connection, Row, create_engine, text
+from sqlalchemy import Connection, Engine, Row, create_engine, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.event import listen
+from sqlalchemy.exc import (
+    ArgumentError,
+    InterfaceError,
+    InvalidatePoolError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import NullPool
 
 from afi_search.study.journal import StorageError
@@ -32,6 +39,7 @@ _CONNECTS = {  # notices within seconds that the database's machine is gone
 }
 _WRITES = ("set_", "create_", "delete_")
 _OWN_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_HOLDS = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = %(pid)s"
 _SILENCE = 15.0
 _logger = logging.getLogger(__name__)
 
@@ -41,8 +49,9 @@ class Hold:
 
     PostgreSQL's advisory lock is its session's, and a session ends when the database restarts, an
     administrator ends it or the network fails. A thread sees to it every two seconds, so that
-    no timeout of idle sessions ends it, and takes the lock again in a new session; so does whoever
-    is about to write, as this process may have been asleep.
+    no timeout of idle sessions ends it, and takes the lock again in a new session. This process may
+    have been asleep: so every transaction of the study, too, begins with the question whether the
+    session still has the lock.
 
     Args:
         name: URL of the database.
@@ -61,6 +70,7 @@ class Hold:
         self._connection: Connection | None = None
         self._session: Row[Any] | None = None
         self._lost = False
+        self._called: float | None = None
         self._alone = Lock()
         self._end = Event()
         try:
@@ -75,8 +85,29 @@ class Hold:
             raise StorageError(_NO_DRIVER) from None
         except SQLAlchemyError as error:
             raise StorageError(f"--storage {name}: {cause(error)}") from None
-        self._thread = Thread(target=self._keep, name="afi_search hold", daemon=True)
-        self._thread.start()
+        self._threads = [Thread(target=each, daemon=True) for each in (self._keep, self._watch)]
+        for thread in self._threads:
+            thread.start()
+
+    def fence(self, engine: Engine) -> None:
+        """Let an engine begin no transaction after another driver has taken the study."""
+        listen(engine, "checkout", partial(self._require_lock, engine.dialect.loaded_dbapi.Error))
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Say so where a call takes long: a suspended server neither answers nor ends sessions."""
+        self._called = time.monotonic()
+        try:
+            yield
+        finally:
+            self._called = None
+
+    def require(self) -> None:
+        """Raise a StorageError where another driver is known to have taken the study."""
+        if self._lost:
+            raise StorageError(
+                f"another driver has taken the study {self._ledger} while the database was away"
+            )
 
     def renew(self) -> None:
         """Look whether the lock is still held, and take it again where it is not.
@@ -86,7 +117,7 @@ class Hold:
             StorageError: another driver has taken the study.
         """
         with self._alone:
-            self._require()
+            self.require()
             try:
                 assert self._connection is not None
                 self._connection.execute(text("SELECT 1"))
@@ -97,7 +128,8 @@ class Hold:
     def release(self) -> None:
         """Let the study go."""
         self._end.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._let_go()
         self._engine.dispose()
 
@@ -112,7 +144,7 @@ class Hold:
         if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
             connection.close()
             self._lost = self._session is not None
-            self._require()
+            self.require()
             raise StorageError(
                 f"another driver is at work on the study {self._ledger} in that database; wait for "
                 f"it, or stop it first"
@@ -129,11 +161,15 @@ class Hold:
                 f"them; name the database itself, or a pool of pool_mode = session"
             )
 
-    def _require(self) -> None:
-        if self._lost:
-            raise StorageError(
-                f"another driver has taken the study {self._ledger} while the database was away"
-            )
+    def _require_lock(self, broken: type[Exception], connection: Any, *_: Any) -> None:
+        """Ask in a connection of the pool, which then is known to be alive as well."""
+        assert self._session is not None
+        try:
+            held = connection.execute(_HOLDS, {"pid": self._session.pid}).fetchone()
+        except broken:
+            raise InvalidatePoolError from None  # the pool makes another
+        if held is None and not self._lost:
+            self.renew()
 
     def _let_go(self) -> None:
         if self._connection is not None:  # a server notices a closed connection only later
@@ -156,6 +192,14 @@ class Hold:
                 continue
             except StorageError:
                 return
+
+    def _watch(self) -> None:
+        told = None
+        while not self._end.wait(_SILENCE / 15):
+            called = self._called
+            if called not in (None, told) and time.monotonic() - called > _SILENCE:
+                told = called
+                _logger.warning("The database is silent; the study waits for it.")
 
 
 class HeldStorage:
@@ -196,9 +240,9 @@ class HeldStorage:
             StorageError: another driver has taken the study, or the database stays away.
         """
         try:
-            with _silence_told():
+            with self._hold.watched():
                 if method.__name__.startswith(_WRITES):
-                    self._hold.renew()
+                    self._hold.require()
                 return method(*args, **kwargs)
         except (StorageInternalError, SQLAlchemyError) as error:
             if not _is_away(error):
@@ -208,7 +252,6 @@ class HeldStorage:
         end = time.monotonic() + (0 if self._gave_up else _PATIENCE)
         while True:
             try:
-                self._hold.renew()
                 answer = call()
             except UpdateFinishedTrialError:  # the first call got as far as that
                 answer = True
@@ -227,14 +270,18 @@ class HeldStorage:
             return answer
 
 
-def open_database(name: str) -> BaseStorage:
-    """Open Optuna's storage in the database of a URL."""
+def open_database(name: str, hold: Hold | None = None) -> BaseStorage:
+    """Open Optuna's storage in the database of a URL, for the driver that holds a study there."""
     url = postgresql(name).render_as_string(hide_password=False)
     try:
-        settings = {"pool_pre_ping": True, "connect_args": _CONNECTS}
-        return get_storage(RDBStorage(url, engine_kwargs=settings))
+        settings = {"pool_pre_ping": hold is None, "connect_args": _CONNECTS}
+        storage = RDBStorage(url, engine_kwargs=settings)
     except ImportError:
         raise StorageError(_NO_DRIVER) from None
+    if hold is None:
+        return get_storage(storage)
+    hold.fence(storage.engine)
+    return cast(BaseStorage, HeldStorage(get_storage(storage), hold))
 
 
 def postgresql(name: str) -> URL:
@@ -252,18 +299,6 @@ def postgresql(name: str) -> URL:
             f"--storage {name!r} must be journal, sqlite, or postgresql://USER@HOST/DATABASE"
         )
     return url.set(drivername="postgresql+psycopg")
-
-
-@contextmanager
-def _silence_told() -> Iterator[None]:
-    """Say so where a call takes long: a suspended server neither answers nor ends its sessions."""
-    telling = Timer(_SILENCE, _logger.warning, ("The database is silent; the study waits for it.",))
-    telling.daemon = True
-    telling.start()
-    try:
-        yield
-    finally:
-        telling.cancel()
 
 
 def cause(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -158,7 +158,7 @@ class Ledger:
         Raises:
             StorageError, LedgerError: it cannot be opened or written.
         """
-        storage = _opened(folder, study.storage, hold)
+        storage = open_storage(folder, study.storage, hold)
         with _written(folder):
             directions = directions_of(study.space.objectives)
             made = optuna.create_study(
@@ -191,7 +191,7 @@ class Ledger:
         """Open the ledger in a study's folder, or of that name in a database, if there is one."""
         if not in_database(storage_name) and not has_file(folder, storage_name):
             return None
-        storage = _opened(folder, storage_name, hold)
+        storage = open_storage(folder, storage_name, hold)
         names = optuna.get_all_study_names(storage)
         if not in_database(storage_name):
             name = next(iter(names), name)
@@ -423,15 +423,6 @@ class Ledger:
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-
-
-def _opened(folder: Path, name: str, hold: Hold | None) -> BaseStorage:
-    storage = open_storage(folder, name)
-    if hold is None:
-        return storage
-    from afi_search.study.database import HeldStorage
-
-    return cast(BaseStorage, HeldStorage(storage, hold))
 
 
 @contextmanager

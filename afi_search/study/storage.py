@@ -42,8 +42,11 @@ def check_storage(name: str) -> str:
     return name
 
 
-def open_storage(folder: Path, name: str = JOURNAL) -> BaseStorage:
-    """Open a storage, or raise a StorageError; one in a file lies in the study's `folder`."""
+def open_storage(folder: Path, name: str = JOURNAL, hold: Hold | None = None) -> BaseStorage:
+    """Open a storage, or raise a StorageError; one in a file lies in the study's `folder`.
+
+    With a `hold`, one in a database waits where that goes away.
+    """
     path = folder / FILES[name] if name in FILES else None
     if path is not None and path.exists() and not path.is_file():
         raise StorageError(f"the ledger {path} cannot be opened: it is no file")
@@ -51,7 +54,7 @@ def open_storage(folder: Path, name: str = JOURNAL) -> BaseStorage:
         if path is None:
             from afi_search.study.database import open_database
 
-            return open_database(name)
+            return open_database(name, hold)
         if name == JOURNAL:
             return LedgerJournal(Journal(path))
         from sqlalchemy.pool import QueuePool
