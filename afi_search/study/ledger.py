@@ -40,7 +40,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _INFEASIBLE = "too dear: "  # in ledgers since 0.1.0, before an architecture's text
-_OWNER = "owner"
+OWNER = "owner"
 _SCORES = "scores/"  # before the number of a portion of them
 _IMAGES = "images"
 SETTINGS = "study.yaml"
@@ -211,7 +211,7 @@ class Ledger:
 
     def owner(self) -> Mark | None:
         """Return whose ledger it is; None where no driver has marked it yet."""
-        mark = self.study.user_attrs.get(_OWNER)
+        mark = self.study.user_attrs.get(OWNER)
         return None if mark is None else Mark(**mark)
 
     def claim(self, owner: Mark, study: StudyFile, folder: Path) -> None:
@@ -222,7 +222,7 @@ class Ledger:
         """
         with _written(folder):
             self._name_objectives(study)
-            for key, value in ((_OWNER, asdict(owner)), (SETTINGS, study.dump())):
+            for key, value in ((OWNER, asdict(owner)), (SETTINGS, study.dump())):
                 if self.study.user_attrs.get(key) != value:
                     self.study.set_user_attr(key, value)
         self._require_objectives(study, folder)

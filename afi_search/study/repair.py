@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import TypeAdapter, ValidationError
@@ -28,12 +29,15 @@ from afi_search.study.journal import (
     mend,
     set_aside,
 )
-from afi_search.study.ledger import SETTINGS, Ledger, asked_for, curve, directions_of
+from afi_search.study.ledger import OWNER, SETTINGS, Ledger, asked_for, curve, directions_of
 from afi_search.study.operations import Checkpointed, Log
-from afi_search.study.ownership import mark_at, put_mark, trials_in
+from afi_search.study.ownership import Mark, mark_at, put_mark, trials_in
 from afi_search.study.reference import cost_of
 from afi_search.study.storage import FILES, JOURNAL, in_database, only_client
 from afi_search.study.study import Study
+
+if TYPE_CHECKING:
+    from afi_search.study.database import Hold
 
 _RESTORED, _LOST = "restored", "what it was is lost with the ledger"
 _CHECKPOINTED = TypeAdapter(Checkpointed)
@@ -53,37 +57,40 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
         imports: whether to run the modules that its `imports:` names, as `StudyFile.read` says.
 
     Raises:
-        StudyError: a driver is at work on it, or its settings are not known any more.
+        StudyError: a driver is at work on it, it is a copy of another study, or its settings are
+            not known any more.
         StorageError: its database cannot be reached.
     """
     if not any((folder / name).is_file() for name in (STUDY_FILE, *FILES.values())):
         raise StudyError(f"{folder}: is not a study's folder; it has no {STUDY_FILE} and no ledger")
     with only_driver(folder):
-        study = Study(folder, _settings(folder, imports))
-        file = study.file
+        file, is_damaged = _settings(folder, imports)
+        study = Study(folder, file)
         with only_client(file.storage, file.ledger) as hold:
+            owner, mark = _owner(study, hold), mark_of(folder, file)
+            if owner and owner.why_not_of(mark) and not owner.may_have_moved_to(mark):
+                raise StudyError(f"{folder}: its ledger {owner.why_not_of(mark)}")
+            if is_damaged:
+                set_aside(folder / STUDY_FILE)
             if not in_database(file.storage) and (folder / FILES[file.storage]).exists():
                 yield from _mend_file(study)
             ledger = Ledger.at(folder, file.storage, file.ledger, hold)
-            owner, mark = ledger and ledger.owner(), mark_of(folder, file)
-            if owner and owner.why_not_of(mark) and not owner.may_have_moved_to(mark):
-                raise StudyError(f"{folder}: its ledger {owner.why_not_of(mark)}")
             study.ledger = ledger or Ledger.create(folder, file, hold)
             if ledger is None:
                 yield "The ledger was gone: a new one was made."
             yield from _bring_back(study)
-            if not has_study(folder):
+            if is_damaged or not has_study(folder):
                 yield f"{folder / STUDY_FILE} was gone or damaged: the ledger's was written."
             write_whole(folder / STUDY_FILE, file.dump())
             yield from _take_over(study)
 
 
-def _settings(folder: Path, imports: bool) -> StudyFile:
-    """Return what study.yaml says, or else the ledger; set one that is damaged aside."""
+def _settings(folder: Path, imports: bool) -> tuple[StudyFile, bool]:
+    """Return what study.yaml says, or else the ledger, and whether study.yaml is damaged."""
     reason = f"there is no {STUDY_FILE} in it"
     if has_study(folder):
         try:
-            return StudyFile.read(folder, imports=imports)
+            return StudyFile.read(folder, imports=imports), False
         except UserError as error:
             reason = str(error)
     kept: StudyFile | None = None
@@ -97,9 +104,21 @@ def _settings(folder: Path, imports: bool) -> StudyFile:
             f"{folder}: cannot be repaired: {reason}, and no ledger in it says with which settings "
             f"the study was made; put {STUDY_FILE} back"
         )
-    if has_study(folder):
-        set_aside(folder / STUDY_FILE)
-    return kept
+    return kept, has_study(folder)
+
+
+def _owner(study: Study, hold: Hold | None) -> Mark | None:
+    """Return whose the ledger is, a damaged one too; None where nothing says so."""
+    try:
+        ledger = Ledger.at(study.folder, study.file.storage, study.file.ledger, hold)
+        return None if ledger is None else ledger.owner()
+    except DamagedLedger:
+        mark = attribute_in(study.folder / FILES[JOURNAL], OWNER)
+        return None if mark is None else Mark(**mark)
+    except StorageError:
+        if in_database(study.file.storage):
+            raise
+        return None
 
 
 def _mend_file(study: Study) -> Iterator[str]:

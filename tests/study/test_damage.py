@@ -367,6 +367,19 @@ def test_a_damaged_study_yaml_is_the_ledgers_again(tmp_path: Path, content: str)
     assert (tmp_path / "study.yaml.damaged-1").read_text() == content
 
 
+@pytest.mark.parametrize("damaged", ["ledger.log", "study.yaml"])
+def test_a_copy_is_refused_before_anything_is_written(tmp_path: Path, damaged: str) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    searched(original)
+    shutil.copytree(original, copy)
+    (copy / damaged).write_text("garbage\n" + (copy / damaged).read_text())
+    before = {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
+    with pytest.raises(StudyError, match=f"belongs to {original}, of which this study is a copy"):
+        list(repair(copy))
+    after = {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
+    assert after == before
+
+
 def test_a_folder_that_is_no_studys_is_not_repaired_and_not_made_one(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "typo"):
         result = CliRunner().invoke(app, ["repair", str(folder)])
