@@ -9,6 +9,8 @@ import pytest
 
 import afi_search
 from afi_search.space import Space
+from afi_search.study.folder import StudyFile
+from afi_search.study.repair import repair
 from tests.docs.pages import ROOT
 
 RECORDED = ROOT / "studies/reference/resnet20-digits"
@@ -26,6 +28,16 @@ def test_a_recorded_study_is_read_explained_and_reported(recorded: Path, tmp_pat
     study.report()
     for name in ("front.csv", "trials.csv"):
         assert (folder / name).read_text() == (recorded / name).read_text()
+
+
+@pytest.mark.parametrize("recorded", KEPT, ids=lambda folder: folder.name)
+def test_a_recorded_study_gets_its_settings_back_from_its_ledger(
+    recorded: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(recorded, tmp_path / "study"))
+    (folder / "study.yaml").unlink()
+    list(repair(folder))
+    assert StudyFile.read(folder) == StudyFile.read(recorded)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2", "shufflenetv2", "resnext"])
