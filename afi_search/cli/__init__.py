@@ -151,7 +151,6 @@ def _end(words: str, code: int) -> NoReturn:
 
 def _write(words: str) -> None:
     with suppress(OSError):
-        sys.stderr.write(
-            f"{shortened(printable(words))}\n"
-        )  # at once: two threads may end in words
+        line = f"{shortened(printable(words))}\n"
+        sys.stderr.write(line)  # at once: two threads may end in words
         sys.stderr.flush()

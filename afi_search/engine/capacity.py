@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,37 +133,6 @@ def require_shared(place: str) -> None:
         EngineError: it cannot be written, or a machine does not see what is written there.
     """
     nodes = [node for node in _alive() if node["Resources"].get("CPU")]
-    with _written_probe(place) as probe:
-        if len(nodes) < 2:
-            return
-        asked = {
-            node["NodeManagerAddress"]: _sees.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(probe)
-            for node in nodes
-        }
-        for machine, answer in asked.items():
-            try:
-                sees = ray.get(answer)
-            except RayError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise EngineError(f"the machine {machine} cannot train: {reason}") from None
-            if not sees:
-                raise EngineError(
-                    f"the machine {machine} does not see the checkpoints in {place}; name a place "
-                    f"that all machines share, like --checkpoints s3://bucket/folder"
-                )
-
-
-@ray.remote(num_cpus=0)
-def _sees(url: str) -> bool:
-    filesystem, path = open_url(url)
-    return bool(filesystem.exists(path))
-
-
-@contextmanager
-def _written_probe(place: str) -> Iterator[str]:
-    """Write a file into the place; yield its URL, and delete it at the end."""
     probe = f"{place}/.probe-{secrets.token_hex(8)}"
     try:
         filesystem, path = open_url(probe)
@@ -173,9 +141,36 @@ def _written_probe(place: str) -> Iterator[str]:
     except Exception as error:
         raise EngineError(f"the checkpoints' place {place} cannot be written: {error}") from None
     try:
-        yield probe
+        if len(nodes) > 1:
+            _require_seen(probe, place, nodes)
     finally:
         filesystem.rm_file(path)
+
+
+def _require_seen(probe: str, place: str, nodes: Sequence[dict[str, Any]]) -> None:
+    asked = {
+        node["NodeManagerAddress"]: _sees.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(probe)
+        for node in nodes
+    }
+    for machine, answer in asked.items():
+        try:
+            sees = ray.get(answer)
+        except RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise EngineError(f"the machine {machine} cannot train: {reason}") from None
+        if not sees:
+            raise EngineError(
+                f"the machine {machine} does not see the checkpoints in {place}; name a place that "
+                f"all machines share, like --checkpoints s3://bucket/folder"
+            )
+
+
+@ray.remote(num_cpus=0)
+def _sees(url: str) -> bool:
+    filesystem, path = open_url(url)
+    return bool(filesystem.exists(path))
 
 
 def _alive() -> list[dict[str, Any]]:

@@ -63,8 +63,10 @@ def limit_memory(size: int | None) -> None:
     """
     if size is None or not _STATUS.exists():
         return
+    lines = _STATUS.read_text(encoding="ascii").splitlines()
+    taken = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmData:"))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (_private_bytes() + size, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + size, hard))
 
 
 def as_limit(error: Exception, size: int | None) -> str | None:
@@ -73,9 +75,3 @@ def as_limit(error: Exception, size: int | None) -> str | None:
     if size is None or not refused:
         return None
     return f"took more than search.memory_per_trial allows ({size:,} bytes)"
-
-
-def _private_bytes() -> int:
-    """Return the memory of this process that RLIMIT_DATA counts."""
-    lines = _STATUS.read_text(encoding="ascii").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmData:"))

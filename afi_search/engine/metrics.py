@@ -16,7 +16,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from ray.util.metrics import Gauge
 
-from afi_search.study.ledger import STATE_WORDS, curve
+from afi_search.study.ledger import STATE_WORDS
 from afi_search.study.pareto import dominated_share, front_size, front_trials, trial_points
 from afi_search.train.trainer import EpochResult
 
@@ -84,46 +84,30 @@ class StudyMetrics:
     def __init__(
         self, trials: Iterable[FrozenTrial], objectives: Sequence[str], reference: Sequence[float]
     ) -> None:
-        self._reference = reference
+        self._objectives, self._reference = objectives, reference
         self._states: dict[int, TrialState] = {}
-        self._counts: Counter[TrialState] = Counter()
-        self._objectives = objectives
         self._front: list[FrozenTrial] = []
-        self._size = 0
-        self._best: float | None = None
-        self._share = 0.0
         for trial in trials:
             self.changed(trial)
 
     def changed(self, trial: FrozenTrial) -> None:
         """Update with a trial that has changed."""
-        before = self._states.get(trial.number)
-        if trial.state == before:
-            return
-        if before is not None:
-            self._counts[before] -= 1
         self._states[trial.number] = trial.state
-        self._counts[trial.state] += 1
         if trial.state == TrialState.COMPLETE:
-            accuracy = curve(trial)[-1]
-            self._best = accuracy if self._best is None else max(self._best, accuracy)
             self._front = front_trials([*self._front, trial], self._objectives)
-            points = trial_points(self._front, self._objectives)
-            self._share = dominated_share(points, self._reference)
-            self._size = front_size(points)
 
     def samples(self) -> list[Sample]:
         """Return the current values."""
-        counts = [
-            Sample("afi_trials", self._counts[state], (("state", word),))
-            for state, word in STATE_WORDS.items()
-        ]
-        best = [] if self._best is None else [Sample("afi_best_accuracy", self._best)]
+        counts = Counter(list(self._states.values()))  # at once: another thread changes it
+        points = trial_points(self._front, self._objectives)
         return [
-            *counts,
-            *best,
-            Sample("afi_hypervolume", self._share),
-            Sample("afi_front_size", self._size),
+            *(
+                Sample("afi_trials", counts[s], (("state", word),))
+                for s, word in STATE_WORDS.items()
+            ),
+            *(Sample("afi_best_accuracy", float(best)) for best in sorted(points[:, 0])[-1:]),
+            Sample("afi_hypervolume", dominated_share(points, self._reference)),
+            Sample("afi_front_size", front_size(points)),
         ]
 
 

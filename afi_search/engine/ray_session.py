@@ -154,14 +154,6 @@ def _ask(address: str) -> None:
         NodeInfoGcsServiceStub(channel).CheckAlive(request, timeout=_SECONDS_TO_ANSWER)
 
 
-def _answers(address: str) -> bool:
-    try:
-        _ask(address)
-    except grpc.RpcError:
-        return False
-    return True
-
-
 def _started_here() -> Cluster:
     named = os.environ.get("RAY_ADDRESS") or "auto"
     if named != "auto":
@@ -291,7 +283,9 @@ class RaySession:
                 dead = {kind for kind, _ in node.dead_processes()} & _PARTS
                 reason = f"Ray's process {min(dead)} was killed or has died" if dead else ""
             else:
-                answered = time.monotonic() if _answers(self._cluster.address) else answered
+                with suppress(grpc.RpcError):
+                    _ask(self._cluster.address)
+                    answered = time.monotonic()
                 silent = time.monotonic() - answered > _SECONDS_OF_SILENCE
                 reason = f"the Ray cluster {self._cluster} is silent" if silent else ""
             if reason:

@@ -30,7 +30,7 @@ from afi_search.study.study import Interrupted, Study
 
 @dataclass(frozen=True)
 class Run:
-    """What a study's trials are run with.
+    """One run of the program, which may be one of many of a study.
 
     Attributes:
         session: Ray, which begins when it is first needed.
@@ -117,14 +117,11 @@ def run_trials(
 
 def figures_of(split: Split) -> dict[str, float]:
     """Return figures that tell images from others: how many, their labels, how bright they are."""
-    parts = {"training": split.train, "validation": split.validation}
     figures: dict[str, float] = {}
-    for name, part in parts.items():
-        figures |= {
-            f"{name} images": len(part),
-            f"checksum of their {name} labels": zlib.crc32(part.labels.numpy().tobytes()),
-            f"mean pixel of {name} images": float(part.images.numpy().mean()),
-        }
+    for name, part in (("training", split.train), ("validation", split.validation)):
+        labels = zlib.crc32(part.labels.numpy().tobytes())
+        figures |= {f"{name} images": len(part), f"checksum of their {name} labels": labels}
+        figures[f"mean pixel of {name} images"] = float(part.images.numpy().mean())
     return figures
 
 

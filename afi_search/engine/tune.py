@@ -50,17 +50,17 @@ def run_workers(
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells is in the ledger
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)  # that all workers start together
-    run = _Run(conductor, concurrency)
-    with run.stop.on_signals(), tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
+    shared = _Shared(conductor, concurrency)
+    with shared.stop.on_signals(), tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
         # Not tune.Tuner, which pickles the searcher to restore it: the ledger does that here.
         try:
             tune.run(
                 worker,
                 name="trials",
-                search_alg=_LedgerSearcher(run),
-                scheduler=_LedgerScheduler(run),
+                search_alg=_LedgerSearcher(shared),
+                scheduler=_LedgerScheduler(shared),
                 num_samples=-1,
-                stop=_Stopper(run),
+                stop=_Stopper(shared),
                 reuse_actors=True,
                 callbacks=list(callbacks),
                 max_failures=_WORKER_DEATHS,
@@ -73,18 +73,18 @@ def run_workers(
         except RuntimeError as error:  # Tune knows no worker that Ray ends where memory is short
             if not isinstance(error.__cause__, RayError):
                 raise
-            run.stop.break_off(str(error.__cause__).split(". ")[0])
-    with run.stop.if_the_ledger_fails():
+            shared.stop.break_off(str(error.__cause__).split(". ")[0])
+    with shared.stop.if_the_ledger_fails():
         conductor.interrupt()
-    if run.stop.reason:
+    if reason := shared.stop.reason:
         raise EngineError(
-            f"{run.stop.reason}. Nothing is lost: mend it, and the same command resumes the study."
+            f"{reason}. Nothing is lost: mend it, and the same command resumes the study."
         )
-    return not run.stop.asked
+    return not shared.stop.asked
 
 
-class _Run:
-    """What Tune's searcher, scheduler and stopper all go by."""
+class _Shared:
+    """What the searcher, the scheduler and the stopper that Tune is given all go by."""
 
     def __init__(self, conductor: Conductor, concurrency: int) -> None:
         self.conductor = conductor
@@ -110,16 +110,16 @@ class _Run:
 class _LedgerSearcher(Searcher):
     """Hands the conductor's assignments to Tune, no more at a time than there is room for."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, shared: _Shared) -> None:
         super().__init__()
-        self._run = run
+        self._shared = shared
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        conductor, stop = self._run.conductor, self._run.stop
+        conductor, stop = self._shared.conductor, self._shared.stop
         if stop.asked or not conductor.has_next:
             return Searcher.FINISHED
-        if len(conductor.running) >= self._run.concurrency:
+        if len(conductor.running) >= self._shared.concurrency:
             return None
         assignment = None
         with stop.if_the_ledger_fails():
@@ -133,11 +133,15 @@ class _LedgerSearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Judge what Tune has given up: it is the trial's fault, or the machine's."""
-        number, conductor, stop = self._numbers.pop(trial_id), self._run.conductor, self._run.stop
+        number, conductor, stop = (
+            self._numbers.pop(trial_id),
+            self._shared.conductor,
+            self._shared.stop,
+        )
         if not error or stop.asked or number not in conductor.running:
             return
-        cause = self._run.causes.get(number, "unknown")
-        if not self._run.a_worker_has_reported:
+        cause = self._shared.causes.get(number, "unknown")
+        if not self._shared.a_worker_has_reported:
             stop.break_off(f"no worker could be set up: {cause}")
         elif not _cluster_answers():
             stop.break_off(f"Ray's cluster is gone: {cause}")
@@ -157,20 +161,20 @@ class _LedgerScheduler(FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, shared: _Shared) -> None:
         super().__init__()
-        self._run = run
+        self._shared = shared
 
     def on_trial_add(self, tune_controller: object, trial: object) -> None:
         """Note who has the actors."""
-        self._run.controller = tune_controller
+        self._shared.controller = tune_controller
 
     def on_trial_result(
         self, tune_controller: object, trial: object, result: dict[str, Any]
     ) -> str:
         """Tell the conductor; what a worker calls broken ends the run."""
-        conductor, stop, number = self._run.conductor, self._run.stop, result["number"]
-        self._run.a_worker_has_reported, ends = True, True
+        conductor, stop, number = self._shared.conductor, self._shared.stop, result["number"]
+        self._shared.a_worker_has_reported, ends = True, True
         with stop.if_the_ledger_fails():
             if "broken" in result:
                 stop.break_off(result["broken"])
@@ -182,26 +186,26 @@ class _LedgerScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: object, trial: Any) -> None:
         """Note a worker's death, and its cause."""
-        number, conductor, stop = trial.config["number"], self._run.conductor, self._run.stop
+        number, conductor, stop = trial.config["number"], self._shared.conductor, self._shared.stop
         if stop.asked:
             return
-        self._run.causes[number] = _why(trial)
+        self._shared.causes[number] = _why(trial)
         if number in conductor.running:
             with stop.if_the_ledger_fails():
-                conductor.lose_worker(number, self._run.causes[number])
+                conductor.lose_worker(number, self._shared.causes[number])
 
 
 class _Stopper(tune.Stopper):
     """Stops everything once that is asked for."""
 
-    def __init__(self, run: _Run) -> None:
-        self._run = run
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._run.stop.asked
+        return self._shared.stop.asked
 
 
 @ray.remote(num_cpus=0)

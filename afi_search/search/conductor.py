@@ -191,10 +191,9 @@ class Conductor:
 
 
 def _judged(trial: FrozenTrial) -> int:
-    """Return how many epochs of a trial are entered and judged.
+    """Return how many epochs of a trial are entered and judged, which a killed driver may not have.
 
-    Of the last one, a driver that was killed may not have entered the verdict, or have entered that
-    it ends the trial (its time in training comes first then) and not have ended it.
+    A verdict that ends a trial comes after its time in training.
     """
     epochs, facts = len(curve(trial)), trial.user_attrs
     is_judged = f"{RUNG}{epochs}" in facts and "seconds" not in facts

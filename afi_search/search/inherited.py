@@ -64,7 +64,10 @@ class Inherited:
     def accuracy(self, architecture: Architecture) -> float:
         """Return the inherited accuracy, or what the scored ones say of one that has none."""
         known = self._accuracies.get(architecture.text)
-        return self._by_choices(architecture) if known is None else known
+        if known is not None:
+            return known
+        mean, effects = self._effects
+        return mean + sum(effects.get(one, 0.0) for one in enumerate(architecture.stages))
 
     def weighed(self, architecture: Architecture) -> dict[str, float]:
         """Return that accuracy under the name by which a trial remembers where it is from."""
@@ -82,10 +85,6 @@ class Inherited:
             table = rank_table(full[[*FREE]].join(self._scores[[INHERITED]]), full["accuracy"])
             self._verdicts = {numbers: beats_what_is_free(table) is not False}
         return self._verdicts[numbers]
-
-    def _by_choices(self, architecture: Architecture) -> float:
-        mean, effects = self._effects
-        return mean + sum(effects.get(one, 0.0) for one in enumerate(architecture.stages))
 
     @cached_property
     def _effects(self) -> tuple[float, dict[tuple[int, object], float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -32,7 +33,7 @@ def evidence(study: Study, space: Space, costs: SpaceCosts) -> list[FrozenTrial]
     if kept is None:
         kept = _read(space.file.search.warm_start, space.file)
         study.ledger.study.set_user_attr(_KEPT, kept)
-    return [_trial(space, costs, **facts) for facts in kept]
+    return [_trial(space, costs, each) for each in kept]
 
 
 def _read(folder: str, file: SpaceFile) -> list[dict[str, Any]]:
@@ -54,19 +55,12 @@ def _read(folder: str, file: SpaceFile) -> list[dict[str, Any]]:
     ]
 
 
-def _trial(
-    space: Space,
-    costs: SpaceCosts,
-    architecture: str,
-    state: str,
-    values: list[float] | None,
-    curve: list[tuple[int, float]],
-) -> FrozenTrial:
-    named = Architecture.parse(architecture)
+def _trial(space: Space, costs: SpaceCosts, kept: Mapping[str, Any]) -> FrozenTrial:
+    named = Architecture.parse(kept["architecture"])
     return create_trial(
-        state=TrialState[state],
-        values=values,
+        state=TrialState[kept["state"]],
+        values=kept["values"],
         **asked_for(space, named),
-        user_attrs={"architecture": architecture, **costs.of(named).figures()},
-        intermediate_values={int(epoch): accuracy for epoch, accuracy in curve},
+        user_attrs={"architecture": kept["architecture"], **costs.of(named).figures()},
+        intermediate_values={int(epoch): accuracy for epoch, accuracy in kept["curve"]},
     )

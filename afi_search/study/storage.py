@@ -111,11 +111,7 @@ def only_client(name: str, ledger: str) -> Iterator[Hold | None]:
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that does not wait for the disk at every transaction.
-
-    A killed process loses nothing; a power failure may cost the last transactions, which the
-    workers' checkpoints bring back.
-    """
+    """One that does not wait for the disk: a power failure costs what checkpoints bring back."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -137,7 +137,8 @@ class Trainer:
             torch._dynamo.config.suppress_errors = True
             self._run = torch.compile(self.model, dynamic=False)
         talks = any(isinstance(module, nn.SyncBatchNorm) for module in self.model.modules())
-        self._captures = device.type == "cuda" and not talks
+        self._on_cuda = device.type == "cuda"
+        self._captures = self._on_cuda and not talks
         self._replay: Step | None = None
         narrows = self._captures and self._dtype is not None and not compiled
         self._narrow = narrowed_by_autocast(self.model) if narrows else {}
@@ -145,7 +146,7 @@ class Trainer:
             self.averaged,
             device=device,
             precision=recipe.precision,
-            capture=device.type == "cuda",
+            capture=self._on_cuda,
             world=self._sharding.world,
         )
 
@@ -226,7 +227,7 @@ class Trainer:
             "optimiser": self._optimiser.state_dict(),
             "generator": self._source.get_state(),
             "torch_generator": torch.get_rng_state(),
-            "cuda_generator": self._cuda_state(),
+            "cuda_generator": torch.cuda.get_rng_state(self.device) if self._on_cuda else None,
             "history": [asdict(result) for result in self.history],
             "identity": self._identity,
         }
@@ -255,7 +256,7 @@ class Trainer:
             group["lr"] = self._rate
         self._source.set_state(state["generator"])
         torch.set_rng_state(state["torch_generator"])
-        if self.device.type == "cuda" and state["cuda_generator"] is not None:
+        if self._on_cuda and state["cuda_generator"] is not None:
             torch.cuda.set_rng_state(state["cuda_generator"], self.device)
         self.history = _HISTORY.validate_python(state["history"])
 
@@ -305,11 +306,9 @@ class Trainer:
             self._loss_sum += self._learn(images, labels, self._sharding.accumulation_steps)
 
     def _descend(self) -> None:
-        """Change the weights by the gradients, which are averaged over all processes.
-
-        Not by DistributedDataParallel: it averages in autograd's hooks, which a captured step does
-        not run, and a capture that fails in one process would leave the others waiting for it.
-        """
+        """Change the weights by the gradients, averaged over all processes."""
+        # Not DistributedDataParallel: it averages in autograd's hooks, which a captured step does
+        # not run, and a capture that fails in one process would leave the others waiting for it.
         world = self._sharding.world
         gradients = [of.grad for of in self.model.parameters() if of.grad is not None]
         if world > 1:
@@ -351,9 +350,6 @@ class Trainer:
     def _require_finite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
             raise DivergedError(f"{name} became {value} at epoch {self.epoch + 1}")
-
-    def _cuda_state(self) -> Tensor | None:
-        return torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
 
 
 def trial_trainer(
