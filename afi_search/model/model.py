@@ -196,7 +196,18 @@ class Model:
         return Model(module, self.facts.model_copy(update={"batch_norms": "folded"}))
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the folder; return the files. The card is written last."""
+        """Write the folder, or write over a model that is there; return the files.
+
+        Raises:
+            ModelError: what is there by those names is of something else, and would be lost.
+        """
+        folder = Path(folder)
+        there = [*folder.glob(CARD), *sorted(folder.glob("model.*"))]
+        if there and not _is_of_a_model(folder):
+            raise ModelError(
+                f"{there[0]}: is of no model that afi_search wrote, and would be overwritten; name "
+                f"another folder"
+            )
         facts, text = self.facts, self.facts.architecture
         sizes = {"num_classes": facts.num_classes, "image_size": facts.stem}
         weights = to_safetensors(
@@ -207,11 +218,20 @@ class Model:
             "sha256": sha256(weights).hexdigest(),
         }
         contents: dict[str, str | bytes] = {
-            WEIGHTS: weights,
             FACTS: json.dumps(stored, indent=2, ensure_ascii=False) + "\n",
+            WEIGHTS: weights,
             CARD: model_card(stored),
         }
-        return [write_whole(Path(folder) / name, content) for name, content in contents.items()]
+        return [write_whole(folder / name, content) for name, content in contents.items()]
+
+
+def _is_of_a_model(folder: Path) -> bool:
+    """Whether a folder has the facts of a model, whatever else of it is there."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return str(facts["format"]).startswith("afi_search model")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def class_name(label: str) -> str:

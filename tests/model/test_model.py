@@ -46,6 +46,25 @@ def test_the_folder_holds_nothing_that_is_executed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(p.name for p in paths)
 
 
+@pytest.mark.parametrize("name", ["README.md", "model.json", "model.safetensors", "model.onnx"])
+def test_what_is_of_something_else_is_not_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"format": "of another program"}')
+
+    with pytest.raises(ModelError, match=f"{name}: is of no model that afi_search wrote"):
+        trained("resnet20").save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert "another" in (tmp_path / name).read_text()
+
+
+def test_a_model_is_written_over_even_where_a_kill_left_only_its_facts(tmp_path: Path) -> None:
+    trained("resnet20(base-r4)").save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "README.md").unlink()
+    trained("resnet20").save(tmp_path)
+
+    assert load(tmp_path).architecture == Architecture.parse("resnet20")
+
+
 def test_costs_are_measured_when_it_is_saved(tmp_path: Path) -> None:
     trained("resnet20(base-r4)").save(tmp_path)
     cost = measure(Architecture.parse("resnet20(base-r4)"), num_classes=10, image_size=32)
