@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -278,8 +279,8 @@ def attribute_in(path: Path, key: str) -> Any:
 def set_aside(path: Path, content: bytes | None = None) -> Path:
     """Keep what a file held, or a part of it, in a file of its own beside it; return that."""
     content = path.read_bytes() if content is None else content
-    count = len(list(path.parent.glob(f"{path.name}{DAMAGED}*")))
-    return write_whole(path.with_name(f"{path.name}{DAMAGED}-{count + 1}"), content)
+    names = (path.with_name(f"{path.name}{DAMAGED}-{number}") for number in count(1))
+    return write_whole(next(name for name in names if not name.exists()), content)
 
 
 def _read(piece: bytes) -> Log | None:

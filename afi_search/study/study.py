@@ -38,6 +38,7 @@ from afi_search.study.folder import (
     mark_of,
     only_driver,
     resumed,
+    written_in,
 )
 from afi_search.study.info import StudyInfo, study_info
 from afi_search.study.ledger import Ledger, LedgerError
@@ -112,6 +113,8 @@ class Study:
         with only_driver(folder):
             is_there = has_study(folder)
             known = StudyFile.read(folder) if is_there else _left_in_a_ledger(folder, asked)
+            if known is None:
+                _require_free(folder)
             study = cls(folder, resumed(folder, asked, known, may_change=may_change))
             file = study.file
             if known is not None and len(file.later) > len(known.later):
@@ -339,6 +342,17 @@ def _left_in_a_ledger(folder: Path, asked: StudyFile) -> StudyFile | None:
     if trials_in(str(folder / IN_THE_FOLDER)):
         raise _of_unknown_settings(folder, IN_THE_FOLDER)
     return None
+
+
+def _require_free(folder: Path) -> None:
+    """Refuse a folder whose files, of other origin, a study would write over and call its own."""
+    begun = (".", "ledger.", IN_THE_FOLDER)  # what a start leaves that is killed
+    lost = [name for name in written_in(folder) if not name.startswith(begun)]
+    if lost:
+        raise StudyError(
+            f"{folder}: is no study's folder, and a study would write over what is in it: "
+            f"{', '.join(lost)}; move that away, or take another folder with --name or --studies"
+        )
 
 
 def _require_no_link(folder: Path, storage: str) -> None:

@@ -21,7 +21,7 @@ from afi_search.space import SpaceFile
 from afi_search.space.schema import Data
 from afi_search.study import Ledger
 from afi_search.study.folder import StudyError, StudyFile
-from afi_search.study.journal import DamagedLedger
+from afi_search.study.journal import DamagedLedger, set_aside
 from afi_search.study.ledger import LedgerError
 from afi_search.study.operations import Facts
 from afi_search.study.repair import repair
@@ -165,6 +165,18 @@ def test_damage_is_told_with_its_line_and_repaired(tmp_path: Path, damage: str, 
     resume(tmp_path, file, epochs_of(tmp_path))
     assert trials(tmp_path) == expected
     assert "nothing to repair" in CliRunner().invoke(app, ["repair", str(tmp_path)]).output
+
+
+def test_what_is_set_aside_is_never_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.log"
+    names = [set_aside(path, content).name for content in (b"one", b"two")]
+    (tmp_path / names[0]).unlink()
+
+    assert [set_aside(path, content).name for content in (b"three", b"four")] == [
+        "ledger.log.damaged-1",
+        "ledger.log.damaged-3",
+    ]
+    assert (tmp_path / "ledger.log.damaged-2").read_bytes() == b"two"
 
 
 @pytest.mark.parametrize("rest", [b"?", b"\0" * 300, b'{"op_code":4,"worker'])

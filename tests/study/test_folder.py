@@ -104,6 +104,26 @@ def test_a_study_may_grow_but_not_change(tmp_path: Path) -> None:
     assert StudyFile.read(tmp_path).space.search.trials == 40
 
 
+@pytest.mark.parametrize("name", ["report.html", "trials.csv", "confirm/notes", "promote/x/mine"])
+def test_a_study_does_not_begin_over_what_is_of_something_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+
+    words = f"is no study's folder, .* {name.partition('/')[0]}; move that away"
+    with pytest.raises(StudyError, match=words), Study.begin(tmp_path, study()):
+        pass
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} - {tmp_path / ".lock"} == {
+        tmp_path / name
+    }
+
+
+def test_a_study_begins_beside_what_it_never_writes(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with Study.begin(tmp_path, study()):
+        pass
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
 def test_names_tell_what_data_and_preset() -> None:
     assert study_name(space_file(), "smoke") == "resnet20-digits-smoke"
     assert study_name(space_file(name="mine"), None) == "mine-digits"
