@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from afi_search.errors import UserError
+from afi_search.files import write_whole
 from afi_search.model.model import Model
 
 ONNX, EXPORTED = "model.onnx", "model.pt2"
@@ -42,36 +43,36 @@ def write_onnx(model: Model, folder: Path) -> Path:
     demand_onnx()
     import onnxruntime
 
-    path = folder / ONNX
     with _quiet(), torch.no_grad():
-        torch.onnx.export(
+        program = torch.onnx.export(
             model.module,
             (_images(model, 2),),
-            path,
             dynamo=True,
-            external_data=False,
             input_names=["images"],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert program is not None
+    content = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(["logits"], {"images": images.cpu().numpy()})[0])
 
-    return _checked(path, model, run)
+    return _written(folder / ONNX, content, model, run)
 
 
 def write_exported(model: Model, folder: Path) -> Path:
     """Write model.pt2, a torch.export program for any batch size, and check it likewise."""
-    path = folder / EXPORTED
+    content = io.BytesIO()
     with _quiet(), torch.no_grad():
         program = torch.export.export(
             model.module, (_images(model, 2),), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
-        torch.export.save(program, path)
-        return _checked(path, model, torch.export.load(path).module())
+        torch.export.save(program, content)
+        run = torch.export.load(content).module()
+        return _written(folder / EXPORTED, content.getbuffer(), model, run)
 
 
 def _images(model: Model, batch: int) -> Tensor:
@@ -80,20 +81,21 @@ def _images(model: Model, batch: int) -> Tensor:
     return torch.randn(batch, 3, crop, crop, generator=generator).to(model.device)
 
 
-def _checked(path: Path, model: Model, run: Callable[[Tensor], Tensor]) -> Path:
-    """Return the path of a file that computes what the model does; delete one that does not."""
+def _written(
+    path: Path, content: bytes | memoryview, model: Model, run: Callable[[Tensor], Tensor]
+) -> Path:
+    """Write a file once what runs from it gives the model's logits; return the path."""
     for batch in _CHECKED_BATCHES:
         images = _images(model, batch)
         expected = model(images)
         largest = float(expected.abs().max())
         difference = float((run(images).cpu() - expected.cpu()).abs().max())
         if not difference <= TOLERANCE * max(largest, 1.0):
-            path.unlink()
             raise UserError(
                 f"{path}: its logits differ from PyTorch's by up to {difference:.2g} (the largest "
-                f"logit is {largest:.2g}); the file was deleted"
+                f"logit is {largest:.2g}), and it was not written"
             )
-    return path
+    return write_whole(path, content)
 
 
 @contextlib.contextmanager

@@ -52,12 +52,15 @@ def test_every_family_leaves_torch(tmp_path: Path, text: str) -> None:
     check_exported(text, tmp_path)
 
 
-def test_a_file_that_computes_something_else_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("there", [{}, {"model.pt2": "an earlier one"}])
+def test_a_file_that_computes_something_else_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: dict[str, str]
 ) -> None:
+    for name, content in there.items():
+        (tmp_path / name).write_text(content)
     model = trained("resnet20")
     monkeypatch.setattr(type(model), "__call__", lambda self, images: torch.zeros(len(images), 10))
 
     with pytest.raises(UserError, match=r"model\.pt2: its logits differ"):
         write_exported(model, tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == there
