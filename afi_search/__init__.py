@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from afi_search.cost import measure as measure
     from afi_search.data import DatasetSpec as DatasetSpec
     from afi_search.data import register_dataset as register_dataset
+    from afi_search.errors import UserError as UserError
     from afi_search.model import load as load
     from afi_search.nn import Supernet as Supernet
     from afi_search.nn import build as build
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from afi_search.space import register_objective as register_objective
     from afi_search.study import Ledger as Ledger
     from afi_search.study import front as front
+    from afi_search.study.study import Interrupted as Interrupted
 
 __version__ = "0.1.0"
 
@@ -36,6 +38,7 @@ _EXPORTS = {
     "api": ("Study", "run_study"),
     "cost": ("measure",),
     "data": ("DatasetSpec", "register_dataset"),
+    "errors": ("UserError",),
     "model": ("load",),
     "nn": ("Supernet", "build"),
     "search.listener": ("Listener",),
@@ -47,6 +50,7 @@ _EXPORTS = {
         *("register_attention", "register_backbone", "register_objective"),
     ),
     "study": ("Ledger", "front"),
+    "study.study": ("Interrupted",),
 }
 __all__ = [name for names in _EXPORTS.values() for name in names]
 

@@ -54,7 +54,9 @@ def status(study: StudyFolder, json: Json = False) -> None:
     told = {
         **outline(opened),
         **{state: int(states.get(state, 0)) for state in STATE_WORDS.values()},
-        "confirmed trainings": 0 if confirmation is None else len(confirmation.records()),
+        "confirmed trainings": 0
+        if confirmation is None
+        else int(confirmation.records()["full"].sum()),
         "on disk": opened.disk_use() if json else size(opened.disk_use()),
     }
     rows = [told] if json else [{"": name, study.name: value} for name, value in told.items()]

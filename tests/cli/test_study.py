@@ -408,6 +408,17 @@ def test_studies_are_listed_with_how_far_they_are(tmp_path: Path) -> None:
     assert re.search(r"trials +12\b", call("status", tmp_path / "done").output)
 
 
+def test_confirmed_are_trainings_that_have_ended(tmp_path: Path) -> None:
+    recorded = Path(__file__).parents[2] / "studies/reference/resnet20-16px-cifar100"
+    folder = Path(shutil.copytree(recorded, tmp_path / "study"))
+    confirmation = Study.open(folder).confirmation
+    assert confirmation is not None
+    attributes = confirmation.ledger.study.trials[0].user_attrs
+    confirmation.ledger.study.enqueue_trial({}, user_attrs=attributes)
+    (status,) = json.loads(call("status", folder, "--json").stdout)
+    assert status["confirmed trainings"] == 12
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_ledger_is_exported_as_a_table(tmp_path: Path, kind: str) -> None:
     searched(tmp_path / "study")
