@@ -85,7 +85,8 @@ def run(
         )
     except (Interrupted, UserError) as stopped:
         with suppress(OSError, UserError):  # what stopped it may be the disk, and is told
-            if (begun := getattr(stopped, "study", None)) is not None:
+            begun = getattr(stopped, "study", None)
+            if begun is not None and begun.ledger.trials():
                 show(begun)
         raise
     show(study, whole=True)

@@ -51,7 +51,8 @@ def explain(trial: FrozenTrial) -> Iterator[str]:
     for epoch, accuracy in enumerate(accuracies, start=1):
         verdict = facts.get(f"{RUNG}{epoch}")
         if verdict is not None:
-            yield f"Epoch {epoch}, accuracy {accuracy:.2%}: {verdict}."
+            told = verdict.replace(f" at epoch {epoch}", "", 1)  # as older ledgers say it
+            yield f"Epoch {epoch}, accuracy {accuracy:.2%}: {told}."
     for death in facts.get(DEATHS, []):
         epoch, _, cause = death.partition(": ")
         yield f"After epoch {epoch} its worker died, and another resumed it: {cause}"
