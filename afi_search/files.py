@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ UNFINISHED = ".unfinished"
 """How the name of a file ends that is being written; a killed process leaves it."""
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?|[+-]?inf", re.IGNORECASE)
+_SECRET = re.compile(  # before a host, in place of its port, or as an option by its name
+    r"(?:^|/)[^/?#@]*:(?!//|\d+/)[^?#@]*@"
+    r"|//[^/?#@[]*:(?!\d*(?:[/?#]|$))"
+    r"|(?:pass(?!file)|pwd|secret|token|(?:access|account|api|shared)_?key|\bsig)\w*\s*=",
+    re.IGNORECASE,
+)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -66,6 +73,24 @@ def open_url(url: str | os.PathLike[str]) -> tuple[Any, str]:
         return LocalFileSystem(), str(Path(text).absolute())
     kind = fsspec.get_filesystem_class(scheme[1])
     return kind(**kind._get_kwargs_from_urls(text)), str(kind._strip_protocol(text))
+
+
+def has_secret(url: str) -> bool:
+    """Whether a URL holds a password or a key, wherever it stands and however it is encoded.
+
+    >>> has_secret("postgresql://me@host/d?options=-c%20password%3Dx"), has_secret("s3://bucket/a")
+    (True, False)
+    """
+    while url != (url := unquote(url)):
+        pass
+    return _SECRET.search(url) is not None
+
+
+def without_secret(url: str) -> str:
+    """Return a URL for a message: where it holds a secret, no more than what it begins with."""
+    scheme = _SCHEME.match(url)
+    begins = scheme[0] if scheme else ""
+    return f"{begins}..." if has_secret(url) else url
 
 
 def write_once(url: str, make: Callable[[], str]) -> str:

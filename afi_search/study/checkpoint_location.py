@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import fsspec
 
 from afi_search.errors import UserError, did_you_mean
-from afi_search.files import open_url
+from afi_search.files import has_secret, open_url, without_secret
 
 IN_THE_FOLDER = "checkpoints"
 
@@ -29,10 +28,10 @@ def check_url(url: str | None) -> str:
     protocol, separator, _ = url.partition("://")
     if not separator:
         return str(Path(url).expanduser().absolute())
-    if urlsplit(url).password is not None:
+    if has_secret(url):
         raise UserError(
-            f"--checkpoints {protocol}://...: leave the password out, it would be written into "
-            f"study.yaml; the file system's own settings or environment hold it"
+            f"--checkpoints {without_secret(url)}: leave the password out, it would be written "
+            f"into study.yaml; the file system's own settings or environment hold it"
         )
     if protocol == "memory":
         raise UserError(f"--checkpoints {url}: one process's memory is no place for checkpoints")

@@ -25,6 +25,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import NullPool
 
+from afi_search.files import without_secret
 from afi_search.study.journal import StorageError
 
 _HEARTBEAT = 2.0
@@ -84,7 +85,7 @@ class Hold:
         except ImportError:
             raise StorageError(_NO_DRIVER) from None
         except SQLAlchemyError as error:
-            raise StorageError(f"--storage {name}: {cause(error)}") from None
+            raise StorageError(f"--storage {without_secret(name)}: {cause(error)}") from None
         self._threads = [Thread(target=each, daemon=True) for each in (self._keep, self._watch)]
         for thread in self._threads:
             thread.start()
@@ -156,9 +157,9 @@ class Hold:
         if is_shared_out:
             self._let_go()
             raise StorageError(
-                f"--storage {self._name}: its sessions are shared out among clients, as by "
-                f"PgBouncer with pool_mode = transaction, and no driver could hold a study in "
-                f"them; name the database itself, or a pool of pool_mode = session"
+                f"--storage {without_secret(self._name)}: its sessions are shared out among "
+                f"clients, as by PgBouncer with pool_mode = transaction, and no driver could hold "
+                f"a study in them; name the database itself, or a pool of pool_mode = session"
             )
 
     def _require_lock(self, broken: type[Exception], connection: Any, *_: Any) -> None:
@@ -292,11 +293,11 @@ def postgresql(name: str) -> URL:
     """
     try:
         url = make_url(name)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # of a port that is no number
         url = None
     if url is None or url.get_backend_name() != "postgresql":
         raise StorageError(
-            f"--storage {name!r} must be journal, sqlite, or postgresql://USER@HOST/DATABASE"
+            f"--storage {without_secret(name)!r} must be journal, sqlite, or postgresql://USER@HOST/DATABASE"
         )
     return url.set(drivername="postgresql+psycopg")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 
+from afi_search.files import has_secret, without_secret
 from afi_search.study.journal import Journal, LedgerJournal, StorageError
 
 if TYPE_CHECKING:
@@ -31,13 +32,10 @@ def check_storage(name: str) -> str:
         return name
     from afi_search.study.database import postgresql
 
-    url = postgresql(name)
-    if url.password is not None or any(
-        "password" in f"{part}".lower() for part in url.query.items()
-    ):
+    if has_secret(name) or postgresql(name).password is not None:
         raise StorageError(
-            f"--storage {url.set(query={}).render_as_string(hide_password=True)}: leave the "
-            f"password out, it would be written into study.yaml; PGPASSWORD or ~/.pgpass hold it"
+            f"--storage {without_secret(name)}: leave the password out, it would be written into "
+            f"study.yaml; PGPASSWORD or ~/.pgpass hold it"
         )
     return name
 

@@ -23,6 +23,10 @@ def test_a_folder_is_absolute_and_a_url_stays() -> None:
     ("url", "said"),
     [
         ("sftp://me:secret@host/folder", "leave the password out"),
+        ("sftp://me%3Asecret@host/folder", "leave the password out"),
+        ("zip://a::ftp://me:secret@host/folder", "leave the password out"),
+        ("s3://bucket/folder?access_key=secret", "leave the password out"),
+        ("abfs://bucket/folder?sig=secret&se=1", "leave the password out"),
         ("memory://folder", "no place for checkpoints"),
         ("fil:///shared", "no file system 'fil'. Did you mean 'file'?"),
     ],

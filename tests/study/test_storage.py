@@ -79,12 +79,33 @@ def test_one_driver_a_study_in_a_database(database: str) -> None:
         ("postgresql://a:secret@b/c", "leave the password out"),
         ("postgresql://a@b/c?password=secret", "leave the password out"),
         ("postgresql://a@b/c?options=-c%20password%3Dsecret", "leave the password out"),
+        ("postgresql://a%3Asecret@b/c", "leave the password out"),
+        ("postgresql://a%253Asecret@b/c", "leave the password out"),
+        ("postgresql://a:secret", "leave the password out"),
+        ("postgresql://b/dbname%3Dc%20passwd%3Dsecret", "leave the password out"),
+        ("postgresql://a@b/c?sslpassword=secret", "leave the password out"),
+        ("postgresql://a@b/c#pwd=secret", "leave the password out"),
+        ("postgresql:a:secret@b/c", "leave the password out"),
+        ("mysql://a:secret@b/c", "leave the password out"),
+        ("host=b password=secret", "leave the password out"),
     ],
 )
 def test_storages_are_named_right_and_without_secrets(name: str, said: str) -> None:
     with pytest.raises(StorageError, match=said) as error:
         check_storage(name)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "postgresql://a@b:5432/c",
+        "postgresql://a@[::1]:5432/c?sslkey=/a/b.key&passfile=/a/b",
+        "postgresql:///c?host=/run/postgresql",
+    ],
+)
+def test_what_holds_no_secret_is_taken(name: str) -> None:
+    assert check_storage(name) == name
 
 
 def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
