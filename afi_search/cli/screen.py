@@ -276,14 +276,21 @@ def _cells(trial: FrozenTrial) -> tuple[str, str, str, str, str, str]:
 
 
 def demand_success(study: Study) -> None:
-    """Make sure that a study whose trials fail has completed any.
+    """Make sure that a study that has come to its end has completed any trial.
 
     Raises:
-        StudyError: it has not; the message has the first failure's reason.
+        StudyError: it has not; the message has the first failure's reason, if there is one.
     """
     trials = study.ledger.trials()
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    if failed and not any(trial.state == TrialState.COMPLETE for trial in trials):
+    if any(trial.state == TrialState.COMPLETE for trial in trials):
+        return
+    if trials and all(trial.state == TrialState.PRUNED for trial in trials):
+        raise StudyError(
+            f"{study.folder}: all {len(trials)} trials were pruned, so that there is no front; let "
+            f"the pruner keep more of them, or raise search.trials"
+        )
+    if failed:
         many = "all" if len(failed) == len(trials) else f"none was completed, and {len(failed)} of"
         reason = failed[0].user_attrs.get("reason", "unknown")
         raise StudyError(

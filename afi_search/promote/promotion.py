@@ -240,19 +240,23 @@ def winners(folder: Path, wanted: Promote, listener: Listener | None = None) -> 
     """
     listener, confirmed = listener or Listener(), read_confirmed(Study.open(folder))
     if confirmed.empty:
+        points = front(Ledger.open(folder).records()).sort_values("accuracy", ascending=False)
+        if points.empty:
+            raise PromotionError(f"{folder}: has no front to promote from; resume the study first")
         listener.said(
             f"The front is not confirmed: its most accurate by one seed is taken. To be sure "
             f"first: afi-search confirm {folder}"
         )
-        points = front(Ledger.open(folder).records()).sort_values("accuracy", ascending=False)
     else:
         points = most_promising(confirmed)
-        listener.said(
-            f"Chosen: {', '.join(points['architecture'].head(wanted.top))}: the cheapest whose "
-            f"confirmed validation accuracy cannot be told from the best at a level of 5 %."
+        rule = (
+            f"the most accurate on the validation images; its seeds do not tell how sure that is "
+            f"(afi-search confirm {folder} --seeds 3)"
+            if confirmed["validation_high"].isna().all()
+            else "the cheapest whose confirmed validation accuracy cannot be told from the best at "
+            "a level of 5 %"
         )
-    if points.empty:
-        raise PromotionError(f"{folder}: has no front to promote from; resume the study first")
+        listener.said(f"Chosen: {', '.join(points['architecture'].head(wanted.top))}: {rule}.")
     chosen = map(Architecture.parse, points["architecture"].head(wanted.top))
     return list(dict.fromkeys(for_imagenet(a, wanted) for a in chosen))
 

@@ -329,7 +329,8 @@ class Ledger:
         """
         trials = self.trials()
         if not 0 <= number < len(trials):
-            raise LedgerError(f"there is no trial {number}; there are 0 to {len(trials) - 1}")
+            there = f"0 to {len(trials) - 1}" if trials else "none yet"
+            raise LedgerError(f"there is no trial {number}; there are {there}")
         return trials[number]
 
     def add(self, proposal: Proposal, seed: int, epochs: int) -> FrozenTrial:

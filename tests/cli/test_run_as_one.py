@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from optuna.trial import TrialState
 
 import afi_search
 from afi_search.cli.run import promote_where_imagenet_is
@@ -76,6 +77,16 @@ def test_without_imagenet_the_command_that_goes_on_is_printed(
 ) -> None:
     promote_where_imagenet_is(tmp_path, Promote(data="/there/is/none"), None)
     assert f"afi-search promote {tmp_path} --data IMAGENET" in capsys.readouterr().out
+
+
+def test_a_study_whose_trials_were_all_pruned_is_no_success(tmp_path: Path) -> None:
+    ledger, conductor = conductor_for(studies_space_file(), tmp_path)
+    for _ in range(2):
+        assignment = conductor.next()
+        assert assignment is not None
+        ledger.finish(assignment.number, TrialState.PRUNED)
+    with pytest.raises(StudyError, match="all 2 trials were pruned, so that there is no front"):
+        demand_success(Study.open(tmp_path))
 
 
 def test_a_study_whose_trials_all_failed_is_no_success(tmp_path: Path) -> None:

@@ -38,13 +38,15 @@ from afi_search.promote.promotion import (
     resumed,
     winners,
 )
+from afi_search.search.listener import Listener
 from afi_search.space import Architecture
 from afi_search.space.recipe import ImageNetRecipe
 from afi_search.space.schema import Promote
 from afi_search.study import Ledger
-from afi_search.study.folder import CONFIRM
+from afi_search.study.folder import CONFIRM, StudyFile
 from afi_search.train import CheckpointMismatch, Trainer, load, precision, save
 from tests.promote.test_confirm import confirmation, play, searched_study
+from tests.search.studies import open_study, space_file
 
 TINY = """
 epochs: {epochs}
@@ -114,6 +116,34 @@ def test_what_a_confirmation_refutes_does_not_win_nor_does_the_test_set_choose(
     assert winners(tmp_path, three) == [
         for_imagenet(Architecture.parse(text), MAPPED) for text in left
     ]
+
+
+class Heard(Listener):
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def said(self, words: str) -> None:
+        self.sentences.append(words)
+
+
+def test_a_choice_by_one_seed_says_that_its_seeds_do_not_tell(tmp_path: Path) -> None:
+    searched_study(tmp_path)
+    ledger, conductor = confirmation(tmp_path / CONFIRM, 2, ["resnet20(base-r4)", "resnet20"])
+    play(conductor)
+    for trial in ledger.trials():
+        if trial.user_attrs["seed"] == ledger.trials()[0].user_attrs["seed"]:
+            ledger.note_tested(trial.number, 0.5)
+    heard = Heard()
+    winners(tmp_path, MAPPED, heard)
+    assert "its seeds do not tell how sure that is" in heard.sentences[0]
+
+
+def test_a_study_without_a_front_has_none_to_promote_and_says_no_more(tmp_path: Path) -> None:
+    open_study(tmp_path, StudyFile("study", "", "", space_file(), {}))
+    heard = Heard()
+    with pytest.raises(PromotionError, match="has no front to promote from"):
+        winners(tmp_path, MAPPED, heard)
+    assert heard.sentences == []
 
 
 @pytest.mark.parametrize("name", ["..", "", "a/b", "/etc/x", "a\nb", "x::y"])
