@@ -6,21 +6,17 @@
 Forward and backward pass and fused SGD on one batch that lies on the device, channels last. All
 networks of a depth train in one process, a step of each after the other; `ratio` is the median
 over the rounds of a network's time over the plain one's in the same round. `without` names the
-operators of `afi_search.nn.ops` in whose place plain torch runs: AFI's sums (join), its scores
-(weigh) or batch norms (normalise), of which a CPU has the first. Of these sums, one more is taken
-out at a time: that the first source's gradients are gathered (sums.pool), that the others' are and
-X and R are joined in one pass (sums.join), and the weighted sum (join). With more threads than one
-the clock is the wall's, which other work on the machine disturbs.
+operators of `afi_search.nn.ops` in whose place plain torch runs, as it does on a CPU: AFI's sums
+(join), its scores (weigh) or batch norms (normalise). A CPU's clock counts what all its threads
+compute, waiting included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from itertools import product
 from typing import Annotated
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +25,7 @@ from torch import Tensor, nn
 
 from afi_search.capture import captured
 from afi_search.nn import build
-from afi_search.nn.afi import Sums
 from afi_search.nn.ops.common import PARTS, plain
-from afi_search.nn.ops.gathered import GatheredSums
 from afi_search.space import Architecture
 from afi_search.train import keep_freed_memory
 from benchmarks.literal import Literal
@@ -45,10 +39,10 @@ NETWORKS = {
     "stage scorer": "{backbone}({width}-shared)",
 }
 WITHOUT: dict[str, list[tuple[str, ...]]] = {
-    "cpu": [(), ("sums.pool",), ("sums.pool", "sums.join"), ("join",)],
+    "cpu": [()],
     "cuda": [(), *((part,) for part in PARTS), PARTS],
 }
-"""The parts, and functions of AFI's sums, that run in plain torch."""
+"""The parts that run in plain torch."""
 WAYS = {"cpu": ["eager"], "cuda": ["eager", "graph"]}
 
 
@@ -84,15 +78,9 @@ def stepper(
 
 def stripped(step: Callable[[], object], without: Sequence[str]) -> Callable[[], object]:
     """Return the step, or the step without the operators of those parts."""
-    functions = [name.partition(".")[2] for name in without if "." in name]
-    parts = [name for name in without if "." not in name]
 
     def run() -> None:
-        with ExitStack() as stack:
-            for name in functions:
-                stack.enter_context(patch.object(GatheredSums, name, getattr(Sums, name)))
-            if parts:
-                stack.enter_context(plain(*parts))
+        with plain(*without):
             step()
 
     return run if without else step

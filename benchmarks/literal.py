@@ -6,7 +6,7 @@ keeps its feature and makes a gradient of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 from unittest.mock import patch
@@ -15,20 +15,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import BlockAFI, Joined, Reading, Scorer, Source, Sums
+from afi_search.nn.afi import BlockAFI, Reading, Scorer
 from afi_search.nn.ops.batch_norm import BatchNorm2d
 
 
-def add(reading: Reading, source: Source, pooled: Tensor) -> None:
-    """Take one source more; nothing is noted of it."""
-    reading._sources.append(source)
+class LiteralReading(Reading):
+    """One operation after the other; every reader pools for itself."""
 
+    def add(self, feature: Tensor) -> None:
+        self._sources.append(feature[:, : self._afi.channels])
 
-def weigh(reading: Reading) -> tuple[list[Source], Tensor]:
-    """Pool all features so far, and score them: every reader does."""
-    pooled = torch.stack([source.feature.mean(dim=(2, 3)) for source in reading._sources])
-    scorer = cast(BlockAFI, reading._afi).scorers[reading._reader]
-    return reading._sources, torch.softmax(scorer(pooled), dim=0)
+    def integrate(self) -> Tensor:
+        pooled = torch.stack([source.mean(dim=(2, 3)) for source in self._sources])
+        scorer = cast(BlockAFI, self._afi).scorers[self._reader]
+        weights = torch.softmax(scorer(pooled), dim=0).to(self._sources[0].dtype)
+        products = zip(weights[..., None, None].unbind(), self._sources, strict=True)
+        zero = torch.zeros((), dtype=weights.dtype, device=weights.device)
+        self._reader += 1
+        return sum((w * x for w, x in products), start=zero)
+
+    def join(self, before: Tensor, ceiling: float, attention: nn.Module) -> Tensor:
+        feature = before.clamp(0, ceiling)
+        if is_own := not self._sources:
+            self.add(feature)
+        both = torch.cat((feature, attention(self.integrate())), dim=1)
+        if not is_own:
+            self.add(feature)
+        return both
 
 
 def score(scorer: Scorer, pooled: Tensor) -> Tensor:
@@ -37,43 +50,13 @@ def score(scorer: Scorer, pooled: Tensor) -> Tensor:
     return scores
 
 
-class LiteralSums(Sums):
-    """One operation after the other; every reader pools for itself."""
-
-    def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Source, Tensor]:
-        source = feature[:, :channels]
-        return Source(source), source
-
-    def weighted_sum(self, sources: Sequence[Source], weights: Tensor) -> Tensor:
-        features = [source.feature for source in sources]
-        zero = torch.zeros((), dtype=features[0].dtype, device=features[0].device)
-        by_source = weights.to(zero.dtype)[..., None, None].unbind()
-        return sum((w * x for w, x in zip(by_source, features, strict=True)), start=zero)
-
-    def join(
-        self,
-        before: Tensor,
-        ceiling: float,
-        sources: Sequence[Source],
-        weights: Tensor | None,
-        readers: int,
-        rereaders: int,
-    ) -> Joined:
-        feature = before.clamp(0, ceiling)
-        integrated = sources[0].feature if weights is None else self.weighted_sum(sources, weights)
-        both = torch.cat((feature, integrated), dim=1)
-        return Joined(both, feature, Source(feature), Source(integrated))
-
-
 @contextmanager
 def literal_afi() -> Iterator[None]:
     """Within it, every network with the block scorer runs the literal form."""
     with (
-        patch.object(Reading, "_add", add),
-        patch.object(Reading, "weigh", weigh),
         patch.object(Scorer, "forward", score),
-        patch("afi_search.nn.stage.GatheredSums", LiteralSums),
-        patch("afi_search.nn.stage.Sums", LiteralSums),
+        patch("afi_search.nn.stage.GatheredReading", LiteralReading),
+        patch("afi_search.nn.stage.Reading", LiteralReading),
     ):
         yield
 

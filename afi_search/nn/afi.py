@@ -5,9 +5,8 @@ Paper: AFINets: Attentive Feature Integration Networks for Image Classification,
 s_j = W2 ReLU(W1 z_j); a softmax over the sources, channel by channel, turns the scores into
 weights, and R = sum_j w_j X_j. Neither W1 nor W2 has a bias.
 
-`AFI` scores and weighs, in one of two ways; `Sums` adds up; `Reading` carries the sources from
-block to block. `afi_search.nn.ops` has a second kind of `Sums` that does the same in fewer passes
-over memory.
+`AFI` scores and weighs, in one of two ways; `Reading` carries the sources from block to block.
+`afi_search.nn.ops` has a second kind of `Reading` that does the same in fewer kernels, on a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +25,8 @@ from afi_search.nn.ops.scores import weighed
 
 
 def global_average(feature: Tensor) -> Tensor:
-    """GAP: B x C x H x W to B x C, in float32 at least."""
-    return feature.mean(dim=(2, 3), dtype=torch.promote_types(feature.dtype, torch.float32))
+    """GAP: B x H x W x C to B x C, in float32 at least."""
+    return feature.mean(dim=(1, 2), dtype=torch.promote_types(feature.dtype, torch.float32))
 
 
 def rectify_(y: Tensor, ceiling: float) -> Tensor:
@@ -35,78 +34,29 @@ def rectify_(y: Tensor, ceiling: float) -> Tensor:
     return F.relu_(y) if ceiling == torch.inf else F.hardtanh_(y, 0.0, ceiling)
 
 
-class Source(NamedTuple):
-    """A feature that later blocks read, B x C' x H x W.
+def rows(feature: Tensor, channels: int) -> Tensor:
+    """The first channels of B x C x H x W as B x H x (W * channels), pixels side by side.
 
-    Attributes:
-        feature: X_j, or R; it may share the memory of (X, R), so nothing may change it.
-        stubs: what carries the gradients of later readers, where they are gathered.
+    So torch's loops are as long as a row, and not as few channels. Channels are made the last
+    dimension before they are sliced, so that gradients lie as features do.
     """
-
-    feature: Tensor
-    stubs: list[tuple[Tensor, Tensor]] | None = None
+    return feature.permute(0, 2, 3, 1)[..., :channels].flatten(2)
 
 
-class Joined(NamedTuple):
-    """X_i and R_i side by side, and what later blocks read of them.
-
-    Attributes:
-        both: what the second convolution reads, B x (C + C') x H x W.
-        pooled: GAP(X_i), B x C.
-        feature, integrated: X_i and R_i.
-    """
-
-    both: Tensor
-    pooled: Tensor
-    feature: Source
-    integrated: Source
+def pixels(x: Tensor, channels: int) -> Tensor:
+    """Rows, B x H x (W * C), to pixels, B x H x W x C."""
+    return x.unflatten(2, (-1, channels))
 
 
-class Sums:
-    """What AFI computes on whole features, in torch's own operations."""
-
-    def pool(self, feature: Tensor, channels: int, readers: int) -> tuple[Source, Tensor]:
-        """Return the first channels of a feature as a source, and their means, B x channels.
-
-        Args:
-            feature: B x C x H x W with C >= channels; nothing may change it afterwards.
-            channels: C' of the source.
-            readers: how many blocks will read it.
-        """
-        source = feature[:, :channels]
-        return Source(source), global_average(source)
-
-    def weighted_sum(self, sources: Sequence[Source], weights: Tensor) -> Tensor:
-        """Return R = sum_j w_j X_j, given weights, sources x B x C'."""
-        first, *rest = [source.feature for source in sources]
-        w, *later = weights.to(first.dtype)[..., None, None].unbind()
-        integrated = w * first
-        for w, feature in zip(later, rest, strict=True):
-            integrated = torch.addcmul(integrated, w, feature)
-        return integrated
-
-    def join(
-        self,
-        before: Tensor,
-        ceiling: float,
-        sources: Sequence[Source],
-        weights: Tensor | None,
-        readers: int,
-        rereaders: int,
-    ) -> Joined:
-        """Activate X_i and concatenate (X_i, R_i).
-
-        Args:
-            before: X_i before its activation, B x C x H x W; it may be overwritten.
-            ceiling: X_i is `before`, kept between 0 and this.
-            sources, weights: what R_i is the weighted sum of; without weights, R_i is the one
-                source.
-            readers, rereaders: how many later blocks read X_i, and R_i.
-        """
-        feature = rectify_(before, ceiling)
-        integrated = sources[0].feature if weights is None else self.weighted_sum(sources, weights)
-        both = torch.cat((feature, integrated), dim=1)
-        return Joined(both, global_average(feature), Source(feature), Source(integrated))
+def weighted_sum(sources: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Return R = sum_j w_j X_j in rows, given X_j in rows and weights, sources x B x C'."""
+    width = sources[0].shape[2] // weights.shape[2]
+    by_source = weights.to(sources[0].dtype)[:, :, None, None].expand(-1, -1, -1, width, -1)
+    (first, x), *rest = zip(by_source.flatten(3), sources, strict=True)
+    integrated = first * x
+    for w, x in rest:
+        integrated += w * x
+    return integrated
 
 
 class Scorer(nn.Module):
@@ -228,32 +178,23 @@ class Reading:
 
     Args:
         afi: of the stage.
-        sums: how features are added up.
     """
 
-    def __init__(self, afi: AFI, sums: Sums) -> None:
-        self._afi, self._sums = afi, sums
-        self._sources: list[Source] = []
+    def __init__(self, afi: AFI) -> None:
+        self._afi = afi
+        self._sources: list[Any] = []  # in rows
         self._notes: Tensor | None = None
         self._reader = 0
 
     def add(self, feature: Tensor) -> None:
         """Take the first C' channels of X_j, B x C x H x W, as one source more."""
-        self._add(*self._sums.pool(feature, self._afi.channels, self._readers_from(self._reader)))
+        self._pool(rows(feature, self._afi.channels))
 
-    def weigh(self) -> tuple[list[Source], Tensor]:
-        """Return the next reader's sources and their weights, sources x B x C'."""
-        assert self._notes is not None
-        weights, self._notes = self._afi(self._reader, self._notes)
-        return self._sources, weights
-
-    def end(self, integrated: Source) -> None:
-        """Take a reader's R; sources are let go of as soon as nothing reads them any more."""
-        self._reader += 1
-        if self._reader == self._afi.readers:
-            self._sources = []
-        elif self._afi.rereads:
-            self._sources = [integrated]
+    def integrate(self) -> Tensor:
+        """Return the next reader's R, B x C' x H x W."""
+        integrated = weighted_sum(*self._weigh())
+        self._end(integrated)
+        return pixels(integrated, self._afi.channels).permute(0, 3, 1, 2)
 
     def join(self, before: Tensor, ceiling: float, attention: nn.Module) -> Tensor:
         """Return (X_i, A(R_i)), B x (C + C') x H x W.
@@ -263,33 +204,38 @@ class Reading:
             ceiling: where the activation ends.
             attention: A, B x C' x H x W to the same.
         """
-        sums, later = self._sums, self._readers_from(self._reader + 1)
-        first = not self._sources  # what there is to read is the block's own feature
-        if first:
-            before = rectify_(before, ceiling)
-            self.add(before)
-        sources, weights = self.weigh()
-        if first or not isinstance(attention, nn.Identity):
-            integrated = sums.weighted_sum(sources, weights)
-            self.end(Source(integrated))
-            attended = attention(integrated)
-            if first:
-                return torch.cat((before, attended), dim=1)
-            joined = sums.join(before, ceiling, [Source(attended)], None, later, 0)
-        else:
-            rereaders = later * self._afi.rereads
-            joined = sums.join(before, ceiling, sources, weights, later, rereaders)
-            self.end(joined.integrated)
-        if later:
-            self._add(joined.feature, joined.pooled)
-        return joined.both
+        x = rows(rectify_(before, ceiling), before.shape[1])
+        is_own = not self._sources  # what there is to read is the block's own feature
+        if is_own:
+            self._pool(x)
+        attended = attention(self.integrate())
+        if not is_own and self._is_read():
+            self._pool(x)
+        both = pixels(x, before.shape[1]), attended.permute(0, 2, 3, 1)
+        return torch.cat(both, dim=3).permute(0, 3, 1, 2)
 
-    def _add(self, source: Source, pooled: Tensor) -> None:
+    def _pool(self, x: Tensor) -> None:
+        self._take(x, global_average(pixels(x, self._afi.channels)))
+
+    def _take(self, source: Any, pooled: Tensor) -> None:
         note = self._afi.note(pooled)[None]
         self._sources.append(source)
         self._notes = note if self._notes is None else torch.cat((self._notes, note))
 
-    def _readers_from(self, reader: int) -> int:
-        """Return how often a source is read whose first reader is that one, from 0."""
-        left = self._afi.readers - reader
-        return min(1, left) if self._afi.rereads else left
+    def _weigh(self) -> tuple[list[Any], Tensor]:
+        """Return the next reader's sources and their weights, sources x B x C'."""
+        assert self._notes is not None
+        weights, self._notes = self._afi(self._reader, self._notes)
+        return self._sources, weights
+
+    def _end(self, integrated: Any) -> None:
+        """Take a reader's R; sources are let go of as soon as nothing reads them any more."""
+        self._reader += 1
+        if not self._is_read():
+            self._sources = []
+        elif self._afi.rereads:
+            self._sources = [integrated]
+
+    def _is_read(self) -> bool:
+        """Return whether a block is left to read."""
+        return self._reader < self._afi.readers

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.afi import AFI, BlockAFI, Reading, StageAFI, Sums, rectify_
+from afi_search.nn.afi import AFI, BlockAFI, Reading, StageAFI, rectify_
 from afi_search.nn.attention import make_attention
 from afi_search.nn.ops.common import accelerates
-from afi_search.nn.ops.gathered import GatheredSums
+from afi_search.nn.ops.gathered import GatheredReading
 from afi_search.space import StageChoice, StageShape
 from afi_search.space.architecture import afi_channels, hidden_units
 
@@ -154,7 +154,7 @@ class Stage(nn.Module):
 
     def _integrating(self, x: Tensor, afi: AFI) -> Tensor:
         transition, *readers = self
-        reading = Reading(afi, GatheredSums() if accelerates(x, "join") else Sums())
+        reading = (GatheredReading if accelerates(x, "join") else Reading)(afi)
         held: list[Tensor] = []
 
         def hold(y: Tensor) -> Tensor:

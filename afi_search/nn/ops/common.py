@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afi_search.nn.ops import cpu
-
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 PARTS = ("join", "weigh", "normalise")
@@ -45,10 +43,9 @@ def plain(*parts: str) -> Iterator[None]:
 def accelerates(x: Tensor, part: str) -> bool:
     """Return whether the operators of a part are to be used for x.
 
-    They take features with channels last, B x C x H x W, and pooled ones, where there is a kernel
-    for the device: a CPU's are made by a C++ compiler and are those of AFI's sums, a GPU's by
-    Triton. On `meta` AFI's sums tell what either keeps in memory. Not subclasses of tensors, such
-    as torch.export's: they see torch's own operations.
+    They take features with channels last, B x C x H x W, and pooled ones, on a GPU whose kernels
+    Triton can make. On `meta` AFI's sums tell what they keep in memory. Not subclasses of tensors,
+    such as torch.export's: they see torch's own operations.
     """
     if part in _switched_off or type(x) is not Tensor or x.dtype not in DTYPES:
         return False
@@ -62,9 +59,8 @@ def operator(*mutated: str) -> Callable[[Callable[..., Any]], Any]:
     """Make an operator, afi::NAME, of a function NAME that allocates what it returns.
 
     The function is also the operator's rule for fake tensors. What it has allocated is filled by
-    the function of the same name of `cpu.cpp` or `cuda`, which gets it, and then all arguments:
-    features with one stride from pixel to pixel, all else without gaps. The first argument is a
-    feature on the device.
+    the function of the same name of `cuda`, which gets it, and then all arguments: features with
+    one stride from pixel to pixel, all else without gaps. The first argument is on the device.
 
     Args:
         mutated: the names of the arguments that the kernels change.
@@ -97,8 +93,6 @@ has_kernel._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def kernels(device: str) -> ModuleType | None:
     """Return the module with the kernels of a device; None where they cannot be made to run."""
-    if device == "cpu":
-        return cpu if cpu.library() else None
     return _triton() if device == "cuda" else None
 
 
