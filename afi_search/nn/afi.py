@@ -55,8 +55,27 @@ def weighted_sum(sources: Sequence[Tensor], weights: Tensor) -> Tensor:
     (first, x), *rest = zip(by_source.flatten(3), sources, strict=True)
     integrated = first * x
     for w, x in rest:
-        integrated += w * x
+        integrated = Plus.apply(integrated, w, x)
     return integrated
+
+
+class Plus(torch.autograd.Function):
+    """total + w x, as torch.addcmul, whose gradient multiplies x by one first: 4 % of a step."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(total: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return torch.addcmul(total, w, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor, ...]:
+        w, x = ctx.saved_tensors
+        return d_total, (d_total * x).sum(1, keepdim=True), d_total * w
 
 
 class Scorer(nn.Module):

@@ -106,8 +106,6 @@ def test_gradients_agree_with_finite_differences(kind, reading):
 def test_every_channel_is_a_convex_combination_of_the_sources(
     kind, reading, count, channels, gain, seed
 ):
-    kind, reading, count, channels, gain, seed
-):
     torch.manual_seed(seed)
     afi = kind(channels, 2, readers=count).double()
     with torch.no_grad():
