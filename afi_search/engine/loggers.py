@@ -24,14 +24,13 @@ def make_loggers(names: Sequence[str], study: Study) -> list[tune.Callback]:
     Raises:
         EngineError: there is none of that name, or it is not installed.
     """
-    unknown = [name for name in names if name not in _LOGGERS]
-    if unknown:
-        raise EngineError(
-            f"--logger {unknown[0]}: there is no such logger.{did_you_mean(unknown[0], _LOGGERS)} "
-            f"There are: {', '.join(_LOGGERS)}"
-        )
     made = []
     for name in dict.fromkeys(names):
+        if name not in _LOGGERS:
+            raise EngineError(
+                f"--logger {name}: there is no such logger.{did_you_mean(name, _LOGGERS)} There "
+                f"are: {', '.join(_LOGGERS)}"
+            )
         try:
             made.append(_LOGGERS[name](study))
         except (ImportError, RuntimeError):

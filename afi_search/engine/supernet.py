@@ -197,22 +197,12 @@ def _train(study: Study, costs: SpaceCosts, run: Run, checkpoints: str) -> None:
 def supernet_file(file: SpaceFile) -> SpaceFile:
     """Return the study of a supernet as a space file: one trial, of its own epochs."""
     epochs = file.search.supernet.epochs or TRAININGS * file.recipe.epochs
-    search = {
-        "trials": 1,
-        "pruner": Pruner(),
-        "strategy": "scratch",
-        "init": "random",
-        "first": (),
-    }
-    return file.model_copy(
-        update={
-            "objectives": ("accuracy", "macs"),
-            "recipe": file.recipe.model_copy(update={"epochs": epochs}),
-            "search": file.search.model_copy(update=search),
-            "confirm": None,
-            "promote": None,
-        }
+    search = file.search.given(
+        trials=1, pruner=Pruner(), strategy="scratch", init="random", first=()
     )
+    changes = {"recipe": file.recipe.given(epochs=epochs), "search": search}
+    others = {"objectives": ("accuracy", "macs"), "confirm": None, "promote": None}
+    return file.model_copy(update=changes | others)
 
 
 def shown(costs: SpaceCosts) -> Architecture:

@@ -70,8 +70,11 @@ class Proposer:
         self._first_left = 0
         self._infeasible: dict[Architecture, Cost] = {}
         self._inherited = inherited
-        self._known_cost = self._known_cost_sampler(None)
-        self._hinted = self._known_cost_sampler(inherited)
+        self._known_cost = self._hinted = None
+        if self._search.sampler == KNOWN_COST:
+            self._known_cost = self._hinted = known_cost_sampler(space, costs)
+            if inherited is not None:
+                self._hinted = known_cost_sampler(space, costs, inherited.accuracy)
 
     @property
     def exhausted(self) -> bool:
@@ -117,12 +120,6 @@ class Proposer:
         for architecture in self._space.first_to_try:
             if self._is_candidate(architecture):
                 yield self._known(architecture, "first")
-
-    def _known_cost_sampler(self, inherited: Inherited | None) -> KnownCostSampler | None:
-        if self._search.sampler != KNOWN_COST:
-            return None
-        hint = None if inherited is None else inherited.accuracy
-        return known_cost_sampler(self._space, self._costs, hint)
 
     def _suggest(self, sampler: KnownCostSampler, number: int) -> Proposal:
         """Ask the known-cost sampler, which names nothing that was tried or is infeasible."""

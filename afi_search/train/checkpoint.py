@@ -50,10 +50,11 @@ def save(state: dict[str, Any], url: str) -> str:
     else:
         filesystem.makedirs(folder, exist_ok=True)
         filesystem.pipe_file(target, buffer.getvalue())
-    earlier = [other for other in _epochs(filesystem, folder) if other < epoch]
-    keep = {epoch, *earlier[-(KEPT - 1) :]}
-    for path in _paths(filesystem, folder):
-        if path.endswith(UNFINISHED) or _epoch_of(path) not in {None, *keep}:
+    files = _files(filesystem, folder)
+    earlier = sorted(other for other in files.values() if other is not None and other < epoch)
+    keep = {None, epoch, *earlier[-(KEPT - 1) :]}
+    for path, of in files.items():
+        if path.endswith(UNFINISHED) or of not in keep:
             with suppress(FileNotFoundError):
                 filesystem.rm_file(path)
     return target
@@ -69,7 +70,8 @@ def load(url: str) -> dict[str, Any] | None:
     """
     filesystem, folder = _open_folder(url)
     unreadable: list[CorruptCheckpoint] = []
-    for epoch in reversed(_epochs(filesystem, folder)):
+    epochs = [epoch for epoch in _files(filesystem, folder).values() if epoch is not None]
+    for epoch in sorted(epochs, reverse=True):
         try:
             state = _read(filesystem, f"{folder}/epoch-{epoch:06d}.pt")
         except CorruptCheckpoint as error:
@@ -96,8 +98,8 @@ def load_file(url: str) -> dict[str, Any]:
 def delete(url: str) -> None:
     """Delete the checkpoints of the folder `url`, and the folder where nothing else is in it."""
     filesystem, folder = _open_folder(url)
-    for path in _paths(filesystem, folder):
-        if path.endswith(UNFINISHED) or _epoch_of(path) is not None:
+    for path, epoch in _files(filesystem, folder).items():
+        if path.endswith(UNFINISHED) or epoch is not None:
             filesystem.rm_file(path)
     with suppress(OSError):
         filesystem.rmdir(folder)
@@ -109,21 +111,14 @@ def _open_folder(url: str) -> tuple[Any, str]:
     return filesystem, folder.rstrip("/")
 
 
-def _paths(filesystem: Any, folder: str) -> list[str]:
+def _files(filesystem: Any, folder: str) -> dict[str, int | None]:
+    """Return the files of a folder, each with the epoch that it has by its name."""
     try:
-        return sorted(filesystem.ls(folder, detail=False))
+        paths = sorted(filesystem.ls(folder, detail=False))
     except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _epoch_of(path: str) -> int | None:
-    match = _NAME.fullmatch(path.rsplit("/", 1)[-1])
-    return int(match.group(1)) if match else None
-
-
-def _epochs(filesystem: Any, folder: str) -> list[int]:
-    epochs = (_epoch_of(path) for path in _paths(filesystem, folder))
-    return sorted(epoch for epoch in epochs if epoch is not None)
+        return {}
+    names = {path: _NAME.fullmatch(path.rsplit("/", 1)[-1]) for path in paths}
+    return {path: int(name[1]) if name else None for path, name in names.items()}
 
 
 def _read(filesystem: Any, path: str) -> dict[str, Any]:

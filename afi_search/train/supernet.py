@@ -94,7 +94,10 @@ class Schedule:
             return [*self._extremes(), self._any(step, 0), self._any(step, 1)]
         if self._strategy == SINGLE_PATH:
             return [self._any(step)]
-        drawn = self._fair(step) if self._widths else self._next_of_the_list(step)
+        if self._widths:
+            drawn = self._fair(step)
+        else:
+            drawn = [self._space[self._dealt(len(self._space), step)]]
         return [one if self._allows(one) else self._any(step, n) for n, one in enumerate(drawn)]
 
     def _fair(self, step: int) -> list[Architecture]:
@@ -107,9 +110,6 @@ class Schedule:
             if all(map(self._allows, drawn)):
                 break
         return drawn
-
-    def _next_of_the_list(self, step: int) -> list[Architecture]:
-        return [self._space[self._dealt(len(self._space), step)]]
 
     def _each_width(
         self, stage: int, step: int, count: int, attempt: int
