@@ -58,10 +58,6 @@ class Screen(Listener):
         self._telling = ExitStack()
         self._stopping = self._over = False
 
-    def preset_chosen(self, preset: str, note: str) -> None:
-        there_is = "a CUDA device" if preset == "short" else "no CUDA device"
-        console.say(f"There is {there_is}: taking the preset {preset}. {note}")
-
     def data_replaced(self, missing: DataUnavailable, name: str, fallback: str) -> None:
         console.print(
             Panel(
@@ -130,13 +126,6 @@ class Screen(Listener):
             f"{plural(threads, 'CPU core')} and {gpus:g} GPUs. Ctrl-C stops cleanly."
         )
         self._estimate.engine_started(concurrency)
-
-    def supernet_begun(self, epochs: int, trials: float) -> None:
-        console.say(
-            f"First the supernet: {plural(epochs, 'epoch')}, about the cost of "
-            f"{plural(max(1, round(trials)), 'trial')}. The accuracy shown is of one architecture "
-            f"in it."
-        )
 
     def scored(self, count: int, total: int) -> None:
         console.say(f"{count:,} of {total:,} architectures have an inherited accuracy.")
@@ -218,8 +207,7 @@ class Screen(Listener):
         if wide:
             table.add_column("images/s", justify="right")
         for trial in [*self._latest, *self._unfinished.values()]:
-            number, architecture, macs, epoch, accuracy, state = _cells(trial)
-            cells = [number, architecture, macs, epoch, accuracy, state, ""]
+            cells = [*_cells(trial), ""]
             if trial.number in self._speeds and trial.number in self._unfinished:
                 epochs, images_per_second = self._speeds[trial.number]
                 cells[3] = f"{epochs:.1f}/{trial.user_attrs['epochs']}"

@@ -310,11 +310,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 def _patiently(look: Callable[[], Any], part: str) -> Any:
-    """Look for a part of Ray that it is starting until it is found.
-
-    Ray itself would give up too soon under load, hold back signals while it waits (it keeps the
-    GIL), or end this process without a word.
-    """
+    """Look until a part is found: Ray gives up too soon, keeps the GIL, or ends this process."""
     deadline = time.monotonic() + _SECONDS_FOR_A_PART
     while True:
         try:
@@ -357,10 +353,7 @@ ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = _SECONDS_FOR_A_PART
 
 
 def _private_folder() -> tuple[Path, FileLock]:
-    """Make a folder that nobody else enters, locked while it is in use; delete those that are not.
-
-    Ray opens to everybody what it makes in it.
-    """
+    """Make a folder that only we enter, locked while it is in use; delete those that are not."""
     for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")):
         if len(os.fsencode(place)) <= _LONGEST_PLACE:
             with suppress(OSError):

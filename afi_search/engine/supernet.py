@@ -25,6 +25,7 @@ from afi_search.engine.ray_session import EngineError
 from afi_search.engine.run_study import Run, run_trials, trial_config
 from afi_search.engine.trial_worker import TrialConfig, booked_device, settle_in
 from afi_search.errors import UserError
+from afi_search.formatting import plural
 from afi_search.nn import SupernetError
 from afi_search.search.cheap_scores import Score, cheap_batch, cheap_scores, score_cheaply
 from afi_search.search.inherited import Inherited, score_architectures
@@ -181,7 +182,11 @@ def _train(study: Study, costs: SpaceCosts, run: Run, checkpoints: str) -> None:
         checkpoints=checkpoints,
     )
     epochs = asked.space.recipe.epochs
-    run.listener.supernet_begun(epochs, trainings(costs.space, epochs))
+    cost = max(1, round(trainings(costs.space, epochs)))
+    run.listener.said(
+        f"First the supernet: {plural(epochs, 'epoch')}, about the cost of "
+        f"{plural(cost, 'trial')}. The accuracy shown is of one architecture in it."
+    )
     with Study.begin(study.folder / SUPERNET, asked) as training:
         proposer = ListedProposer({shown(costs): SUPERNET}, [file.search.seed], costs.of)
         run_trials(training, proposer, run, supernet=costs.table)

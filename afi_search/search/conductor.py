@@ -191,10 +191,7 @@ class Conductor:
 
 
 def _judged(trial: FrozenTrial) -> int:
-    """Return how many epochs of a trial are entered and judged, which a killed driver may not have.
-
-    A verdict that ends a trial comes after its time in training.
-    """
+    """Return how many epochs are entered and judged: a killed driver may not have come to that."""
     epochs, facts = len(curve(trial)), trial.user_attrs
-    is_judged = f"{RUNG}{epochs}" in facts and "seconds" not in facts
+    is_judged = f"{RUNG}{epochs}" in facts and "seconds" not in facts  # these come before the end
     return epochs if is_judged else max(0, epochs - 1)

@@ -28,9 +28,6 @@ class Listener:
     ...         self.changes += 1
     """
 
-    def preset_chosen(self, preset: str, note: str) -> None:
-        """The preset for this machine was taken, as nobody named one; its note may be empty."""
-
     def data_replaced(self, missing: DataUnavailable, name: str, fallback: str) -> None:
         """The data set `name` is not there, and the space file's fallback is taken instead."""
 
@@ -65,14 +62,11 @@ class Listener:
     def trial_progressed(self, number: int, epochs: float, images_per_second: float) -> None:
         """A trial has trained so many epochs, a part of one among them; at 0 it begins."""
 
-    def supernet_begun(self, epochs: int, trials: float) -> None:
-        """The supernet is trained before the trials, at about the cost of so many of them."""
-
     def scored(self, count: int, total: int) -> None:
         """So many of the architectures have a score that they inherit from the supernet."""
 
     def said(self, words: str) -> None:
-        """Something else to know: what is left out, chosen or measured, what scores are worth."""
+        """Something else to know: what was chosen, begins, is left out or worth, in words."""
 
     def engine_lost(self, reason: str) -> None:
         """Ray has died, and this process within a minute; called in a thread of its own."""

@@ -39,11 +39,12 @@ def choose_preset(document: SpaceDocument, asked: str, listener: Listener) -> st
         return asked
     from afi_search.device import compute_device, require_usable_gpu
 
-    chosen = {"cuda": "short", "cpu": "smoke"}[compute_device().type]
+    chosen, there_is = {"cuda": ("short", "a"), "cpu": ("smoke", "no")}[compute_device().type]
     if chosen not in document.presets:
         return None
     require_usable_gpu()
-    listener.preset_chosen(chosen, document.notes[chosen])
+    note = document.notes[chosen]
+    listener.said(f"There is {there_is} CUDA device: taking the preset {chosen}. {note}")
     return chosen
 
 

@@ -132,10 +132,7 @@ class Proposer:
         return replace(proposal, system_attrs=told)
 
     def _ask(self, number: int) -> Proposal:
-        """Ask the sampler; where all it names is known, take an untried neighbour of that.
-
-        TPE repeats itself on categories: asked again, it names the same architecture.
-        """
+        """Ask the sampler; where all it names is known (TPE repeats itself), take a neighbour."""
         study = self._as_optuna()
         storage = study._storage
         before = dict(storage.get_study_system_attrs(study._study_id))

@@ -279,11 +279,7 @@ class Trainer:
         return mean
 
     def _captured(self, inputs: Sequence[Tensor]) -> Step:
-        """Return a step on tensors like `inputs`, what the source yields or else its batches.
-
-        With several processes it is the step before its gradients are averaged: where processes
-        wait for each other, a capture that fails in one of them would hang the others.
-        """
+        """Return a step on tensors like `inputs`; of several processes, up to their averaging."""
         rounds, batch = self._sharding.accumulation_steps, self._source.batch
         parts = len(inputs) // rounds
 

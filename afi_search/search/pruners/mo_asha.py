@@ -104,10 +104,7 @@ class MultiObjectiveAsha(BasePruner):
         )
 
     def _peers(self, study: Study, trial: FrozenTrial, epoch: int) -> np.ndarray:
-        """Return n x (1 + costs): accuracy after exactly `epoch` epochs, and the costs.
-
-        The trial itself comes first. Of an objective that goes up the negative is the cost.
-        """
+        """Return n x (1 + losses): the accuracy after that epoch, and costs; the trial's first."""
         trials = study.get_trials(deepcopy=False)
         count, last, ended = self._ended.get(epoch, (0, None, self._rows([], epoch)))
         if count and (len(trials) < count or trials[count - 1] is not last):  # of another study
