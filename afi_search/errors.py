@@ -41,6 +41,16 @@ def refusal(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
+def last_line(error: object) -> str:
+    """Return the last line of what an error says, or its kind where it says nothing.
+
+    >>> last_line(KeyError())
+    'KeyError'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 def to_mend(error: Exception) -> str:
     """Say what a person has to mend, where trying again cannot help; "" where it may.
 

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from afi_search.engine.limits import EMPTY_WORKER
 from afi_search.engine.ray_session import EngineError
+from afi_search.errors import last_line
 from afi_search.files import open_url
 from afi_search.space.schema import Search
 
@@ -158,8 +159,7 @@ def _require_seen(probe: str, place: str, nodes: Sequence[dict[str, Any]]) -> No
         try:
             sees = ray.get(answer)
         except RayError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise EngineError(f"the machine {machine} cannot train: {reason}") from None
+            raise EngineError(f"the machine {machine} cannot train: {last_line(error)}") from None
         if not sees:
             raise EngineError(
                 f"the machine {machine} does not see the checkpoints in {place}; name a place that "

@@ -21,6 +21,7 @@ from afi_search.data.image_folder import Images, list_images
 from afi_search.data.image_loader import ImageSource, Loader, TorchvisionLoader, share_out
 from afi_search.data.source import Batch, BatchSharding
 from afi_search.device import compute_device
+from afi_search.engine.capacity import Capacity
 from afi_search.errors import to_mend
 from afi_search.files import write_once
 from afi_search.model.from_checkpoint import with_shared_names
@@ -30,6 +31,7 @@ from afi_search.space import Architecture
 from afi_search.space.backbone import IMAGENET_SIZE
 from afi_search.space.recipe import ImageNetRecipe
 from afi_search.space.schema import LoaderName
+from afi_search.study.folder import StudyFile
 from afi_search.train import (
     DivergedError,
     Trainer,
@@ -64,11 +66,9 @@ class PromotionConfig:
         train_images, validation_images: how many there are, as the driver sees them.
         checkpoints: folder or fsspec URL that every node reaches.
         pretrained: weights to start from.
-        threads: CPU cores of each worker.
-        gpus: whether each has a GPU as well.
+        capacity: the workers, and what each of them gets.
         loader: `torchvision` or `dali`.
-        study: the study's name, for the model card; empty without one.
-        imports, imports_from: modules that register what the study names, and their folder.
+        study: whose winner it is, if it is one's.
     """
 
     architecture: Architecture
@@ -80,13 +80,10 @@ class PromotionConfig:
     validation_images: int
     checkpoints: str
     pretrained: str | None
-    threads: int
-    gpus: bool = False
+    capacity: Capacity
     loader: LoaderName = "torchvision"
     skip_broken: bool = False
-    study: str = ""
-    imports: tuple[str, ...] = ()
-    imports_from: str | None = None
+    study: StudyFile | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -102,7 +99,7 @@ class PromotionConfig:
     def origin(self) -> dict[str, Any]:
         """What a model card says of where the network comes from; it goes into the checkpoint."""
         return {
-            **({"study": self.study} if self.study else {}),
+            **({"study": self.study.name} if self.study else {}),
             **({"started from": self.pretrained} if self.pretrained else {}),
             "images left out": len(self.skipped),
             "loader": self.loader,
@@ -150,7 +147,7 @@ def train_worker(given: dict[str, Any]) -> None:
 def _train(config: PromotionConfig, news: Queue) -> None:
     context = ray_train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    compute_device(booked=config.gpus)
+    compute_device(booked=config.capacity.gpus > 0)
     device = get_device()
     images = list_images(config.folder, config.skipped)
     recipe = config.recipe
@@ -172,9 +169,9 @@ def _train(config: PromotionConfig, news: Queue) -> None:
         ray_train.report({"epoch": epoch.epoch, "top1": epoch.accuracy, "loss": epoch.loss})
 
 
-def probe(config: PromotionConfig, world: int) -> Probe:
-    """Measure a few training steps and a few seconds of loading, as one worker of `world`."""
-    device = compute_device(booked=config.gpus)
+def probe(config: PromotionConfig) -> Probe:
+    """Measure a few training steps and a few seconds of loading, as one worker of several."""
+    device, world = compute_device(booked=config.capacity.gpus > 0), config.capacity.concurrency
     images = list_images(config.folder, config.skipped)
     recipe = config.recipe
     shared = share_out(recipe.batch_size, recipe.images_per_device, 0, world)
@@ -240,7 +237,8 @@ def make_loader(
     config: PromotionConfig, images: Images, sharding: BatchSharding, device: torch.device
 ) -> Loader:
     """Return the loader that is asked for; on a CPU that trains, one process at most loads."""
-    loading = config.threads if device.type == "cuda" else min(1, config.threads - 1)
+    cores = config.capacity.threads
+    loading = cores if device.type == "cuda" else min(1, cores - 1)
     if config.loader == "dali":
         return DaliLoader(images, config.recipe, sharding, max(1, loading), device)
     return TorchvisionLoader(
@@ -258,9 +256,10 @@ def make_trainer(
     compiled: bool = False,
 ) -> Trainer:
     """Build the network, the same in every worker, and its trainer."""
-    import_modules(config.imports, config.imports_from)
+    if config.study is not None:
+        import_modules(config.study.space.imports, config.study.space.imports_from)
     if device.type == "cpu":
-        torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.capacity.threads)
         keep_freed_memory()
     torch.backends.cudnn.benchmark = True
     backbone = config.architecture.backbone

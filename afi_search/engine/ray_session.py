@@ -32,7 +32,7 @@ from ray.core.generated import gcs_service_pb2
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, end_processes_of
-from afi_search.errors import UserError
+from afi_search.errors import UserError, last_line
 
 if TYPE_CHECKING:
     from afi_search.study.study import Study
@@ -303,10 +303,9 @@ class RaySession:
 
 def _in_a_line(error: Exception) -> str:
     """Return what an error of Ray's start says; that of its dashboard is the end of a log."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    if any("dashboard" in line for line in lines):
+    if "dashboard" in str(error):
         return f"its dashboard was not there after {_SECONDS_FOR_A_PART} seconds"
-    return lines[-1].rstrip(".")
+    return last_line(error).rstrip(".")
 
 
 def _patiently(look: Callable[[], Any], part: str) -> Any:

@@ -24,7 +24,7 @@ from afi_search.engine.capacity import cluster_nodes, plan_trials
 from afi_search.engine.ray_session import EngineError
 from afi_search.engine.run_study import Run, run_trials, trial_config
 from afi_search.engine.trial_worker import TrialConfig, booked_device, settle_in
-from afi_search.errors import UserError
+from afi_search.errors import UserError, last_line
 from afi_search.formatting import plural
 from afi_search.nn import SupernetError
 from afi_search.search.cheap_scores import Score, cheap_batch, cheap_scores, score_cheaply
@@ -125,8 +125,8 @@ def scored_by_workers(study: Study, run: Run, kind: str) -> Score:
                     raise error.cause from None
                 raise EngineError(f"{architecture} cannot be scored: {error.cause!r}") from None
             except RayError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise EngineError(f"a worker that scores architectures died: {reason}") from None
+                died = f"a worker that scores architectures died: {last_line(error)}"
+                raise EngineError(died) from None
 
     return score
 

@@ -15,10 +15,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
-from afi_search.engine.capacity import Capacity
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, probe, train_worker
 from afi_search.engine.stopping import StopRequest
-from afi_search.errors import UserError, refusal
+from afi_search.errors import UserError, last_line, refusal
 from afi_search.train import EpochResult
 
 _WORKER_DEATHS = 3
@@ -29,15 +28,16 @@ class PromotionError(UserError):
     """A promotion that cannot be begun, or has failed."""
 
 
-def measure_worker(config: PromotionConfig, capacity: Capacity) -> Probe:
+def measure_worker(config: PromotionConfig) -> Probe:
     """Measure on one worker, for a few seconds, how fast it loads and trains.
 
     Raises:
         PromotionError: the network cannot be trained there.
     """
-    worker = ray.remote(probe).options(num_cpus=capacity.threads, num_gpus=capacity.gpus)
+    booked = config.capacity
+    worker = ray.remote(probe).options(num_cpus=booked.threads, num_gpus=booked.gpus)
     try:
-        measured: Probe = ray.get(worker.remote(config, capacity.concurrency))
+        measured: Probe = ray.get(worker.remote(config))
     except ray.exceptions.RayTaskError as error:
         raise PromotionError(
             f"{config.architecture}: cannot be trained here: {error.cause}"
@@ -47,7 +47,6 @@ def measure_worker(config: PromotionConfig, capacity: Capacity) -> Probe:
 
 def train_to_the_end(
     config: PromotionConfig,
-    capacity: Capacity,
     folder: Path,
     on_epoch: Callable[[list[EpochResult]], None],
     on_left_out: Callable[[dict[str, str]], None],
@@ -56,7 +55,6 @@ def train_to_the_end(
 
     Args:
         config: what to train, and how.
-        capacity: the workers.
         folder: of the promotion.
         on_epoch: called in a thread of its own with all epochs so far as each of them ends.
         on_left_out: likewise with why each image that a worker left out so far cannot be read.
@@ -68,14 +66,15 @@ def train_to_the_end(
     """
     news = Queue(actor_options={"num_cpus": 0})
     failures: list[str] = []
+    booked = config.capacity.resources
     with tempfile.TemporaryDirectory(prefix="afi_search-") as scratch:
         trainer = _Trainer(
             train_worker,
             train_loop_config={"config": config, "news": news},
             scaling_config=ScalingConfig(
-                num_workers=capacity.concurrency,
-                use_gpu=bool(capacity.gpus),
-                resources_per_worker={k.upper(): v for k, v in capacity.resources.items() if v},
+                num_workers=config.capacity.concurrency,
+                use_gpu=bool(config.capacity.gpus),
+                resources_per_worker={k.upper(): v for k, v in booked.items() if v},
             ),
             run_config=RunConfig(
                 name=folder.name,
@@ -166,5 +165,4 @@ def _reason(error: Exception) -> str:
     failures = getattr(error, "worker_failures", None) or {0: error}
     first = next(iter(failures.values()))
     cause = getattr(first, "cause", None) or first
-    lines = [line for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
-    return f"the training failed {_WORKER_DEATHS + 1} times: {lines[-1].strip()}"
+    return f"the training failed {_WORKER_DEATHS + 1} times: {last_line(cause)}"

@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 
 from afi_search.engine.ray_session import EngineError
 from afi_search.engine.stopping import StopRequest
+from afi_search.errors import last_line
 from afi_search.search.conductor import Conductor
 
 _WORKER_DEATHS = 3
@@ -222,10 +223,8 @@ def _cluster_answers() -> bool:
 
 def _why(trial: Any) -> str:
     """Return the last line of what Tune noted of a trial's last error, on this machine."""
-    lines = (
-        Path(trial.error_file).read_text(encoding="utf-8").split("\n") if trial.error_file else []
-    )
-    return next((line.strip() for line in reversed(lines) if line.strip()), "unknown")
+    told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    return last_line(told.strip() or "unknown")
 
 
 def _trial_name(trial: Any) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 from afi_search.data.dali import require_dali
 from afi_search.data.image_folder import TRAIN, check
 from afi_search.device import describe_device
-from afi_search.engine.capacity import Capacity, cluster_nodes, plan_promotion, require_shared
+from afi_search.engine.capacity import cluster_nodes, plan_promotion, require_shared
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, make_model
 from afi_search.engine.ray_session import RaySession
 from afi_search.engine.torch_train import PromotionError, measure_worker, train_to_the_end
@@ -151,20 +151,17 @@ def promote_study(
                 validation_images=len(images.validation),
                 checkpoints=location_of(own, below) if within else f"{below}/{own.name}",
                 pretrained=pretrained,
-                threads=capacity.threads,
-                gpus=bool(capacity.gpus),
+                capacity=capacity,
                 loader=wanted.loader,
                 skip_broken=skip_broken,
-                study=study.name if study else "",
-                imports=study.space.imports if study else (),
-                imports_from=study.space.imports_from if study else None,
+                study=study,
             )
             listener.promotion_begun(architecture, stem, own, dashboard)
             with only_driver(own):
-                promote_one(config, own, capacity, listener)
+                promote_one(config, own, listener)
 
 
-def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener: Listener) -> None:
+def promote_one(config: PromotionConfig, own: Path, listener: Listener) -> None:
     """Train one architecture to the recipe's end and export it."""
     require_shared(config.checkpoints)
     config, finished = resumed(config)
@@ -177,8 +174,8 @@ def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener
     if finished < epochs:
         listener.said("Measuring one worker ...")
         needed = Needs(
-            measure_worker(config, capacity),
-            workers=capacity.concurrency,
+            measure_worker(config),
+            workers=config.capacity.concurrency,
             epochs=epochs - finished,
             train=config.train_images,
             validation=config.validation_images,
@@ -197,7 +194,7 @@ def promote_one(config: PromotionConfig, own: Path, capacity: Capacity, listener
                 listener.said(f"Left out: {reasons[path]}")
             told.update(reasons)
 
-        train_to_the_end(config, capacity, own, on_epoch, on_left_out)
+        train_to_the_end(config, own, on_epoch, on_left_out)
     state = load(config.checkpoints)
     if state is None or state["epoch"] < epochs:
         raise KeyboardInterrupt

@@ -20,6 +20,7 @@ from torchvision.io import ImageReadMode, decode_image
 import afi_search
 from afi_search.data.image_folder import check, list_images
 from afi_search.data.image_loader import TorchvisionLoader, share_out
+from afi_search.engine.capacity import Capacity
 from afi_search.engine.promotion_worker import (
     CAPTURED,
     COMPILED,
@@ -171,7 +172,7 @@ def config_for(pictures: Path, **changes: Any) -> PromotionConfig:
         len(images.validation),
         str(pictures.parent / "checkpoints"),
         None,
-        threads=1,
+        Capacity(2, threads=1, gpus=0.0),
     )
     return replace(config, **changes)
 
@@ -179,7 +180,7 @@ def config_for(pictures: Path, **changes: Any) -> PromotionConfig:
 def test_a_probe_measures_speeds_and_memory(pictures: Path) -> None:
     torch.backends.cudnn.benchmark = False
     config = config_for(pictures)
-    measured = probe(config, world=2)
+    measured = probe(config)
 
     assert torch.backends.cudnn.benchmark
     assert measured.model_speed > 0
@@ -216,7 +217,8 @@ def test_the_number_of_workers_is_no_part_of_what_a_checkpoint_must_agree_on(
     pictures: Path,
 ) -> None:
     config = config_for(pictures)
-    assert replace(config, threads=7).identity == config.identity
+    more = replace(config, capacity=Capacity(7, threads=7, gpus=1.0))
+    assert more.identity == config.identity
     assert replace(config, train_images=5).identity != config.identity
 
 
@@ -265,7 +267,7 @@ def test_a_promotion_is_trained_in_the_precision_that_was_first_measured_for_it(
     monkeypatch.setattr(precision, "user_cache_path", lambda name: tmp_path / "cache")
     monkeypatch.setattr(precision, "faster", measure)
     config = config_for(pictures)
-    probe(config, world=2)
+    probe(config)
     shutil.rmtree(tmp_path / "cache")  # as on another machine
 
     assert trainer_for(config).recipe.precision == faster
