@@ -117,13 +117,13 @@ def test_scoring_workers_that_are_killed_are_followed_by_others(tmp_path: Path) 
     torch.manual_seed(2)
     state = {"model": afi.Supernet(space).state_dict(), "epoch": 1}
     inner = StudyFile("study-supernet", "", "", supernet_file(space.file), {})
-    with Study.begin(tmp_path / SUPERNET, inner) as training:
-        save(state, training.trial_checkpoints(0))
     with (
         RaySession(None, print) as session,
         Study.begin(tmp_path, StudyFile("study", "", "", space.file, {})) as study,
     ):
         session.begin()
+        with Study.begin(tmp_path / SUPERNET, inner) as training:
+            save(state, training.trial_checkpoints(0))
         killing = Killing(study)
         score = partial(scored_by_workers, study, Run(session, None, killing), "inherited")
         scores = score_architectures(study, costs, score, killing)
