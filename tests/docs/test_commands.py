@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import typer
+from ray.scripts.scripts import cli as ray_cli
 from ruamel.yaml import YAML
 from typer.core import TyperGroup
 
@@ -61,6 +62,38 @@ def module_takes(arguments: Sequence[str]) -> None:
         assert re.search(rf'"{option}"|^    {parameter}: ', source, re.MULTILINE), option
 
 
+def compose_has(arguments: Sequence[str]) -> None:
+    """Make sure that compose.yaml has the services, profiles and volumes that are named."""
+    services = YAML(typ="safe").load(ROOT / "docker/compose.yaml")["services"]
+    words = " ".join(arguments)
+    profiles = {name for service in services.values() for name in service.get("profiles", ())}
+    assert set(re.findall(r"--profile (\S+)", words)) <= profiles
+    named = re.findall(r"exec (\S+)|--scale ([\w-]+)=|(\S+):/\w", words)
+    assert {name for found in named for name in found if name} <= set(services)
+    mounted = {mount.split(":")[1] for mount in services["head"]["volumes"]}
+    for folder in re.findall(r" (?:head:|--studies )(/\w+)", words):
+        assert folder in mounted, folder
+
+
+def job_has(arguments: Sequence[str]) -> None:
+    """Make sure that rayjob.yaml reads the secret, and is the job, that is named."""
+    job = YAML(typ="safe").load(ROOT / "docker/rayjob.yaml")
+    text = (ROOT / "docker/rayjob.yaml").read_text()
+    if arguments[:2] == ["create", "secret"]:
+        assert f"secretName: {arguments[3]}," in text
+        key = arguments[4].removeprefix("--from-file=").partition("=")[0]
+        assert f"/run/secrets/{key}" in text + (ROOT / "docker/with-secrets.sh").read_text()
+    for name in re.findall(r"job-name=(\S+)", " ".join(arguments)):
+        assert name == job["metadata"]["name"]
+
+
+def ray_takes(arguments: Sequence[str]) -> None:
+    """Make sure that Ray has the command and its options."""
+    command: Any = ray_cli.commands[arguments[0]]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word.split("=")[0] for word in arguments[1:] if word.startswith("--")} <= known
+
+
 def check(command: str) -> None:
     """Make sure that a command is one that a reader can give."""
     words = shlex.split(command)
@@ -75,15 +108,20 @@ def check(command: str) -> None:
         module_takes(rest[1:])
     elif program == "pip":
         extras_exist(rest)
-    elif program == "docker" and "exec" in rest:
-        check(shlex.join(rest[rest.index("with-secrets") + 1 :]))
+    elif program == "docker":
+        compose_has(rest)
+        if "exec" in rest:
+            check(shlex.join(rest[rest.index("with-secrets") + 1 :]))
+    elif program == "kubectl":
+        job_has(rest)
+    elif program == "ray":
+        ray_takes(rest)
     elif program == "sbatch":
         module_takes(["afi_search.run", *rest[rest.index("docker/slurm.sh") + 1 :]])
     else:
-        assert program in (
-            *("cd", "docker", "kubectl", "mkdocs", "optuna-dashboard", "pre-commit", "pytest"),
-            *("python", "ray", "."),
-        ), f"nothing checks {program!r}"
+        assert program in (*("cd", "mkdocs", "pre-commit", "pytest", "python", "."),), (
+            f"nothing checks {program!r}"
+        )
     for word in rest:
         if re.search(r"\w/\w[\w./-]*\.(yaml|sh|py|csv)$", word) and not MADE.search(word):
             assert (ROOT / word.split("=")[-1]).exists(), word
@@ -106,6 +144,11 @@ def test_a_command_block_is_one_that_a_reader_can_give(block: Block) -> None:
         "python -m afi_search.run spaces/nowhere.yaml",
         "python -m benchmarks.afi_step --thread 2",
         "pip install -e '.[exprot]'",
+        "docker compose --profile tpu up -d",
+        "docker compose exec haed with-secrets afi-search spaces",
+        "kubectl create secret generic afi --from-file=database_password=FILE",
+        "kubectl logs -f -l job-name=afi",
+        "ray start --heed",
         "frobnicate x",
     ],
 )
