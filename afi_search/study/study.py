@@ -379,6 +379,10 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         study: that was stopped.
+
+    >>> stopped = Interrupted(Study.open("studies/reference/resnet20-digits"))
+    >>> stopped.study.name
+    'resnet20-digits'
     """
 
     def __init__(self, study: Study) -> None:
