@@ -52,16 +52,12 @@ class GatheredReading(Reading):
         source = feature[:, : self._afi.channels]
         if not torch.is_grad_enabled():  # nothing else keeps the other channels
             source = source.contiguous(memory_format=torch.channels_last)
-            return self._take(Source(source), _pooled(source))
         pooled, *stubs = Pool.apply(feature, self._afi.channels, self._readers_from(self._reader))
         self._take(Source(source.detach(), _paired(stubs)), pooled)
 
     def integrate(self) -> Tensor:
         sources, weights = self._weigh()
-        if torch.is_grad_enabled():
-            integrated: Tensor = WeightedSum.apply(weights, *_read(sources))
-        else:
-            integrated = _weighted([source.feature for source in sources], weights)
+        integrated: Tensor = WeightedSum.apply(weights, *_read(sources))
         self._end(Source(integrated))
         return integrated
 
@@ -98,14 +94,12 @@ def joined(
     rereaders: int,
 ) -> tuple[Tensor, Tensor, Source, Source]:
     """Return (X, R), GAP(X), and X and R, which so many later blocks read; the rest as `Join`."""
-    channels = before.shape[1]
-    if not torch.is_grad_enabled():  # nothing keeps the buffer, and X apart lets it go
-        features = [source.feature for source in sources]
-        both, pooled, x = join(before, features, _by_source(weights), ceiling, apart=True)
-        return both, pooled, Source(x), Source(both[:, channels:])
-    made = Join.apply(before, ceiling, readers, rereaders, weights, *_read(sources))
+    # Without gradients nothing keeps the buffer, and X apart lets it go.
+    apart = _is_narrow(before) or not torch.is_grad_enabled()
+    made = Join.apply(before, ceiling, apart, readers, rereaders, weights, *_read(sources))
     both, pooled, feature, *stubs = made
-    x, r = (feature if feature.numel() else both[:, :channels]), both[:, channels:]
+    channels = before.shape[1]
+    x, r = (feature if apart else both[:, :channels]), both[:, channels:]
     pairs = _paired(stubs)
     return both, pooled, Source(x.detach(), pairs[:readers]), Source(r.detach(), pairs[readers:])
 
@@ -120,11 +114,6 @@ def _is_narrow(x: Tensor) -> bool:
 
 def _by_source(weights: Tensor | None) -> list[Tensor]:
     return [] if weights is None else list(weights.contiguous().unbind())
-
-
-def _weighted(features: list[Tensor], weights: Tensor) -> Tensor:
-    total: Tensor = weighted_sum(features[0], features, _by_source(weights), *NOTHING_ELSE)
-    return total
 
 
 def _paired(stubs: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -179,7 +168,9 @@ class WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, count: int, *read: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *read[:count])
         ctx.pairs = (len(read) - count) // 2
-        return _weighted(list(read[:count]), weights)
+        features = list(read[:count])
+        total: Tensor = weighted_sum(features[0], features, _by_source(weights), *NOTHING_ELSE)
+        return total
 
     @staticmethod
     def backward(ctx: Any, d_sum: Tensor) -> tuple[Any, ...]:
@@ -191,8 +182,9 @@ class WeightedSum(torch.autograd.Function):
 class Join(torch.autograd.Function):
     """(X, R), B x (C + C') x H x W; GAP(X), B x C; X or an empty tensor; two stubs a reader.
 
-    Given X before its activation, B x C x H x W; its ceiling; how many later blocks read X, and R;
-    and what R is the sum of, as in `WeightedSum`, or without weights the one feature that it is.
+    Given X before its activation, B x C x H x W; its ceiling; whether X is wanted apart; how many
+    later blocks read X, and R; and what R is the sum of, as in `WeightedSum`, or without weights
+    the one feature that it is.
     """
 
     @staticmethod
@@ -200,13 +192,14 @@ class Join(torch.autograd.Function):
         ctx: Any,
         before: Tensor,
         ceiling: float,
+        apart: bool,
         readers: int,
         rereaders: int,
         weights: Tensor | None,
         count: int,
         *read: Tensor,
     ) -> tuple[Tensor, ...]:
-        features, apart = list(read[:count]), _is_narrow(before)
+        features = list(read[:count])
         both, pooled, x = join(before, features, _by_source(weights), ceiling, apart)
         summed = () if weights is None else features
         ctx.save_for_backward(x if apart else both, weights, *summed)
@@ -227,7 +220,7 @@ class Join(torch.autograd.Function):
         if of_r[0]:
             d_sum = weighted_sum(d_sum, *of_r, None, d_sum, None, 0.0)
         d_weights, *d_read = _gradients_of_sum(d_sum, weights, features, ctx.pairs)
-        return d_before, None, None, None, d_weights, None, *d_read
+        return d_before, None, None, None, None, d_weights, None, *d_read
 
 
 def _gradients_of_sum(
