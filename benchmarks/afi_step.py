@@ -7,8 +7,7 @@ Forward and backward pass and fused SGD on one batch that lies on the device, ch
 networks of a depth train in one process, a step of each after the other; `ratio` is the median
 over the rounds of a network's time over the plain one's in the same round. `without` names the
 operators of `afi_search.nn.ops` in whose place plain torch runs, as it does on a CPU: AFI's sums
-(join), its scores (weigh) or batch norms (normalise). A CPU's clock counts what all its threads
-compute, waiting included.
+(join), its scores (weigh) or batch norms (normalise). On one thread of a CPU it is CPU time.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def in_words() -> Iterator[None]:
                 _end(f"error: {refusal(error)}", 2)
             if "Symlink loop" in str(error):  # pathlib's words, too
                 _end(f"error: {error}", 2)
-            if "determine home directory" in str(error):  # pathlib's words, at Ray's import
+            if "home directory" in str(error):  # pathlib's words, or platformdirs', at an import
                 _end("error: there is no home folder; name one that can be written in HOME", 2)
             if "torchvision::" in str(error):  # it was built for another PyTorch than is installed
                 _end(f"error: {error}; {_PAIR}", 2)

@@ -52,30 +52,37 @@ def weighted_sum(sources: Sequence[Tensor], weights: Tensor) -> Tensor:
     """Return R = sum_j w_j X_j in rows, given X_j in rows and weights, sources x B x C'."""
     width = sources[0].shape[2] // weights.shape[2]
     by_source = weights.to(sources[0].dtype)[:, :, None, None].expand(-1, -1, -1, width, -1)
-    (first, x), *rest = zip(by_source.flatten(3), sources, strict=True)
-    integrated = first * x
-    for w, x in rest:
-        integrated = Plus.apply(integrated, w, x)
+    integrated: Tensor = WeightedRows.apply(*by_source.flatten(3), *sources)
     return integrated
 
 
-class Plus(torch.autograd.Function):
-    """total + w x, as torch.addcmul, whose gradient multiplies x by one first: 4 % of a step."""
+class WeightedRows(torch.autograd.Function):
+    """sum_j w_j x_j in one tensor, given all w_j, B x 1 x (W * C), and then all x_j, in rows.
+
+    Autograd would make a new tensor of each term, and multiply each x_j by one for its gradient.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(total: Tensor, w: Tensor, x: Tensor) -> Tensor:
-        return torch.addcmul(total, w, x)
+    def forward(*given: Tensor) -> Tensor:
+        half = len(given) // 2
+        (w, x), *rest = zip(given[:half], given[half:], strict=True)
+        total = w * x
+        for w, x in rest:
+            total.addcmul_(w, x)
+        return total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor, ...]:
-        w, x = ctx.saved_tensors
-        return d_total, (d_total * x).sum(1, keepdim=True), d_total * w
+        half = len(ctx.saved_tensors) // 2
+        weights, sources = ctx.saved_tensors[:half], ctx.saved_tensors[half:]
+        d_weights = ((d_total * x).sum(1, keepdim=True) for x in sources)
+        return *d_weights, *(d_total * w for w in weights)
 
 
 class Scorer(nn.Module):

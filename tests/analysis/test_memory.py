@@ -14,6 +14,7 @@ from afi_search.analysis.memory import LiveBytes, Memory, allocated, traced
 from afi_search.cost.counts import kept_bytes
 from afi_search.nn import build
 from afi_search.space import Architecture
+from tests.nn.reference import on_a_cpu  # noqa: F401
 
 KIB = 1024
 
@@ -58,7 +59,7 @@ def test_what_has_been_counted_is_let_go():
     assert kept.total() and seen[0]() is None
 
 
-def test_the_device_makes_no_difference_to_what_is_kept():
+def test_a_device_without_data_tells_what_the_operators_keep(on_a_cpu):  # noqa: F811
     counts = []
     for device in ("cpu", "meta"):
         with torch.device(device):

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from afi_search.nn import Block, Stage, afi_weights, build
 from afi_search.nn.afi import Scorer
+from afi_search.nn.ops.common import plain
 from afi_search.nn.stage import transition_source
 from afi_search.space import Architecture, StageChoice, StageShape
 from tests.typed import part, there
@@ -179,3 +181,26 @@ def test_both_scorers_agree_where_all_blocks_have_the_same_weights():
             parameter.copy_(shared_state[own])
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(per_block.eval()(x), shared.eval()(x))
+
+
+@pytest.mark.parametrize("text", ["resnet20(base-r4)", "resnet20(B-r4-se, off, base-r4-shared)"])
+def test_plain_torch_gives_each_images_own_gradients_and_second_derivatives(text):
+    torch.manual_seed(0)
+    model = build(Architecture.parse(text), num_classes=5, image_size=16).double().eval()
+    images, labels = torch.randn(3, 3, 16, 16, dtype=torch.float64), torch.tensor([1, 2, 3])
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters, image, label):
+        logits = functional_call(model, parameters, (image[None],))
+        return F.cross_entropy(logits, label[None])
+
+    with plain():
+        of_each = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, images, labels)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            alone = torch.autograd.grad(
+                loss(parameters, image, label), list(parameters.values()), create_graph=True
+            )
+            for name, gradient in zip(parameters, alone, strict=True):
+                torch.testing.assert_close(of_each[name][number], gradient)
+        torch.stack([gradient.square().sum() for gradient in alone]).sum().backward()
+    assert all(there(each.grad).isfinite().all() for each in parameters.values())
