@@ -79,8 +79,8 @@ class WeightedRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor, ...]:
-        half = len(ctx.saved_tensors) // 2
-        weights, sources = ctx.saved_tensors[:half], ctx.saved_tensors[half:]
+        given = ctx.saved_tensors  # which may be had once
+        weights, sources = given[: len(given) // 2], given[len(given) // 2 :]
         d_weights = ((d_total * x).sum(1, keepdim=True) for x in sources)
         return *d_weights, *(d_total * w for w in weights)
 
