@@ -89,5 +89,8 @@ def shown(table: pd.DataFrame, name: str) -> Table:
         }
         for row in table.to_dict("records")
     ]
-    caption = "test, validation: mean over seeds and 95 % interval; " + CONVENTIONS["verdict"]
-    return fitting_table(f"Confirmed: {name}", caption, list(rows[0]), rows, console.width)
+    conventions = {
+        "test, %": "test, validation: mean over seeds and 95 % interval",
+        "verdict": CONVENTIONS["verdict"],
+    }
+    return fitting_table(f"Confirmed: {name}", conventions, list(rows[0]), rows, console.width)

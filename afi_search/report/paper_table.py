@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
 
     paper: PaperResult
     cost: Cost
-    printed_params: float
+    printed_params: int
     our_params: str
     params_change: float
     flops_change: float
@@ -56,7 +56,7 @@ def _compared(paper: PaperResult) -> Comparison:
     assert written is not None and printed_flops is not None
     cost = measure(paper.architecture, num_classes=of.num_classes, image_size=of.image_size)
     unit = _UNITS[written[-1]]
-    printed, ours = float(written[:-1]) * unit, f"{cost.params / unit:.2f}{written[-1]}"
+    printed, ours = round(float(written[:-1]) * unit), f"{cost.params / unit:.2f}{written[-1]}"
     flops = cost.paper_gflops
     return Comparison(
         paper,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,14 +12,15 @@ from rich.table import Table
 from afi_search.formatting import against, count, mega, percent
 from afi_search.report.view import StudyView
 
-CAPTION = (
-    "accuracy: held-out validation images; over plain: less that of the plain backbone, 95 %; "
-    "MACs: multiply-accumulates of conv and linear layers and AFI scoring, per image; "
-    "paper G: the paper's FLOPs in billions, batch 32"
-)
+OVER_PLAIN = "over plain, points"
+CONVENTIONS = {
+    "accuracy, %": "accuracy: held-out validation images",
+    OVER_PLAIN: "over plain: less that of the plain backbone, 95 %",
+    "MACs, M": "MACs: multiply-accumulates of conv and linear layers and AFI scoring, per image",
+    "paper FLOPs, G": "paper G: the paper's FLOPs in billions, batch 32",
+}
 SHORT = {"parameters": "params", "paper FLOPs, G": "paper, G"}
 """Names of figures that are shorter in the terminal."""
-OVER_PLAIN = "over plain, points"
 KEY_LINES = 20
 NAME_LETTERS = 16
 """The column of architectures is at least so wide."""
@@ -88,12 +89,12 @@ def front_table(view: StudyView, width: int) -> Table:
         columns = list(plain[0])
         nothing = f"none yet: no trial has reached full fidelity ({view.info.epochs} epochs)"
         rows = [{"architecture": nothing}]
-    return fitting_table(f"Front of {view.info.name}", CAPTION, columns, rows, width, plain)
+    return fitting_table(f"Front of {view.info.name}", CONVENTIONS, columns, rows, width, plain)
 
 
 def fitting_table(
     title: str,
-    caption: str,
+    conventions: Mapping[str, str],
     columns: list[str],
     rows: list[dict[str, str]],
     width: int,
@@ -102,12 +103,14 @@ def fitting_table(
     """Return a table that leaves out columns where `width` letters are too narrow.
 
     The first three, the architecture among them, always stay; the fourth and then the last are the
-    next to. `plain` are further rows, dim, below a line.
+    next to. Below stand the conventions of the columns that are shown. `plain` are further rows,
+    dim, below a line.
     """
     shown = _fitting(columns, [*rows, *plain], width)
     left_out = [_heading(name).split("\n")[0] for name in columns if name not in shown]
     wider = [f"a wider terminal adds {', '.join(left_out)}"] if left_out else []
-    table = terminal_table(title, caption="; ".join([caption, *wider]), caption_justify="left")
+    told = [text for name, text in conventions.items() if name in shown]
+    table = terminal_table(title, caption="; ".join([*told, *wider]), caption_justify="left")
     for name in shown:
         if name == "architecture":
             table.add_column(name, overflow="fold", min_width=NAME_LETTERS)

@@ -62,6 +62,8 @@ def test_a_narrow_terminal_shows_architectures_accuracy_and_cost_and_names_the_r
     assert "a wider terminal adds over plain, vs plain, params, paper, epochs, trial" in " ".join(
         text.split()
     )
+    assert "MACs: multiply" in text and "paper G" not in text
+    assert "paper G" in shown(DataFrame([record(120, 0.712, 69e6)]), 200)
 
 
 def test_the_cost_of_the_study_stands_beside_the_accuracy() -> None:
