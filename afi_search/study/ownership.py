@@ -52,11 +52,9 @@ class Mark:
             )
         if self.id != study.id:
             return f"belongs to the study {self.name} in {folder}"
-        if self.inode == study.inode != 0:
-            return ""
         if self._has_stayed_when(study):
             return f"belongs to {folder}, of which this study is a copy"
-        if self.host not in ("", study.host):
+        if self.host not in ("", study.host) and not self.inode == study.inode != 0:
             here = Path(study.home).parent
             return (
                 f"belongs to {folder} on {self.host}, of which this study is a copy, as far as can "

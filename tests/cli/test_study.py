@@ -21,11 +21,12 @@ from afi_search.cli.study import app
 from afi_search.errors import UserError
 from afi_search.study import Ledger
 from afi_search.study.folder import StudyError, StudyFile, only_driver
-from afi_search.study.ownership import Mark, put_mark
+from afi_search.study.ownership import Mark, mark_at, put_mark
 from afi_search.study.storage import open_storage
 from afi_search.train import save
 from tests.search.studies import conductor_for, open_study, play, space_file
 from tests.study.test_storage import database  # noqa: F401
+from tests import typed
 
 CLI = "from afi_search.cli.main import main; main()"
 
@@ -100,6 +101,18 @@ def test_a_copy_does_not_touch_what_the_original_owns(tmp_path: Path, is_url: bo
     assert call("rm", original, "--yes").exit_code == 0
     assert not original.exists()
     assert not location.exists()
+
+
+def test_a_copy_on_another_disk_is_one_though_its_inode_be_the_same(tmp_path: Path) -> None:
+    """Two new disks number their folders alike."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    searched(original, checkpoints=str(tmp_path / "shared"))
+    (location,) = (tmp_path / "shared").iterdir()
+    shutil.copytree(original, copy)
+    put_mark(str(location), replace(typed.there(mark_at(str(location))), inode=copy.stat().st_ino))
+
+    assert call("rm", copy, "--yes").exit_code == 0
+    assert kept(original) == set(range(12))
 
 
 def test_a_moved_study_still_owns_its_checkpoints(tmp_path: Path) -> None:
