@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 from optuna.pruners import BasePruner
@@ -78,6 +78,11 @@ class Conductor:
         self._count = len(trials)
         self._left_over = deque(t.number for t in trials if t.state in UNFINISHED)
         self._entered: dict[int, int] = {}
+        said = [t.user_attrs.get(SAID, {}) for t in trials]
+        self._asked = max((each.get("asked", 0) for each in said), default=0)
+        for number in self._left_over:  # a killed driver may not have come to that
+            if said[number].get("asked") == self._asked:
+                self.ledger.keep(said[number]["kept"])
 
     @property
     def running(self) -> frozenset[int]:
@@ -107,7 +112,7 @@ class Conductor:
             trial = self.ledger.add(proposal, seed, self.file.recipe.epochs)
             self._count += 1
             self.proposer.learn(trial)
-        self._entered[trial.number] = _judged(trial)
+        self._entered[trial.number] = max(0, len(curve(trial)) - 1)  # that may not be judged yet
         self.on_change(self.ledger.trial(trial.number))
         return Assignment(
             trial.number,
@@ -135,7 +140,7 @@ class Conductor:
                 self._finish(number, TrialState.COMPLETE, self._values(trial))
                 return True
             verdict = self._judge(trial)
-            if verdict is not None:
+            if verdict is not None and (verdict.stop or verdict.why):
                 ending = {"seconds": seconds} if verdict.stop else {}
                 self.ledger.note(number, **ending, **{f"{RUNG}{epoch}": verdict.why})
             if verdict is not None and verdict.stop:
@@ -166,16 +171,18 @@ class Conductor:
         self._entered.clear()
 
     def _judge(self, trial: FrozenTrial) -> Verdict | None:
-        """Ask the pruner, or take what it has said already: that and what it keeps are one line."""
+        """Ask the pruner, once an epoch: what it says and what it keeps are one line."""
         said = trial.user_attrs.get(SAID, {})
-        if said.get("epoch") != trial.last_step:
-            verdict, kept = judge(self.pruner, self.ledger.study, trial)
-            given = None if verdict is None else asdict(verdict)
-            said = {"epoch": trial.last_step, "verdict": given, "kept": kept}
-            if kept:
-                self.ledger.note(trial.number, **{SAID: said})
-        self.ledger.keep(said["kept"])
-        return said["verdict"] and Verdict(**said["verdict"])
+        if said.get("epoch") == trial.last_step:
+            return said["verdict"] and Verdict(**said["verdict"])
+        verdict, kept = judge(self.pruner, self.ledger.study, trial)
+        if verdict is not None or kept:
+            self._asked += 1
+            given = verdict and {"stop": bool(verdict.stop), "why": verdict.why}
+            said = {"epoch": trial.last_step, "verdict": given, "kept": kept, "asked": self._asked}
+            self.ledger.note(trial.number, **{SAID: said})
+            self.ledger.keep(kept)
+        return verdict
 
     def _finish(
         self, number: int, state: TrialState, values: Sequence[float] | None = None
@@ -188,10 +195,3 @@ class Conductor:
     def _values(self, trial: FrozenTrial) -> list[float]:
         facts = {**trial.user_attrs, "accuracy": curve(trial)[-1]}
         return [float(facts[objective]) for objective in self.file.objectives]
-
-
-def _judged(trial: FrozenTrial) -> int:
-    """Return how many epochs are entered and judged: a killed driver may not have come to that."""
-    epochs, facts = len(curve(trial)), trial.user_attrs
-    is_judged = f"{RUNG}{epochs}" in facts and "seconds" not in facts  # these come before the end
-    return epochs if is_judged else max(0, epochs - 1)

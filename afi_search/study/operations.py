@@ -42,6 +42,7 @@ class _Said(TypedDict):
     epoch: _Epoch
     verdict: _Verdict | None
     kept: list[tuple[str, list[Any], Log]]
+    asked: NotRequired[_Whole]
 
 
 class _Remembered(TypedDict, total=False):

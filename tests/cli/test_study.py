@@ -24,9 +24,9 @@ from afi_search.study.folder import StudyError, StudyFile, only_driver
 from afi_search.study.ownership import Mark, mark_at, put_mark
 from afi_search.study.storage import open_storage
 from afi_search.train import save
+from tests import typed
 from tests.search.studies import conductor_for, open_study, play, space_file
 from tests.study.test_storage import database  # noqa: F401
-from tests import typed
 
 CLI = "from afi_search.cli.main import main; main()"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -46,6 +47,15 @@ class Patience(optuna.pruners.BasePruner):
         return bool(count >= 3)
 
 
+class Tally(optuna.pruners.BasePruner):
+    """Stops at every 11th question, which it counts in the study."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        count = study._storage.get_study_system_attrs(study._study_id).get("asked", 0) + 1
+        study._storage.set_study_system_attr(study._study_id, "asked", count)
+        return bool(count % 11 == 0)
+
+
 class Counting(optuna.samplers.BaseSampler):
     """Counts in the study, and looks at all that a trial has: as a user's sampler may."""
 
@@ -83,6 +93,7 @@ def macs_below_40_million(trial: FrozenTrial) -> list[float]:
 
 OUTSIDE_PRUNERS: dict[str, Callable[[SpaceFile], Any]] = {
     "patience": lambda file: Patience(),
+    "tally": lambda file: Tally(),
     "patient-halving": lambda file: optuna.pruners.PatientPruner(
         optuna.pruners.SuccessiveHalvingPruner(), patience=1
     ),
@@ -192,21 +203,31 @@ class Plain:
         self, trial_id: int, architecture: Architecture, epochs: int = EPOCHS
     ) -> tuple[str, int]:
         """Report a trial's epochs to its end; return how it ends and after how many epochs."""
+        self.price(trial_id, architecture)
+        for epoch in range(1, epochs + 1):
+            if ending := self.report(trial_id, epoch):
+                return ending, epoch
+        self.study.tell(self.storage.get_trial(trial_id).number, state=TrialState.FAIL)
+        return "failed", epochs
+
+    def price(self, trial_id: int, architecture: Architecture) -> None:
         for key, value in self.costs.of(architecture).figures().items():
             self.storage.set_trial_user_attr(trial_id, key, value)
+
+    def report(self, trial_id: int, epoch: int) -> str:
+        """Report an epoch; return how the trial ends with it, if it does."""
         number = self.storage.get_trial(trial_id).number
-        for epoch, accuracy in enumerate(curve(number)[:epochs], start=1):
-            self.storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
-            trial = self.storage.get_trial(trial_id)
-            if epoch < EPOCHS and self.study.pruner.prune(self.study, trial):
-                self.study.tell(number, state=TrialState.PRUNED)
-                return "pruned", epoch
-        if epochs < EPOCHS:
-            self.study.tell(number, state=TrialState.FAIL)
-            return "failed", epochs
-        facts = {**trial.user_attrs, "accuracy": accuracy}
-        self.study.tell(number, [facts[name] for name in self.file.objectives])
-        return "complete", EPOCHS
+        accuracy = curve(number)[epoch - 1]
+        self.storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
+        trial = self.storage.get_trial(trial_id)
+        if epoch == EPOCHS:
+            facts = {**trial.user_attrs, "accuracy": accuracy}
+            self.study.tell(number, [facts[name] for name in self.file.objectives])
+            return "complete"
+        if self.study.pruner.prune(self.study, trial):
+            self.study.tell(number, state=TrialState.PRUNED)
+            return "pruned"
+        return ""
 
 
 @pytest.mark.parametrize("storage", ["journal", "sqlite"])
@@ -252,6 +273,28 @@ def test_failures_what_is_infeasible_and_new_drivers_change_nothing_of_that(
     assert list(zip(records["state"], records["epochs"], strict=True)) == expected
     assert "failed" in {state for state, _ in expected}
     assert (records["macs"] <= 45e6).all()
+
+
+@pytest.mark.parametrize("pruner", [*PRUNERS.names, *OUTSIDE_PRUNERS])
+def test_trials_side_by_side_and_drivers_that_die_change_nothing_of_that(
+    tmp_path: Path, pruner: str
+) -> None:
+    file, draw = asked(pruner), random.Random(0)
+    plain, ids = Plain(file), dict[int, int]()
+    epochs: Counter[int] = Counter()
+    while True:
+        if epochs.total() % 17 == 0:
+            _, conductor = conductor_for(file, tmp_path)
+        while len(conductor.running) < 3 and (assignment := conductor.next()) is not None:
+            if assignment.number not in ids:
+                ids[assignment.number] = plain.begin(assignment.architecture)
+                plain.price(ids[assignment.number], assignment.architecture)
+        if not conductor.running:
+            break
+        number = draw.choice(sorted(conductor.running))
+        epochs[number] += 1
+        stops = conductor.report(number, curve(number)[: epochs[number]], 1.0)
+        assert stops == bool(plain.report(ids[number], epochs[number]))
 
 
 @pytest.mark.filterwarnings("ignore:`constraints_func`:FutureWarning")  # users still have it

@@ -72,8 +72,9 @@ def judge(pruner: BasePruner, study: Study, trial: FrozenTrial) -> tuple[Verdict
     verdict: Verdict | None = None
     if hasattr(pruner, "judge"):
         verdict = pruner.judge(study, trial)
-    elif pruner.prune(study, trial):
-        verdict = Verdict(True, f"stopped by {type(pruner).__name__}")
+    elif not isinstance(pruner, NopPruner):
+        stop = bool(pruner.prune(study, trial))
+        verdict = Verdict(stop, f"stopped by {type(pruner).__name__}" if stop else "")
     return verdict, noting.told
 
 
