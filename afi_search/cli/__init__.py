@@ -72,7 +72,7 @@ def in_words() -> Iterator[None]:
                 _end("error: there is no home folder; name one that can be written in HOME", 2)
             if "torchvision::" in str(error):  # it was built for another PyTorch than is installed
                 _end(f"error: {error}; {_PAIR}", 2)
-            if isinstance(error, MemoryError):
+            if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's
                 _end("error: there is not enough memory", 2)
             raise
 

@@ -30,6 +30,8 @@ Pixels = Annotated[Whole, Field(ge=1, le=4096)]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MOST_PIXELS = 100_000_000
 _TAIL = 4096
+_LENGTHS = 100
+"""An image that is longer than so many times its shorter side would fill the memory, resized."""
 _JPEG_END = b"\xff\xd9"
 
 # What Pillow warns of, damaged EXIF or a size that `MOST_PIXELS` bounds, is decided here.
@@ -92,6 +94,9 @@ class Preprocessing(Strict):
     def cropped(self, image: Tensor) -> Tensor:
         """Resize and crop one image, 3 x H x W uint8, to 3 x crop x crop uint8."""
         if self.resize is not None:
+            height, width = image.shape[1:]
+            longest = min(height, width) * (_LENGTHS + self.crop // self.resize)
+            image = v2.functional.center_crop(image, [min(height, longest), min(width, longest)])
             image = v2.functional.resize(image, [self.resize], antialias=True)
         return v2.functional.center_crop(image, [self.crop, self.crop])
 
@@ -110,7 +115,8 @@ _normalise = cache(Normalise)
 
 def _opened(path: str | Path) -> Image.Image:
     if not Path(path).is_file():
-        raise FileNotFoundError("there is no such image file")
+        is_there = os.path.lexists(path)
+        raise OSError("it is no file" if is_there else "there is no such image file")
     image = Image.open(path, formats=FORMATS)
     if image.width * image.height > MOST_PIXELS:
         image.close()

@@ -27,6 +27,7 @@ from afi_search.cost import CONVENTIONS, measure
 from afi_search.data.image_reader import Preprocessing, read_image
 from afi_search.errors import UserError
 from afi_search.files import write_whole
+from afi_search.formatting import printable
 from afi_search.model.fold import fold_batch_norms
 from afi_search.nn import build
 from afi_search.nn.stage import searched_stages
@@ -258,13 +259,17 @@ def model_card(facts: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["cell"] = lambda value: " ".join(str(value).replace("|", "\\|").split())
+    templates.filters["cell"] = _as_markdown
     return templates.get_template("card.md.jinja").render(
         **facts,
         CONVENTIONS=CONVENTIONS,
         flat_training=dict(_flat(facts["training"])),
         MOST_CLASSES=MOST_CLASSES,
     )
+
+
+def _as_markdown(value: Any) -> str:
+    return " ".join(printable(str(value)).replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -290,6 +295,8 @@ def load(folder: str | Path) -> Model:
     path, weights = Path(folder, FACTS), Path(folder, WEIGHTS)
     try:
         facts = Facts.model_validate_json(path.read_text(encoding="utf-8"))
+        if len(facts.classes) != facts.num_classes:
+            raise ModelError(f"classes: {len(facts.classes)} names for {facts.num_classes} outputs")
         module = build(facts.architecture, num_classes=facts.num_classes, image_size=facts.stem)
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{folder}: is no model's folder; there is no {FACTS} in it") from None
@@ -299,10 +306,6 @@ def load(folder: str | Path) -> Model:
         raise ModelError(describe(str(path), explain(error, Facts))) from None
     except UserError as error:
         raise ModelError(f"{path}: {error}") from None
-    if len(facts.classes) != facts.num_classes:
-        raise ModelError(
-            f"{path}: classes: {len(facts.classes)} names for {facts.num_classes} outputs"
-        )
     if facts.batch_norms == "folded":
         module = fold_batch_norms(module, facts.stem)
     try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 import zipfile
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ _WRAPPERS = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped
 _BLOCK = re.compile(r"(.*?)\.(\d+)\.")
 _BLOCKED = re.compile(r"unsupported GLOBAL (\S+) whose module")
 _FOREIGN = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
+_FILLED = re.compile(rf"Can only (append|extend)?.* got <class '{re.escape(__name__)}\.(\S+)'>")
 _IN_A_FOLDER = ("model.safetensors", "model.safetensors.index.json")
 _NAMED = 5
 
@@ -153,7 +155,7 @@ def _wrong(name: str, tensor: Tensor, own: Tensor) -> str:
     """Say what keeps a tensor from being a network's; "" where nothing does."""
     if tensor.layout is not torch.strided:
         return f"{tensor.layout} tensors"
-    if own.is_floating_point() and not tensor.is_floating_point():
+    if tensor.is_quantized or (own.is_floating_point() and not tensor.is_floating_point()):
         return f"values of {tensor.dtype}"
     values = tensor.double()
     if not values.isfinite().all():
@@ -250,22 +252,30 @@ def _load(path: Path) -> Any:
     if head.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
+            is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if damaged:
             raise ValueError(f"its part {damaged} is damaged")
+        if is_script:
+            raise ValueError("it is of torch.jit.save or torch.export, which is code")
     elif not head.startswith(b"\x80"):
         raise ValueError(f"it begins with {head.decode('latin-1')!r}" if head else "it is empty")
     inert: dict[str, Any] = {"collections.defaultdict": lambda *_: {}}
     while True:
         try:
             allowed = safe_globals([(stand_in, name) for name, stand_in in inert.items()])
-            with allowed, path.open("rb") as file:
+            with warnings.catch_warnings(action="ignore"), allowed, path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            foreign = _FOREIGN.search(str(error))
-            if foreign is None or foreign[1] in inert:
+            foreign, filled = _FOREIGN.search(str(error)), _FILLED.search(str(error))
+            if filled:  # a kind of dict or list, which torch fills only where it is a plain one
+                found, kind = filled[2], list if filled[1] else OrderedDict
+                stand_in = type(found, (), {"__new__": lambda *_, kind=kind: kind()})
+            elif foreign and foreign[1] not in inert:
+                found, stand_in = foreign[1], type(foreign[1], (_Inert,), {})
+            else:
                 blocked = _BLOCKED.search(str(error))
                 if blocked:
                     raise ValueError(f"it asks for {blocked[1]}, which is code") from None
                 raise
-            for name in (foreign[1], f"builtins.{foreign[1]}"):  # as torch shortens it
-                inert[name] = type(foreign[1], (_Inert,), {})
+            for name in (found, f"builtins.{found}"):  # as torch shortens it
+                inert[name] = stand_in

@@ -53,6 +53,7 @@ def call(
         (FileNotFoundError(2, "No such file", b"/caf\xe9"), "error: /caf\\xe9: No such file", 2),
         (RuntimeError("Symlink loop from '/a'"), "error: Symlink loop from '/a'", 2),
         (MemoryError(), "error: there is not enough memory", 2),
+        (RuntimeError("x: can't allocate memory: y"), "error: there is not enough memory", 2),
         (
             RuntimeError("operator torchvision::nms does not exist"),
             "error: operator torchvision::nms does not exist; torch and torchvision do not belong "

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision.io import decode_jpeg
 
-from afi_search.data.image_reader import ImageError, check_image, read_image
+from afi_search.data.image_reader import ImageError, Preprocessing, check_image, read_image
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (30, 40, 3), np.uint8)
 IMAGE = Image.fromarray(PIXELS)
@@ -161,8 +161,18 @@ def test_pixels_without_a_scale_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="there is no such image file"):
         read_image(tmp_path / "a.jpg")
-    with pytest.raises(ImageError, match="there is no such image file"):
+    with pytest.raises(ImageError, match="it is no file"):
         read_image(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_what_is_seen_of_a_very_long_image_is_its_middle(size: tuple[int, int]) -> None:
+    """Resized whole it would have 47 GB of bytes."""
+    preprocessing = Preprocessing(resize=512, crop=448, mean=(0, 0, 0), std=(1, 1, 1))
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    image[:, size[0] // 2 - 1 : size[0] // 2 + 2, size[1] // 2 - 1 : size[1] // 2 + 2] = 200
+
+    assert (preprocessing.cropped(image) == 200).float().mean() > 0.8
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tif", "bmp"])

@@ -12,7 +12,7 @@ from torchvision.io import write_jpeg, write_png
 import afi_search
 from afi_search.cost import measure
 from afi_search.data.image_reader import read_image
-from afi_search.model.model import ModelError, load
+from afi_search.model.model import ModelError, load, model_card
 from afi_search.space import Architecture
 from tests.pictures import noise, trained
 from tests.study.test_operations import WRONG, changed, paths
@@ -89,6 +89,11 @@ def test_the_card_names_cost_accuracy_and_training(tmp_path: Path) -> None:
         "| recipe.epochs | 300 |",
     ):
         assert part in card, part
+
+
+def test_what_a_class_is_called_is_text_on_the_card() -> None:
+    facts = trained("resnet20").facts.model_copy(update={"classes": ("<b>x\x1b[2J", "a|b")})
+    assert r"Classes: &lt;b>x\x1b[2J, a\|b." in model_card(facts.model_dump())
 
 
 def test_predictions_are_the_likeliest_classes_in_order(tmp_path: Path) -> None:

@@ -122,6 +122,14 @@ class Anything:
         return subprocess.check_call, (["false"],)
 
 
+class Settings(dict):
+    """A kind of dict, as settings often are."""
+
+
+class Steps(list):
+    """A kind of list."""
+
+
 class Blocked:
     """What torch lets nobody load."""
 
@@ -134,6 +142,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "args": {"args": argparse.Namespace(lr=0.1, out=Path("runs"), nested=argparse.Namespace(a=1))},
     "numpy": {"best": np.float64(0.7), "curve": np.arange(3)},
     "code": {"callback": Anything(), "counts": defaultdict(list, a=[1]), "when": datetime.now()},
+    "settings": {"a": Settings(lr=0.1, of=Settings(b=Steps([1, 2]))), "b": Steps([Steps([3])])},
 }
 
 
@@ -320,6 +329,7 @@ def test_a_hole_in_a_file_is_told(saved):
         (lambda p: p.write_text("<!DOCTYPE html>"), "begins with '<!DOCTYPE html>'"),
         (lambda p: zipfile.ZipFile(p, "w").writestr("a/b.txt", "x"), "cut short"),
         (lambda p: np.savez(p.open("wb"), x=np.ones(3)), "cut short"),
+        (lambda p: zipfile.ZipFile(p, "w").writestr("a/constants.pkl", "x"), "torch.jit.save"),
         (lambda p: torch.save({"a": Blocked()}, p), "it asks for posix.system, which is code"),
         (lambda p: p.mkdir(), "there is no model.safetensors"),
         (os.mkfifo, "it is no file"),
