@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -20,7 +21,7 @@ from afi_search.errors import UserError
 
 KeyPath = tuple[Any, ...]
 
-_MOST_BYTES, _MOST_VALUES = 10_000_000, 20_000
+_MOST_BYTES, _MOST_VALUES = 1_000_000, 20_000
 _MOST_BITS = 256
 _NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 """All but the bytes of paths that are no UTF-8, as Python keeps them."""
@@ -68,10 +69,15 @@ class Document:
         >>> Document.parse("recipe: {epochs: 3}", "a.yaml", UserError).lines
         {('recipe',): 1, ('recipe', 'epochs'): 1}
         """
-        reader = _Reader(name, error)
+        reader, yaml = _Reader(name, error), YAML(typ="safe", pure=True)
+        yaml.Composer = _Composer
         try:
-            node = YAML(typ="safe", pure=True).compose(text)
+            node = yaml.compose(text)
             data = None if node is None else reader.value(node, ())
+        except _TooManyValues as reason:
+            raise error(
+                f"{name}:{reason}: the file has more than {_MOST_VALUES:,} values"
+            ) from None
         except MarkedYAMLError as reason:
             line = reason.problem_mark.line + 1 if reason.problem_mark else 1
             raise error(f"{name}:{line}: is not YAML: {reason.problem}") from None
@@ -88,6 +94,22 @@ class Document:
         )
 
 
+class _TooManyValues(Exception):
+    """A file has more values than any needs; the message is the line."""
+
+
+class _Composer(Composer):
+    """Counts values and keys while a file is read, which takes long for many."""
+
+    count = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.count += 1
+        if self.count > 2 * _MOST_VALUES:
+            raise _TooManyValues(self.parser.peek_event().start_mark.line + 1)
+        return super().compose_node(parent, index)
+
+
 class _Reader:
     def __init__(self, name: str, error: type[UserError]) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -98,7 +120,7 @@ class _Reader:
     def value(self, node: Node, path: KeyPath) -> Any:
         self._values += 1
         if self._values > _MOST_VALUES:
-            raise self._refused(node, path, f"the file has more than {_MOST_VALUES:,} values")
+            raise _TooManyValues(node.start_mark.line + 1)
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if isinstance(node, SequenceNode):

@@ -49,6 +49,10 @@ def test_aliases_that_multiply_are_refused_at_once() -> None:
     assert said.endswith("the file has more than 20,000 values")
 
 
+def test_a_file_is_read_no_further_than_to_more_values_than_any_needs() -> None:
+    assert told("- a\n" * 60_000) == "a.yaml:40000: the file has more than 20,000 values"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -83,8 +87,8 @@ def test_what_is_refused(text: str, said: str) -> None:
 
 def test_a_file_larger_than_any_space_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_bytes(b"#" * 10_000_001)
-    with pytest.raises(UserError, match="it has more than 10,000,000 bytes"):
+    path.write_bytes(b"#" * 1_000_001)
+    with pytest.raises(UserError, match="it has more than 1,000,000 bytes"):
         Document.read(path, UserError)
     with pytest.raises(UserError, match="/dev/zero: cannot be read"):
         Document.read("/dev/zero", UserError)
