@@ -98,6 +98,10 @@ class PlainConsole(Console):
         for line in lines:
             self.print(line, style=style, soft_wrap=True)
 
+    def prose(self, text: str) -> None:
+        """Print sentences that hold nothing to be copied: a terminal's lines end between words."""
+        self.print(text, soft_wrap=not self.is_terminal)
+
     def table_of(self, rows: Sequence[Mapping[str, Any]], json: bool) -> None:
         """Print rows, which all have the same names: as JSON, or as a table of their texts.
 
@@ -108,7 +112,7 @@ class PlainConsole(Console):
             return
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         names = list(rows[0]) if rows else []
-        texts = [["" if value is None else str(value) for value in row.values()] for row in rows]
+        texts = [[*map(_text, row.values())] for row in rows]
         for name, *cells in zip(names, *texts, strict=True):
             figures = all(re.match(r"[-+\d]|$", cell) for cell in cells)
             looks: dict[str, Any] = {"justify": "right", "min_width": max(map(len, cells))}
@@ -127,6 +131,12 @@ class PlainConsole(Console):
     def written(self, paths: Iterable[object]) -> None:
         """Name the files that were written."""
         self.say("Written:", *(f"  {path}" for path in paths))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 console = PlainConsole()

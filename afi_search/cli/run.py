@@ -69,20 +69,21 @@ def run(
 
     given = {"search.trials": trials, "search.seed": seed}
     try:
-        study = run_study(
-            space,
-            preset=preset,
-            name=name,
-            studies=studies,
-            data=data,
-            address=address,
-            storage=storage,
-            checkpoints=checkpoints,
-            settings=read_settings(settings or ())
-            | {key: value for key, value in given.items() if value is not None},
-            loggers=logger or (),
-            listener=Screen(),
-        )
+        with console.status("Loading PyTorch and Ray") as loading:
+            study = run_study(
+                space,
+                preset=preset,
+                name=name,
+                studies=studies,
+                data=data,
+                address=address,
+                storage=storage,
+                checkpoints=checkpoints,
+                settings=read_settings(settings or ())
+                | {key: value for key, value in given.items() if value is not None},
+                loggers=logger or (),
+                listener=Screen(loading),
+            )
     except (Interrupted, UserError) as stopped:
         with suppress(OSError, UserError):  # what stopped it may be the disk, and is told
             begun = getattr(stopped, "study", None)
@@ -130,7 +131,7 @@ def show(study: Study, *, whole: bool = False) -> None:
     view = StudyView.of(study)
     console.print(front_table(view, console.width))
     if view.info.note:
-        console.say(f"What these numbers are good for: {view.info.note}")
+        console.prose(f"What these numbers are good for: {view.info.note}")
     counts = view.records["state"].value_counts()
     states = ", ".join(f"{n} {state}" for state, n in counts.items())
     rejected = len(study.ledger.rejected())

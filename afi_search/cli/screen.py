@@ -17,6 +17,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.segment import SegmentLines
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -51,8 +52,8 @@ _COLOURS = {
 class Screen(Listener):
     """Shows what a run tells: messages, and the study's trials as they change."""
 
-    def __init__(self) -> None:
-        self._status = console.status("")
+    def __init__(self, status: Status | None = None) -> None:
+        self._status = status or console.status("")
         self._space = ""
         self._live: Live | None = None
         self._telling = ExitStack()
@@ -93,8 +94,9 @@ class Screen(Listener):
         self._done = len(trials) - len(self._unfinished)
         self._latest: deque[FrozenTrial] = deque(maxlen=_FINISHED_SHOWN)
         self._is_supernet = study.folder.name == SUPERNET
+        self._status.stop()
         if not self._is_supernet:
-            console.say(self.announcement(study))
+            console.prose(self.announcement(study))
         if study.news:
             news = ", ".join(f"{name} {value}" for name, value in study.news.items())
             console.say(f"Other than before: {news}. The study keeps what each run ran with.")
@@ -139,13 +141,13 @@ class Screen(Listener):
     def _stops(self) -> None:
         self._stopping = True
         if self._live is None:
-            console.say(_STOPPING)
+            console.prose(_STOPPING)
         else:
             self._live.refresh()
         import afi_search.report.export  # noqa: F401  # needed next, and the workers are waited for
 
     def said(self, words: str) -> None:
-        console.say(words)
+        console.prose(words)
 
     def run_ended(self) -> None:
         self._telling.close()
@@ -153,7 +155,7 @@ class Screen(Listener):
             self._over = True  # Rich ends with all rows: those that scroll away would stay
             self._live.stop()
             if self._stopping:  # Ray takes seconds to end
-                console.say(_STOPPING)
+                console.prose(_STOPPING)
 
     def trial_progressed(self, number: int, epochs: float, images_per_second: float) -> None:
         self._speeds[number] = epochs, images_per_second
@@ -211,7 +213,9 @@ class Screen(Listener):
             if trial.number in self._speeds and trial.number in self._unfinished:
                 epochs, images_per_second = self._speeds[trial.number]
                 cells[3] = f"{epochs:.1f}/{trial.user_attrs['epochs']}"
-                cells[6] = f"{images_per_second:,.0f}"
+                cells[6] = f"{images_per_second:,.0f}" if images_per_second else ""
+            elif trial.state == TrialState.RUNNING and not curve(trial):
+                cells[5] = "starting"
             table.add_row(*cells[: 7 if wide else 6], style=_COLOURS[trial.state])
         told = _STOPPING if self._stopping else self._summary()
         lines = console.render_lines(Group(Text(told, style="bold"), table), pad=False)
@@ -228,7 +232,7 @@ class Screen(Listener):
 
     def _summary(self) -> str:
         size_of_front = front_size(trial_points(self._front, self._objectives))
-        parts = [f"{self._done} of {self._wanted} trials", f"front {size_of_front}"]
+        parts = [f"{self._done} of {self._wanted} trials", f"{size_of_front} on the front"]
         if self._is_supernet:
             parts = ["the supernet is trained"]
         parts.append(f"{duration(time.monotonic() - self._begun)} so far")

@@ -114,8 +114,11 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
         for of in figures
     ]
     console.table_of(rows, json)
+    beyond = [of["which"] for of in figures if not file.constraints.allow(of)]
+    infeasible = f"Infeasible, and never tried: {', '.join(beyond)}. " if beyond else ""
     with_cores = "" if device.type == "cuda" else f"with {plural(each, 'core')}, "
     console.print(
+        f"{infeasible}"
         f"A trial: {plural(file.recipe.epochs, 'epoch')} of {images:,} images, batches of "
         f"{file.recipe.batch_size}; its MACs are three times those of the forward passes. Times "
         f"are for one trial on this machine ({describe_device()}), "

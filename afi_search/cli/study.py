@@ -59,6 +59,8 @@ def status(study: StudyFolder, json: Json = False) -> None:
         else int(confirmation.records()["full"].sum()),
         "on disk": opened.disk_use() if json else size(opened.disk_use()),
     }
+    if not json:
+        told["trials"] = f"{told['trials']} of {told.pop('of')}"
     rows = [told] if json else [{"": name, study.name: value} for name, value in told.items()]
     console.table_of(rows, json)
 

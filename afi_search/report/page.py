@@ -20,7 +20,7 @@ from afi_search.cost import CONVENTIONS
 from afi_search.files import write_whole
 from afi_search.formatting import duration, mega, percent, signed
 from afi_search.report.front_plot import PRUNED_EARLY, front_figure
-from afi_search.report.table import OVER_PLAIN, front_rows
+from afi_search.report.table import OVER_PLAIN, front_rows, plain_rows
 from afi_search.report.view import FRONT, StudyView, axis_named
 from afi_search.study.pareto import costs_of
 from afi_search.study.reference import reference_point
@@ -125,7 +125,10 @@ def _render(view: StudyView, figures: Mapping[str, go.Figure], facts: Mapping[st
         view=view,
         info=view.info,
         drawn=[trace.name for trace in figures["front"].data],
-        front=[[row.get(name, "") for name in columns] for row in rows],
+        front=[
+            [row.get(name, "") for name in columns]
+            for row in (*rows, *(plain_rows(view) if rows else ()))
+        ],
         front_columns=columns,
         FRONT=FRONT,
         PRUNED_EARLY=PRUNED_EARLY,

@@ -55,6 +55,20 @@ def front_rows(view: StudyView) -> list[dict[str, str]]:
     return rows
 
 
+def plain_rows(view: StudyView) -> list[dict[str, str]]:
+    """Write out the plain backbones, with their accuracy where they were trained to the end."""
+    return [
+        {
+            "architecture": f"{name} (plain)",
+            "accuracy, %": percent(view.accuracies[name]) if name in view.accuracies else "",
+            "MACs, M": mega(cost.macs),
+            "parameters": count(cost.params),
+            "paper FLOPs, G": f"{cost.paper_gflops:.2f}",
+        }
+        for name, cost in view.references.plain.items()
+    ]
+
+
 def front_key(view: StudyView, labels: Collection[str]) -> list[list[str]]:
     """Return what stands below the picture: the first figures of the front, cheapest first.
 
@@ -74,19 +88,11 @@ def front_key(view: StudyView, labels: Collection[str]) -> list[list[str]]:
 
 def front_table(view: StudyView, width: int) -> Table:
     """Return the front, cheapest first, with the plain backbones below; see `fitting_table`."""
-    plain = [
-        {
-            "architecture": f"{name} (plain)",
-            "MACs, M": mega(cost.macs),
-            "parameters": count(cost.params),
-            "paper FLOPs, G": f"{cost.paper_gflops:.2f}",
-        }
-        for name, cost in view.references.plain.items()
-    ]
+    plain = plain_rows(view)
     if rows := front_rows(view):
         columns = [*(name for name in rows[0] if name not in ("trial", "seed")), "trial"]
     else:
-        columns = list(plain[0])
+        columns = ["architecture", "MACs, M", "parameters", "paper FLOPs, G"]
         nothing = f"none yet: no trial has reached full fidelity ({view.info.epochs} epochs)"
         rows = [{"architecture": nothing}]
     return fitting_table(f"Front of {view.info.name}", CONVENTIONS, columns, rows, width, plain)

@@ -160,11 +160,15 @@ class StudyView:
         return interval(self.records["accuracy"].astype(float), self.info.validation_images)
 
     @cached_property
+    def accuracies(self) -> Series:
+        """The accuracy of each architecture of full fidelity, 0 to 1, by its text."""
+        return self.full.drop_duplicates("architecture").set_index("architecture")["accuracy"]
+
+    @cached_property
     def gains(self) -> dict[Any, str]:
         """What trials have over the plain backbone, in points with 95 % interval, by label."""
         full = self.full
-        plain = full.drop_duplicates("architecture").set_index("architecture")["accuracy"]
-        other = full["backbone"].map(plain).astype(float)
+        other = full["backbone"].map(self.accuracies).astype(float)
         low, high = difference(full["accuracy"], other, self.info.validation_images)
         table = 100 * DataFrame({"gain": full["accuracy"] - other, "low": low, "high": high})
         compared = table[(full["architecture"] != full["backbone"]) & other.notna()]

@@ -72,6 +72,7 @@ def test_inspect_tells_size_extremes_and_the_time_of_a_trial(tmp_path: Path) -> 
     assert "8 architectures, 7 of them" in output
     assert "cheapest: resnet20(base-r4)" in output
     assert "dearest: resnet20\n" in output
+    assert "Infeasible, and never tried: plain, dearest." in output
     assert "2 epochs of 1,150 images" in output
     rows = json.loads(call("inspect", path, "--json"))
     assert [row["which"] for row in rows] == ["plain", "cheapest", "dearest"]

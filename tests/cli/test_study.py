@@ -418,7 +418,7 @@ def test_studies_are_listed_with_how_far_they_are(tmp_path: Path) -> None:
         assert "at work" in call("list", "--studies", tmp_path).output
         status = json.loads(call("status", tmp_path / "done", "--json").stdout)
     assert (status[0]["state"], status[0]["complete"], status[0]["running"]) == ("at work", 12, 0)
-    assert re.search(r"trials +12\b", call("status", tmp_path / "done").output)
+    assert re.search(r"trials +12 of 12\b", call("status", tmp_path / "done").output)
 
 
 def test_confirmed_are_trainings_that_have_ended(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
+from afi_search.formatting import plural
 from afi_search.space.objective import goes_up
 
 _ROUNDING = 1e-12  # contributions, of a box of side 1.1, that differ by less are equal
@@ -90,9 +91,8 @@ class MultiObjectiveAsha(BasePruner):
             return None
         peers = self._peers(study, trial, epoch)
         if len(peers) < self._min_trials:
-            return Verdict(
-                False, f"{len(peers)} trials had got to epoch {epoch}, too few to compare"
-            )
+            reached = plural(len(peers), "trial")
+            return Verdict(False, f"{reached} had got to epoch {epoch}, too few to compare")
         rank, ahead = standing(peers, 0)
         stop = not goes_on(rank, ahead, len(peers), self._reduction_factor)
         fate = "stopped" if stop else "kept"
