@@ -90,11 +90,13 @@ def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, dict[str, 
     if skip:
         images = list_images(folder, broken)
     wrong = [] if skip else [*images.unmatched, *broken.values()]
-    if len(images.classes) != classes:
+    count = len(images.classes)
+    if count != classes:
+        way_out = f"; say --classes {count} if that is right" if count else ""
         wrong.insert(
             0,
-            f"{in_a_line(folder / TRAIN)}: has {len(images.classes)} class folders and {classes} "
-            f"are expected; say --classes {len(images.classes)} if that is right",
+            f"{in_a_line(folder / TRAIN)}: has {count} class folders and {classes} "
+            f"are expected{way_out}",
         )
     if wrong:
         way_out = "" if skip else "\nMend that, or leave it all out with --skip-broken."
@@ -152,7 +154,7 @@ def _entries(root: Path, below: str, ignored: list[str]) -> Iterator[tuple[str, 
 
 def _unmatched(folder: Path, train: Iterable[str], validation: Iterable[str]) -> list[str]:
     ours, theirs = set(train), set(validation)
-    if ours and not ours & theirs:
+    if ours and not ours & theirs and any((folder / VALIDATION).iterdir()):
         tiny = (folder / VALIDATION / "val_annotations.txt").is_file()
         return [
             f"{in_a_line(folder / VALIDATION)}: its images are not sorted into folders of the "

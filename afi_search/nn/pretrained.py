@@ -184,10 +184,11 @@ def _blocks(names: Iterable[str]) -> dict[str, set[int]]:
 
 def _read(path: str | Path) -> list[dict[str, Tensor]]:
     """Return all state dicts in a file; there is at least one."""
-    told, path = in_a_line(path), Path(path).expanduser()
+    told = in_a_line(path)
     if "://" in told:
         raise PretrainedError(f"{told}: is a URL; download it, and name the file")
     try:
+        path = Path(path).expanduser()
         if path.is_dir():
             path = next((path / n for n in _IN_A_FOLDER if (path / n).is_file()), path)
         if path.name.endswith(".index.json"):

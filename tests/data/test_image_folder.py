@@ -155,6 +155,18 @@ def test_images_of_val_that_are_not_sorted_get_a_hint(
     assert ("while read image class" if tiny else "valprep.sh") in str(caught.value)
 
 
+def test_an_empty_part_is_told_as_it_is(pictures: Path) -> None:
+    shutil.rmtree(pictures / "val")
+    (pictures / "val").mkdir()
+    with pytest.raises(UserError, match=r"val/n01: is missing") as caught:
+        check(pictures, 3, skip=False)
+    assert "sorted" not in str(caught.value)
+    shutil.rmtree(pictures / "train")
+    (pictures / "train").mkdir()
+    with pytest.raises(UserError, match=r"has 0 class folders and 3 are expected$"):
+        check(pictures, 3, skip=True)
+
+
 def test_names_need_not_be_utf_8(pictures: Path) -> None:
     (pictures / "train" / "n02").rename(pictures / "train" / os.fsdecode(b"n\xe9"))
     (pictures / "val" / "n02").rename(pictures / "val" / os.fsdecode(b"n\xe9"))
