@@ -44,7 +44,7 @@ class Study(stored.Study):
     >>> study.add_trials(20)  # doctest: +SKIP
     >>> study.confirm(seeds=3)  # doctest: +SKIP
     >>> study.model(7).to("cuda").features(images)  # doctest: +SKIP
-    >>> study.promote(data="imagenet", architecture="resnet50(B-r16)")  # doctest: +SKIP
+    >>> study.promote(data="imagenet", architectures=["resnet50(B-r16)"])  # doctest: +SKIP
     >>> study.prune()  # doctest: +SKIP
     """
 

@@ -15,6 +15,13 @@ class UserError(Exception):
     """A mistake in what the user wrote or asked for; the command line prints it and exits with 2.
 
     The message names the file, the key, the value and what would be right.
+
+    >>> import afi_search
+    >>> try:
+    ...     afi_search.measure("resnet33", num_classes=10, image_size=32)
+    ... except afi_search.UserError as error:
+    ...     print(error)  # doctest: +ELLIPSIS
+    unknown backbone 'resnet33'. Did you mean 'resnet32'? There are: resnet20, ...
     """
 
 

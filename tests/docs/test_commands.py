@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
+import inspect
 import os
 import re
 import shlex
@@ -157,10 +159,9 @@ def test_a_wrong_command_is_found(command: str) -> None:
         check(command)
 
 
-@pytest.mark.parametrize("block", of_language("python"), ids=str)
-def test_a_python_block_imports_and_names_what_there_is(block: Block) -> None:
-    tree = ast.parse(block.text)
-    for node in ast.walk(tree):
+def names_what_there_is(python: str) -> None:
+    """Make sure that imports, our names, and the keywords of calls of them, are there."""
+    for node in ast.walk(ast.parse(python)):
         if isinstance(node, ast.ImportFrom) and node.module:
             module = importlib.import_module(node.module)
             assert all(hasattr(module, name.name) for name in node.names)
@@ -170,6 +171,22 @@ def test_a_python_block_imports_and_names_what_there_is(block: Block) -> None:
             if node.value.id == "study":
                 known = {*dir(afi_search.Study), *afi_search.Study.__annotations__, "file"}
                 assert node.attr in known
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            named = {"afi": afi_search, "study": afi_search.Study}.get(owner)
+            if named is not None:
+                takes = inspect.signature(getattr(named, node.func.attr)).parameters
+                assert {keyword.arg for keyword in node.keywords} <= set(takes), node.func.attr
+
+
+@pytest.mark.parametrize("block", of_language("python"), ids=str)
+def test_a_python_block_imports_and_names_what_there_is(block: Block) -> None:
+    names_what_there_is(block.text)
+
+
+def test_what_an_example_does_not_run_is_there() -> None:
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(afi_search.Study) or "")
+    names_what_there_is("".join(example.source for example in examples))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ SHORTER = {
     r"run resnet .*--trials 100": f"--trials 3 {FEW_IMAGES}",
     r"run paper ": FEW_IMAGES,
     r"promote .* IMAGENET": "--recipe tiny.yaml --classes 10",
+    r"benchmarks\.afi_bench$": "--space spaces/digits.yaml --folder tiny --trainings 1",
     r"benchmarks\.gpu": "sharing --rounds 1",
     r"benchmarks\.afi_step": "--batch 2 --rounds 2",
     r"benchmarks\.trial_throughput": "--images 64 --batch 32",
@@ -53,7 +54,6 @@ NOT_HERE = {
     r"--address auto|ray start": "a cluster: tests/engine/test_cluster.py, tests/docker",
     r"/data/imagenet": "ImageNet; README's promotion is run, on a few images",
     r"^afi-search confirm studies/resnet20-digits": "an hour: 300 epochs, several seeds",
-    r"benchmarks\.afi_bench$": "days; tests/benchmarks/test_afi_bench.py trains small networks",
 }
 """Commands that no test gives as they are written -> what they take, or where that is tested."""
 ENVIRONMENT = {
