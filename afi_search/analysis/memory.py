@@ -199,13 +199,13 @@ def how(device: torch.device) -> str:
 
 def memory_table(
     title: str,
-    architectures: Sequence[Architecture],
+    networks: Sequence[object],
     ours: Sequence[Memory],
     measured: str,
     paper: Sequence[tuple[int, int]] | None = None,
 ) -> DataFrame:
     """Return a row a network, as in memory.csv: MiB, the paper's too, and ratios over the first."""
-    names = DataFrame({"table": title, "architecture": list(map(str, architectures))})
+    names = DataFrame({"table": title, "architecture": list(map(str, networks))})
     printed = DataFrame(paper or [], index=names.index, columns=PAPER, dtype="Int64")
     sizes = (DataFrame(ours) / MIB).set_axis(OURS, axis=1)
     ratios = (sizes[OURS[:2]] / sizes[OURS[:2]].iloc[0]).set_axis(RATIOS, axis=1)

@@ -57,9 +57,9 @@ def weighted_sum(sources: Sequence[Tensor], weights: Tensor) -> Tensor:
 
 
 class WeightedRows(torch.autograd.Function):
-    """sum_j w_j x_j in one tensor, given all w_j, B x 1 x (W * C), and then all x_j, in rows.
+    """sum_j w_j x_j, given all w_j, B x 1 x (W * C), and then all x_j, in rows.
 
-    Autograd would make a new tensor of each term, and multiply each x_j by one for its gradient.
+    Autograd would multiply each x_j by one for its gradient.
     """
 
     generate_vmap_rule = True
@@ -70,7 +70,7 @@ class WeightedRows(torch.autograd.Function):
         (w, x), *rest = zip(given[:half], given[half:], strict=True)
         total = w * x
         for w, x in rest:
-            total.addcmul_(w, x)
+            total = torch.addcmul(total, w, x)  # in place, vmap would have no rule for it
         return total
 
     @staticmethod

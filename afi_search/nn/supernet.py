@@ -189,7 +189,8 @@ class Supernet(nn.Module):
         norms = [one for one in self._network.modules() if isinstance(one, _BatchNorm)]
         before = [(norm.training, norm.momentum) for norm in norms]
         with self.lent():
-            torch._foreach_zero_([tensor for one in norms for tensor in _statistics(one)])
+            statistics = chain(*(norm.buffers() for norm in norms))
+            torch._foreach_zero_([of for of in statistics if of.is_floating_point()])
             try:
                 for number, images in enumerate(batches, start=1):
                     for norm in norms:
@@ -291,12 +292,6 @@ class Supernet(nn.Module):
                     f"supernet holds: {', '.join(map(choice_text, self.choices[number]))}"
                 )
         return architecture
-
-
-def _statistics(norm: _BatchNorm) -> list[Tensor]:
-    """Return the running mean and variance of a batch norm."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    return [norm.running_mean, norm.running_var]
 
 
 def _choices(space: Space) -> tuple[str, tuple[tuple[Choice, ...], ...]]:

@@ -63,7 +63,7 @@ def join(
         beside.copy_(features[0])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def on_a_cpu() -> Iterator[None]:
     """Within it, the operators of AFI's sums run on a CPU, and networks use them."""
     made = ModuleType("made")

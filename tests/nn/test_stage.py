@@ -183,6 +183,7 @@ def test_both_scorers_agree_where_all_blocks_have_the_same_weights():
     torch.testing.assert_close(per_block.eval()(x), shared.eval()(x))
 
 
+@pytest.mark.filterwarnings("error:.*batching rule")
 @pytest.mark.parametrize("text", ["resnet20(base-r4)", "resnet20(B-r4-se, off, base-r4-shared)"])
 def test_plain_torch_gives_each_images_own_gradients_and_second_derivatives(text):
     torch.manual_seed(0)

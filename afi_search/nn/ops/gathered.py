@@ -104,10 +104,6 @@ def joined(
     return both, pooled, Source(x.detach(), pairs[:readers]), Source(r.detach(), pairs[readers:])
 
 
-def _pooled(feature: Tensor) -> Tensor:
-    return global_average(feature.permute(0, 2, 3, 1))
-
-
 def _is_narrow(x: Tensor) -> bool:
     return x.shape[1] * x.element_size() < NARROW
 
@@ -147,7 +143,7 @@ class Pool(torch.autograd.Function):
         ctx.channels = channels
         ctx.set_materialize_grads(False)
         source = feature[:, :channels]
-        return _pooled(source), *_stubs(source, readers)
+        return global_average(source.permute(0, 2, 3, 1)), *_stubs(source, readers)
 
     @staticmethod
     def backward(ctx: Any, d_pooled: Tensor | None, *left: Tensor | None) -> tuple[Any, ...]:
