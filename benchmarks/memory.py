@@ -14,7 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -113,6 +113,7 @@ def print_speed(device: torch.device, rounds: int) -> None:
         images, labels = torch.rand(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)
     model = model.to(memory_format=torch.channels_last)
     images = images.to(memory_format=torch.channels_last)
+    ways: dict[str, Callable[[], AbstractContextManager[None]]]
     ways = {AFI: nullcontext, APART: plain_torch}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
