@@ -29,7 +29,7 @@ from afi_search.search.estimate import Estimate
 from afi_search.search.listener import Listener
 from afi_search.space import Architecture
 from afi_search.study.folder import SUPERNET, StudyError
-from afi_search.study.ledger import STATE_WORDS, UNFINISHED, curve
+from afi_search.study.ledger import DEATHS, STATE_WORDS, UNFINISHED, curve
 from afi_search.study.pareto import front_size, front_trials, trial_points
 from afi_search.study.study import Study
 
@@ -225,6 +225,9 @@ class Screen(Listener):
     def _line(self, trial: FrozenTrial) -> str:
         number, architecture, macs, epoch, accuracy, state = _cells(trial)
         reason = trial.user_attrs.get("reason", "")
+        died, _, cause = trial.user_attrs.get(DEATHS, [""])[-1].partition(": ")
+        if not reason and died == str(len(curve(trial))):
+            reason = f"its worker died: {cause}"
         return (
             f"trial {number}  {architecture}  {macs} MACs/image  epoch {epoch}  {accuracy}  "
             f"{state}{f': {reason}' if reason else ''}  |  {self._summary()}"

@@ -87,7 +87,7 @@ def find_cluster(address: str) -> Cluster:
     """Return the cluster at an address, which answers.
 
     Args:
-        address: HOST:PORT; `auto`: what RAY_ADDRESS names, or what was started on this machine by
+        address: HOST:PORT; `auto`: what RAY_ADDRESS names, or what this user started here by
             `ray start`, for others to join. The Ray of another search is not.
 
     Raises:
@@ -160,7 +160,14 @@ def _started_here() -> Cluster:
         return Cluster(named)
     path = Path(get_ray_address_file(None))
     try:
-        return Cluster(path.read_text(encoding="utf-8", errors="replace").strip(), _owner(path))
+        address = path.read_text(encoding="utf-8", errors="replace").strip()
+        if path.stat().st_uid != os.getuid():
+            raise EngineError(
+                f"--address auto: the Ray cluster {Cluster(address, _owner(path))}, is another "
+                f"user's: its workers may not write what a search of yours writes; leave --address "
+                f"out"
+            )
+        return Cluster(address, _owner(path))
     except FileNotFoundError:
         raise EngineError(
             "--address auto: no Ray cluster was started on this machine for others to join; "

@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 
 from afi_search.cli.common import PlainConsole
+from afi_search.cli.screen import Screen
+from afi_search.study.study import Study
+from tests.search.studies import conductor_for, space_file
 
 pyte = pytest.importorskip("pyte", reason="needs the extra dev")
 
@@ -109,3 +112,17 @@ def test_ctrl_c_is_answered_and_no_row_of_the_table_stays(
     assert shown.count("Stopping:") == 1  # it stands there while Ray ends, and is told once
     assert not re.search(r"architecture|of 20 trials|resnet20", shown.replace("\n", " "))
     assert not screen.cursor.hidden
+
+
+def test_why_a_worker_died_is_told_until_its_trial_is_further(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = Screen()
+    _, conductor = conductor_for(space_file(), tmp_path, on_change=screen.trial_changed)
+    screen.study_opened(Study.open(tmp_path))
+    assignment = conductor.next()
+    assert assignment is not None
+    conductor.lose_worker(assignment.number, "PermissionError: /data")
+    assert "running: its worker died: PermissionError: /data  |" in capsys.readouterr().out
+    conductor.report(assignment.number, [0.5], 1.0)
+    assert "died" not in capsys.readouterr().out

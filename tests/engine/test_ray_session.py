@@ -171,6 +171,20 @@ def test_auto_says_whose_cluster_does_not_answer(
         find_cluster("auto")
 
 
+def test_auto_does_not_join_another_users_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers may not write into folders of this user, nor this one into its session's."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "ray").mkdir()
+    path = tmp_path / "ray" / "ray_current_cluster"
+    path.write_text("10.0.0.5:6379")
+    monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(EngineError, match=f"which {path.owner()} started, is another user's"):
+        find_cluster("auto")
+
+
 @pytest.mark.parametrize("killed", ["gcs_server", "raylet/raylet"])
 def test_where_a_process_of_ray_is_killed_it_is_told_how_to_go_on(
     driver: Driver, killed: str
