@@ -67,6 +67,9 @@ class Facts(_Remembered):
     origin: str
 
 
+FACTS = TypeAdapter(Facts)
+
+
 class _Trained(TypedDict):
     epoch: _Epoch
     accuracy: _Share

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 
 from afi_search.files import has_secret, without_secret
 from afi_search.study.journal import Journal, LedgerJournal, StorageError
+from afi_search.study.operations import FACTS
 
 if TYPE_CHECKING:
     from afi_search.study.database import Hold
@@ -60,9 +62,11 @@ def open_storage(folder: Path, name: str = JOURNAL, hold: Hold | None = None) ->
         settings = {"timeout": 60, "check_same_thread": False, "factory": _Connection}
         connect = partial(sqlite3.connect, path, **settings)
         # A path in a URL would be read for what it has in it: ?, %, {SCHEMA_VERSION}.
-        return get_storage(
+        storage = get_storage(
             RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
         )
+        _require_whole(connect(), storage)
+        return storage
     except _errors_of_storages() as error:
         from afi_search.study.database import cause
 
@@ -70,6 +74,20 @@ def open_storage(folder: Path, name: str = JOURNAL, hold: Hold | None = None) ->
         raise StorageError(
             f"the ledger {path or name} cannot be opened: {cause(error)}{hint}"
         ) from None
+
+
+def _require_whole(connection: sqlite3.Connection, storage: BaseStorage) -> None:
+    """Raise an error of storages where a page or a trial of a file is damaged."""
+    with closing(connection):
+        (found,) = connection.execute("PRAGMA quick_check").fetchone()
+    if found != "ok":
+        raise ValueError(found.splitlines()[-1])
+    try:
+        for study in storage.get_all_studies():
+            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+                FACTS.validate_json(json.dumps(trial.user_attrs), strict=True)
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"it holds what is no trial ({error!r})") from None
 
 
 def _errors_of_storages() -> tuple[type[Exception], ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -332,6 +334,36 @@ def test_a_database_file_that_is_none_is_set_aside(tmp_path: Path, content: byte
     list(repair(tmp_path))
 
     assert (tmp_path / "ledger.db.damaged-1").read_bytes() == content
+    assert [t["architecture"] for t in trials(tmp_path)] == [t["architecture"] for t in expected]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update trial_user_attributes set value_json = 'null'",
+        "update trial_intermediate_values set intermediate_value = null",
+        "update trials set state = 'ASLEEP'",
+        "drop table trial_user_attributes",
+        None,
+    ],
+)
+def test_a_database_file_that_is_damaged_inside_is_set_aside(
+    tmp_path: Path, statement: str | None
+) -> None:
+    """Or in a page of it, which is None here."""
+    searched(tmp_path, storage="sqlite")
+    expected = trials(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
+        database.execute(statement or "select 1")
+        database.commit()
+        database.execute("pragma wal_checkpoint(truncate)")
+    if statement is None:
+        with (tmp_path / "ledger.db").open("r+b") as file:
+            file.seek(16 * 4096)
+            file.write(b"\0" * 4096)
+    with pytest.raises(UserError, match=r"ledger.db cannot be opened.*study repair"):
+        Ledger.open(tmp_path)
+    list(repair(tmp_path))
     assert [t["architecture"] for t in trials(tmp_path)] == [t["architecture"] for t in expected]
 
 
