@@ -326,12 +326,13 @@ def _search(
     from afi_search.engine.ray_session import EngineError, RaySession
     from afi_search.search.prepare import measure_costs, require_feasible
     from afi_search.search.proposer import Proposer
-    from afi_search.search.warm_start import evidence
+    from afi_search.search.warm_start import evidence, read_other
     from afi_search.space import Space
 
     space = Space(asked.space)
     with RaySession(address, listener.engine_lost) as session:
         if not has_study(folder):  # there is something to train: Ray starts while costs are counted
+            read_other(space.file)
             session.begin()
         costs = measure_costs(space, listener, CostTable.read(folder))
         require_feasible(source, costs)

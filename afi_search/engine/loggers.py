@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -56,6 +57,7 @@ def _mlflow(study: Study) -> tune.Callback:
     import mlflow  # noqa: F401  Ray would say so only when it begins
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
     place = f"sqlite:///{study.folder.absolute()}/mlflow.db"
     return MLflowLoggerCallback(place, experiment_name=study.name)
 

@@ -31,18 +31,25 @@ def evidence(study: Study, space: Space, costs: SpaceCosts) -> list[FrozenTrial]
         return []
     kept = study.ledger.study.user_attrs.get(_KEPT)
     if kept is None:
-        kept = _read(space.file.search.warm_start, space.file)
+        kept = read_other(space.file)
         study.ledger.study.set_user_attr(_KEPT, kept)
     return [_trial(space, costs, each) for each in kept]
 
 
-def _read(folder: str, file: SpaceFile) -> list[dict[str, Any]]:
+def read_other(file: SpaceFile) -> list[dict[str, Any]]:
+    """Return what is kept of the study that `search.warm_start` names; nothing if it names none.
+
+    Raises:
+        StudyError: as `evidence` says; asked before a study begins, it leaves none behind.
+    """
+    if (folder := file.search.warm_start) is None:
+        return []
     other = Study.open(folder)
     differing = [name for name in _SAME if getattr(other.file.space, name) != getattr(file, name)]
     if differing:
         raise StudyError(
-            f"search.warm_start: {folder}: its trials would not compare, as its "
-            f"{', '.join(differing)} differ from this study's"
+            f"search.warm_start: {folder}: its trials would not compare; other than this study's: "
+            f"{', '.join(differing)}"
         )
     return [
         {

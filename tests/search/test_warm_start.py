@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from afi_search.api import run_study
 from afi_search.search.proposer import Proposer
 from afi_search.search.warm_start import evidence
 from afi_search.space import Space
@@ -70,7 +71,15 @@ def test_what_was_learned_is_kept_where_the_other_study_goes(tmp_path: Path) -> 
 
 def test_a_study_that_does_not_compare_is_refused(tmp_path: Path) -> None:
     other = earlier(tmp_path / "other", recipe={"epochs": 5})
-    with pytest.raises(StudyError, match="as its recipe differ from this study's"):
+    with pytest.raises(StudyError, match="other than this study's: recipe"):
         begun(tmp_path / "new", other)
     with pytest.raises(StudyError, match="is not a study's folder"):
         begun(tmp_path / "newer", tmp_path / "nowhere")
+
+
+def test_what_is_refused_leaves_no_study(tmp_path: Path) -> None:
+    other = earlier(tmp_path / "other")
+    settings = {"search.warm_start": str(other)}
+    with pytest.raises(StudyError, match="other than this study's"):
+        run_study("spaces/digits.yaml", name="new", studies=tmp_path, settings=settings)
+    assert not (tmp_path / "new").exists()
