@@ -338,7 +338,8 @@ def main() -> None:
     summary = summarise(pd.read_csv(path))
     summary.round(2).to_csv(asked.out / f"{stem}.csv", index=False)
     plot(summary, asked.out / f"{stem}.png")
-    for table, part in summary.groupby("table", sort=False):
+    asked_for = summary[summary["table"].isin(["all", *asked.tables])]
+    for table, part in asked_for.groupby("table", sort=False):
         label = "mean over all tables" if table == "all" else prepare(str(table))[2].label
         marks = {asked.budget // 2, asked.budget}
         print(f"\n{table}: {label}; after full trainings:")
