@@ -122,11 +122,11 @@ class Anything:
         return subprocess.check_call, (["false"],)
 
 
-class Settings(dict):
+class Settings(dict[str, Any]):
     """A kind of dict, as settings often are."""
 
 
-class Steps(list):
+class Steps(list[Any]):
     """A kind of list."""
 
 
