@@ -234,8 +234,8 @@ def mend(
             hidden += 1 + len(piece) // _LEAST_OF_A_TRIAL
     if aside:
         set_aside(path, b"\n".join(aside) + b"\n")
-        logs = _with_lost_epochs(whole, known, trained)
-        write_whole(path, "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs))
+    logs = _with_lost_epochs(whole, known, trained)
+    write_whole(path, "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs))
     return len(aside), missing
 
 

@@ -124,20 +124,24 @@ def _owner(study: Study, hold: Hold | None) -> Mark | None:
 def _mend_file(study: Study) -> Iterator[str]:
     path = study.folder / FILES[study.file.storage]
     try:
-        Ledger.at(study.folder, study.file.storage, study.file.ledger)
+        ledger = Ledger.at(study.folder, study.file.storage, study.file.ledger)
+        is_damaged = ledger is None and study.file.storage == JOURNAL and path.stat().st_size > 0
     except DamagedLedger:
-        named = {"study_name": study.file.ledger, "directions": directions_of(study.objectives)}
-        count, missing = mend(path, named, partial(_trial, study), partial(_trained, study))
-        yield f"{path}: what is no operation was set aside beside it; pieces of lines: {count}."
-        if missing:
-            yield f"The first lines of the trials {', '.join(map(str, missing))} were among them."
+        is_damaged = True
     except StorageError as error:
+        is_damaged = False
         aside = set_aside(path)
         yield f"{path}: was no database ({error}); it was set aside as {aside.name}."
         path.unlink()
         for log in ("-wal", "-shm"):
             if (of_it := path.with_name(path.name + log)).exists():
                 of_it.rename(aside.with_name(aside.name + log))
+    if is_damaged:
+        named = {"study_name": study.file.ledger, "directions": directions_of(study.objectives)}
+        count, missing = mend(path, named, partial(_trial, study), partial(_trained, study))
+        yield f"{path}: was written anew; pieces of lines that were set aside beside it: {count}."
+        if missing:
+            yield f"The first lines of the trials {', '.join(map(str, missing))} were among them."
 
 
 def _bring_back(study: Study) -> Iterator[str]:

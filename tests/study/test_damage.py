@@ -160,13 +160,26 @@ def test_damage_is_told_with_its_line_and_repaired(tmp_path: Path, damage: str, 
 
     result = CliRunner().invoke(app, ["repair", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert "pieces of lines: 1" in result.output
+    assert "set aside beside it: 1" in result.output
     aside = tmp_path / "ledger.log.damaged-1"
     assert aside.read_bytes().strip(b"\0\n") == DAMAGES[damage].strip(b"\0")
     assert trials(tmp_path) == expected
     resume(tmp_path, file, epochs_of(tmp_path))
     assert trials(tmp_path) == expected
     assert "nothing to repair" in CliRunner().invoke(app, ["repair", str(tmp_path)]).output
+
+
+@pytest.mark.parametrize("ends", [b" ", b"\n\n"])
+def test_lines_whose_ends_an_editor_has_changed_are_kept(tmp_path: Path, ends: bytes) -> None:
+    """All in one line, which is no whole one, or with empty lines between them."""
+    searched(tmp_path)
+    expected, path = trials(tmp_path), tmp_path / "ledger.log"
+    path.write_bytes(path.read_bytes().replace(b"\n", ends))
+    with pytest.raises(UserError, match="study repair"):
+        Ledger.open(tmp_path)
+
+    assert "set aside beside it: 0" in "".join(repair(tmp_path))
+    assert trials(tmp_path) == expected
 
 
 def test_what_is_set_aside_is_never_written_over(tmp_path: Path) -> None:
