@@ -81,7 +81,7 @@ class Document:
         except MarkedYAMLError as reason:
             line = reason.problem_mark.line + 1 if reason.problem_mark else 1
             raise error(f"{name}:{line}: is not YAML: {reason.problem}") from None
-        except YAMLError as reason:
+        except (YAMLError, OverflowError, ValueError) as reason:  # "\UFFFFFFFF", "\U00110000"
             raise error(f"{name}: is not YAML: {reason}") from None
         except RecursionError:
             raise error(f"{name}: is nested too deeply") from None

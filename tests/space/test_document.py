@@ -56,6 +56,8 @@ def test_a_file_is_read_no_further_than_to_more_values_than_any_needs() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (r'a: "\UFFFFFFFF"', "a.yaml: is not YAML: "),
+        (r'a: "\U00110000"', "a.yaml: is not YAML: "),
         ("a: 1\nname: 2024-13-45", "a.yaml:2: name: '2024-13-45' is read as a timestamp; if it is"),
         ("a:\n  - 2024-12-13", "a.yaml:2: a.0: '2024-12-13' is read as a timestamp"),
         (
