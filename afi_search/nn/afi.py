@@ -52,37 +52,11 @@ def weighted_sum(sources: Sequence[Tensor], weights: Tensor) -> Tensor:
     """Return R = sum_j w_j X_j in rows, given X_j in rows and weights, sources x B x C'."""
     width = sources[0].shape[2] // weights.shape[2]
     by_source = weights.to(sources[0].dtype)[:, :, None, None].expand(-1, -1, -1, width, -1)
-    integrated: Tensor = WeightedRows.apply(*by_source.flatten(3), *sources)
-    return integrated
-
-
-class WeightedRows(torch.autograd.Function):
-    """sum_j w_j x_j, given all w_j, B x 1 x (W * C), and then all x_j, in rows.
-
-    Autograd would multiply each x_j by one for its gradient.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*given: Tensor) -> Tensor:
-        half = len(given) // 2
-        (w, x), *rest = zip(given[:half], given[half:], strict=True)
-        total = w * x
-        for w, x in rest:
-            total = torch.addcmul(total, w, x)  # in place, vmap would have no rule for it
-        return total
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor, ...]:
-        given = ctx.saved_tensors  # which may be had once
-        weights, sources = given[: len(given) // 2], given[len(given) // 2 :]
-        d_weights = ((d_total * x).sum(1, keepdim=True) for x in sources)
-        return *d_weights, *(d_total * w for w in weights)
+    (w, x), *rest = zip(by_source.flatten(3), sources, strict=True)
+    total = w * x
+    for w, x in rest:
+        total = torch.addcmul(total, w, x)  # in place, vmap would have no rule for it
+    return total
 
 
 class Scorer(nn.Module):
