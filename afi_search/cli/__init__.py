@@ -132,11 +132,16 @@ def _answer(reading: int) -> None:
         for _ in (number for number in numbers if number in _SIGNALS):
             if not begun:
                 _stop.asked, begun = True, time.monotonic()
-                with _telling:
-                    if not _stop.ended:
-                        _stop.tell()
+                threading.Thread(target=_tell_once, daemon=True).start()
             elif time.monotonic() - begun > SECONDS_OF_ONE:
                 end_at_once("Stopped at once. The same command resumes it.", _INTERRUPTED)
+
+
+def _tell_once() -> None:
+    """Tell of the first signal, which may take longer than the next one takes to arrive."""
+    with _telling:
+        if not _stop.ended:
+            _stop.tell()
 
 
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # it shares the pipe

@@ -228,3 +228,30 @@ def test_a_ledger_that_may_not_be_read_is_not_called_damaged(study: Path) -> Non
     assert done.returncode == 2
     assert "Permission denied" in done.stderr
     assert "repair" not in done.stderr
+
+
+SLOW_TO_TELL = """
+import time
+from afi_search.cli import in_words, told_to_stop
+
+with in_words(), told_to_stop(lambda: time.sleep(1)):
+    print("ready", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(2)
+        raise
+"""
+
+
+def test_a_program_that_tells_it_twice_is_answered_once_however_long_the_answer_takes() -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-c", SLOW_TO_TELL], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert running.stdout is not None
+    running.stdout.readline()
+    for _ in range(2):  # as `timeout` and batch systems do: to the process, and to its group
+        running.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+    _, said = running.communicate(timeout=60)
+    assert (running.returncode, said.split(b".")[0]) == (130, b"Interrupted")
