@@ -7,6 +7,7 @@ something, with 130 after Ctrl-C or SIGTERM. A second one of these ends the proc
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -126,15 +127,24 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _answer(reading: int) -> None:
+    """Tell of the first signal, and end the process at one that comes after the telling.
+
+    What comes within `SECONDS_OF_ONE` is the first, told twice.
+    """
     with open(reading, "rb", buffering=0) as arriving:
         numbers = (byte[0] for byte in iter(partial(arriving.read, 1), b""))
-        begun = 0.0
-        for _ in (number for number in numbers if number in _SIGNALS):
-            if not begun:
-                _stop.asked, begun = True, time.monotonic()
-                threading.Thread(target=_tell_once, daemon=True).start()
-            elif time.monotonic() - begun > SECONDS_OF_ONE:
-                end_at_once("Stopped at once. The same command resumes it.", _INTERRUPTED)
+        asked = (number for number in numbers if number in _SIGNALS)
+        if next(asked, None) is None:
+            return
+        _stop.asked = True
+        time.sleep(SECONDS_OF_ONE)
+        os.set_blocking(reading, False)
+        if arriving.read(select.PIPE_BUF) == b"":  # the command has ended
+            return
+        os.set_blocking(reading, True)
+        threading.Thread(target=_tell_once, daemon=True).start()
+        if next(asked, None) is not None:
+            end_at_once("Stopped at once. The same command resumes it.", _INTERRUPTED)
 
 
 def _tell_once() -> None:

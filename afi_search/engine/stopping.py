@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -64,14 +65,15 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        begun = 0.0
+        first, settled = True, math.inf
 
         def ask(number: int, frame: FrameType | None) -> None:
-            nonlocal begun
-            if not begun:
-                begun = time.monotonic()
+            nonlocal first, settled
+            if first:
+                first = False
                 self.ask()
-            elif time.monotonic() - begun > SECONDS_OF_ONE:
+                settled = time.monotonic() + SECONDS_OF_ONE
+            elif time.monotonic() > settled:
                 raise KeyboardInterrupt
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

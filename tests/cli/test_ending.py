@@ -255,3 +255,33 @@ def test_a_program_that_tells_it_twice_is_answered_once_however_long_the_answer_
         time.sleep(0.02)
     _, said = running.communicate(timeout=60)
     assert (running.returncode, said.split(b".")[0]) == (130, b"Interrupted")
+
+
+SLOW_TO_STOP = """
+import time
+from afi_search.cli import in_words
+
+with in_words():
+    print("ready", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(60)
+"""
+
+
+def test_a_second_ctrl_c_stops_at_once_as_soon_as_that_is_told() -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-c", SLOW_TO_STOP],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None and running.stderr is not None
+    running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    while "Ctrl-C again stops at once." not in running.stderr.readline():
+        pass
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=30)
+    assert (running.returncode, said) == (130, "Stopped at once. The same command resumes it.\n")
