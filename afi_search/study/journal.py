@@ -118,6 +118,12 @@ class LedgerJournal(JournalStorage):
             raise DamagedLedger(self._path, line, why) from None
         self._replay_result.__class__ = JournalStorageReplayResult
 
+    def _write_log(self, op_code: int, extra_fields: dict[str, Any]) -> None:
+        if op_code == Op.CREATE_TRIAL:  # by which a line that stands elsewhere is told
+            self._sync_with_backend()
+            extra_fields = {"trial_id": len(self._replay_result._trials), **extra_fields}
+        super()._write_log(op_code, extra_fields)
+
     def _sync_with_backend(self) -> None:
         if not self._is_read:
             self._is_read, self._replay_result = True, _FirstReading(self._worker_id_prefix)
@@ -220,14 +226,26 @@ def mend(
         known.apply_logs([log])
         whole.append(log)
 
-    for piece, log in _pieces(path.read_bytes()):
+    pieces = _each_end_last(list(_pieces(path.read_bytes())))
+    begins = {log["trial_id"]: log for _, log in pieces if log and _numbered(log)}
+    moved: list[Log] = []
+    for piece, log in pieces:
+        if any(log is each for each in moved):
+            continue
         if log is not None and hidden and not known._next_study_id:
             enter({"op_code": Op.CREATE_STUDY, "worker_id": "", **study})
-        while log and len(known._trials) <= log.get("trial_id", -1) < len(known._trials) + hidden:
-            missing.append(len(known._trials))
-            enter(_begin(lost(missing[-1])))
-            hidden -= 1
         try:
+            before = log.get("trial_id", -1) + (not _numbered(log)) if log else 0
+            while (number := len(known._trials)) < before:
+                if number in begins:
+                    moved.append(begins.pop(number))
+                    enter(moved[-1])
+                elif before <= number + hidden:
+                    missing.append(number)
+                    enter({"trial_id": number, **_begin(lost(number))})
+                    hidden -= 1
+                else:
+                    break
             enter(log or {})
         except Exception:  # whatever Optuna meets in a line that is not its own
             aside.append(piece)
@@ -239,6 +257,24 @@ def mend(
     return len(aside), missing
 
 
+def _each_end_last(pieces: list[tuple[bytes, Log | None]]) -> list[tuple[bytes, Log | None]]:
+    """Return the pieces with what ends a trial after all else about it."""
+    last = {log["trial_id"]: at for at, (_, log) in enumerate(pieces) if log and "trial_id" in log}
+
+    def place(numbered: tuple[int, tuple[bytes, Log | None]]) -> tuple[int, bool]:
+        at, (_, log) = numbered
+        if log and _ends_a_trial(log):
+            return last[log["trial_id"]], True
+        return at, False
+
+    return [piece for _, piece in sorted(enumerate(pieces), key=place)]
+
+
+def _ends_a_trial(log: Log) -> bool:
+    of_state = log["op_code"] == Op.SET_TRIAL_STATE_VALUES
+    return of_state and TrialState(log["state"]).is_finished()
+
+
 def _with_lost_epochs(
     logs: Iterable[Log],
     known: JournalStorageReplayResult,
@@ -246,7 +282,7 @@ def _with_lost_epochs(
 ) -> Iterator[Log]:
     """Yield operations, and before a trial ends the epochs that its checkpoint alone knows."""
     for log in logs:
-        if log["op_code"] == Op.SET_TRIAL_STATE_VALUES and TrialState(log["state"]).is_finished():
+        if _ends_a_trial(log):
             number = log["trial_id"]
             entered = known._trials[number].intermediate_values
             for epoch, accuracy in trained(number).items():
@@ -290,10 +326,22 @@ def _read(piece: bytes) -> Log | None:
         return None
 
 
+def _numbered(log: Log) -> bool:
+    """Whether an operation begins a trial and says which; in older ledgers none does."""
+    return log["op_code"] == Op.CREATE_TRIAL and "trial_id" in log
+
+
 def _why_out_of_place(log: Log, known: JournalStorageReplayResult) -> str:
     trial, study = log.get("trial_id"), log.get("study_id")
+    if _numbered(log):
+        if trial != len(known._trials):
+            return f"begins trial {trial}, and trial {len(known._trials)} would be the next"
+        trial = None
     if trial is not None and trial >= len(known._trials):
         return f"is about trial {trial}, which no line before it begins"
+    has_ended = trial is not None and known._trials[trial].state.is_finished()
+    if has_ended and not known._is_issued_by_this_worker(log):  # which Optuna raises
+        return f"is about trial {trial}, which a line before it has ended"
     if study is not None and study >= known._next_study_id:
         return f"is about study {study}, which no line before it begins"
     if log.get("state") == TrialState.COMPLETE:

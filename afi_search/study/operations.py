@@ -145,6 +145,7 @@ _FIELDS: dict[int, dict[str, Any]] = {
     Op.SET_STUDY_SYSTEM_ATTR: {**_OF_STUDY, "system_attr": _Named},
     Op.CREATE_TRIAL: {
         **_OF_STUDY,
+        "trial_id": NotRequired[_Whole],
         "datetime_start": str | None,
         "datetime_complete": NotRequired[str],
         "state": NotRequired[_State],

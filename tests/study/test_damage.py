@@ -169,6 +169,31 @@ def test_damage_is_told_with_its_line_and_repaired(tmp_path: Path, damage: str, 
     assert "nothing to repair" in CliRunner().invoke(app, ["repair", str(tmp_path)]).output
 
 
+@pytest.mark.parametrize("exchanged", [True, False])
+@pytest.mark.parametrize("distance", [1, 3, 41])
+def test_lines_that_stand_elsewhere_or_twice_are_told_and_put_in_order(
+    tmp_path: Path, distance: int, exchanged: bool
+) -> None:
+    searched(tmp_path)
+    expected, path = trials(tmp_path), tmp_path / "ledger.log"
+    whole = path.read_bytes().splitlines(keepends=True)
+    told = 0
+    for at in range(0, len(whole) - distance, 2):
+        lines, other = list(whole), at + distance
+        if exchanged:
+            lines[at], lines[other] = lines[other], lines[at]
+        else:
+            lines.insert(other, lines[at])
+        path.write_bytes(b"".join(lines))
+        try:
+            assert trials(tmp_path) == expected, whole[at]
+        except DamagedLedger:
+            told += 1
+            list(repair(tmp_path))
+            assert trials(tmp_path) == expected, whole[at]
+    assert told
+
+
 @pytest.mark.parametrize("ends", [b" ", b"\n\n"])
 def test_lines_whose_ends_an_editor_has_changed_are_kept(tmp_path: Path, ends: bytes) -> None:
     """All in one line, which is no whole one, or with empty lines between them."""
