@@ -7,6 +7,7 @@ multiply, values that are dates, keys that are no scalars.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from afi_search.errors import UserError
@@ -23,6 +24,7 @@ KeyPath = tuple[Any, ...]
 
 _MOST_BYTES, _MOST_VALUES = 1_000_000, 20_000
 _MOST_BITS = 256
+_MOST_LEVELS = 50
 _NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
 """All but the bytes of paths that are no UTF-8, as Python keeps them."""
 _MERGE = "tag:yaml.org,2002:merge"
@@ -53,6 +55,8 @@ class Document:
     def read(cls, path: str | Path, error: type[UserError]) -> Document:
         """Read a file; an `error` says why it cannot be read or is not such YAML."""
         try:
+            if Path(path).is_fifo():
+                raise ValueError("it is a pipe, and no file")
             with Path(path).open("rb") as stream:
                 content = stream.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:
@@ -72,7 +76,11 @@ class Document:
         reader, yaml = _Reader(name, error), YAML(typ="safe", pure=True)
         yaml.Composer = _Composer
         try:
-            node = yaml.compose(text)
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", ReusedAnchorWarning
+                )  # the last one holds, as YAML says
+                node = yaml.compose(text)
             data = None if node is None else reader.value(node, ())
         except _TooManyValues as reason:
             raise error(
@@ -83,6 +91,8 @@ class Document:
             raise error(f"{name}:{line}: is not YAML: {reason.problem}") from None
         except (YAMLError, OverflowError, ValueError) as reason:  # "\UFFFFFFFF", "\U00110000"
             raise error(f"{name}: is not YAML: {reason}") from None
+        except _TooDeep as line:
+            raise error(f"{name}:{line}: is nested too deeply") from None
         except RecursionError:
             raise error(f"{name}: is nested too deeply") from None
         return cls(name, data, reader.lines)
@@ -98,16 +108,25 @@ class _TooManyValues(Exception):
     """A file has more values than any needs; the message is the line."""
 
 
-class _Composer(Composer):
-    """Counts values and keys while a file is read, which takes long for many."""
+class _TooDeep(Exception):
+    """A file is nested more deeply than any needs; the message is the line."""
 
-    count = 0
+
+class _Composer(Composer):
+    """Counts values, keys and levels while a file is read, which takes long for many."""
+
+    count = level = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.count += 1
         if self.count > 2 * _MOST_VALUES:
             raise _TooManyValues(self.parser.peek_event().start_mark.line + 1)
-        return super().compose_node(parent, index)
+        self.level += 1
+        if self.level > _MOST_LEVELS:
+            raise _TooDeep(self.parser.peek_event().start_mark.line + 1)
+        node = super().compose_node(parent, index)
+        self.level -= 1
+        return node
 
 
 class _Reader:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -68,7 +70,8 @@ def test_a_file_is_read_no_further_than_to_more_values_than_any_needs() -> None:
         ("a: !!python/name:os.system x", "is read as a os.system"),
         ("a: !!int x", "a.yaml:1: a: 'x' cannot be read as a whole number"),
         ("a: &a [*a]", "nested too deeply"),
-        ("[" * 1500, "nested too deeply"),
+        ("[" * 1500, "a.yaml:1: is nested too deeply"),
+        (f"a:\n  {'[' * 51}", "a.yaml:2: is nested too deeply"),
         ("a: 1\nb: 2\na: 3", "a.yaml:3: a: is not YAML: the key is there twice"),
         ("? [1]\n: 2", "a.yaml:1: a key must be a word or a number"),
         ("a: {<<: 3}", "a.yaml:1: a: only mappings can be merged with <<"),
@@ -94,3 +97,16 @@ def test_a_file_larger_than_any_space_file_is_not_read(tmp_path: Path) -> None:
         Document.read(path, UserError)
     with pytest.raises(UserError, match="/dev/zero: cannot be read"):
         Document.read("/dev/zero", UserError)
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(UserError, match=r"a.yaml: cannot be read: it is a pipe"):
+        Document.read(tmp_path / "a.yaml", UserError)
+
+
+def test_an_anchor_may_be_used_again() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        document = Document.parse("a: &x 1\nb: &x 2\nc: *x", "a.yaml", UserError)
+    assert document.data == {"a": 1, "b": 2, "c": 2}
