@@ -111,11 +111,10 @@ def _classes(
     root: Path, part: str, skipped: frozenset[str], ignored: list[str]
 ) -> dict[str, list[str]]:
     """Return the images of each class folder of a part, both sorted."""
-    above = frozenset((root / part / "_").resolve().parents)
     found, loose = {}, []
     for path, is_folder in _entries(root, part, ignored):
         if is_folder:
-            images = sorted(set(_images_below(root, path, above, ignored)) - skipped)
+            images = sorted(set(_images_below(root, part, path, ignored)) - skipped)
             if images:
                 found[path.removeprefix(f"{part}/")] = images
             else:
@@ -127,18 +126,26 @@ def _classes(
     return found
 
 
-def _images_below(
-    root: Path, below: str, above: frozenset[Path], ignored: list[str]
-) -> Iterator[str]:
-    here = (root / below).resolve()
-    if here in above:
-        ignored.append(f"{in_a_line(below)}: is a link to a folder above it")
-        return
-    for path, is_folder in _entries(root, below, ignored):
-        if is_folder:
-            yield from _images_below(root, path, above | {here}, ignored)
-        elif path.lower().endswith(IMG_EXTENSIONS):
-            yield path
+def _images_below(root: Path, part: str, of_class: str, ignored: list[str]) -> Iterator[str]:
+    """Yield the images of a class, of each folder once: links may form a lattice."""
+    seen = set(map(_identity, (root / part / "_").resolve().parents))
+    to_list = [of_class]
+    while to_list:
+        below = to_list.pop()
+        if (here := _identity(root / below)) in seen:
+            ignored.append(f"{in_a_line(below)}: is a link to a folder above it or listed already")
+            continue
+        seen.add(here)
+        for path, is_folder in _entries(root, below, ignored):
+            if is_folder:
+                to_list.append(path)
+            elif path.lower().endswith(IMG_EXTENSIONS):
+                yield path
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    of = folder.stat()
+    return of.st_dev, of.st_ino
 
 
 def _entries(root: Path, below: str, ignored: list[str]) -> Iterator[tuple[str, bool]]:

@@ -29,6 +29,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Pixels = Annotated[Whole, Field(ge=1, le=4096)]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MOST_PIXELS = 100_000_000
+_MOST_BYTES = 8 * MOST_PIXELS
+"""Of four channels with 16 bits each, as they are; Pillow reads a part of any size as a whole."""
 _TAIL = 4096
 _LENGTHS = 100
 """An image that is longer than so many times its shorter side would fill the memory, resized."""
@@ -117,6 +119,8 @@ def _opened(path: str | Path) -> Image.Image:
     if not Path(path).is_file():
         is_there = os.path.lexists(path)
         raise OSError("it is no file" if is_there else "there is no such image file")
+    if Path(path).stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
     image = Image.open(path, formats=FORMATS)
     if image.width * image.height > MOST_PIXELS:
         image.close()

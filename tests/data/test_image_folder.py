@@ -115,6 +115,19 @@ def test_links_that_lead_in_a_circle_end(pictures: Path, link: str, target: str)
     assert target == "itself" or f"{pictures}/{link}: " in "".join(images.ignored)
 
 
+def test_a_lattice_of_links_and_deep_folders_are_listed_once(pictures: Path) -> None:
+    before = list_images(pictures)
+    here = pictures / "train" / "n01"
+    for depth in range(1000):
+        here = here / "d"
+        here.mkdir()
+        if depth < 30:
+            (here.parent / "e").symlink_to("d")
+    images = list_images(pictures)
+    assert images.train == before.train
+    assert len(images.ignored) == 30
+
+
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_wrong_number_of_classes_always_stops(pictures: Path, skip: bool) -> None:
     for image in (pictures / "train" / "n02").iterdir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -36,6 +37,13 @@ def test_pixels_are_the_files(tmp_path: Path, name: str) -> None:
     IMAGE.save(tmp_path / name)
     check_image(tmp_path / name)
     assert torch.equal(read_image(tmp_path / name), AS_READ)
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(1, 1, 8, 0, b"\0\0"))
+    os.truncate(tmp_path / "a.png", 2**31)
+    with pytest.raises(ImageError, match=r"a.png: cannot be read: it has more than 800,000,000 b"):
+        read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
