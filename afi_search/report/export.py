@@ -80,7 +80,7 @@ def front_json(view: StudyView) -> str:
         },
         "study": view.info.as_dict(),
         "trials": {"total": len(view.records), **states.to_dict()},
-        "hypervolume": hypervolume(view.records, reference),
+        "hypervolume": float(f"{hypervolume(view.records, reference):.9g}"),
         "reference": dict(zip(("accuracy", *costs), reference, strict=True)),
         "plain": [
             {"architecture": name, **cost.figures()} for name, cost in view.references.plain.items()
