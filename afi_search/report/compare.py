@@ -124,20 +124,33 @@ def comparison_page(comparison: Comparison) -> str:
 def comparison_figure(comparison: Comparison) -> go.Figure:
     """Draw each study's front over the first cost, with the 95 % intervals of its accuracies."""
     figure, axis = go.Figure(), comparison.axis
+    dearest = max(view.front[axis.column].max() for view in comparison.views.values())
     for (folder, view), colour, symbol in zip(
         comparison.views.items(), cycle(COLOURS), cycle(SYMBOLS), strict=False
     ):
         name, best = comparison.names[folder], view.front
         low, high = (end[best.index] for end in view.intervals)
+        line = {"color": colour, "width": 1.5}
         figure.add_scatter(
             x=best[axis.column] / axis.unit,
             y=100 * best["accuracy"],
             error_y=style.error_bars(100 * low, 100 * best["accuracy"], 100 * high),
             name=name,
+            legendgroup=name,
             mode="lines+markers",
-            line={"shape": "hv", "color": colour, "width": 1.5},
+            line=line | {"shape": "hv"},
             marker={"symbol": symbol, "size": 9, "color": colour},
             hovertext=[hover([name]) + f"<br>{told}" for told in view.hovers[best.index]],
             hoverinfo="text",
+        )
+        last = best[-1:]  # whatever costs more, its accuracy can be had
+        figure.add_scatter(
+            x=[*last[axis.column] / axis.unit, 1.05 * dearest / axis.unit],
+            y=[*100 * last["accuracy"], *100 * last["accuracy"]],
+            legendgroup=name,
+            mode="lines",
+            line=line,
+            showlegend=False,
+            hoverinfo="skip",
         )
     return style.apply_theme(figure, axis.label, "validation accuracy, %", showlegend=True)

@@ -35,9 +35,10 @@ def test_fronts_are_compared_in_one_box(tmp_path: Path) -> None:
         assert row["low"] < row["best"] < row["high"]
         assert 0 < row["hypervolume"] < 1
     assert comparison.reference == pytest.approx(one.reference_point())
-    first, second = comparison_figure(comparison).data
+    first, beyond, second, _ = comparison_figure(comparison).data
     assert list(second.x) == pytest.approx(other.front()["macs"] / 1e6)
     assert min(first.error_y.array) > 0
+    assert beyond.x[-1] > max(second.x) and beyond.y[-1] == first.y[-1]
     page = comparison_page(comparison)
     assert "Fronts of 2 studies" in page
     assert "https://" not in page.split("</head>")[1]
