@@ -28,14 +28,14 @@ from afi_search.space import Space
 
 ROOT = Path(__file__).parents[1]
 WITH_EXAMPLES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted((ROOT / "afi_search").rglob("*.py"))
     if re.search(r">>> (?!.*\+SKIP)", path.read_text(encoding="utf-8"))
 ]
 
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
-def test_examples_give_what_they_show(module: str) -> None:
+def test_examples_give_what_they_show(module: str, third_party: Path) -> None:
     result = doctest.testmod(import_module(module))
     assert result.attempted > 0
     assert result.failed == 0

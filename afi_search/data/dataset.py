@@ -194,6 +194,13 @@ def register_dataset(spec: DatasetSpec, read: Read, prepare: Prepare | None = No
 
     Raises:
         ValueError: another data set has that name.
+
+    >>> digits = load("digits")
+    >>> register_dataset(
+    ...     replace(digits.spec, name="swapped"), lambda folder: (digits.test, digits.train)
+    ... )
+    >>> len(load("swapped").train) == len(digits.test)
+    True
     """
     DATASETS.register(spec.name, _Registered(spec, read, prepare))
 

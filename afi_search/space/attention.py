@@ -62,6 +62,12 @@ def register_attention(attention: Attention) -> Attention:
 
     Raises:
         ValueError: another has that name.
+
+    >>> register_attention(Attention("same", "torch.nn:Identity")).layer(16)
+    Identity()
+    >>> register_attention(Attention("se", "torch.nn:Identity"))
+    Traceback (most recent call last):
+    ValueError: add-on attention 'se': another one of that name is registered
     """
     return ATTENTIONS.register(attention.name, attention)
 

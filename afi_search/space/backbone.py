@@ -102,6 +102,10 @@ def register_backbone(backbone: Backbone) -> Backbone:
 
     Raises:
         ValueError: another backbone has that name.
+
+    >>> shape = StageShape(channels=16, blocks=4)
+    >>> register_backbone(Backbone("toy", (shape,), (16, 32), "mine:build_toy")).name
+    'toy'
     """
     return BACKBONES.register(backbone.name, backbone)
 

@@ -50,6 +50,10 @@ def register_pruner(name: str, make: PrunerFactory) -> None:
 
         afi_search.register_pruner("hopeless", lambda file: ThresholdPruner(lower=0.1))
         ```
+
+    >>> register_pruner("never", lambda file: NopPruner())
+    >>> "never" in PRUNERS
+    True
     """
     PRUNERS.register(name, make)
 

@@ -46,6 +46,10 @@ def register_sampler(name: str, make: SamplerFactory) -> None:
 
         afi_search.register_sampler("quasi", lambda file, seed: QMCSampler(seed=seed))
         ```
+
+    >>> register_sampler("dice", lambda file, seed: RandomSampler(seed=seed))
+    >>> "dice" in SAMPLERS
+    True
     """
     SAMPLERS.register(name, make)
 
