@@ -19,6 +19,9 @@ EMPTY_WORKER = 1_000_000_000
 CONTEXT = 1_000_000_000
 """Bytes of a GPU that a process takes beside its tensors: 878 MB on an H200 with CUDA 13.0."""
 
+WORKER_DEATHS = 3
+"""So many workers may die at one task; what loses another has failed."""
+
 _STATUS = Path("/proc/self/status")
 
 

@@ -21,6 +21,7 @@ from afi_search.cost import SpaceCosts
 from afi_search.data import Split
 from afi_search.device import threads
 from afi_search.engine.capacity import cluster_nodes, plan_trials
+from afi_search.engine.limits import WORKER_DEATHS
 from afi_search.engine.ray_session import EngineError
 from afi_search.engine.run_study import Run, run_trials, trial_config
 from afi_search.engine.trial_worker import TrialConfig, booked_device, settle_in
@@ -36,7 +37,6 @@ from afi_search.space.schema import Pruner
 from afi_search.study.folder import SUPERNET, StudyFile
 from afi_search.study.study import Interrupted, Study
 
-_WORKER_DEATHS = 3
 TRAININGS = 2
 """Epochs of a supernet for each of a trial's, unless the space file says how many."""
 
@@ -106,8 +106,8 @@ def scored_by_workers(study: Study, run: Run, kind: str) -> Score:
         num_cpus=capacity.threads,
         num_gpus=capacity.gpus,
         memory=capacity.resources.get("memory", 0),
-        max_restarts=_WORKER_DEATHS,
-        max_task_retries=_WORKER_DEATHS,
+        max_restarts=WORKER_DEATHS,
+        max_task_retries=WORKER_DEATHS,
     )(_Scorer)
     common = trial_config(study, capacity)
     workers: list[Any] = [in_ray.remote(common, kind) for _ in range(capacity.concurrency)]

@@ -15,12 +15,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 
+from afi_search.engine.limits import WORKER_DEATHS
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, probe, train_worker
 from afi_search.engine.stopping import StopRequest
 from afi_search.errors import UserError, last_line, refusal
 from afi_search.train import EpochResult
 
-_WORKER_DEATHS = 3
 _NEWS_SECONDS = 0.5
 
 
@@ -79,7 +79,7 @@ def train_to_the_end(
             run_config=RunConfig(
                 name=folder.name,
                 storage_path=scratch,
-                failure_config=FailureConfig(max_failures=_WORKER_DEATHS),
+                failure_config=FailureConfig(max_failures=WORKER_DEATHS),
             ),
         )
 
@@ -165,4 +165,4 @@ def _reason(error: Exception) -> str:
     failures = getattr(error, "worker_failures", None) or {0: error}
     first = next(iter(failures.values()))
     cause = getattr(first, "cause", None) or first
-    return f"the training failed {_WORKER_DEATHS + 1} times: {last_line(cause)}"
+    return f"the training failed {WORKER_DEATHS + 1} times: {last_line(cause)}"

@@ -20,12 +20,12 @@ from ray.exceptions import RayError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from afi_search.engine.limits import WORKER_DEATHS
 from afi_search.engine.ray_session import EngineError
 from afi_search.engine.stopping import StopRequest
 from afi_search.errors import last_line
 from afi_search.search.conductor import Conductor
 
-_WORKER_DEATHS = 3
 _SECONDS_TO_ANSWER = 30.0
 _SECONDS_TO_END_AN_EPOCH = 2.0
 
@@ -64,7 +64,7 @@ def run_workers(
                 stop=_Stopper(shared),
                 reuse_actors=True,
                 callbacks=list(callbacks),
-                max_failures=_WORKER_DEATHS,
+                max_failures=WORKER_DEATHS,
                 storage_path=scratch,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
