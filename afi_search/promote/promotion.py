@@ -24,7 +24,7 @@ from afi_search.errors import UserError
 from afi_search.files import csv_of, write_whole
 from afi_search.formatting import duration, plural
 from afi_search.model.from_checkpoint import promoted_model, whole, with_shared_names
-from afi_search.nn import warm_start
+from afi_search.nn import build, warm_start
 from afi_search.promote.confirm import read_confirmed
 from afi_search.promote.confirm_results import most_promising
 from afi_search.search.listener import Listener
@@ -135,6 +135,9 @@ def promote_study(
     pretrained = wanted.pretrained
     if pretrained is not None and "://" not in pretrained:  # workers have another folder
         pretrained = str(Path(pretrained).expanduser().absolute())
+    for architecture in chosen if pretrained is not None else ():
+        model = build(architecture, num_classes=len(images.classes), image_size=IMAGENET_SIZE)
+        warm_start(model, pretrained)  # raises what is wrong with them before anything starts
     with RaySession(address, listener.engine_lost) as session:
         dashboard = session.wait()
         capacity = plan_promotion(workers, cluster_nodes())
@@ -215,10 +218,11 @@ def resumed(config: PromotionConfig) -> tuple[PromotionConfig, int]:
     with whole(config.checkpoints):
         identity, epoch = with_shared_names(state)["identity"], int(state["epoch"])
         skipped = tuple(state.get("skipped", config.skipped))
+        began = {"pretrained": state.get("origin", config.origin).get("started from")}
     left = config.train_images + _of_train(config.skipped) - _of_train(skipped)
     config = replace(config, skipped=skipped, train_images=left)
     try:
-        require_same(config.identity, identity)
+        require_same({**config.identity, "pretrained": config.pretrained}, {**identity, **began})
     except CheckpointMismatch as error:
         raise CheckpointMismatch(
             f"{error}. Take the settings back, or give --name to begin another one beside it."

@@ -31,6 +31,7 @@ from afi_search.engine.promotion_worker import (
     resolve_way,
 )
 from afi_search.engine.torch_train import PromotionError
+from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.nn.afi import BlockAFI
 from afi_search.promote.promotion import (
@@ -287,6 +288,31 @@ def test_pretrained_weights_are_where_the_training_starts(pictures: Path, tmp_pa
         tensor.shape == theirs[0].shape and torch.equal(tensor, theirs[0])
         for tensor in trainer.model.state_dict().values()
     )
+
+
+def test_weights_that_are_none_are_told_before_anything_starts(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("afi_search.promote.promotion.RaySession", None)
+    (tmp_path / "w.pth").write_bytes(b"no weights")
+    named = ["shufflenetv2(base-r4)"]
+    for name, why in (("w.pth", "w.pth: is no file of weights"), ("x.pth", "there is no such")):
+        with pytest.raises(UserError, match=why):
+            promote_study(
+                tmp_path, named, data=pictures, classes=3, pretrained=str(tmp_path / name)
+            )
+
+
+def test_a_promotion_does_not_go_on_with_other_weights_than_it_began_with(
+    pictures: Path, tmp_path: Path
+) -> None:
+    config = config_for(pictures, pretrained="/a.pth", checkpoints=str(tmp_path))
+    state = {"epoch": 1, "identity": config.identity, "origin": config.origin}
+    save(state, config.checkpoints)
+    assert resumed(config)[1] == 1
+    for other in ("/b.pth", None):
+        with pytest.raises(CheckpointMismatch, match=r"pretrained: '/a.pth' there, .*--name"):
+            resumed(replace(config, pretrained=other))
 
 
 @pytest.mark.slow
