@@ -153,4 +153,5 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
             showlegend=False,
             hoverinfo="skip",
         )
-    return style.apply_theme(figure, axis.label, "validation accuracy, %", showlegend=True)
+    style.apply_theme(figure, axis.label, "validation accuracy, %", showlegend=True)
+    return figure.update_layout(margin_b=60)  # the title of the costs has two lines
