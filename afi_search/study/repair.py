@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +35,7 @@ from afi_search.study.ledger import OWNER, SETTINGS, Ledger, asked_for, curve, d
 from afi_search.study.operations import Checkpointed, Log
 from afi_search.study.ownership import Mark, mark_at, put_mark, trials_in
 from afi_search.study.reference import cost_of
-from afi_search.study.storage import FILES, JOURNAL, in_database, only_client
+from afi_search.study.storage import FILES, JOURNAL, SQLITE, in_database, only_client
 from afi_search.study.study import Study
 
 if TYPE_CHECKING:
@@ -72,13 +74,14 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
                 raise StudyError(f"{folder}: its ledger {owner.why_not_of(mark)}")
             if is_damaged:
                 set_aside(folder / STUDY_FILE)
+            ended = _ended_in(folder / FILES[SQLITE]) if file.storage == SQLITE else {}
             if not in_database(file.storage) and (folder / FILES[file.storage]).exists():
                 yield from _mend_file(study)
             ledger = Ledger.at(folder, file.storage, file.ledger, hold)
             study.ledger = ledger or Ledger.create(folder, file, hold)
             if ledger is None:
                 yield "The ledger was gone: a new one was made."
-            yield from _bring_back(study)
+            yield from _bring_back(study, ended)
             if is_damaged or not has_study(folder):
                 yield f"{folder / STUDY_FILE} was gone or damaged: the ledger's was written."
             write_whole(folder / STUDY_FILE, file.dump())
@@ -121,6 +124,17 @@ def _owner(study: Study, hold: Hold | None) -> Mark | None:
         return None
 
 
+def _ended_in(path: Path) -> dict[int, TrialState]:
+    """Return how trials ended that were pruned or failed, as far as a database file says so."""
+    ended = TrialState.PRUNED, TrialState.FAIL
+    if not path.is_file():
+        return {}
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT number, state FROM trials").fetchall()
+        return {number: state for number, name in rows for state in ended if state.name == name}
+    return {}
+
+
 def _mend_file(study: Study) -> Iterator[str]:
     path = study.folder / FILES[study.file.storage]
     try:
@@ -144,8 +158,8 @@ def _mend_file(study: Study) -> Iterator[str]:
             yield f"The first lines of the trials {', '.join(map(str, missing))} were among them."
 
 
-def _bring_back(study: Study) -> Iterator[str]:
-    """Enter the trials that only checkpoints know, and end those that have all their epochs."""
+def _bring_back(study: Study, ended: Mapping[int, TrialState]) -> Iterator[str]:
+    """Enter the trials that only checkpoints know, and end those that have or had ended."""
     ledger = study.ledger
     known = len(ledger.trials())
     for number in range(known, max(trials_in(study.checkpoints), default=-1) + 1):
@@ -154,7 +168,9 @@ def _bring_back(study: Study) -> Iterator[str]:
         yield f"Trial {number} ({trial.user_attrs['architecture']}): {what}."
     for trial in ledger.trials((TrialState.RUNNING,)):
         facts = trial.user_attrs
-        if facts["origin"] == _RESTORED and len(curve(trial)) == facts["epochs"]:
+        if facts["origin"] == _RESTORED and trial.number in ended:
+            ledger.finish(trial.number, ended[trial.number])
+        elif facts["origin"] == _RESTORED and len(curve(trial)) == facts["epochs"]:
             reached = {**facts, "accuracy": curve(trial)[-1]}
             values = [float(reached[name]) for name in study.objectives]
             ledger.finish(trial.number, TrialState.COMPLETE, values)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.trial import TrialState
 
 from afi_search.files import has_secret, without_secret
 from afi_search.study.journal import Journal, LedgerJournal, StorageError
@@ -77,14 +78,23 @@ def open_storage(folder: Path, name: str = JOURNAL, hold: Hold | None = None) ->
 
 
 def _require_whole(connection: sqlite3.Connection, storage: BaseStorage) -> None:
-    """Raise an error of storages where a page or a trial of a file is damaged."""
+    """Raise an error of storages where a page or a trial of a file is damaged or gone."""
     with closing(connection):
         (found,) = connection.execute("PRAGMA quick_check").fetchone()
+        orphan = connection.execute("PRAGMA foreign_key_check").fetchone()
+    if orphan is not None:
+        raise ValueError(f"rows of its table {orphan[0]} are of {orphan[2]} that are gone")
     if found != "ok":
         raise ValueError(found.splitlines()[-1])
     try:
         for study in storage.get_all_studies():
-            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+            trials = storage.get_all_trials(study._study_id, deepcopy=False)
+            for number, trial in enumerate(trials):
+                if trial.number != number:
+                    raise ValueError(f"trial {number} is gone")
+                complete = trial.state == TrialState.COMPLETE
+                if complete and not (trial.values and trial.intermediate_values):
+                    raise ValueError(f"trial {number} is complete without values or epochs")
                 FACTS.validate_json(json.dumps(trial.user_attrs), strict=True)
     except (AssertionError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"it holds what is no trial ({error!r})") from None
