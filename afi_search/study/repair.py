@@ -17,7 +17,9 @@ from afi_search.files import write_whole
 from afi_search.space import Architecture, Space
 from afi_search.study.checkpoint_location import is_elsewhere
 from afi_search.study.folder import (
+    CONFIRM,
     STUDY_FILE,
+    SUPERNET,
     StudyError,
     StudyFile,
     has_study,
@@ -46,7 +48,7 @@ _CHECKPOINTED = TypeAdapter(Checkpointed)
 
 
 def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
-    """Restore what can be of a study, and yield what was done, a line each.
+    """Restore what can be of a study and of those in it, and yield what was done, a line each.
 
     Nothing is deleted: of a ledger in a file, all that is whole is kept and the rest set aside in a
     file beside it. Trials that the ledger does not know are brought back from their checkpoints,
@@ -63,7 +65,7 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
             not known any more.
         StorageError: its database cannot be reached.
     """
-    if not any((folder / name).is_file() for name in (STUDY_FILE, *FILES.values())):
+    if not _is_studys(folder):
         raise StudyError(f"{folder}: is not a study's folder; it has no {STUDY_FILE} and no ledger")
     with only_driver(folder):
         file, is_damaged = _settings(folder, imports)
@@ -86,6 +88,13 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
                 yield f"{folder / STUDY_FILE} was gone or damaged: the ledger's was written."
             write_whole(folder / STUDY_FILE, file.dump())
             yield from _take_over(study)
+    for part in (folder / CONFIRM, folder / SUPERNET):
+        if _is_studys(part):
+            yield from repair(part, imports=imports)
+
+
+def _is_studys(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (STUDY_FILE, *FILES.values()))
 
 
 def _settings(folder: Path, imports: bool) -> tuple[StudyFile, bool]:

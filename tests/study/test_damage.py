@@ -493,6 +493,17 @@ def test_another_studys_settings_are_told_from_its_own_and_given_back(tmp_path: 
     assert (one / "study.yaml").read_text() == own
 
 
+@pytest.mark.parametrize("part", ["confirm", "supernet"])
+def test_the_studies_in_a_study_are_repaired_with_it(tmp_path: Path, part: str) -> None:
+    searched(tmp_path, trials=2)
+    searched(tmp_path / part, trials=2)
+    expected, path = trials(tmp_path / part), tmp_path / part / "ledger.log"
+    path.write_bytes(b"garbage\n" + path.read_bytes())
+    assert "set aside beside it: 1" in "".join(repair(tmp_path))
+    assert trials(tmp_path / part) == expected
+    assert not list(repair(tmp_path))
+
+
 def test_settings_that_were_edited_are_not_the_ledgers(tmp_path: Path) -> None:
     file = searched(tmp_path)
     path = tmp_path / "study.yaml"
