@@ -179,6 +179,7 @@ def test_a_killed_recorder_goes_on_to_the_same_table(
     assert not list((tmp_path / "killed").rglob("*.pt"))
 
 
+@pytest.mark.slow
 def test_several_processes_record_the_same_table(tmp_path: Path) -> None:
     text = SPACE.read_text().replace("name: cifar100", "name: digits\n  train_subset: 128")
     (tmp_path / "tiny.yaml").write_text(text.replace("epochs: 12", "epochs: 1"))

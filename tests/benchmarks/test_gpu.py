@@ -9,7 +9,10 @@ from benchmarks import gpu
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes minutes on a GPU")
-@pytest.mark.parametrize("part", gpu.PARTS)
+@pytest.mark.parametrize(
+    "part",
+    [pytest.param(part, marks=[pytest.mark.slow] * (part == "promotion")) for part in gpu.PARTS],
+)
 def test_every_part_runs_where_there_is_no_gpu(part, monkeypatch):
     told = []
     monkeypatch.setattr(gpu, "tell", lambda *what, **of: told.append(what))

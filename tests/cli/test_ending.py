@@ -235,8 +235,8 @@ import time
 from afi_search.cli import in_words, told_to_stop
 
 with in_words(), told_to_stop(lambda: time.sleep(1)):
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         time.sleep(2)
@@ -262,8 +262,8 @@ import time
 from afi_search.cli import in_words
 
 with in_words():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         time.sleep(60)
@@ -280,8 +280,7 @@ def test_a_second_ctrl_c_stops_at_once_as_soon_as_that_is_told() -> None:
     assert running.stdout is not None and running.stderr is not None
     running.stdout.readline()
     running.send_signal(signal.SIGINT)
-    while "Ctrl-C again stops at once." not in running.stderr.readline():
-        pass
+    assert any("Ctrl-C again stops at once." in line for line in running.stderr)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=30)
     assert (running.returncode, said) == (130, "Stopped at once. The same command resumes it.\n")

@@ -21,6 +21,8 @@ SPACES = sorted(Path(__file__).parents[2].glob("spaces/*.yaml"))
 # One of each kind of block and of network; the slow test goes over all backbones.
 REPRESENTATIVES = ("resnet20", "resnet50", "resnext29", "mobilenetv2", "shufflenetv2")
 
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "resnext29")]
+
 CHOICES = st.builds(
     StageChoice,
     width=st.sampled_from(WIDTHS),
@@ -84,7 +86,7 @@ def check_that_it_trains(data: st.DataObject, architecture: Architecture) -> Non
     assert not any(gradients[name].any() for name in dead)
 
 
-@pytest.mark.parametrize("backbone", REPRESENTATIVES)
+@pytest.mark.parametrize("backbone", ["resnet20", "mobilenetv2", "shufflenetv2", *LARGE])
 @settings(deadline=None, max_examples=5)
 @given(data=st.data())
 def test_random_architectures_train(backbone, data):
@@ -137,7 +139,7 @@ def check_copies(architecture: Architecture) -> None:
             assert torch.equal(twin.state_dict()[name], tensor)
 
 
-@pytest.mark.parametrize("backbone", REPRESENTATIVES)
+@pytest.mark.parametrize("backbone", ["resnet20", "mobilenetv2", "shufflenetv2", *LARGE])
 def test_networks_can_be_exported_for_any_batch_size(backbone):
     check_export(varied(backbone))
 

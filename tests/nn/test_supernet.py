@@ -130,7 +130,7 @@ def test_every_family_holds_every_choice_of_every_stage_in_turn_and_back(backbon
         assert_equal_to_extracted(net, architecture)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_any_space_holds_its_architectures(data):
     every = space_of().stage_choices[0]

@@ -146,8 +146,10 @@ BESIDE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("beside", BESIDE)
-@pytest.mark.parametrize("keys", ["model", "state_dict", "model_ema", "ema", "ema.module"])
+@pytest.mark.parametrize(
+    ("keys", "beside"),
+    zip(["model", "state_dict", "model_ema", "ema", "ema.module"], BESIDE, strict=True),
+)
 def test_a_training_checkpoint_with_the_weights_inside_will_do(keys, beside, saved):
     twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
     content: dict[str, Any] = twin.state_dict()

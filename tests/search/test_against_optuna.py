@@ -230,7 +230,7 @@ class Plain:
         return ""
 
 
-@pytest.mark.parametrize("storage", ["journal", "sqlite"])
+@pytest.mark.parametrize("storage", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pruner", [*PRUNERS.names, *OUTSIDE_PRUNERS])
 def test_every_pruner_stops_what_it_stops_in_plain_optuna(
     tmp_path: Path, pruner: str, storage: str

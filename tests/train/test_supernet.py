@@ -230,6 +230,7 @@ def test_a_step_of_two_rounds_follows_the_mean_of_both(costs, data):
         torch.testing.assert_close(together, (one + other) / 2)
 
 
+@pytest.mark.slow
 def test_all_architectures_learn():
     more = Data(**DIGITS | {"train_subset": 600})
     data = split_of(more, read_data(more))
