@@ -275,7 +275,7 @@ def open_database(name: str, hold: Hold | None = None) -> BaseStorage:
     """Open Optuna's storage in the database of a URL, for the driver that holds a study there."""
     url = postgresql(name).render_as_string(hide_password=False)
     try:
-        settings = {"pool_pre_ping": hold is None, "connect_args": _CONNECTS}
+        settings = {"pool_pre_ping": True, "connect_args": _CONNECTS}
         storage = RDBStorage(url, engine_kwargs=settings)
     except ImportError:
         raise StorageError(_NO_DRIVER) from None

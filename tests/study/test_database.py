@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from optuna.storages._rdb import storage as rdb
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
@@ -85,6 +87,20 @@ def test_a_driver_keeps_its_study_whatever_becomes_of_its_session(
         hold.renew()
     with only_client(server.url, "kept"):
         pass
+
+
+def test_sessions_that_end_while_the_ledger_is_opened_are_followed_by_others(
+    server: postgresql.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_the_tables = rdb._VersionManager
+
+    def ended(*arguments: Any) -> Any:
+        end_all_sessions(server.url)
+        return after_the_tables(*arguments)
+
+    monkeypatch.setattr(rdb, "_VersionManager", ended)
+    with only_client(server.url, "opened") as hold:
+        assert database.open_database(server.url, hold).get_all_studies() == []
 
 
 def test_no_timeout_of_idle_sessions_ends_the_hold(server: postgresql.Server) -> None:
