@@ -26,7 +26,7 @@ import afi_search
 from afi_search.cli.main import app
 from afi_search.space import Space
 from afi_search.space.loading import SpaceDocument
-from tests.docs.pages import PAGES, ROOT, Block, commands, of_language
+from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, of_language
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "docs/examples").glob("*.yaml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -195,15 +195,18 @@ def test_what_an_example_does_not_run_is_there() -> None:
     ids=str,
 )
 def test_a_yaml_block_is_a_space(block: Block, tmp_path: Path) -> None:
-    text = block.text
-    if "data-append" in block.attributes:  # to another block of the same title
-        whole = (b for b in of_language("yaml") if b.page == block.page and b.title == block.title)
-        text = next(whole).text + text
     path = tmp_path / "space.yaml"
-    path.write_text(text)
+    file = [b for b in blocks(block.page) if b.title and b.title == block.title] or [block]
+    path.write_text("".join(b.text for b in file if b.line <= block.line))
     document = SpaceDocument.read(path)
     for preset in (None, *document.presets):
         assert Space(document.resolve(preset)).size > 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_site_takes_every_block_for_one(page: Path) -> None:
+    for block in blocks(page):  # else its fences are text, and the text behind them is code
+        assert re.fullmatch(r'( title="[^"]+")?', block.attributes), str(block)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
