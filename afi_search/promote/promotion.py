@@ -133,11 +133,12 @@ def promote_study(
     for what in (*images.ignored, *skipped.values()):
         listener.said(f"Left out: {what}")
     pretrained = wanted.pretrained
-    if pretrained is not None and "://" not in pretrained:  # workers have another folder
-        pretrained = str(Path(pretrained).expanduser().absolute())
-    for architecture in chosen if pretrained is not None else ():
-        model = build(architecture, num_classes=len(images.classes), image_size=IMAGENET_SIZE)
-        warm_start(model, pretrained)  # raises what is wrong with them before anything starts
+    if pretrained is not None:
+        if "://" not in pretrained:  # workers have another folder
+            pretrained = str(Path(pretrained).expanduser().absolute())
+        for architecture in chosen:  # what is wrong with them is told before anything starts
+            model = build(architecture, num_classes=len(images.classes), image_size=IMAGENET_SIZE)
+            warm_start(model, pretrained)
     with RaySession(address, listener.engine_lost) as session:
         dashboard = session.wait()
         capacity = plan_promotion(workers, cluster_nodes())
