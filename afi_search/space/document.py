@@ -77,9 +77,8 @@ class Document:
         yaml.Composer = _Composer
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", ReusedAnchorWarning
-                )  # the last one holds, as YAML says
+                # Of anchors with one name, the last one holds, as YAML says.
+                warnings.simplefilter("ignore", ReusedAnchorWarning)
                 node = yaml.compose(text)
             data = None if node is None else reader.value(node, ())
         except _TooManyValues as reason:
