@@ -45,6 +45,10 @@ def export(
     if torch_export:
         paths.append(write_exported(model, folder))
     console.written(paths)
+    trained = model.facts.training
+    epochs, planned = trained.get("epochs", 0), trained.get("recipe", {}).get("epochs", 0)
+    if epochs < planned:
+        console.say(f"Its training has not ended: the weights are of epoch {epochs}/{planned}.")
 
 
 def extract(

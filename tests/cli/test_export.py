@@ -83,6 +83,8 @@ def test_a_trials_checkpoint_knows_its_study(tmp_path: Path) -> None:
         assert exported.facts.training["trial"] == 1
         accuracy = ledger.records()["curve"][1][1]
         assert exported.facts.metrics == {"validation accuracy": accuracy}
+    told = run(export, file, "--to", tmp_path / "model", "--no-onnx", "--no-torch-export").output
+    assert "Its training has not ended: the weights are of epoch 2/300." in told
 
 
 def test_where_there_is_no_checkpoint_it_is_told(tmp_path: Path) -> None:
