@@ -132,19 +132,24 @@ def promote_study(
     images, skipped = check(Path(wanted.data), wanted.classes, skip=skip_broken)
     for what in (*images.ignored, *skipped.values()):
         listener.said(f"Left out: {what}")
+    stem = Path(wanted.recipe).stem
+    owns = {each: folder / PROMOTE / (name or f"{each.slug}-{stem}") for each in chosen}
+    places = {
+        each: location_of(own, below) if within else f"{below}/{own.name}"
+        for each, own in owns.items()
+    }
     pretrained = wanted.pretrained
     if pretrained is not None:
         if "://" not in pretrained:  # workers have another folder
             pretrained = str(Path(pretrained).expanduser().absolute())
-        for architecture in chosen:  # what is wrong with them is told before anything starts
-            model = build(architecture, num_classes=len(images.classes), image_size=IMAGENET_SIZE)
-            warm_start(model, pretrained)
+        for each, place in places.items():  # what is wrong is told before anything starts
+            if load(place) is None:
+                classes = len(images.classes)
+                warm_start(build(each, num_classes=classes, image_size=IMAGENET_SIZE), pretrained)
     with RaySession(address, listener.engine_lost) as session:
         dashboard = session.wait()
         capacity = plan_promotion(workers, cluster_nodes())
-        for architecture in chosen:
-            stem = Path(wanted.recipe).stem
-            own = folder / PROMOTE / (name or f"{architecture.slug}-{stem}")
+        for architecture, own in owns.items():
             config = PromotionConfig(
                 architecture,
                 recipe,
@@ -153,7 +158,7 @@ def promote_study(
                 classes=images.classes,
                 train_images=len(images.train),
                 validation_images=len(images.validation),
-                checkpoints=location_of(own, below) if within else f"{below}/{own.name}",
+                checkpoints=places[architecture],
                 pretrained=pretrained,
                 capacity=capacity,
                 loader=wanted.loader,

@@ -293,14 +293,25 @@ def test_pretrained_weights_are_where_the_training_starts(pictures: Path, tmp_pa
 def test_weights_that_are_none_are_told_before_anything_starts(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("afi_search.promote.promotion.RaySession", None)
+    class Begins(Exception):
+        pass
+
+    def begins(*_: object) -> None:
+        raise Begins
+
+    monkeypatch.setattr("afi_search.promote.promotion.RaySession", begins)
     (tmp_path / "w.pth").write_bytes(b"no weights")
-    named = ["shufflenetv2(base-r4)"]
+
+    def promote(weights: str) -> None:
+        named, given = ["shufflenetv2(base-r4)"], str(tmp_path / weights)
+        promote_study(tmp_path, named, data=pictures, classes=3, pretrained=given, name="p")
+
     for name, why in (("w.pth", "w.pth: is no file of weights"), ("x.pth", "there is no such")):
         with pytest.raises(UserError, match=why):
-            promote_study(
-                tmp_path, named, data=pictures, classes=3, pretrained=str(tmp_path / name)
-            )
+            promote(name)
+    save({"epoch": 1}, str(tmp_path / "promote" / "p" / "checkpoints"))
+    with pytest.raises(Begins):  # it goes on from its checkpoint, without them
+        promote("x.pth")
 
 
 def test_a_promotion_does_not_go_on_with_other_weights_than_it_began_with(
