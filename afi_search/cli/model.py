@@ -45,10 +45,9 @@ def export(
     if torch_export:
         paths.append(write_exported(model, folder))
     console.written(paths)
-    trained = model.facts.training
-    epochs, planned = trained.get("epochs", 0), trained.get("recipe", {}).get("epochs", 0)
-    if epochs < planned:
-        console.say(f"Its training has not ended: the weights are of epoch {epochs}/{planned}.")
+    match model.facts.training:
+        case {"epochs": int(epochs), "recipe": {"epochs": int(planned)}} if epochs < planned:
+            console.say(f"Its training has not ended: the weights are of epoch {epochs}/{planned}.")
 
 
 def extract(

@@ -65,12 +65,12 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        first, settled = True, math.inf
+        settled: float | None = None
 
         def ask(number: int, frame: FrameType | None) -> None:
-            nonlocal first, settled
-            if first:
-                first = False
+            nonlocal settled
+            if settled is None:
+                settled = math.inf
                 self.ask()
                 settled = time.monotonic() + SECONDS_OF_ONE
             elif time.monotonic() > settled:

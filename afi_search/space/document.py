@@ -23,6 +23,7 @@ from afi_search.errors import UserError
 KeyPath = tuple[Any, ...]
 
 _MOST_BYTES, _MOST_VALUES = 1_000_000, 20_000
+_TOO_MANY = f"the file has more than {_MOST_VALUES:,} values"
 _MOST_BITS = 256
 _MOST_LEVELS = 50
 _NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udc7f\udd00-\udfff]")
@@ -81,17 +82,13 @@ class Document:
                 warnings.simplefilter("ignore", ReusedAnchorWarning)
                 node = yaml.compose(text)
             data = None if node is None else reader.value(node, ())
-        except _TooManyValues as reason:
-            raise error(
-                f"{name}:{reason}: the file has more than {_MOST_VALUES:,} values"
-            ) from None
+        except _TooMuch as reason:
+            raise error(f"{name}:{reason}") from None
         except MarkedYAMLError as reason:
             line = reason.problem_mark.line + 1 if reason.problem_mark else 1
             raise error(f"{name}:{line}: is not YAML: {reason.problem}") from None
         except (YAMLError, OverflowError, ValueError) as reason:  # "\UFFFFFFFF", "\U00110000"
             raise error(f"{name}: is not YAML: {reason}") from None
-        except _TooDeep as line:
-            raise error(f"{name}:{line}: is nested too deeply") from None
         except RecursionError:
             raise error(f"{name}: is nested too deeply") from None
         return cls(name, data, reader.lines)
@@ -103,12 +100,8 @@ class Document:
         )
 
 
-class _TooManyValues(Exception):
-    """A file has more values than any needs; the message is the line."""
-
-
-class _TooDeep(Exception):
-    """A file is nested more deeply than any needs; the message is the line."""
+class _TooMuch(Exception):
+    """A file has more than any needs; the message is the line and of what."""
 
 
 class _Composer(Composer):
@@ -119,13 +112,16 @@ class _Composer(Composer):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.count += 1
         if self.count > 2 * _MOST_VALUES:
-            raise _TooManyValues(self.parser.peek_event().start_mark.line + 1)
+            raise self._too_much(_TOO_MANY)
         self.level += 1
         if self.level > _MOST_LEVELS:
-            raise _TooDeep(self.parser.peek_event().start_mark.line + 1)
+            raise self._too_much("is nested too deeply")
         node = super().compose_node(parent, index)
         self.level -= 1
         return node
+
+    def _too_much(self, why: str) -> _TooMuch:
+        return _TooMuch(f"{self.parser.peek_event().start_mark.line + 1}: {why}")
 
 
 class _Reader:
@@ -138,7 +134,7 @@ class _Reader:
     def value(self, node: Node, path: KeyPath) -> Any:
         self._values += 1
         if self._values > _MOST_VALUES:
-            raise _TooManyValues(node.start_mark.line + 1)
+            raise _TooMuch(f"{node.start_mark.line + 1}: {_TOO_MANY}")
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if isinstance(node, SequenceNode):

@@ -228,9 +228,9 @@ def mend(
 
     pieces = _each_end_last(list(_pieces(path.read_bytes())))
     begins = {log["trial_id"]: log for _, log in pieces if log and _numbered(log)}
-    moved: list[Log] = []
+    moved: set[int] = set()  # identities of lines that were entered before their place
     for piece, log in pieces:
-        if any(log is each for each in moved):
+        if id(log) in moved:
             continue
         if log is not None and hidden and not known._next_study_id:
             enter({"op_code": Op.CREATE_STUDY, "worker_id": "", **study})
@@ -238,11 +238,12 @@ def mend(
             before = log.get("trial_id", -1) + (not _numbered(log)) if log else 0
             while (number := len(known._trials)) < before:
                 if number in begins:
-                    moved.append(begins.pop(number))
-                    enter(moved[-1])
+                    begins_it = begins.pop(number)
+                    moved.add(id(begins_it))
+                    enter(begins_it)
                 elif before <= number + hidden:
                     missing.append(number)
-                    enter({"trial_id": number, **_begin(lost(number))})
+                    enter(_begin(number, lost(number)))
                     hidden -= 1
                 else:
                     break
@@ -357,12 +358,13 @@ def _why_out_of_place(log: Log, known: JournalStorageReplayResult) -> str:
     return ""
 
 
-def _begin(trial: FrozenTrial) -> Log:
-    """Return the operation that begins a trial, as Optuna writes it."""
+def _begin(number: int, trial: FrozenTrial) -> Log:
+    """Return the operation that begins a trial, as the ledger writes it."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     return {
         "op_code": Op.CREATE_TRIAL,
         "worker_id": "",
+        "trial_id": number,
         "study_id": 0,
         "datetime_start": now,
         **({"datetime_complete": now} if trial.state.is_finished() else {}),

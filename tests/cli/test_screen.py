@@ -77,7 +77,10 @@ def seen(screen: Any) -> list[str]:
     return [line.rstrip() for line in (*above, *screen.display) if line.strip()]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(40, 120), (8, 60)])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [pytest.param(40, 100, marks=pytest.mark.slow), (40, 120), (8, 60)],
+)
 def test_ctrl_c_is_answered_and_no_row_of_the_table_stays(
     tmp_path: Path, rows: int, columns: int
 ) -> None:
