@@ -66,10 +66,14 @@ WIDE = 10_000
 
 
 class Command(TyperCommand):
-    """A command that ends in words."""
+    """A command that ends in words; it asks the cluster that is named before it imports more."""
 
     def invoke(self, ctx: Any) -> Any:
         with in_words():
+            if (address := ctx.params.get("address")) is not None:
+                from afi_search.engine.ray_session import find_cluster
+
+                find_cluster(address)
             return super().invoke(ctx)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,17 @@ def test_a_mistyped_key_is_told_before_anything_is_imported_for_training(tmp_pat
     for command in ("run", "inspect"):
         found = imported([command, str(path)], exit_code=2)
         assert not found & {*NETWORKS, *PICTURES, "ray", "sklearn"}
+
+
+@pytest.mark.parametrize("command", ["run digits", "confirm STUDY", "promote STUDY --data nowhere"])
+def test_a_dead_address_is_told_before_networks_are_imported(study: str, command: str) -> None:
+    words = [word.replace("STUDY", study) for word in command.split()]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        dead = f"127.0.0.1:{taken.getsockname()[1]}"
+        found = imported([*words, "--address", dead], exit_code=2)
+    assert "ray" in found
+    assert not found & {*NETWORKS, *PICTURES, "sklearn", "pandas", "optuna"}
 
 
 def test_a_space_is_read_and_enumerated_without_torch() -> None:
