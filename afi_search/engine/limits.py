@@ -23,6 +23,8 @@ WORKER_DEATHS = 3
 """So many workers may die at one task; what loses another has failed."""
 
 _STATUS = Path("/proc/self/status")
+_REFUSALS = ("can't allocate memory", "could not create a primitive")
+"""How PyTorch and oneDNN say that they were given no memory."""
 
 
 class NoRoom(UserError):
@@ -74,7 +76,7 @@ def limit_memory(size: int | None) -> None:
 
 def as_limit(error: Exception, size: int | None) -> str | None:
     """Return the reason for an error that the memory limit made; None where it did not."""
-    refused = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    refused = isinstance(error, MemoryError) or any(words in str(error) for words in _REFUSALS)
     if size is None or not refused:
         return None
     return f"took more than search.memory_per_trial allows ({size:,} bytes)"

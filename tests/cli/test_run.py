@@ -64,6 +64,7 @@ def test_killed_driver_then_the_same_command_then_the_same_again(folder: Path) -
     assert Ledger.open(study).records().equals(records)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(folder: Path) -> None:
     study = folder / "studies" / "mine"
     command = ("tiny.yaml", "--name", "mine")

@@ -133,7 +133,7 @@ def costs_of():
 
 
 @pytest.mark.parametrize("backbone", ["resnet20", "mobilenetv2", "shufflenetv2"])
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=3)
 @given(data=st.data())
 def test_stage_costs_add_up_to_the_measured_cost(costs_of, backbone, data):
     stages = data.draw(st.tuples(*[st.sampled_from(CHOICES)] * len(get_backbone(backbone).stages)))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from afi_search.engine.limits import CONTEXT, NoRoom, left_to_tensors, limit_gpu
+from afi_search.engine.limits import CONTEXT, NoRoom, as_limit, left_to_tensors, limit_gpu
 
 TRIAL = """
 import sys
@@ -52,6 +52,20 @@ def test_a_trial_that_takes_more_memory_than_its_cap_fails_with_the_reason(tmp_p
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
 def test_a_trial_within_its_cap_trains(tmp_path: Path) -> None:
     assert "'accuracies': [" in train(tmp_path, 4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"),
+        RuntimeError("could not create a primitive"),
+    ],
+)
+def test_memory_that_is_refused_is_the_caps_doing_where_there_is_one(error: Exception) -> None:
+    assert as_limit(error, None) is None
+    assert as_limit(ValueError("another"), 1000) is None
+    assert as_limit(error, 1000) == "took more than search.memory_per_trial allows (1,000 bytes)"
 
 
 @pytest.mark.parametrize(("share", "set_to"), [(0.5, [0.4]), (1.0, []), (0.0, [])])

@@ -185,7 +185,9 @@ def test_auto_does_not_join_another_users_cluster(
         find_cluster("auto")
 
 
-@pytest.mark.parametrize("killed", ["gcs_server", "raylet/raylet"])
+@pytest.mark.parametrize(
+    "killed", ["raylet/raylet", pytest.param("gcs_server", marks=pytest.mark.slow)]
+)
 def test_where_a_process_of_ray_is_killed_it_is_told_how_to_go_on(
     driver: Driver, killed: str
 ) -> None:

@@ -109,6 +109,7 @@ class Killing(Listener):
                 worker.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_scoring_workers_that_are_killed_are_followed_by_others(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SPACE.replace("B-r4]", "B-r4, B-r16]"))

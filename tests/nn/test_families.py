@@ -87,7 +87,7 @@ def check_that_it_trains(data: st.DataObject, architecture: Architecture) -> Non
 
 
 @pytest.mark.parametrize("backbone", ["resnet20", "mobilenetv2", "shufflenetv2", *LARGE])
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=3)
 @given(data=st.data())
 def test_random_architectures_train(backbone, data):
     check_that_it_trains(data, data.draw(architectures(backbone)))
@@ -139,7 +139,10 @@ def check_copies(architecture: Architecture) -> None:
             assert torch.equal(twin.state_dict()[name], tensor)
 
 
-@pytest.mark.parametrize("backbone", ["resnet20", "mobilenetv2", "shufflenetv2", *LARGE])
+@pytest.mark.parametrize(
+    "backbone",
+    ["resnet20", "shufflenetv2", pytest.param("mobilenetv2", marks=pytest.mark.slow), *LARGE],
+)
 def test_networks_can_be_exported_for_any_batch_size(backbone):
     check_export(varied(backbone))
 

@@ -87,9 +87,10 @@ def test_every_choice_is_what_is_extracted(layout):
 
 
 FAMILIES = (
-    *("mobilenetv2", "shufflenetv2", "resnext29", "resnet50", "seresnet50", "resnext50"),
+    *("mobilenetv2", "shufflenetv2", "resnext29", "resnet50"),
     "toynet",  # a user's
 )
+OF_THE_SAME_BLOCKS = ("seresnet50", "resnext50")
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
@@ -109,7 +110,7 @@ def test_every_family_in_turn_and_back(backbone, request):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("backbone", [*FAMILIES, *OF_THE_SAME_BLOCKS])
 def test_every_family_holds_every_choice_of_every_stage_in_turn_and_back(backbone, request):
     """In each turn every stage has another choice; then the first architecture again."""
     axes = ALL
@@ -130,7 +131,7 @@ def test_every_family_holds_every_choice_of_every_stage_in_turn_and_back(backbon
         assert_equal_to_extracted(net, architecture)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.data())
 def test_any_space_holds_its_architectures(data):
     every = space_of().stage_choices[0]
