@@ -323,13 +323,14 @@ def _search(
 ) -> Study:
     """Create or resume a study and run its trials; `source` is the file that messages name."""
     from afi_search.cost import CostTable
+    from afi_search.engine.loggers import find_loggers
     from afi_search.engine.ray_session import EngineError, RaySession
     from afi_search.search.prepare import measure_costs, require_feasible
     from afi_search.search.proposer import Proposer
     from afi_search.search.warm_start import evidence, read_other
     from afi_search.space import Space
 
-    space = Space(asked.space)
+    space, made = Space(asked.space), find_loggers(loggers)
     with RaySession(address, listener.engine_lost) as session:
         if not has_study(folder):  # there is something to train: Ray starts while costs are counted
             read_other(space.file)
@@ -349,7 +350,7 @@ def _search(
                 known = evidence(study, space, costs)
                 name = study.file.ledger
                 proposer = Proposer(space, costs, study.objectives, name, inherited, known)
-                run_trials(study, proposer, run, retention=study.retention(), loggers=loggers)
+                run_trials(study, proposer, run, retention=study.retention(), loggers=made)
             except EngineError as error:
                 error.study = study
                 raise

@@ -128,7 +128,8 @@ def dashboard(
 
     file = StudyFile.read(study)
     try:
-        from optuna_dashboard import run_server
+        from bottle import run as serve
+        from optuna_dashboard import wsgi
     except ImportError:
         raise UserError(
             "optuna-dashboard is not installed: pip install 'afi-search[dashboard]'"
@@ -136,7 +137,7 @@ def dashboard(
     url = f"http://127.0.0.1:{port}/dashboard/"
     console.say(f"{file.ledger} is shown at {url} until Ctrl-C.")
     Timer(1, typer.launch, [url]).start()
-    run_server(open_storage(study, file.storage), host="127.0.0.1", port=port)
+    serve(wsgi(open_storage(study, file.storage)), host="127.0.0.1", port=port, quiet=True)
 
 
 def table(json: Json = False) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from ray import tune
@@ -14,13 +16,15 @@ from afi_search.engine.ray_session import EngineError
 from afi_search.errors import did_you_mean
 from afi_search.study.study import Study
 
+MakeLogger = Callable[[Study], tune.Callback]
 
-def make_loggers(names: Sequence[str], study: Study) -> list[tune.Callback]:
-    """Return Tune's callbacks of those names, which write into the study's folder.
+
+def find_loggers(names: Sequence[str]) -> list[MakeLogger]:
+    """Return what makes Tune's callbacks of those names, which write into a study's folder.
 
     Args:
-        names: `tensorboard`, `mlflow` or `wandb` (offline).
-        study: whose trials are logged, each epoch with its accuracy, loss and images a second.
+        names: `tensorboard`, `mlflow` or `wandb` (offline). Each logs every epoch of a trial with
+            its accuracy, loss and images a second.
 
     Raises:
         EngineError: there is none of that name, or it is not installed.
@@ -32,12 +36,12 @@ def make_loggers(names: Sequence[str], study: Study) -> list[tune.Callback]:
                 f"--logger {name}: there is no such logger.{did_you_mean(name, _LOGGERS)} There "
                 f"are: {', '.join(_LOGGERS)}"
             )
-        try:
-            made.append(_LOGGERS[name](study))
-        except (ImportError, RuntimeError):
+        package, make = _LOGGERS[name]
+        if find_spec(package) is None:
             raise EngineError(
                 f"--logger {name}: is not installed: pip install 'afi-search[{name}]'"
-            ) from None
+            )
+        made.append(make)
     return made
 
 
@@ -54,7 +58,7 @@ class _TensorBoard(TBXLoggerCallback):
 
 
 def _mlflow(study: Study) -> tune.Callback:
-    import mlflow  # noqa: F401  Ray would say so only when it begins
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
@@ -90,8 +94,8 @@ class _WandB(LoggerCallback):
             run.finish()
 
 
-_LOGGERS: dict[str, Callable[[Study], tune.Callback]] = {
-    "tensorboard": _TensorBoard,
-    "mlflow": _mlflow,
-    "wandb": _WandB,
+_LOGGERS: dict[str, tuple[str, MakeLogger]] = {
+    "tensorboard": ("tensorboardX", _TensorBoard),
+    "mlflow": ("mlflow", _mlflow),
+    "wandb": ("wandb", _WandB),
 }

@@ -14,7 +14,7 @@ from afi_search.cost import CostTable
 from afi_search.data import Split, read_data, split_of
 from afi_search.data.tensor_source import padded
 from afi_search.engine.capacity import Capacity, cluster_nodes, plan_trials, require_shared
-from afi_search.engine.loggers import make_loggers
+from afi_search.engine.loggers import MakeLogger
 from afi_search.engine.metrics import StudyMetrics, exported
 from afi_search.engine.progress import Hearing
 from afi_search.engine.ray_session import RaySession
@@ -54,7 +54,7 @@ def run_trials(
     *,
     retention: CheckpointRetention | None = None,
     supernet: CostTable | None = None,
-    loggers: Sequence[str] = (),
+    loggers: Sequence[MakeLogger] = (),
 ) -> None:
     """Run a study's trials, those that wait first, until there is nothing left to try.
 
@@ -64,7 +64,7 @@ def run_trials(
         run: Ray, the data sets' folder, and who hears of the progress.
         retention: deletes checkpoints as trials end; None: all are kept.
         supernet: costs of the architectures whose supernet the trials train, instead of their own.
-        loggers: other programs that log the trials, as `make_loggers` names them.
+        loggers: other programs that log the trials, as `find_loggers` returns them.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM.
@@ -82,7 +82,6 @@ def run_trials(
         for changed in hearers:
             changed(trial)
 
-    callbacks = make_loggers(loggers, study)
     listener.study_opened(study)
     try:
         conductor = Conductor(ledger, file, proposer, make_pruner(file), tell)
@@ -107,8 +106,9 @@ def run_trials(
             worker = tune.with_resources(
                 tune.with_parameters(TrialWorker, common=common, data=images), capacity.resources
             )
+            made = [make(study) for make in loggers]
             hearing = Hearing(study.name, lambda: conductor.running, listener.trial_progressed)
-            finished = run_workers(conductor, worker, capacity.concurrency, [hearing, *callbacks])
+            finished = run_workers(conductor, worker, capacity.concurrency, [hearing, *made])
     finally:
         listener.run_ended()
     if not finished:

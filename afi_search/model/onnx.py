@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ _CHECKED_BATCHES = (1, 3)
 
 def demand_onnx() -> None:
     """Make sure that ONNX can be written and checked; a UserError says what is not installed."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at its import
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  torch.onnx.export needs it

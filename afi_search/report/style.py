@@ -6,7 +6,6 @@ The colours are told apart with any common kind of colour vision (Okabe and Ito'
 from __future__ import annotations
 
 import io
-import logging
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +32,6 @@ NETWORKS = (FAINT, FRONT, PAPER, "#009e73")
 DPI = 200
 TITLE, TEXT, SMALL = 10, 8, 7  # points
 SMALL_PER_INCH, LEAST_CAPTION = 21, 5.4  # characters of SMALL text; inches
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it finds another font
 
 
 def apply_theme(figure: go.Figure, x: str | None, y: str | None, **layout: Any) -> go.Figure:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from afi_search.engine.loggers import make_loggers
+from afi_search.engine.loggers import find_loggers
 from afi_search.engine.ray_session import EngineError
 from afi_search.study.study import Study
 from tests.docs.pages import ROOT
@@ -16,16 +16,15 @@ RECORDED = ROOT / "studies/reference/resnet20-digits"
 
 
 def test_a_logger_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = Study.open(RECORDED)
     with pytest.raises(EngineError, match=r"there is no such logger\. Did you mean 'tensorboard'"):
-        make_loggers(["tensorbord"], study)
+        find_loggers(["tensorbord"])
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(EngineError, match=r"pip install 'afi-search\[mlflow\]'"):
-        make_loggers(["mlflow"], study)
+        find_loggers(["mlflow"])
 
 
 def test_each_logger_is_made_once() -> None:
-    assert len(make_loggers(["tensorboard", "tensorboard"], Study.open(RECORDED))) == 1
+    assert len(find_loggers(["tensorboard", "tensorboard"])) == 1
 
 
 class _Trial:
@@ -43,7 +42,8 @@ def test_wandb_writes_a_trials_epochs_offline_and_asks_for_no_key(
     wandb = pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     study = Study.open(Path(shutil.copytree(RECORDED, tmp_path / "study")))
-    [logger] = make_loggers(["wandb"], study)
+    [make] = find_loggers(["wandb"])
+    logger: Any = make(study)
     trial: Any = _Trial()
     logger.on_trial_start(0, [], trial)
     logger.on_trial_start(0, [], trial)
