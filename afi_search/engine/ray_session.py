@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +53,8 @@ _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """Where it is off, Ray listens on 127.0.0.1 alone, as on macOS; its processes inherit it."""
 _TOKEN, _TOKEN_FILE, _AUTH_MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 _OURS = (_LOOPBACK, _TOKEN_FILE, _AUTH_MODE, "TMPDIR")
+_BYTES_OF_A_SIGACTION = 1024
+"""At the least: Linux's have 152."""
 _THREAD = ThreadPoolExecutor(1, "ray")
 """It starts and stops Ray; Linux kills Ray's processes when the thread that started them ends."""
 
@@ -256,9 +260,10 @@ class RaySession:
         context: Any = None
         for may_fail in (True, True, False):
             try:
-                context = ray.init(
-                    address, logging_level=logging.CRITICAL, log_to_driver=False, **where
-                )
+                with _unchanged_handler(signal.SIGTERM):
+                    context = ray.init(
+                        address, logging_level=logging.CRITICAL, log_to_driver=False, **where
+                    )
                 break
             except Exception as error:
                 if self._folder is None or not (may_fail and isinstance(error, ChildProcessError)):
@@ -306,6 +311,20 @@ class RaySession:
             self._guard.finish()
         _restore(self._environment)
         ray_constants.ENABLE_RAY_CLUSTER = True
+
+
+@contextmanager
+def _unchanged_handler(number: int) -> Iterator[None]:
+    """Keep the process's handler of a signal: Ray's prints the stack, ten lines of addresses.
+
+    `signal.signal` would do, but in the main thread alone.
+    """
+    libc, handler = ctypes.CDLL(None), ctypes.create_string_buffer(_BYTES_OF_A_SIGACTION)
+    libc.sigaction(number, None, handler)
+    try:
+        yield
+    finally:
+        libc.sigaction(number, handler, None)
 
 
 def _in_a_line(error: Exception) -> str:

@@ -294,6 +294,31 @@ def test_a_raylet_that_dies_while_it_starts_is_started_again_and_told_at_once_if
     shutil.rmtree(re.findall(r"its logs are in (\S+) for a day", told)[0])
 
 
+WAITING = """
+import time
+from afi_search.cli import in_words
+from afi_search.engine.ray_session import RaySession
+
+with in_words(), RaySession() as session:
+    session.wait()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_once_ray_is_there_sigterm_is_answered_in_our_words_alone() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert re.fullmatch(r"(\nStopping\. .*\n)?Interrupted\. .*\n", told)
+
+
 IMPATIENT = """
 from ray._private import ray_constants
 from afi_search.engine import ray_session
