@@ -77,4 +77,4 @@ def predict(
     opened = load(model)
     for image in images:
         guesses = (f"{g.label} {100 * g.probability:.1f} %" for g in opened.predict(image, top))
-        console.say(f"{in_a_line(image)}: {', '.join(guesses)}")
+        console.say(f"{in_a_line(image)}: {'; '.join(guesses)}")
