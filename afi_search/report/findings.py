@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import numpy as np
 import optuna
@@ -153,12 +154,24 @@ def importance_intervals(study: optuna.Study, table: DataFrame) -> tuple[DataFra
     return low.clip(upper=table), high.clip(lower=table)
 
 
+class _Levels(CategoricalDistribution):
+    """What all trials of a study share, and Optuna would copy and compare trial by trial."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    __hash__ = CategoricalDistribution.__hash__
+
+
 def as_optuna(view: StudyView) -> optuna.Study:
     """Return the trials of full fidelity for Optuna: accuracy, losses, choices that differ."""
     full = in_order_of_ends(view.full)
     table, values = choice_table(full), points(full)
     levels: dict[str, BaseDistribution] = {
-        name: CategoricalDistribution(levels_of(table, name)) for name in map(str, table)
+        name: _Levels(levels_of(table, name)) for name in map(str, table)
     }
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (values.shape[1] - 1)]
     with quiet():
