@@ -43,6 +43,7 @@ from afi_search.train import (
 )
 from afi_search.train.trainer import synchronised
 
+SHA256 = "SHA-256 of what it started from"
 CAPTURED, COMPILED = "captured", "compiled"
 COMPILING_PAYS = 2 * 3600
 """Seconds of a training on a GPU from which it is measured whether a compiled step is faster:
@@ -69,6 +70,7 @@ class PromotionConfig:
         capacity: the workers, and what each of them gets.
         loader: `torchvision` or `dali`.
         study: whose winner it is, if it is one's.
+        pretrained_sha256: of the weights to start from; empty where they are not there any more.
     """
 
     architecture: Architecture
@@ -84,6 +86,7 @@ class PromotionConfig:
     loader: LoaderName = "torchvision"
     skip_broken: bool = False
     study: StudyFile | None = None
+    pretrained_sha256: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -101,6 +104,7 @@ class PromotionConfig:
         return {
             **({"study": self.study.name} if self.study else {}),
             **({"started from": self.pretrained} if self.pretrained else {}),
+            **({SHA256: self.pretrained_sha256} if self.pretrained_sha256 else {}),
             "images left out": len(self.skipped),
             "loader": self.loader,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
@@ -36,7 +37,8 @@ _BLOCK = re.compile(r"(.*?)\.(\d+)\.")
 _BLOCKED = re.compile(r"unsupported GLOBAL (\S+) whose module")
 _FOREIGN = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
 _FILLED = re.compile(rf"Can only (append|extend)?.* got <class '{re.escape(__name__)}\.(\S+)'>")
-_IN_A_FOLDER = ("model.safetensors", "model.safetensors.index.json")
+_INDEX = ".index.json"
+_IN_A_FOLDER = ("model.safetensors", f"model.safetensors{_INDEX}")
 _NAMED = 5
 
 
@@ -102,6 +104,17 @@ def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
     model.load_state_dict(best.tensors, strict=False)
     fresh = tuple(name for name in best.own if name not in best.tensors)
     return WarmStart(tuple(best.tensors), fresh, best.unused)
+
+
+def digest(path: str | Path) -> str:
+    """Return the SHA-256 of what `warm_start` reads; "" where there is nothing any more."""
+    try:
+        file = _file(path)
+        shards = _shard_files(file) if file.name.endswith(_INDEX) else []
+        parts = [hashlib.sha256(part.read_bytes()).digest() for part in (file, *shards)]
+    except OSError:
+        return ""
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 class _Fitting:
@@ -188,11 +201,9 @@ def _read(path: str | Path) -> list[dict[str, Tensor]]:
     if "://" in told:
         raise PretrainedError(f"{told}: is a URL; download it, and name the file")
     try:
-        path = Path(path).expanduser()
-        if path.is_dir():
-            path = next((path / n for n in _IN_A_FOLDER if (path / n).is_file()), path)
-        if path.name.endswith(".index.json"):
-            return [_shards(path)]
+        path = _file(path)
+        if path.name.endswith(_INDEX):
+            return [{n: t for file in _shard_files(path) for n, t in _read(file)[0].items()}]
         content = _load(path)
     except FileNotFoundError:
         raise PretrainedError(f"{told}: there is no such file of pretrained weights") from None
@@ -220,9 +231,14 @@ def _read(path: str | Path) -> list[dict[str, Tensor]]:
     return found
 
 
-def _shards(index: Path) -> dict[str, Tensor]:
-    files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    return {name: t for file in files for name, t in _read(index.with_name(file))[0].items()}
+def _file(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    return next((path / name for name in _IN_A_FOLDER if (path / name).is_file()), path)
+
+
+def _shard_files(index: Path) -> list[Path]:
+    names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [index.with_name(name) for name in sorted(names)]
 
 
 def _state_dicts(content: Any) -> list[dict[str, Tensor]]:

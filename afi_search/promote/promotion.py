@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from afi_search.data.dali import require_dali
-from afi_search.data.image_folder import TRAIN, check
+from afi_search.data.image_folder import check, list_images
 from afi_search.device import describe_device
 from afi_search.engine.capacity import cluster_nodes, plan_promotion, require_shared
-from afi_search.engine.promotion_worker import Probe, PromotionConfig, make_model
+from afi_search.engine.promotion_worker import SHA256, Probe, PromotionConfig, make_model
 from afi_search.engine.ray_session import RaySession
 from afi_search.engine.torch_train import PromotionError, measure_worker, train_to_the_end
 from afi_search.errors import UserError
@@ -25,6 +25,7 @@ from afi_search.files import csv_of, write_whole
 from afi_search.formatting import duration, plural
 from afi_search.model.from_checkpoint import promoted_model, whole, with_shared_names
 from afi_search.nn import build, warm_start
+from afi_search.nn.pretrained import digest
 from afi_search.promote.confirm import read_confirmed
 from afi_search.promote.confirm_results import most_promising
 from afi_search.search.listener import Listener
@@ -138,10 +139,11 @@ def promote_study(
         each: location_of(own, below) if within else f"{below}/{own.name}"
         for each, own in owns.items()
     }
-    pretrained = wanted.pretrained
+    pretrained, pretrained_sha256 = wanted.pretrained, ""
     if pretrained is not None:
         if "://" not in pretrained:  # workers have another folder
             pretrained = str(Path(pretrained).expanduser().absolute())
+            pretrained_sha256 = digest(pretrained)
         for each, place in places.items():  # what is wrong is told before anything starts
             if load(place) is None:
                 classes = len(images.classes)
@@ -164,6 +166,7 @@ def promote_study(
                 loader=wanted.loader,
                 skip_broken=skip_broken,
                 study=study,
+                pretrained_sha256=pretrained_sha256,
             )
             listener.promotion_begun(architecture, stem, own, dashboard)
             with only_driver(own):
@@ -224,20 +227,19 @@ def resumed(config: PromotionConfig) -> tuple[PromotionConfig, int]:
     with whole(config.checkpoints):
         identity, epoch = with_shared_names(state)["identity"], int(state["epoch"])
         skipped = tuple(state.get("skipped", config.skipped))
-        began = {"pretrained": state.get("origin", config.origin).get("started from")}
-    left = config.train_images + _of_train(config.skipped) - _of_train(skipped)
-    config = replace(config, skipped=skipped, train_images=left)
+        origin = state.get("origin", config.origin)
+    now, then = config.pretrained_sha256, origin.get(SHA256, "")
+    left = len(list_images(config.folder, skipped).train)
+    config = replace(config, skipped=skipped, train_images=left, pretrained_sha256=then or now)
+    began = {"pretrained": origin.get("started from"), "pretrained_sha256": then or now}
+    asked = {"pretrained": config.pretrained, "pretrained_sha256": now or then}
     try:
-        require_same({**config.identity, "pretrained": config.pretrained}, {**identity, **began})
+        require_same({**config.identity, **asked}, {**identity, **began})
     except CheckpointMismatch as error:
         raise CheckpointMismatch(
             f"{error}. Take the settings back, or give --name to begin another one beside it."
         ) from None
     return config, epoch
-
-
-def _of_train(paths: Sequence[str]) -> int:
-    return sum(path.startswith(f"{TRAIN}/") for path in paths)
 
 
 def winners(folder: Path, wanted: Promote, listener: Listener | None = None) -> list[Architecture]:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from afi_search.errors import UserError
 from afi_search.nn import build, warm_start
+from afi_search.nn.pretrained import digest
 from afi_search.space import Architecture
 from tests.typed import there
 
@@ -257,7 +258,11 @@ def test_weights_in_shards_are_read_by_their_index(kind, tmp_path):
     for part in (0, 1):
         with pytest.raises(UserError, match=r"or it is one shard of several"):
             warm_start(model, tmp_path / f"model-{part}.{kind}")
+    before = digest(path)
+    (tmp_path / f"model-1.{kind}").write_bytes(b"other content")
+    assert digest(path) not in (before, "")
     (tmp_path / f"model-1.{kind}").unlink()
+    assert digest(path) == ""
     with pytest.raises(UserError, match=f"model-1.{kind}: there is no such file"):
         warm_start(model, path)
 

@@ -34,6 +34,7 @@ from afi_search.engine.torch_train import PromotionError
 from afi_search.errors import UserError
 from afi_search.model.from_checkpoint import read_checkpoint
 from afi_search.nn.afi import BlockAFI
+from afi_search.nn.pretrained import digest
 from afi_search.promote.promotion import (
     for_imagenet,
     promote_study,
@@ -242,6 +243,9 @@ def test_an_image_that_broke_since_a_training_began_does_not_keep_it_from_going_
     assert len(later.skipped) == 3
     config, epoch = resumed(later)
     assert (config.skipped, config.train_images, epoch) == (begun.skipped, begun.train_images, 3)
+    (pictures / "train/n01/0.JPEG").unlink()
+    config, epoch = resumed(config_of_now())
+    assert (config.skipped, config.train_images, epoch) == (begun.skipped, begun.train_images, 3)
     (pictures / "train/n02/1.JPEG").unlink()
     with pytest.raises(CheckpointMismatch, match="train_images"):
         resumed(config_of_now())
@@ -324,6 +328,22 @@ def test_a_promotion_does_not_go_on_with_other_weights_than_it_began_with(
     for other in ("/b.pth", None):
         with pytest.raises(CheckpointMismatch, match=r"pretrained: '/a.pth' there, .*--name"):
             resumed(replace(config, pretrained=other))
+
+
+def test_other_weights_in_the_same_file_are_told_and_none_any_more_are_not(
+    pictures: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "a.pth"
+    weights.write_bytes(b"some")
+    where = {"pretrained": str(weights), "checkpoints": str(tmp_path / "checkpoints")}
+    config = config_for(pictures, **where, pretrained_sha256=digest(weights))
+    save({"epoch": 1, "identity": config.identity, "origin": config.origin}, config.checkpoints)
+    assert resumed(config) == (config, 1)
+    weights.write_bytes(b"others")
+    with pytest.raises(CheckpointMismatch, match=r"pretrained_sha256: '[0-9a-f]{64}' there, "):
+        resumed(replace(config, pretrained_sha256=digest(weights)))
+    weights.unlink()
+    assert resumed(replace(config, pretrained_sha256=digest(weights))) == (config, 1)
 
 
 @pytest.mark.slow
