@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from afi_search.errors import UserError
 
@@ -63,6 +64,9 @@ class Document:
             if len(content) > _MOST_BYTES:
                 raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
             text = content.decode()
+        except UnicodeDecodeError as reason:
+            line = content.count(b"\n", 0, reason.start) + 1
+            raise error(f"{path}:{line}: must be UTF-8, and is not") from None
         except (OSError, ValueError) as reason:
             raise error(f"{path}: cannot be read: {reason}") from None
         return cls.parse(text, str(path), error)
@@ -87,6 +91,10 @@ class Document:
         except MarkedYAMLError as reason:
             line = reason.problem_mark.line + 1 if reason.problem_mark else 1
             raise error(f"{name}:{line}: is not YAML: {reason.problem}") from None
+        except ReaderError as reason:
+            line = text.count("\n", 0, reason.position) + 1
+            unfit = f"a character that no YAML may have: #x{reason.character:04x}"
+            raise error(f"{name}:{line}: is not YAML: holds {unfit}") from None
         except (YAMLError, OverflowError, ValueError) as reason:  # "\UFFFFFFFF", "\U00110000"
             raise error(f"{name}: is not YAML: {reason}") from None
         except RecursionError:

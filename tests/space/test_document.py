@@ -83,7 +83,7 @@ def test_a_file_is_read_no_further_than_to_more_values_than_any_needs() -> None:
         ('"\\udce9": 1', "a.yaml:1: a key must be a word or a number"),
         ("true: 1", "a.yaml:1: a key must be a word or a number"),
         ("a: {null: 1}", "a.yaml:1: a: a key must be a word or a number"),
-        ("a: \x01", "is not YAML"),
+        ("a: 1\nb: \x01", "a.yaml:2: is not YAML: holds a character that no YAML may have: #x0001"),
     ],
 )
 def test_what_is_refused(text: str, said: str) -> None:
@@ -97,6 +97,13 @@ def test_a_file_larger_than_any_space_file_is_not_read(tmp_path: Path) -> None:
         Document.read(path, UserError)
     with pytest.raises(UserError, match="/dev/zero: cannot be read"):
         Document.read("/dev/zero", UserError)
+
+
+@pytest.mark.parametrize("content", [b"a: 1\nb: caf\xe9\n", b"a: 1\nb: \xff\xfe"])
+def test_a_file_in_another_encoding_is_told_with_the_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"a.yaml:2: must be UTF-8, and is not"):
+        Document.read(tmp_path / "a.yaml", UserError)
 
 
 def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
