@@ -59,7 +59,8 @@ class KnownCostSampler(BaseSampler):
 
     One objective is learned; `cost_of` gives the others. Nothing is proposed twice while there is
     anything else. A proposal depends on the study's trials, the seed and the trial's number alone,
-    so a study that is resumed proposes what it would have proposed.
+    so a study that is resumed proposes what it would have proposed. Only trials that begin before
+    any has asked for all its parameters are drawn by themselves, and may be alike.
 
     Args:
         cost_of: parameters -> the values of the study's other objectives, in their order; further
