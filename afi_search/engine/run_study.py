@@ -110,6 +110,7 @@ def run_trials(
             hearing = Hearing(study.name, lambda: conductor.running, listener.trial_progressed)
             finished = run_workers(conductor, worker, capacity.concurrency, [hearing, *made])
     finally:
+        gc.unfreeze()
         listener.run_ended()
     if not finished:
         raise Interrupted(study)
