@@ -180,10 +180,13 @@ def _unmatched(folder: Path, train: Iterable[str], validation: Iterable[str]) ->
 def _broken(images: Images) -> dict[str, str]:
     """Return why each image that cannot be read cannot, by its path."""
     paths = [path for path, _ in (*images.train, *images.validation)]
-    with ThreadPoolExecutor(_THREADS) as pool:
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
         checks = [pool.submit(check_image, images.folder / path) for path in paths]
         reasons = (check.exception() for check in checks)
         return {path: str(why) for path, why in zip(paths, reasons, strict=True) if why is not None}
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for a million images
 
 
 def _some(lines: Sequence[str]) -> list[str]:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import _thread
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from afi_search.data import image_folder
 from afi_search.data.image_folder import check, list_images
 from afi_search.data.image_reader import read_image
 from afi_search.errors import UserError
@@ -202,6 +205,24 @@ def test_a_name_of_two_lines_is_told_in_one(pictures: Path) -> None:
     (reason,) = skipped.values()
     assert r"n01/a\nerror: b.JPEG: cannot be read" in reason
     assert "\n" not in reason
+
+
+def test_ctrl_c_ends_the_look_at_all_images(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = list[Path]()
+
+    def look(path: Path) -> None:
+        if not looked_at:
+            _thread.interrupt_main()
+        looked_at.append(path)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(image_folder, "_THREADS", 1)
+    monkeypatch.setattr(image_folder, "check_image", look)
+    with pytest.raises(KeyboardInterrupt):
+        check(pictures, 3, skip=False)
+    assert len(looked_at) < 3 * (TRAIN_IMAGES + VALIDATION_IMAGES)
 
 
 def test_real_images_are_whole(imagenette: Path) -> None:
