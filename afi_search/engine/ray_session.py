@@ -340,7 +340,7 @@ def _patiently(look: Callable[[], Any], part: str) -> Any:
     while True:
         try:
             return look()
-        except (RuntimeError, grpc.FutureTimeoutError) as error:  # it is not there yet
+        except (RuntimeError, ray.exceptions.RaySystemError, grpc.FutureTimeoutError) as error:
             for each in _parts():
                 if each.status() == psutil.STATUS_ZOMBIE:  # a raylet waits 15 s for its agents
                     raise ChildProcessError(f"its {each.name()} has died") from None

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from afi_search.engine import ray_session
 from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, processes_of
@@ -292,6 +293,20 @@ def test_a_raylet_that_dies_while_it_starts_is_started_again_and_told_at_once_if
         "error: Ray does not start on this machine: its raylet has died; its logs "
     )
     shutil.rmtree(re.findall(r"its logs are in (\S+) for a day", told)[0])
+
+
+def test_a_part_of_ray_is_looked_for_until_it_is_there_whatever_ray_says_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_session, "_SECONDS_BETWEEN_LOOKS", 0)
+    not_yet = [RuntimeError("no node"), ray.exceptions.RaySystemError("no GCS")]
+
+    def look() -> str:
+        if not_yet:
+            raise not_yet.pop()
+        return "there"
+
+    assert ray_session._patiently(look, "raylet") == "there"
 
 
 WAITING = """
