@@ -1,13 +1,11 @@
 """Architectures as torch modules."""
 
-from afi_search.nn.attention import AttentionTooNarrow, make_attention
 from afi_search.nn.build import build
 from afi_search.nn.pretrained import PretrainedError, WarmStart, warm_start
 from afi_search.nn.stage import Block, Stage, afi_weights, searched_stages
 from afi_search.nn.supernet import Supernet, SupernetError
 
 __all__ = [
-    "AttentionTooNarrow",
     "Block",
     "PretrainedError",
     "Stage",
@@ -16,7 +14,6 @@ __all__ = [
     "WarmStart",
     "afi_weights",
     "build",
-    "make_attention",
     "searched_stages",
     "warm_start",
 ]

@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afi_search.nn.afi import AFI, BlockAFI, Reading, StageAFI, rectify_
-from afi_search.nn.attention import make_attention
 from afi_search.nn.ops.common import accelerates
 from afi_search.nn.ops.gathered import GatheredReading
-from afi_search.space import StageChoice, StageShape
+from afi_search.space import ATTENTIONS, StageChoice, StageShape
 from afi_search.space.architecture import afi_channels, hidden_units
 
 Step = Callable[[Tensor], Tensor]
@@ -125,7 +124,7 @@ class Stage(nn.Module):
         hidden = hidden_units(channels, choice.ratio)
         self.afi = kind(channels, hidden, readers=self.depth - 1)
         self.attention = nn.ModuleList(
-            make_attention(choice.attention, channels) if choice.attention else nn.Identity()
+            ATTENTIONS.get(choice.attention).layer(channels) if choice.attention else nn.Identity()
             for _ in range(self.depth - 1)
         )
 

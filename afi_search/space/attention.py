@@ -1,4 +1,9 @@
-"""The add-on attentions of R, by name; how each works, `afi_search.nn.attention` says."""
+"""The add-on attentions of R, by name: timm's layers, with its reduction ratio of 16, or a user's.
+
+SE: Hu et al. 2018. GE: Hu et al. 2018, the parameter-free form with global extent (GE-theta-minus);
+timm's other forms coincide with SE or cannot be built with timm 1.0. CBAM: Woo et al. 2018.
+ECA: Wang et al. 2020.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
+from afi_search.errors import UserError
 from afi_search.registry import Registry
 
 _NAME = re.compile(r"(?!r[0-9]+$|off$|none$|shared$)[a-z][a-z0-9]*")
@@ -42,9 +48,20 @@ class Attention:
             )
 
     def layer(self, channels: int) -> Any:
-        """Return a new torch module for that many channels."""
+        """Return a new torch module for that many channels; AttentionTooNarrow: too few."""
+        if channels < self.least_channels:
+            every = map(ATTENTIONS.get, ATTENTIONS.names)
+            fitting = [other.name for other in every if channels >= other.least_channels]
+            raise AttentionTooNarrow(
+                f"attention {self.name!r} needs at least {self.least_channels} channels and is "
+                f"asked to work on {channels}; use width 'B', or one of: none, {', '.join(fitting)}"
+            )
         make = resolve_name(self.make) if isinstance(self.make, str) else self.make
         return make(channels)
+
+
+class AttentionTooNarrow(UserError):
+    """R has too few channels for the attention that was asked for."""
 
 
 ATTENTIONS = Registry[Attention]("add-on attention")
@@ -72,9 +89,15 @@ def register_attention(attention: Attention) -> Attention:
     return ATTENTIONS.register(attention.name, attention)
 
 
+def _gather_excite(channels: int) -> Any:
+    from timm.layers.gather_excite import GatherExcite
+
+    return GatherExcite(channels, use_mlp=False)
+
+
 # SE never squeezes to less than 8 units, CBAM's channel gate needs as many to be a bottleneck, and
 # ECA convolves 3 neighbouring channels.
 register_attention(Attention("se", "timm.layers.squeeze_excite:SqueezeExcite", 8))
-register_attention(Attention("ge", "afi_search.nn.attention:gather_excite"))
+register_attention(Attention("ge", _gather_excite))
 register_attention(Attention("cbam", "timm.layers.cbam:CbamModule", 8))
 register_attention(Attention("eca", "timm.layers.eca:EcaModule", 3))

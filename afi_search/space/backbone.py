@@ -119,10 +119,9 @@ def get_backbone(name: str) -> Backbone:
     return BACKBONES.get(name)
 
 
-_CIFAR_RESNET = "resnet:build_cifar_resnet"
 _SHAPES: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str]] = {
     **{
-        f"resnet{6 * n + 2}": ((16, 32, 64), (n, n, n), CIFAR_SIZES, _CIFAR_RESNET)
+        f"resnet{6 * n + 2}": ((16, 32, 64), (n, n, n), CIFAR_SIZES, "resnet:build_cifar_resnet")
         for n in (3, 5, 7, 9, 18)
     },
     **{
@@ -134,9 +133,9 @@ _SHAPES: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], s
         (144, 192, 384, 576, 960),
         (2, 3, 4, 3, 3),
         IMAGE_SIZES,
-        "mobilenetv2:build_mobilenetv2",
+        "mobilenetv2:MobileNetV2",
     ),
-    "shufflenetv2": ((58, 116, 232), (4, 8, 4), IMAGE_SIZES, "shufflenetv2:build_shufflenetv2"),
+    "shufflenetv2": ((58, 116, 232), (4, 8, 4), IMAGE_SIZES, "shufflenetv2:ShuffleNetV2"),
     "resnext29": ((128, 256, 512), (3, 3, 3), CIFAR_SIZES, "resnext:build_resnext29"),
     "resnext50": ((128, 256, 512, 1024), (3, 4, 6, 3), IMAGE_SIZES, "resnext:build_resnext50"),
 }

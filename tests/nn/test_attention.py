@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from afi_search.errors import UserError
-from afi_search.nn import Stage, build, make_attention
+from afi_search.nn import Stage, build
 from afi_search.space import ATTENTIONS, Architecture
 from tests.typed import part, there
 
@@ -14,7 +14,7 @@ from tests.typed import part, there
 @pytest.mark.parametrize("kind", ATTENTIONS.names)
 @pytest.mark.parametrize("channels", [8, 16, 29, 64])
 def test_attention_scales_every_element_by_a_gate_between_0_and_1(kind, channels):
-    attention = make_attention(kind, channels)
+    attention = ATTENTIONS.get(kind).layer(channels)
     x = torch.rand(2, channels, 5, 5) + 0.1
 
     gate = attention(x) / x
@@ -27,14 +27,14 @@ def test_attention_scales_every_element_by_a_gate_between_0_and_1(kind, channels
 def test_gather_excite_is_the_sigmoid_of_the_channels_average():
     x = torch.randn(2, 8, 5, 5)
     expected = x * torch.sigmoid(x.mean((2, 3), keepdim=True))
-    torch.testing.assert_close(make_attention("ge", 8)(x), expected)
+    torch.testing.assert_close(ATTENTIONS.get("ge").layer(8)(x), expected)
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("se", 7), ("cbam", 7), ("eca", 2)])
 def test_too_few_channels_are_a_clear_error(kind, channels):
     with pytest.raises(UserError, match=rf"{kind}.*at least {channels + 1} channels.*{channels}"):
-        make_attention(kind, channels)
-    make_attention(kind, channels + 1)
+        ATTENTIONS.get(kind).layer(channels)
+    ATTENTIONS.get(kind).layer(channels + 1)
 
 
 @pytest.mark.parametrize("kind", ATTENTIONS.names)

@@ -122,8 +122,9 @@ def conv_norm(
 class MobileNetV2(nn.Module):
     """Stem, first block, five stages, last block, 1x1 head, average pooling, classifier."""
 
-    def __init__(self, architecture: Architecture, num_classes: int, *, cifar: bool) -> None:
+    def __init__(self, architecture: Architecture, *, num_classes: int, image_size: int) -> None:
         super().__init__()
+        cifar = has_cifar_stem(image_size)
         activation = nn.ReLU if cifar else nn.ReLU6
         block = partial(InvertedResidual, cifar=cifar)
         self.stem = conv_norm(3, STEM, 3, activation, stride=1 if cifar else 2)
@@ -147,6 +148,7 @@ class MobileNetV2(nn.Module):
         self.head = conv_norm(LAST, HEAD, 1, activation)
         self.dropout = nn.Dropout(0.0 if cifar else 0.2)
         self.classifier = nn.Linear(HEAD, num_classes)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(self.stem(x))
@@ -166,11 +168,3 @@ class MobileNetV2(nn.Module):
         names = {f"conv.{index}": part for index, part in enumerate(parts)}
         within = re.sub(r"^conv\.\d", lambda at: names.get(at[0], at[0]), feature[2])
         return f"{place}.{within}"
-
-
-def build_mobilenetv2(
-    architecture: Architecture, *, num_classes: int, image_size: int
-) -> MobileNetV2:
-    """Return MobileNetV2 with AFI where the architecture says so."""
-    cifar = has_cifar_stem(image_size)
-    return initialise(MobileNetV2(architecture, num_classes, cifar=cifar))

@@ -130,8 +130,7 @@ class ResNet(nn.Module):
     Args:
         architecture: the backbone and the choice for each stage.
         num_classes: the classifier's outputs.
-        conv1: the stem's convolution.
-        maxpool: what follows the stem's batch norm and ReLU.
+        stem: its convolution, and what follows its batch norm and ReLU.
         block: makes a block of input channels, channels, stride, and the output channels of its
             first and the input channels of its second convolution.
         expansion: a block's output channels over its stage's channels.
@@ -141,15 +140,14 @@ class ResNet(nn.Module):
         self,
         architecture: Architecture,
         num_classes: int,
-        *,
-        conv1: nn.Conv2d,
-        maxpool: nn.Module,
+        stem: tuple[nn.Conv2d, nn.Module],
         block: MakeResBlock,
+        *,
         expansion: int,
     ) -> None:
         super().__init__()
-        inputs = conv1.out_channels
-        self.conv1 = conv1
+        self.conv1, maxpool = stem
+        inputs = self.conv1.out_channels
         self.bn1 = BatchNorm2d(inputs)
         self.maxpool = maxpool
         self.layers: list[str] = []
@@ -166,6 +164,7 @@ class ResNet(nn.Module):
             )
             inputs = outputs
         self.fc = nn.Linear(inputs, num_classes)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(normalised(self.bn1, self.conv1(x), math.inf))
@@ -177,27 +176,15 @@ class ResNet(nn.Module):
 
 def build_cifar_resnet(architecture: Architecture, *, num_classes: int, image_size: int) -> ResNet:
     """Return a CIFAR ResNet with AFI where the architecture says so."""
-    conv1, maxpool = stem(16, 3, image_size)
-    return initialise(
-        ResNet(
-            architecture, num_classes, conv1=conv1, maxpool=maxpool, block=BasicBlock, expansion=1
-        )
-    )
+    return ResNet(architecture, num_classes, stem(16, 3, image_size), BasicBlock, expansion=1)
 
 
 def build_imagenet_resnet(
     architecture: Architecture, *, num_classes: int, image_size: int, squeeze: bool = False
 ) -> ResNet:
     """Return a ResNet of bottlenecks, with the stem for that image size."""
-    conv1, maxpool = stem(64, 7, image_size)
     block = partial(Bottleneck, squeeze=squeeze)
-    return initialise(
-        ResNet(architecture, num_classes, conv1=conv1, maxpool=maxpool, block=block, expansion=4)
-    )
+    return ResNet(architecture, num_classes, stem(64, 7, image_size), block, expansion=4)
 
 
-def build_seresnet(architecture: Architecture, *, num_classes: int, image_size: int) -> ResNet:
-    """Return a ResNet of bottlenecks with squeeze-and-excitation in each block."""
-    return build_imagenet_resnet(
-        architecture, num_classes=num_classes, image_size=image_size, squeeze=True
-    )
+build_seresnet = partial(build_imagenet_resnet, squeeze=True)

@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import nn
 
-from afi_search.nn.backbones.common import initialise, stem
+from afi_search.nn.backbones.common import stem
 from afi_search.nn.backbones.resnet import Bottleneck, ResNet
 from afi_search.space import Architecture
 
@@ -20,28 +20,11 @@ ResNeXtBlock = partial(Bottleneck, expansion=EXPANSION, groups=32)
 
 def build_resnext29(architecture: Architecture, *, num_classes: int, image_size: int) -> ResNet:
     """Return ResNeXt-29 (32x4d) for CIFAR."""
-    return initialise(
-        ResNet(
-            architecture,
-            num_classes,
-            conv1=nn.Conv2d(3, 64, 1, bias=False),
-            maxpool=nn.Identity(),
-            block=ResNeXtBlock,
-            expansion=EXPANSION,
-        )
-    )
+    pointwise = nn.Conv2d(3, 64, 1, bias=False), nn.Identity()
+    return ResNet(architecture, num_classes, pointwise, ResNeXtBlock, expansion=EXPANSION)
 
 
 def build_resnext50(architecture: Architecture, *, num_classes: int, image_size: int) -> ResNet:
     """Return ResNeXt-50 (32x4d), with the stem for that image size."""
-    conv1, maxpool = stem(64, 7, image_size)
-    return initialise(
-        ResNet(
-            architecture,
-            num_classes,
-            conv1=conv1,
-            maxpool=maxpool,
-            block=ResNeXtBlock,
-            expansion=EXPANSION,
-        )
-    )
+    conv = stem(64, 7, image_size)
+    return ResNet(architecture, num_classes, conv, ResNeXtBlock, expansion=EXPANSION)

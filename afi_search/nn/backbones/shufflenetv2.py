@@ -86,7 +86,7 @@ def shrinking_branch(inputs: int, outputs: int) -> FusedSequential:
 class ShuffleNetV2(nn.Module):
     """Stem, three stages, 1x1 head, average pooling, classifier."""
 
-    def __init__(self, architecture: Architecture, num_classes: int, image_size: int) -> None:
+    def __init__(self, architecture: Architecture, *, num_classes: int, image_size: int) -> None:
         super().__init__()
         conv, self.maxpool = stem(STEM, 3, image_size)
         self.conv1 = FusedSequential(conv, BatchNorm2d(STEM), nn.ReLU(inplace=True))
@@ -105,16 +105,10 @@ class ShuffleNetV2(nn.Module):
             nn.Conv2d(inputs, HEAD, 1, bias=False), BatchNorm2d(HEAD), nn.ReLU(inplace=True)
         )
         self.fc = nn.Linear(HEAD, num_classes)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.conv1(x))
         x = self.conv5(self.stage4(self.stage3(self.stage2(x))))
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
-
-
-def build_shufflenetv2(
-    architecture: Architecture, *, num_classes: int, image_size: int
-) -> ShuffleNetV2:
-    """Return ShuffleNetV2 1.0x with AFI where the architecture says so."""
-    return initialise(ShuffleNetV2(architecture, num_classes, image_size))
