@@ -74,10 +74,10 @@ class Study(stored.Study):
             LedgerError: there is no trial of that number.
             NoCheckpoint: its weights are not kept.
         """
-        from afi_search.model.from_checkpoint import trial_model, trial_state
+        from afi_search.model.from_checkpoint import trial_model
 
         self.ledger.find(number)
-        return trial_model(self.folder, self.ledger, number, trial_state(self.folder, number))
+        return trial_model(self, number)
 
     def extract(self, architecture: Architecture | str, *, data: str | None = None) -> Model:
         """Return an architecture with the weights that it inherits from the study's supernet.

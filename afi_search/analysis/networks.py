@@ -12,10 +12,10 @@ from torch import nn
 
 from afi_search.errors import UserError
 from afi_search.model import Model
-from afi_search.model.from_checkpoint import NoCheckpoint, trial_model, trial_state
+from afi_search.model.from_checkpoint import NoCheckpoint, trial_model
 from afi_search.nn import Block, searched_stages
 from afi_search.space import Architecture
-from afi_search.study import Ledger
+from afi_search.study.study import Study
 
 MOST = 3
 
@@ -53,18 +53,17 @@ def load_models(study: Path, asked: Sequence[str]) -> list[Model]:
 
     By number or architecture, one or two; none: the most accurate trial with AFI.
     """
-    ledger = Ledger.open(study)
-    records = ledger.records()
+    opened = Study.open(study)
+    records = opened.records()
     trained = records[records["epochs"] > 0].set_index("number", drop=False)
     models = []
     for number in choose(trained, asked, str(study)):
         try:
-            state = trial_state(study, number)
+            models.append(trial_model(opened, number))
         except NoCheckpoint as error:
             raise NoCheckpoint(
                 f"{error}; its weights are not kept. Name another trial, or train it again"
             ) from None
-        models.append(trial_model(study, ledger, number, state))
     return models
 
 

@@ -52,8 +52,7 @@ def confirm(
 def confirm_and_show(study: Study, *, json: bool = False, **options: Any) -> None:
     """Confirm a study as `Study.confirm` does, and show what is confirmed, interrupted or not."""
     from afi_search.cli.screen import ConfirmScreen, demand_success
-    from afi_search.promote.confirm import read_confirmed
-    from afi_search.promote.confirm_results import FILES
+    from afi_search.promote.confirm_results import FILES, read_confirmed
     from afi_search.search.listener import Listener
     from afi_search.study.folder import CONFIRM
 

@@ -19,9 +19,8 @@ from afi_search.nn import Supernet, build
 from afi_search.space import Architecture
 from afi_search.space.backbone import IMAGENET_SIZE
 from afi_search.space.recipe import ImageNetRecipe
-from afi_search.study import Ledger
-from afi_search.study.checkpoint_location import IN_THE_FOLDER, location_of, trial_location
-from afi_search.study.folder import STUDY_FILE, StudyFile
+from afi_search.study.checkpoint_location import IN_THE_FOLDER
+from afi_search.study.folder import StudyFile, has_study
 from afi_search.study.ledger import curve
 from afi_search.study.study import Study
 from afi_search.train import load
@@ -45,12 +44,9 @@ def read_checkpoint(place: str, *, imports: bool = False) -> Model:
     place = place.rstrip("/")
     is_file = place.endswith(".pt")
     folder = Path(place).parent if is_file else Path(place)
-    study = folder.parent.parent
-    if folder.name.isdigit() and (study / STUDY_FILE).is_file():
-        StudyFile.read(study, imports=imports)
-        number = int(folder.name)
-        state = load_file(place) if is_file else trial_state(study, number)
-        return trial_model(study, Ledger.open(study), number, state)
+    if folder.name.isdigit() and has_study(folder.parent.parent):
+        study = Study.open(folder.parent.parent, imports=imports)
+        return trial_model(study, int(folder.name), load_file(place) if is_file else None)
     found = _newest_state(place, is_file)
     if found is None:
         raise ModelError(
@@ -66,33 +62,36 @@ def read_checkpoint(place: str, *, imports: bool = False) -> Model:
         return promoted_model(with_shared_names(found))
 
 
-def trial_state(folder: Path, number: int) -> dict[str, Any]:
+def trial_state(study: Study, number: int) -> dict[str, Any]:
     """Return the last checkpoint of a trial; NoCheckpoint where it has none."""
-    where = trial_location(location_of(folder, StudyFile.read(folder).checkpoints), number)
+    where = study.trial_checkpoints(number)
     state = load(where)
     if state is None:
-        raise NoCheckpoint(f"{where}: trial {number} of {folder} has no checkpoint")
+        raise NoCheckpoint(f"{where}: trial {number} of {study.folder} has no checkpoint")
     return state
 
 
-def trial_model(folder: Path, ledger: Ledger, number: int, state: Mapping[str, Any]) -> Model:
-    """Return the network of a trial of a study or confirmation, as a checkpoint of it has it."""
-    study = StudyFile.read(folder)
-    source = spec_of(study.space.data)
-    trial = ledger.trial(number)
+def trial_model(study: Study, number: int, state: Mapping[str, Any] | None = None) -> Model:
+    """Return the network of a trial of a study or confirmation, as a checkpoint, its last, has it.
+
+    NoCheckpoint says that there is none.
+    """
+    state = trial_state(study, number) if state is None else state
+    source = spec_of(study.file.space.data)
+    trial = study.ledger.trial(number)
     architecture = Architecture.parse(trial.user_attrs["architecture"])
     module = build(architecture, num_classes=source.num_classes, image_size=source.image_size)
-    with whole(f"the checkpoint of trial {number} of {folder}"):
+    with whole(f"the checkpoint of trial {number} of {study.folder}"):
         module.load_state_dict(state["model"])
         epoch = int(state["epoch"])
     accuracies = curve(trial)
     metrics = {"validation accuracy": accuracies[epoch - 1]} if epoch <= len(accuracies) else {}
-    if epoch == trial.user_attrs["epochs"] and number in (known := ledger.tested()):
+    if epoch == trial.user_attrs["epochs"] and number in (known := study.ledger.tested()):
         metrics["test accuracy"] = known[number]
     how = {"trial": trial.number, "epochs": epoch, "seed": trial.user_attrs["seed"]}
     if trial.user_attrs.get("init") == "inherited":
         how["started with"] = "the weights that it inherits from the study's supernet"
-    return Model(module, trained_facts(study, architecture, metrics, how))
+    return Model(module, trained_facts(study.file, architecture, metrics, how))
 
 
 @contextmanager
@@ -203,7 +202,7 @@ def trained_supernet(study: Study) -> Supernet:
         )
     file = study.file.space
     try:
-        state = trial_state(study.supernet.folder, 0)
+        state = trial_state(study.supernet, 0)
     except NoCheckpoint:
         raise NoCheckpoint(
             f"{study.folder}: its supernet has no checkpoint yet; the command that began the study "

@@ -21,8 +21,8 @@ from afi_search.device import compute_device, describe_device
 from afi_search.engine.ray_session import RaySession
 from afi_search.engine.run_study import Run, run_trials
 from afi_search.errors import UserError
-from afi_search.model.from_checkpoint import trial_model, trial_state
-from afi_search.promote.confirm_results import confirmed_table, write_confirmed
+from afi_search.model.from_checkpoint import trial_model
+from afi_search.promote.confirm_results import confirmed_table, read_confirmed, write_confirmed
 from afi_search.search.listener import Listener
 from afi_search.search.prepare import measure_costs
 from afi_search.search.proposer import ListedProposer
@@ -150,14 +150,6 @@ def fresh_seeds(searched: int, count: int) -> list[int]:
     return list(range(searched + 1, searched + 1 + count))
 
 
-def read_confirmed(study: Study) -> pd.DataFrame:
-    """Return what the confirmation of a study has found; no rows where there is none."""
-    if study.confirmation is None:
-        return confirmed_table((), {})
-    ledger = study.confirmation.ledger
-    return confirmed_table(ledger.trials(), ledger.tested())
-
-
 def prune_study(study: Study) -> int:
     """Delete the checkpoints of a study and its confirmation that nothing needs; return bytes.
 
@@ -194,11 +186,11 @@ def _test(confirmation: Study, data: str | None) -> None:
     untested = [t.number for t in ledger.trials((TrialState.COMPLETE,)) if t.number not in known]
     if not untested:
         return
-    images, folder = read_data(confirmation.file.space.data, data), confirmation.folder
+    images = read_data(confirmation.file.space.data, data)
     device = compute_device()
     normalise = Normalise(images.spec.mean, images.spec.std, device)
     for number in untested:
-        model = trial_model(folder, ledger, number, trial_state(folder, number))
-        evaluate = Evaluator(model.module.to(device), device=device, precision="fp32")
+        module = trial_model(confirmation, number).module.to(device)
+        evaluate = Evaluator(module, device=device, precision="fp32")
         reached = evaluate(normalised_batches(images.test, normalise))
         ledger.note_tested(number, reached.accuracy)

@@ -15,6 +15,7 @@ from afi_search.cost import CONVENTIONS as OF_COSTS
 from afi_search.files import csv_of, plain, write_whole
 from afi_search.promote.significance import LEVEL, Point, interval, pooled_spread, verdicts
 from afi_search.study.ledger import curve
+from afi_search.study.study import Study
 
 COLUMNS = (
     *("architecture", "origin", "verdict", "seeds", "test", "test_low", "test_high"),
@@ -57,6 +58,14 @@ def confirmed_table(
         found[f"{name}_high"] = [interval(point, spread)[1] for point in points]
     table = facts.assign(**found).reindex(columns=list(COLUMNS))
     return table.sort_values(["macs", "test"], kind="stable", ignore_index=True)
+
+
+def read_confirmed(study: Study) -> pd.DataFrame:
+    """Return what the confirmation of a study has found; no rows where there is none."""
+    if study.confirmation is None:
+        return confirmed_table((), {})
+    ledger = study.confirmation.ledger
+    return confirmed_table(ledger.trials(), ledger.tested())
 
 
 def most_promising(table: pd.DataFrame) -> pd.DataFrame:

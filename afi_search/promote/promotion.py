@@ -26,8 +26,7 @@ from afi_search.formatting import duration, plural
 from afi_search.model.from_checkpoint import promoted_model, whole, with_shared_names
 from afi_search.nn import build, warm_start
 from afi_search.nn.pretrained import digest
-from afi_search.promote.confirm import read_confirmed
-from afi_search.promote.confirm_results import most_promising
+from afi_search.promote.confirm_results import most_promising, read_confirmed
 from afi_search.search.listener import Listener
 from afi_search.space import Architecture, get_backbone
 from afi_search.space.backbone import IMAGENET_SIZE

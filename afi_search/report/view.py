@@ -90,7 +90,7 @@ def axis_named(cost: str) -> CostAxis:
 class StudyView:
     """A study's trials, its facts and all that is said of them, which is worked out once.
 
-    `confirmed` is what its confirmation has found (`confirmed_table`), by the recipe in the
+    `confirmed` is what its confirmation has found (`read_confirmed`), by the recipe in the
     sentence `confirmed_by`; `audit` what scores have been worth (`afi_search.search.rank.audit`).
     """
 
@@ -105,10 +105,9 @@ class StudyView:
         """Read a study and its confirmation, where there is one."""
         confirmed, confirmed_by = None, ""
         if (confirmation := study.confirmation) is not None:
-            from afi_search.promote.confirm_results import confirmed_table
+            from afi_search.promote.confirm_results import read_confirmed
 
-            ledger = confirmation.ledger
-            confirmed = confirmed_table(ledger.trials(), ledger.tested())
+            confirmed = read_confirmed(study)
             recipe = confirmation.file.space.recipe
             confirmed_by = (
                 f"Each training: {recipe.epochs} epochs of {confirmation.info.train_images or 0:,} "

@@ -11,7 +11,7 @@ import torch
 from afi_search.cli.screen import Screen
 from afi_search.cost import measure
 from afi_search.data import DataUnavailable
-from afi_search.model.from_checkpoint import trial_model, trial_state
+from afi_search.model.from_checkpoint import trial_model
 from afi_search.search import prepare
 from afi_search.search.prepare import choose_preset, settle_data
 from afi_search.space import Architecture, Space
@@ -176,8 +176,7 @@ def test_a_study_at_16_pixels_has_16_pixels_everywhere(folder: Path) -> None:
         assert macs == measure(Architecture.parse(text), num_classes=10, image_size=16).macs
     assert Study.open(study).info.image_size == 16
     for place, number in ((study, 0), (study / "confirm", 1)):
-        ledger = Ledger.open(place)
-        facts = trial_model(place, ledger, number, trial_state(place, number)).facts
+        facts = trial_model(Study.open(place), number).facts
         assert facts.stem == facts.preprocessing.resize == facts.preprocessing.crop == 16
     assert "test" in driver.output
 
