@@ -53,11 +53,8 @@ def analyse_study(
     """Work out Grad-CAM maps, class selectivity, AFI's weights, peak memory of trained networks.
 
     Args:
-        study: the study's folder.
         trials: one or two, by number or architecture; none: the most accurate trial with AFI.
         images: for Grad-CAM, each of another class.
-        data: folder of the data sets; None: as the study's space file says.
-        memory: whether to measure peak memory.
     """
     models = load_models(study, trials)
     settings = StudyFile.read(study).space.data

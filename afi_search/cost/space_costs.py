@@ -23,8 +23,6 @@ class SpaceCosts:
     counted, and latency measured on the target's device, where the space file asks for it.
 
     Attributes:
-        space: whose architectures.
-        num_classes, image_size: of the data set.
         kept: the table of a study that is resumed, to be used as far as it goes: a study has one
             latency an architecture, and nothing is counted again.
         progress: is told, in words, which network's latency is being measured.

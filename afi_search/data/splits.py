@@ -29,7 +29,6 @@ def split(
     """Hold out a validation set in which every class keeps its share.
 
     Args:
-        data: the data set.
         validation: images held out; the data set's default where None.
         train_subset, validation_subset: keep at most so many of the others, and of these, likewise.
 

@@ -22,10 +22,6 @@ MakeLogger = Callable[[Study], tune.Callback]
 def find_loggers(names: Sequence[str]) -> list[MakeLogger]:
     """Return what makes Tune's callbacks of those names, which write into a study's folder.
 
-    Args:
-        names: `tensorboard`, `mlflow` or `wandb` (offline). Each logs every epoch of a trial with
-            its accuracy, loss and images a second.
-
     Raises:
         EngineError: there is none of that name, or it is not installed.
     """

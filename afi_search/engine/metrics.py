@@ -73,13 +73,7 @@ class Sample:
 
 
 class StudyMetrics:
-    """The metrics of a study, kept up to date change by change.
-
-    Args:
-        trials: those the study has already.
-        objectives: of the study.
-        reference: (accuracy, costs) of the hypervolume's reference point.
-    """
+    """The metrics of a study, kept up to date change by change."""
 
     def __init__(
         self, trials: Iterable[FrozenTrial], objectives: Sequence[str], reference: Sequence[float]
@@ -126,7 +120,6 @@ def exported(study: str, samples: Callable[[], list[Sample]]) -> Iterator[None]:
     """Export the metrics of this process to Ray, again and again until the context ends.
 
     Args:
-        study: its name, the label of every gauge.
         samples: called every few seconds, in a thread of its own.
     """
     over = threading.Event()

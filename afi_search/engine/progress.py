@@ -28,8 +28,6 @@ class Hearing(tune.Callback):
     """Passes on what workers tell, while Tune runs.
 
     Args:
-        study: its name.
-        running: returns the numbers of the trials at work.
         heard: called with a trial's number and what `tell` was given.
     """
 

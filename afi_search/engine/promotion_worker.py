@@ -58,18 +58,11 @@ class PromotionConfig:
     """One promotion, as every worker has to know it.
 
     Attributes:
-        architecture: what to train.
-        recipe: how.
         folder: with train/ and val/, at the same place on every node.
         skipped: images to leave out, as paths below the folder.
         skip_broken: whether what turns out broken later is left out as well.
-        classes: the class folders.
         train_images, validation_images: how many there are, as the driver sees them.
         checkpoints: folder or fsspec URL that every node reaches.
-        pretrained: weights to start from.
-        capacity: the workers, and what each of them gets.
-        loader: `torchvision` or `dali`.
-        study: whose winner it is, if it is one's.
         pretrained_sha256: of the weights to start from; empty where they are not there any more.
     """
 
@@ -211,7 +204,6 @@ def resolve_way(config: PromotionConfig, seconds: float, speed: Callable[[str], 
     Measured for long trainings, once a promotion: all its workers keep to it, after a restart too.
 
     Args:
-        config: of the promotion.
         seconds: that the training would take, captured.
         speed: images/s of a way; may fail.
     """

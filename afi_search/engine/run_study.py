@@ -35,7 +35,6 @@ class Run:
     Attributes:
         session: Ray, which begins when it is first needed.
         data: the folder of the data sets, before the study's own.
-        listener: hears of the progress.
     """
 
     session: RaySession
@@ -60,11 +59,8 @@ def run_trials(
 
     Args:
         study: held by this process.
-        proposer: says what is tried.
-        run: Ray, the data sets' folder, and who hears of the progress.
         retention: deletes checkpoints as trials end; None: all are kept.
         supernet: costs of the architectures whose supernet the trials train, instead of their own.
-        loggers: other programs that log the trials, as `find_loggers` returns them.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM.

@@ -51,8 +51,6 @@ def inherit(
 
     Args:
         study: held by this process.
-        costs: of its architectures.
-        run: as for `run_trials`.
         checkpoints: where the study's were asked to lie.
 
     Raises:
@@ -74,7 +72,6 @@ def audit_scores(study: Study, run: Run) -> None:
 
     Args:
         study: held by this process.
-        run: as for `run_trials`.
 
     Raises:
         Interrupted, EngineError, DataUnavailable, DataCorrupt: as `run_trials`.
@@ -93,7 +90,6 @@ def scored_by_workers(study: Study, run: Run, kind: str) -> Score:
 
     Args:
         study: with a supernet, if it is to be `inherited` from.
-        run: as for `run_trials`.
         kind: of scores: `inherited` or `cheap`.
 
     Raises:

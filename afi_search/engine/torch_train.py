@@ -54,8 +54,6 @@ def train_to_the_end(
     """Train from the last checkpoint to the recipe's end.
 
     Args:
-        config: what to train, and how.
-        folder: of the promotion.
         on_epoch: called in a thread of its own with all epochs so far as each of them ends.
         on_left_out: likewise with why each image that a worker left out so far cannot be read.
 

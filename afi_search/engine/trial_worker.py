@@ -47,7 +47,6 @@ class TrialConfig:
     """What all trials of a study have in common.
 
     Attributes:
-        file: the space file.
         checkpoints: folder or fsspec URL; each trial has its own folder in it.
         capacity: what a worker gets; a trial may take no more memory than that.
         study: its name, for the metrics.

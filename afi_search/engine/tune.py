@@ -36,10 +36,7 @@ def run_workers(
     """Run all trials that the conductor assigns in workers of any kind.
 
     Args:
-        conductor: decides.
         worker: a Tune trainable that takes and reports what `TrialWorker` does, with its resources.
-        concurrency: trials at a time.
-        callbacks: Tune's, as it runs.
 
     Returns:
         Whether the study went to its end; False when it was interrupted (Ctrl-C or SIGTERM), its

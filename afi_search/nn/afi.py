@@ -174,11 +174,7 @@ class StageAFI(AFI):
 
 
 class Reading:
-    """What the blocks of a stage read in one forward pass, one after the other.
-
-    Args:
-        afi: of the stage.
-    """
+    """What the blocks of a stage read in one forward pass, one after the other."""
 
     def __init__(self, afi: AFI) -> None:
         self._afi = afi

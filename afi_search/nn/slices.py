@@ -38,7 +38,6 @@ class StageSharing:
     """What the choices of one stage share.
 
     Attributes:
-        shape: of the stage.
         joined: the tensors' names and dimensions along which X_i and R_i are read.
         apart: the modules that each width has for itself.
         own: the most channels that X_i has in any choice.
@@ -114,13 +113,7 @@ def pieces(runs: Sequence[Sequence[Run]]) -> tuple[Piece, ...]:
 
 
 def written(shared: Tensor | None, where: Sequence[Piece], value: Tensor) -> Tensor:
-    """Return the shared tensor, grown where that is needed, with a choice's values in their place.
-
-    Args:
-        shared: None before any.
-        where: they are taken from.
-        value: of the choice's shape.
-    """
+    """Return the shared tensor, grown where that is needed, a choice's values in their place."""
     before = (0,) * value.dim() if shared is None else shared.shape
     ends = [[there[dimension].stop for there, _ in where] for dimension in range(value.dim())]
     grown = value.new_zeros([max(size, *of) for size, of in zip(before, ends, strict=True)])

@@ -67,7 +67,6 @@ class Block(nn.Module, ABC):
         """Run the block.
 
         Args:
-            x: its input.
             activate: makes of the first step's output what the second reads; the block's own
                 activation where None.
             note: is shown what `second` returned, and returns it.
@@ -193,11 +192,9 @@ def transition_source(
     """Return what X_1 is the first channels of, from what the transition block computed, or None.
 
     Args:
-        transition: the block.
         first: its X, after its activation.
         second: its second convolution's output, of the stage's height and width; ReLU is applied
             here where the block does not do it.
-        channels: C'.
     """
     if first.shape[2:] == second.shape[2:] and first.shape[1] >= channels:
         return first

@@ -58,10 +58,8 @@ def cheap_scores(
     """Return the scores of an untrained network by name.
 
     Args:
-        architecture: what to build.
         images: N x 3 x H x W, normalised; N a multiple of `PARTS`, 64 for instance.
         labels: N, int64.
-        num_classes: of the data set.
         seed: of the weights; sets torch's global generators.
     """
     seed_everything(seed)

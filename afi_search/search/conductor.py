@@ -24,8 +24,6 @@ class Assignment:
     """What a worker is to train.
 
     Attributes:
-        number: of the trial in the ledger.
-        architecture: what to build.
         seed: of weights and batches.
         inherits: whether it starts with the weights of the study's supernet.
     """
@@ -58,7 +56,6 @@ class Conductor:
     is proposed.
 
     Attributes:
-        ledger: of the study.
         file: its space file; `search.trials` is the number of trials the ledger is to hold.
         proposer: of new architectures; it learns what the ledger holds already.
         pruner: asked at every epoch.
@@ -125,7 +122,6 @@ class Conductor:
         """Enter what a worker has trained so far; return whether it is to stop.
 
         Args:
-            number: of the trial.
             accuracies: of every epoch from the first, at least one, so that nothing is lost that
                 an earlier driver did not live to enter.
             seconds: spent in training the trial so far.

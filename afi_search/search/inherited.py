@@ -35,7 +35,6 @@ class Inherited:
     """The accuracies that architectures inherit from a study's supernet.
 
     Args:
-        costs: of the space's architectures.
         scores: a row an architecture, by its text, with a column `inherited`.
     """
 
@@ -107,9 +106,7 @@ def score_architectures(
 
     Args:
         study: held by this process, its supernet trained.
-        costs: of its architectures.
         score: returns what gives them; asked where some are to score.
-        listener: hears of the progress.
     """
     ledger, limit = study.ledger, study.file.space.search.supernet.scores
     entered = ledger.scores().get(INHERITED, pd.Series(dtype=float)).dropna()

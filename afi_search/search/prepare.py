@@ -25,10 +25,8 @@ def choose_preset(document: SpaceDocument, asked: str, listener: Listener) -> st
     """Return the preset to take; None for the file as it is.
 
     Args:
-        document: the space file.
         asked: a preset; `none`; or `auto`, of whose meaning the listener hears: `short` where there
             is a CUDA device and `smoke` where there is none, if the file has it.
-        listener: as of the run.
 
     Raises:
         UnusableGpu: `auto` would be chosen for the CPU of a machine whose GPU does not work.

@@ -41,9 +41,6 @@ class Proposer:
     """Proposes architectures of a space that keep its constraints, each once.
 
     Args:
-        space: to search.
-        costs: of its architectures.
-        objectives: of the study.
         study_name: of the study, by which Optuna's hyperband divides its trials.
         inherited: what the study's supernet says, where there is one; gone by as long as the
             study's own trials do not contradict it.
@@ -237,8 +234,6 @@ class ListedProposer:
 
     Args:
         origins: the architectures, each with why it is confirmed.
-        seeds: of each architecture's trainings.
-        cost: returns what an architecture costs.
     """
 
     def __init__(

@@ -144,9 +144,7 @@ def audited(
     """Compare a study's scores, and its trials' first epochs, with its full trials; `rank_table`.
 
     Args:
-        records: the ledger's trials.
         scores: a row an architecture, by its text.
-        costs: of the scores, in trials.
     """
     full = records[records["full"]].drop_duplicates("architecture").set_index("architecture")
     table = full[[*FREE]].join(scores.reindex(full.index))

@@ -25,8 +25,6 @@ class CheckpointRetention:
 
     Args:
         location: folder or fsspec URL of the study's checkpoints.
-        objectives: of the study.
-        trials: those of the ledger.
     """
 
     def __init__(self, location: str, objectives: Sequence[str], trials: list[FrozenTrial]) -> None:

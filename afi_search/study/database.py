@@ -204,12 +204,7 @@ class Hold:
 
 
 class HeldStorage:
-    """A storage in a database that waits while the database is away; nothing it is told is lost.
-
-    Args:
-        storage: Optuna's.
-        hold: of the study.
-    """
+    """A storage in a database that waits while the database is away; nothing it is told is lost."""
 
     def __init__(self, storage: BaseStorage, hold: Hold) -> None:
         self._storage = storage

@@ -152,7 +152,6 @@ class StudyFile:
         """Read the study.yaml of a study's folder.
 
         Args:
-            folder: of the study.
             imports: whether to run the modules that its `imports:` names. Whoever wrote the file
                 decides what they do; without them, what only they register is not known.
 

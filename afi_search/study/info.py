@@ -17,16 +17,12 @@ class StudyInfo:
     """Metadata of a study that reports print: data set, device, versions, seed.
 
     Attributes:
-        name: the study's name.
         backbones: the registered backbones that the architectures are built on; most studies
             have one.
         dataset: the data set's name, such as `cifar100`.
-        num_classes: its classes.
         image_size: side of the square input in pixels.
         epochs: full fidelity, the epochs after which a trial counts for the front.
-        preset: the preset that was used, or an empty text.
         device: description of the device that the trials were trained on.
-        seed: the study's seed.
         train_images: the number of images a trial trains on, where it is known.
         validation_images: the number of images behind each accuracy, where it is known; the
             sampling error of an accuracy is drawn from it.

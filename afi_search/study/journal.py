@@ -55,11 +55,7 @@ class DamagedLedger(StorageError):
 
 
 class Journal(JournalFileBackend):
-    """The file.
-
-    Args:
-        path: of the file; it is made where it is missing.
-    """
+    """The file, which is made where it is missing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -204,7 +200,6 @@ def mend(
     """Rewrite a journal with all that is whole in it, and set the rest aside in a file beside it.
 
     Args:
-        path: of the journal.
         study: `study_name` and `directions`, for where the line that says so is gone.
         lost: returns what is to stand for the trial of a number whose first line is gone: trials
             are counted, so that none may be missing.

@@ -102,11 +102,9 @@ class Proposal:
     """What a new trial is to try, before it is in the ledger.
 
     Attributes:
-        architecture: what to train.
         cost: measured before any training.
         origin: who proposed it: `first`, a sampler's name, or `untried` (drawn uniformly).
         params: Optuna's parameters; empty where the architecture lies outside the space.
-        distributions: of each parameter.
         system_attrs: what the sampler wants to remember of the trial.
         seed: of weights and batches; the study's where None.
         init: the weights that its training starts with: `random`, or `inherited` of the supernet.

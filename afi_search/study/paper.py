@@ -35,9 +35,7 @@ class PaperResult:
     """One row of the paper.
 
     Attributes:
-        model: the paper's name for it.
         architecture: the canonical text under which it is built here.
-        dataset: what it was trained and tested on.
         top1: test accuracy in per cent.
         top5: top-5 accuracy in per cent, where it is given.
         table: 4 or 5; None for a row of an ablation, which prints no counts.
@@ -46,7 +44,6 @@ class PaperResult:
         flops_g: the printed FLOPs in billions, batch 32, the paper's convention.
         same_network: False where the printed counts are not those of the network it names, so that
             neither its counts nor its accuracy can be compared with ours.
-        note: a remark on the row.
     """
 
     model: str

@@ -57,7 +57,6 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
     which it was moved here, becomes its own.
 
     Args:
-        folder: of the study.
         imports: whether to run the modules that its `imports:` names, as `StudyFile.read` says.
 
     Raises:

@@ -85,7 +85,6 @@ class Study:
         """Open a study that is there, to be read.
 
         Args:
-            folder: of the study.
             imports: whether to run the modules that its `imports:` names, as `StudyFile.read` says.
 
         Raises:
@@ -102,7 +101,6 @@ class Study:
 
         Args:
             folder: of the study; it is made where it is missing.
-            asked: the study as it is asked for.
             may_change: parts of the space file that may differ from the study that is there.
 
         Raises:

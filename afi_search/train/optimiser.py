@@ -69,7 +69,6 @@ def learning_rate(recipe: BaseRecipe, step: int, total: int) -> float:
     step after the last one would have. No step has a rate of zero.
 
     Args:
-        recipe: names the schedule.
         step: 0 <= step < total.
         total: steps of the whole training.
 

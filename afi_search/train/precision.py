@@ -96,12 +96,10 @@ def resolve_precision(
     restart, so that all of it is trained alike.
 
     Args:
-        precision: as a recipe has it.
         name: of the backbone.
         make: makes a network to measure.
         batch_size: images that the device takes at once.
         image_size: their height and width, pixels.
-        device: where it trains.
         folder: local or any fsspec URL that all workers share.
     """
     if precision != "auto":

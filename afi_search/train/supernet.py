@@ -50,11 +50,6 @@ class Schedule:
     What does not keep the constraints of the space is not trained: the widths are combined in
     another way, and where no way keeps them, another architecture is drawn.
 
-    Args:
-        costs: of the space's architectures.
-        strategy: one of these.
-        seed: of the training.
-
     >>> from afi_search.space import Space
     >>> costs = SpaceCosts(Space.load("afi-bench-16"), num_classes=100, image_size=16)
     >>> for architecture in Schedule(costs, "fair", seed=0)(7):
@@ -166,8 +161,6 @@ class InheritedAccuracy:
     Args:
         net: on `device`.
         data: training images to calibrate on, and validation images.
-        precision: to compute in.
-        device: where everything lives.
     """
 
     def __init__(self, net: Supernet, data: Split, *, precision: Any, device: torch.device) -> None:
@@ -217,12 +210,8 @@ class SupernetTrainer(Trainer):
     """Trains a supernet; after an epoch one of its architectures is calibrated and validated.
 
     Args:
-        net: of the space whose architectures the schedule draws.
-        schedule: the architectures of each step.
-        data: training and validation images.
         seed: of order and augmentation; the weights' is the caller's, see `seed_everything`.
         shown: the architecture that is validated.
-        recipe, device: as for `Trainer`.
     """
 
     def __init__(
@@ -278,13 +267,7 @@ def supernet_trainer(
     seed: int,
     device: torch.device,
 ) -> SupernetTrainer:
-    """Return the trainer of a space's supernet, whose weights are drawn now.
-
-    Args:
-        file: the space file.
-        costs: of its architectures.
-        shown, recipe, data, seed, device: as for `SupernetTrainer`.
-    """
+    """Return the trainer of a space's supernet, whose weights are drawn now."""
     space, classes, size = Space(file), data.spec.num_classes, data.spec.image_size
     known = SpaceCosts(space, num_classes=classes, image_size=size, kept=costs)
     schedule = Schedule(known, file.search.supernet.sampling, seed)

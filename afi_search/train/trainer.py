@@ -111,10 +111,8 @@ class Trainer:
         Args:
             model: takes B x 3 x H x W floats, returns B x num_classes; its weights are the same in
                 every process, see `seed_everything`.
-            recipe: how to train it.
             source: of this process's batches.
             identity: settings that must match for a checkpoint to be resumed.
-            device: of this process.
             ema_decay: of a running average of the weights, which is validated instead of them.
             compiled: whether torch.compile makes the kernels of a step; what it cannot compile runs
                 without it.
@@ -354,11 +352,7 @@ def trial_trainer(
     """Return the trainer of a trial: on tensors that lie on `device`.
 
     Args:
-        model: takes B x 3 x H x W floats, returns B x num_classes.
-        recipe: how to train it.
-        data: training and validation images.
         seed: of order and augmentation; the weights' is the caller's, see `seed_everything`.
-        device: where everything lives.
     """
     source = TensorSource(data, recipe, seed=seed, device=device)
     identity = trial_identity(recipe, data, seed)

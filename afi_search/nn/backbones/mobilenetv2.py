@@ -50,9 +50,6 @@ class InvertedResidual(Block):
     """1x1 expansion, 3x3 depthwise convolution, 1x1 projection without activation.
 
     Args:
-        inputs: channels of the block's input.
-        outputs: channels of the block's output.
-        stride: of the depthwise convolution.
         hidden: output channels of the depthwise convolution, and its groups.
         first: output channels of the expansion; 0 where there is none.
         second: input channels of the depthwise convolution.

@@ -26,8 +26,6 @@ class BasicBlock(Block):
     """Two 3x3 convolutions; the stride is on the first.
 
     Args:
-        inputs: channels of the block's input.
-        channels: channels of the block's output.
         stride: 1, or 2 to halve the resolution.
         first: output channels of the first convolution.
         second: input channels of the second.
@@ -128,8 +126,6 @@ class ResNet(nn.Module):
     """Stem, stages of residual blocks, global average pooling, linear classifier.
 
     Args:
-        architecture: the backbone and the choice for each stage.
-        num_classes: the classifier's outputs.
         stem: its convolution, and what follows its batch norm and ReLU.
         block: makes a block of input channels, channels, stride, and the output channels of its
             first and the input channels of its second convolution.

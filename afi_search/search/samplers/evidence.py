@@ -46,7 +46,6 @@ class Evidence:
         gained after that epoch on average, and with the variance of that gain.
 
         Args:
-            trials: n.
             codes, cost: n x groups, their points, -1 outside the grid; n x costs.
             learned: the objective's place among a trial's values.
             up: 1 where it is maximised, otherwise -1.
