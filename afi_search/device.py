@@ -27,11 +27,7 @@ class UnusableGpu(UserError):
 def compute_device(*, booked: bool = False) -> torch.device:
     """Return the GPU where PyTorch sees one, and otherwise the CPU.
 
-    Args:
-        booked: whether it must be a GPU, as one has been booked for this process.
-
-    Raises:
-        UnusableGpu: one is booked and PyTorch sees none; says why.
+    Where a GPU is `booked` for this process and PyTorch sees none, an UnusableGpu says why.
     """
     import torch
 
@@ -56,11 +52,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def require_usable_gpu() -> None:
-    """Make sure that PyTorch sees the GPU of this machine, where it has one that is not hidden.
-
-    Raises:
-        UnusableGpu: it does not; says why.
-    """
+    """Make sure that PyTorch sees this machine's GPU, if it is not hidden; else an UnusableGpu."""
     import torch
 
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
@@ -97,11 +89,7 @@ def is_fault(error: Exception) -> bool:
 
 
 def describe_device(kind: str | None = None) -> str:
-    """Return the GPUs' or else the CPU's name and number of this machine.
-
-    Args:
-        kind: `cuda` or `cpu`; None: the GPUs where PyTorch sees any.
-    """
+    """Return the name and number of the GPUs or else the CPU's here; `kind`: `cuda` or `cpu`."""
     import torch
 
     if torch.cuda.is_available() if kind is None else kind == "cuda":

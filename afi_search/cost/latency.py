@@ -33,11 +33,7 @@ def time_stages(
     device: torch.device,
     batch_size: int,
 ) -> Parts:
-    """Time forward passes of random weights and images; return median ns, whole and by stage.
-
-    Raises:
-        UnsupportedImageSize, AttentionTooNarrow: as building does.
-    """
+    """Time forward passes of random weights and images; return median ns, whole and by stage."""
     model = build(architecture, num_classes=num_classes, image_size=image_size)
     model = model.eval().to(device).to(memory_format=torch.channels_last)
     images = torch.randn(batch_size, 3, image_size, image_size, device=device)
@@ -68,11 +64,7 @@ def time_stages(
 
 
 def target_device(name: str) -> torch.device:
-    """Return the device a space file names as its target.
-
-    Raises:
-        UserError: this machine has none.
-    """
+    """Return the device a space file names as its target; a UserError: this machine has none."""
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise UserError("target.device: cuda: this machine has no CUDA device; use cpu or auto")

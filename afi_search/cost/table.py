@@ -50,11 +50,7 @@ class CostTable:
     device: str = ""
 
     def of(self, architecture: Architecture) -> Count:
-        """Return what an architecture costs.
-
-        Raises:
-            KeyError: a part of it was not measured.
-        """
+        """Return what an architecture costs; a KeyError: a part of it was not measured."""
         if architecture in self.networks or not self.stages:
             return self.networks[architecture]
         choices = zip(self.added, architecture.stages, strict=True)
@@ -95,11 +91,7 @@ class CostTable:
 
     @classmethod
     def read(cls, folder: Path) -> CostTable | None:
-        """Read the table of a study's folder; None where there is none.
-
-        Raises:
-            UserError: the file is not such a table.
-        """
+        """Read the table of a study's folder; None: there is none. A UserError: it is no table."""
         path = next((p for n in (FILE, _MEASURED_FILE) if (p := folder / n).is_file()), None)
         if path is None:
             return None

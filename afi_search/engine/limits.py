@@ -32,11 +32,7 @@ class NoRoom(UserError):
 
 
 def limit_gpu(share: float) -> None:
-    """Let this process take no more than that share of its GPU's memory, its context included.
-
-    Raises:
-        NoRoom: the context alone is more.
-    """
+    """Let this process take no more than that share of its GPU's memory, its context included."""
     if 0 < share < 1:
         size = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(left_to_tensors(share, size))

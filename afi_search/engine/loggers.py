@@ -20,11 +20,7 @@ MakeLogger = Callable[[Study], tune.Callback]
 
 
 def find_loggers(names: Sequence[str]) -> list[MakeLogger]:
-    """Return what makes Tune's callbacks of those names, which write into a study's folder.
-
-    Raises:
-        EngineError: there is none of that name, or it is not installed.
-    """
+    """Return what makes Tune's callbacks of those names in a study's folder, or an EngineError."""
     made = []
     for name in dict.fromkeys(names):
         if name not in _LOGGERS:

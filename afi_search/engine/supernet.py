@@ -68,14 +68,7 @@ def inherit(
 
 
 def audit_scores(study: Study, run: Run) -> None:
-    """Say what the scores of a study have been worth, once it has the trials to tell.
-
-    Args:
-        study: held by this process.
-
-    Raises:
-        Interrupted, EngineError, DataUnavailable, DataCorrupt: as `run_trials`.
-    """
+    """Say what the scores of a study, which this process holds, were worth, if trials can tell."""
     if study.records()["full"].sum() < FEWEST:
         return
     try:

@@ -29,11 +29,7 @@ class PromotionError(UserError):
 
 
 def measure_worker(config: PromotionConfig) -> Probe:
-    """Measure on one worker, for a few seconds, how fast it loads and trains.
-
-    Raises:
-        PromotionError: the network cannot be trained there.
-    """
+    """Measure for seconds how fast one worker loads and trains; a PromotionError: it cannot."""
     booked = config.capacity
     worker = ray.remote(probe).options(num_cpus=booked.threads, num_gpus=booked.gpus)
     try:

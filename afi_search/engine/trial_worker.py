@@ -80,11 +80,7 @@ def settle_in(common: TrialConfig) -> None:
 
 
 def booked_device(share: float) -> torch.device:
-    """Return what a worker computes on that has booked a share of a GPU, or none: 0.
-
-    Raises:
-        UnusableGpu, NoRoom: it cannot be used.
-    """
+    """Return a worker's device, by its booked share of a GPU, or 0; else UnusableGpu or NoRoom."""
     device = compute_device(booked=share > 0)
     limit_gpu(share)
     return device

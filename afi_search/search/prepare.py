@@ -65,11 +65,7 @@ def settle_data(file: SpaceFile, folder: str | None, listener: Listener) -> Spac
 
 
 def measure_costs(space: Space, listener: Listener, kept: CostTable | None = None) -> SpaceCosts:
-    """Return the costs of a space's architectures: those that a study has kept, or measured now.
-
-    Raises:
-        UserError: latency is asked for and cannot be measured here.
-    """
+    """Return the costs of a space's architectures: those that a study has kept, or measured now."""
     from afi_search.cost import SpaceCosts
 
     spec = spec_of(space.file.data)
@@ -85,11 +81,7 @@ def measure_costs(space: Space, listener: Listener, kept: CostTable | None = Non
 
 
 def require_feasible(path: Path, costs: SpaceCosts) -> None:
-    """Make sure that there is something to try, and that what is to be tried first may be.
-
-    Raises:
-        SpaceFileError: no architecture keeps the constraints, or one of `search.first` does not.
-    """
+    """Raise a SpaceFileError where nothing can be tried, or a limit excludes `search.first`."""
     file = costs.space.file
     limits = file.constraints.limits()
     if not costs.any_feasible:

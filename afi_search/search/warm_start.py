@@ -37,11 +37,7 @@ def evidence(study: Study, space: Space, costs: SpaceCosts) -> list[FrozenTrial]
 
 
 def read_other(file: SpaceFile) -> list[dict[str, Any]]:
-    """Return what is kept of the study that `search.warm_start` names; nothing if it names none.
-
-    Raises:
-        StudyError: as `evidence` says; asked before a study begins, it leaves none behind.
-    """
+    """Return what is kept of the study that `search.warm_start` names; nothing if it names none."""
     if (folder := file.search.warm_start) is None:
         return []
     other = Study.open(folder)

@@ -17,11 +17,8 @@ IN_THE_FOLDER = "checkpoints"
 def check_url(url: str | None) -> str:
     """Return what `--checkpoints` gives, a local folder as an absolute path.
 
-    Returns:
-        The URL; where there is none, the name of the folder inside the study's.
-
-    Raises:
-        UserError: nothing can be kept there, or the URL holds a password.
+    Without any, it is the name of the folder inside the study's. A UserError says that nothing can
+    be kept there, or that the URL holds a password.
     """
     if url is None:
         return IN_THE_FOLDER

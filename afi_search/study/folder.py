@@ -338,11 +338,7 @@ def only_driver(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder itself, too: lock files are deleted by people who wonder what they are for.
-
-    Raises:
-        BlockingIOError: another process has.
-    """
+    """Lock the folder itself, too: lock files are deleted by people who wonder what they are."""
     place = os.open(folder, os.O_RDONLY)
     try:
         try:

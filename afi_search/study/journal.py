@@ -63,11 +63,7 @@ class Journal(JournalFileBackend):
         super().__init__(str(path), self._alone)
 
     def read_logs(self, log_number_from: int) -> Iterator[Log]:  # type: ignore[override]
-        """Yield the operations from a number on, counted from 0.
-
-        Raises:
-            DamagedLedger: a line is no operation of a ledger.
-        """
+        """Yield the operations from a number on, from 0; a DamagedLedger: a line is none."""
         with self.path.open("rb") as stream:
             stream.seek(self._log_number_offset[log_number_from])
             for number, line in enumerate(stream, start=log_number_from):

@@ -151,11 +151,7 @@ class Ledger:
 
     @classmethod
     def create(cls, folder: Path, study: StudyFile, hold: Hold | None = None) -> Ledger:
-        """Make the ledger of a new study; with a `hold`, it waits where its database goes away.
-
-        Raises:
-            StorageError, LedgerError: it cannot be opened or written.
-        """
+        """Make the ledger of a new study; with a `hold`, it waits where its database goes away."""
         storage = open_storage(folder, study.storage, hold)
         with _written(folder):
             directions = directions_of(study.space.objectives)
@@ -249,11 +245,7 @@ class Ledger:
     def compare_images(self, figures: Mapping[str, float]) -> None:
         """Make sure that trials are trained and judged on the images of those before them.
 
-        Args:
-            figures: of the images, by their names; a hundredth more or less is the same.
-
-        Raises:
-            LedgerError: they are others.
+        `figures` are of the images, by name; those that differ by a hundredth are a LedgerError.
         """
         known = self.study.user_attrs.get(_IMAGES)
         if known is None:
@@ -307,11 +299,7 @@ class Ledger:
 
     @classmethod
     def find_in(cls, folder: str | Path, number: int) -> FrozenTrial:
-        """Return the trial of a study that a person asks for, if possible without the others.
-
-        Raises:
-            UserError: as `open` and `find` do.
-        """
+        """Return the trial of a study that a person asks for, if possible without the others."""
         path = Path(folder) / FILES[JOURNAL]
         with suppress(Exception):  # which opening it as a whole tells in words
             in_lines = StudyFile.read(folder).storage == JOURNAL and path.is_file()
@@ -320,11 +308,7 @@ class Ledger:
         return cls.open(folder).find(number)
 
     def find(self, number: int) -> FrozenTrial:
-        """Return the trial a person asks for.
-
-        Raises:
-            LedgerError: there is no trial of that number.
-        """
+        """Return the trial a person asks for; a LedgerError: there is none of that number."""
         trials = self.trials()
         if not 0 <= number < len(trials):
             there = f"0 to {len(trials) - 1}" if trials else "none yet"

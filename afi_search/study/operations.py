@@ -198,11 +198,7 @@ _VALIDATOR = TypeAdapter[Any](
 
 
 def read_operation(line: bytes) -> Log:
-    """Return the operation that a line is.
-
-    Raises:
-        ValueError: it is none of a ledger; says why, to follow the name of the line.
-    """
+    """Return the operation that a line is; a ValueError says why it is none."""
     try:
         return _VALIDATOR.validate_json(line)
     except ValidationError as error:

@@ -98,11 +98,7 @@ def hypervolume(records: DataFrame, reference: tuple[float, ...]) -> float:
 
 
 def comparable(records: DataFrame) -> DataFrame:
-    """Return the trials that reached full fidelity and have a finite accuracy and cost.
-
-    Raises:
-        ValueError: a column is missing.
-    """
+    """Return the trials that reached full fidelity and have a finite accuracy and cost."""
     needed = ("full", "accuracy", *costs_of(records), "architecture")
     missing = [name for name in needed if name not in records]
     if missing:

@@ -119,11 +119,7 @@ def in_database(name: str) -> bool:
 
 @contextmanager
 def only_client(name: str, ledger: str) -> Iterator[Hold | None]:
-    """Hold a study in a database for this process alone; files need no more than their folder.
-
-    Raises:
-        StorageError: another process holds it, or the database cannot be reached.
-    """
+    """Hold a study in a database for this process alone; files need no more than their folder."""
     if not in_database(name):
         yield None
         return

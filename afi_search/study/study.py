@@ -219,11 +219,7 @@ class Study:
             yield
 
     def elsewhere(self) -> list[Belonging]:
-        """Return what of it and its confirmation lies outside its folder, owned or not.
-
-        Raises:
-            UserError: that cannot be reached.
-        """
+        """Return what of it and its confirmation lies outside its folder, owned or not."""
         return [belonging for part in self._parts() for belonging in part._elsewhere()]
 
     def require_owned(self) -> None:

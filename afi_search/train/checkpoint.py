@@ -86,11 +86,7 @@ def load(url: str) -> dict[str, Any] | None:
 
 
 def load_file(url: str) -> dict[str, Any]:
-    """Return the state in one checkpoint file, on the CPU.
-
-    Raises:
-        CorruptCheckpoint: it is missing, cut short, damaged, or not one of ours.
-    """
+    """Return the state in one checkpoint file, on the CPU; a CorruptCheckpoint: there is none."""
     filesystem, path = open_url(url)
     return _read(filesystem, path)
 

@@ -278,11 +278,7 @@ def supernet_trainer(
 def inherited_accuracy(
     file: SpaceFile, checkpoints: str, data: Split, *, precision: Any, device: torch.device
 ) -> InheritedAccuracy:
-    """Read the weights of a space's trained supernet; return what scores architectures with them.
-
-    Raises:
-        CheckpointMismatch: its weights are not there, or cannot be read.
-    """
+    """Return what scores architectures with a supernet's weights; a CheckpointMismatch: none."""
     try:
         state = load(checkpoints)
     except CorruptCheckpoint as error:

@@ -370,11 +370,7 @@ def trial_identity(recipe: Recipe, data: Split, seed: int) -> dict[str, Any]:
 
 
 def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """Check that a checkpoint belongs to this training.
-
-    Raises:
-        CheckpointMismatch: it is not; the message lists what differs.
-    """
+    """Make sure that a checkpoint is of this training: a CheckpointMismatch lists what differs."""
     differing = [key for key in mine if mine[key] != theirs.get(key)]
     if differing:
         listed = "; ".join(f"{k}: {theirs.get(k)!r} there, {mine[k]!r} here" for k in differing)

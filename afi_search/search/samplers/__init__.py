@@ -55,11 +55,7 @@ def register_sampler(name: str, make: SamplerFactory) -> None:
 
 
 def make_sampler(file: SpaceFile, seed: int) -> BaseSampler:
-    """Return the Optuna sampler that a space file names, drawing from that seed.
-
-    Raises:
-        ValueError: it is `grid` or `known-cost`, of which the proposer takes care itself.
-    """
+    """Return the Optuna sampler that a space file names, drawing from that seed."""
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         sampler: BaseSampler = SAMPLERS.get(file.search.sampler)(file, seed)
     return sampler

@@ -129,11 +129,7 @@ class ChoiceGrid:
 
 
 def numbers(name: str, function: CostOf, params: dict[str, Any]) -> tuple[float, ...]:
-    """Return what a user's function of that name says of parameters.
-
-    Raises:
-        ValueError: that is no list of finite numbers, or the function asks for others.
-    """
+    """Return the finite numbers that a user's function of that name says, or raise a ValueError."""
     try:
         told = function(params)
     except KeyError as missing:
