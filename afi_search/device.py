@@ -94,14 +94,9 @@ def describe_device(kind: str | None = None) -> str:
 
     if torch.cuda.is_available() if kind is None else kind == "cuda":
         named = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-        return f"{named}, TF32 in fp32 convolutions" if _rounds_to_tf32() else named
+        rounds = torch.backends.cudnn.allow_tf32 and torch.cuda.get_device_capability(0) >= (8, 0)
+        return f"{named}, TF32 in fp32 convolutions" if rounds else named
     return f"{os.cpu_count()} cores, {_cpu_name()}"
-
-
-def _rounds_to_tf32() -> bool:
-    import torch
-
-    return torch.backends.cudnn.allow_tf32 and torch.cuda.get_device_capability(0) >= (8, 0)
 
 
 def _cpu_name() -> str:

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from optuna.trial import FrozenTrial, TrialState
@@ -21,14 +21,8 @@ from afi_search.study.pareto import dominated_share, front_size, front_trials, t
 from afi_search.train.trainer import EpochResult
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A gauge.
-
-    Attributes:
-        meaning: in words, with its unit.
-        tags: its labels besides `study` and those that Ray adds (node, worker, session).
-    """
+class Metric(NamedTuple):
+    """A gauge: what it means, with its unit, and its labels besides `study` and Ray's own."""
 
     meaning: str
     tags: tuple[str, ...] = ()
@@ -63,8 +57,7 @@ METRICS = {
 _SET_EVERY_SECONDS = 3.0
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """The value of one gauge, with its labels besides `study`."""
 
     name: str
@@ -123,24 +116,22 @@ def exported(study: str, samples: Callable[[], list[Sample]]) -> Iterator[None]:
         samples: called every few seconds, in a thread of its own.
     """
     over = threading.Event()
-    thread = threading.Thread(
-        target=_export, args=(study, samples, over), name="metrics", daemon=True
-    )
+    gauges = {
+        name: Gauge(name, metric.meaning, ("study", *metric.tags))
+        for name, metric in METRICS.items()
+    }
+
+    def export() -> None:
+        while True:
+            for sample in samples():
+                gauges[sample.name].set(sample.value, {"study": study, **dict(sample.tags)})
+            if over.wait(_SET_EVERY_SECONDS):
+                return
+
+    thread = threading.Thread(target=export, name="metrics", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-
-
-def _export(study: str, samples: Callable[[], list[Sample]], over: threading.Event) -> None:
-    gauges = {
-        name: Gauge(name, metric.meaning, ("study", *metric.tags))
-        for name, metric in METRICS.items()
-    }
-    while True:
-        for sample in samples():
-            gauges[sample.name].set(sample.value, {"study": study, **dict(sample.tags)})
-        if over.wait(_SET_EVERY_SECONDS):
-            return

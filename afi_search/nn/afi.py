@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -71,17 +71,12 @@ class Scorer(nn.Module):
         self.expand = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        with without_autocast(pooled.device):
+        kind = pooled.device.type
+        narrows = torch.amp.is_autocast_available(kind)
+        with torch.autocast(kind, enabled=False) if narrows else nullcontext():
             z = pooled.to(self.reduce.weight.dtype)
             scores: Tensor = self.expand(F.relu(self.reduce(z)))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which no operation is narrowed."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 class AFI(nn.Module, ABC):

@@ -179,7 +179,7 @@ class _Reader:
         yield from own.values()
 
     def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
-        told = _short(node.value)
+        told = repr(node.value if len(node.value) <= 40 else f"{node.value[:37]}...")
         if node.tag not in _SCALARS:
             kind = str(node.tag).rpartition(":")[2]
             raise self._refused(
@@ -196,7 +196,3 @@ class _Reader:
         if isinstance(value, str) and _NO_TEXT.search(value):
             raise self._refused(node, path, f"{told} has characters in it that are no text")
         return value
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:37]}...")

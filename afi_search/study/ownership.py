@@ -67,10 +67,6 @@ class Mark:
         """Whether it is that study's, if that has not been copied on another machine."""
         return self.id == study.id and not self._has_stayed_when(study)
 
-    def is_of(self, folder: Path) -> bool:
-        """Whether it is that of the study in a folder here."""
-        return Path(self.home).parent == folder.resolve()
-
     def _has_stayed_when(self, study: Mark) -> bool:
         home = Path(self.home)
         try:

@@ -327,7 +327,9 @@ def _left_in_a_ledger(folder: Path, asked: StudyFile) -> StudyFile | None:
     for name in found or [asked.storage]:
         ledger = Ledger.at(folder, name, asked.ledger or asked.name)
         owner = None if ledger is None else ledger.owner()
-        if ledger is None or (in_database(name) and (owner is None or not owner.is_of(folder))):
+        if ledger is None or (
+            in_database(name) and (owner is None or Path(owner.home).parent != folder.resolve())
+        ):
             continue
         if (before := ledger.settings()) is not None:
             return before

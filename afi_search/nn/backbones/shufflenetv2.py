@@ -38,7 +38,15 @@ class ShuffleBlock(Block):
     def __init__(self, inputs: int, channels: int, stride: int, first: int, second: int) -> None:
         super().__init__()
         self.halves = stride == 1
-        self.branch1 = nn.Identity() if self.halves else shrinking_branch(inputs, channels)
+        self.branch1: nn.Module = nn.Identity()
+        if not self.halves:
+            self.branch1 = FusedSequential(
+                nn.Conv2d(inputs, inputs, 3, stride=2, padding=1, groups=inputs, bias=False),
+                BatchNorm2d(inputs),
+                nn.Conv2d(inputs, channels, 1, bias=False),
+                BatchNorm2d(channels),
+                nn.ReLU(inplace=True),
+            )
         self.branch2 = nn.Sequential(
             nn.Conv2d(inputs // 2 if self.halves else inputs, first, 1, bias=False),
             BatchNorm2d(first),
@@ -70,17 +78,6 @@ def shuffled(one: Tensor, other: Tensor) -> Tensor:
         return F.channel_shuffle(torch.cat((one, other), dim=1), 2)
     pairs = torch.stack([x.permute(0, 2, 3, 1) for x in (one, other)], dim=-1)
     return pairs.flatten(-2).permute(0, 3, 1, 2)
-
-
-def shrinking_branch(inputs: int, outputs: int) -> FusedSequential:
-    """The first branch of a block of stride 2: 3x3 depthwise and 1x1 convolutions."""
-    return FusedSequential(
-        nn.Conv2d(inputs, inputs, 3, stride=2, padding=1, groups=inputs, bias=False),
-        BatchNorm2d(inputs),
-        nn.Conv2d(inputs, outputs, 1, bias=False),
-        BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 class ShuffleNetV2(nn.Module):

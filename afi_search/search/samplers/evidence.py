@@ -72,9 +72,11 @@ class Evidence:
                 value[place], variance[place] = curve[epoch] + gain[0], gain[1]
         known = np.isfinite(value)
         pending = runs & ~known
+        shown = up * value[known]
+        low, high = np.quantile(shown, [0.25, 0.75])
         return cls(
             codes[known],
-            _winsorised(up * value[known]),
+            np.maximum(shown, low - 1.5 * (high - low)),  # failures lie far below the others
             variance[known],
             cost[known],
             codes[pending],
@@ -111,9 +113,3 @@ def _gain(
     if len(gains) < _CURVES:
         return None
     return float(np.mean(gains)), float(np.var(gains, ddof=1) * (1 + 1 / len(gains))) + 1e-12
-
-
-def _winsorised(values: Floats) -> Floats:
-    """Return the values with failures, far below the others, brought near."""
-    low, high = np.quantile(values, [0.25, 0.75])
-    return np.maximum(values, low - 1.5 * (high - low))
