@@ -75,21 +75,6 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def format_cost(name: str, value: float) -> str:
-    """Write one of the figures of a `Cost` with its unit, exact enough to compare it with a limit.
-
-    >>> format_cost("macs", 69_132_160), format_cost("memory", 1_234_567_890)
-    ('69,132,160', '1,234.6 MB')
-    """
-    match name:
-        case "latency":
-            return f"{value:,.3f} ms"
-        case "memory":
-            return f"{megabytes(value)} MB"
-        case _:
-            return f"{value:,.0f}"
-
-
 def signed(value: float, digits: int) -> str:
     """Write a change with its sign and so many digits after the point."""
     return f"{value:+.{digits}f}".replace("-", MINUS)

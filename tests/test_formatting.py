@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from afi_search.formatting import against, count, duration, format_cost, mega, percent
+from afi_search.formatting import against, count, duration, mega, percent
+from afi_search.space.objective import write_objective
 
 
 @pytest.mark.parametrize(
@@ -23,9 +24,9 @@ from afi_search.formatting import against, count, duration, format_cost, mega, p
         (duration(45.3), "45 s"),
         (duration(61), "1 min 1 s"),
         (duration(59.7), "1 min 0 s"),
-        (format_cost("macs", 69_132_160), "69,132,160"),
-        (format_cost("memory", 1_234_567_890), "1,234.6 MB"),
-        (format_cost("latency", 1234.5), "1,234.500 ms"),
+        (write_objective("macs", 69_132_160), "69,132,160"),
+        (write_objective("memory", 1_234_567_890), "1,234.6 MB"),
+        (write_objective("latency", 1234.5), "1,234.500 ms"),
         (duration(3_600 * 27 + 65), "27 h 1 min"),
     ],
 )

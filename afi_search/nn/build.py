@@ -34,8 +34,8 @@ def build(
 
     Raises:
         ArchitectureError, UnknownName: the text is of no architecture.
-        UnsupportedImageSize: the backbone is not made for that image size.
-        AttentionTooNarrow: a stage has too few channels for the attention chosen there.
+        UserError: the backbone is not made for that image size, or a stage has too few channels
+            for the attention chosen there.
         PretrainedError: the file holds no weights for the backbone.
 
     >>> model = build("resnet32(B-r16)", num_classes=100, image_size=32)

@@ -97,7 +97,7 @@ class Stage(nn.Module):
             and the input channels of its second.
 
     Raises:
-        AttentionTooNarrow: the choice's attention has no meaning for so few channels.
+        UserError: the choice's attention has no meaning for so few channels.
     """
 
     afi: AFI | None

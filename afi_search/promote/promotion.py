@@ -33,10 +33,8 @@ from afi_search.space.backbone import IMAGENET_SIZE
 from afi_search.space.fields import check_name
 from afi_search.space.recipe import read_recipe
 from afi_search.space.schema import Promote
-from afi_search.study import Ledger
 from afi_search.study.checkpoint_location import IN_THE_FOLDER, check_url, location_of
 from afi_search.study.folder import PROMOTE, StudyFile, gather_facts, has_study, only_driver
-from afi_search.study.pareto import front
 from afi_search.study.study import Study
 from afi_search.train import CheckpointMismatch, EpochResult, load
 from afi_search.train.checkpoint import KEPT
@@ -246,9 +244,10 @@ def winners(folder: Path, wanted: Promote, listener: Listener | None = None) -> 
 
     As `most_promising` orders a confirmation, or of the front, by validation images alone.
     """
-    listener, confirmed = listener or Listener(), read_confirmed(Study.open(folder))
+    listener, study = listener or Listener(), Study.open(folder)
+    confirmed = read_confirmed(study)
     if confirmed.empty:
-        points = front(Ledger.open(folder).records()).sort_values("accuracy", ascending=False)
+        points = study.front().sort_values("accuracy", ascending=False)
         if points.empty:
             raise PromotionError(f"{folder}: has no front to promote from; resume the study first")
         listener.said(

@@ -5,7 +5,6 @@ from afi_search.space.architecture import ArchitectureError as ArchitectureError
 from afi_search.space.architecture import StageChoice as StageChoice
 from afi_search.space.attention import ATTENTIONS as ATTENTIONS
 from afi_search.space.attention import Attention as Attention
-from afi_search.space.attention import AttentionTooNarrow as AttentionTooNarrow
 from afi_search.space.attention import register_attention as register_attention
 from afi_search.space.backbone import BACKBONES as BACKBONES
 from afi_search.space.backbone import Backbone as Backbone

@@ -48,20 +48,16 @@ class Attention:
             )
 
     def layer(self, channels: int) -> Any:
-        """Return a new torch module for that many channels; AttentionTooNarrow: too few."""
+        """Return a new torch module for that many channels; a UserError: they are few."""
         if channels < self.least_channels:
             every = map(ATTENTIONS.get, ATTENTIONS.names)
             fitting = [other.name for other in every if channels >= other.least_channels]
-            raise AttentionTooNarrow(
+            raise UserError(
                 f"attention {self.name!r} needs at least {self.least_channels} channels and is "
                 f"asked to work on {channels}; use width 'B', or one of: none, {', '.join(fitting)}"
             )
         make = resolve_name(self.make) if isinstance(self.make, str) else self.make
         return make(channels)
-
-
-class AttentionTooNarrow(UserError):
-    """R has too few channels for the attention that was asked for."""
 
 
 ATTENTIONS = Registry[Attention]("add-on attention")

@@ -53,7 +53,7 @@ class Backbone:
     ([16, 32, 64], {'base': 4, 'B': 16})
     >>> resnet32.require_size(224)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    afi_search...UnsupportedImageSize: resnet32 is not made for images of 224 pixels; it takes: ...
+    afi_search.errors.UserError: resnet32 is not made for images of 224 pixels; it takes: ...
     """
 
     name: str
@@ -70,16 +70,12 @@ class Backbone:
         return resolve_name(self.build) if isinstance(self.build, str) else self.build
 
     def require_size(self, image_size: int) -> None:
-        """Make sure that it can be built for images of that size: else an UnsupportedImageSize."""
+        """Make sure that it can be built for images of that size: else a UserError."""
         if image_size not in self.image_sizes:
             sizes = ", ".join(map(str, self.image_sizes))
-            raise UnsupportedImageSize(
+            raise UserError(
                 f"{self.name} is not made for images of {image_size} pixels; it takes: {sizes}"
             )
-
-
-class UnsupportedImageSize(UserError):
-    """The backbone cannot be built for images of that size."""
 
 
 BACKBONES = Registry[Backbone]("backbone")

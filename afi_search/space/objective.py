@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from afi_search.errors import UserError
-from afi_search.formatting import format_cost
+from afi_search.formatting import megabytes
 from afi_search.registry import Registry
 from afi_search.space.architecture import Architecture
 from afi_search.space.fields import check_name
@@ -137,9 +137,15 @@ def write_objective(name: str, value: float) -> str:
     >>> write_objective("memory", 1_234_567_890)
     '1,234.6 MB'
     """
-    if not own_measures([name]):
-        return format_cost(name, value)
-    return f"{value:,.6g} {OBJECTIVES.get(name).unit}".strip()
+    if own_measures([name]):
+        return f"{value:,.6g} {OBJECTIVES.get(name).unit}".strip()
+    match name:
+        case "latency":
+            return f"{value:,.3f} ms"
+        case "memory":
+            return f"{megabytes(value)} MB"
+        case _:
+            return f"{value:,.0f}"
 
 
 register_objective(Objective(ACCURACY, direction="up"))

@@ -126,7 +126,11 @@ class Trainer:
         self._sharding = source.sharding
         self._identity = dict(identity)
         self._dtype = autocast_dtype(recipe.precision, device)
-        self._average = _average(self.model, ema_decay)
+        self._average: Any = None
+        if ema_decay is not None:
+            from timm.utils.model_ema import ModelEmaV3
+
+            self._average = ModelEmaV3(self.model, decay=ema_decay, use_warmup=True)
         self._rate = torch.zeros((), device=device)
         self._loss_sum = torch.zeros((), device=device)
         self._optimiser = build_optimiser(self.model, recipe, self._rate)
@@ -383,12 +387,3 @@ def synchronised(model: nn.Module, world: int, device: torch.device) -> nn.Modul
         return model
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return converted
-
-
-def _average(model: nn.Module, decay: float | None) -> Any:
-    """Return the running average of a model's weights; None without a decay."""
-    if decay is None:
-        return None
-    from timm.utils.model_ema import ModelEmaV3
-
-    return ModelEmaV3(model, decay=decay, use_warmup=True)
