@@ -1,19 +1,10 @@
 """Architectures as torch modules."""
 
-from afi_search.nn.build import build
-from afi_search.nn.pretrained import PretrainedError, WarmStart, warm_start
-from afi_search.nn.stage import Block, Stage, afi_weights, searched_stages
-from afi_search.nn.supernet import Supernet, SupernetError
-
-__all__ = [
-    "Block",
-    "PretrainedError",
-    "Stage",
-    "Supernet",
-    "SupernetError",
-    "WarmStart",
-    "afi_weights",
-    "build",
-    "searched_stages",
-    "warm_start",
-]
+from afi_search.nn.build import build as build
+from afi_search.nn.pretrained import warm_start as warm_start
+from afi_search.nn.stage import Block as Block
+from afi_search.nn.stage import Stage as Stage
+from afi_search.nn.stage import afi_weights as afi_weights
+from afi_search.nn.stage import searched_stages as searched_stages
+from afi_search.nn.supernet import Supernet as Supernet
+from afi_search.nn.supernet import SupernetError as SupernetError
