@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from afi_search.data import ImageSet
 from afi_search.data.tensor_source import Normalise, normalised_batches
 from afi_search.nn import Stage, afi_weights, searched_stages
+from afi_search.nn.stage import transition_source
 from afi_search.report import style
 from afi_search.report.style import SMALL, TEXT, bare, png, titled_figure
 
@@ -59,13 +60,20 @@ def mean_weights(
 
 
 def first_sources(model: nn.Module, image: Tensor) -> dict[str, int]:
-    """Return the number of each AFI stage's first source, by the stage's name, for any image."""
+    """Return the number of each AFI stage's first source, by the stage's name, for any image.
+
+    That is 1, or 2 where the transition block offers none.
+    """
     names = {stage: name for name, stage in searched_stages(model).items() if stage.afi is not None}
     starts: dict[str, int] = {}
 
     def ask(stage: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(stage, Stage)
-        starts[names[stage]] = stage.first_source(inputs[0])
+        assert isinstance(stage, Stage) and stage.afi is not None
+        transition = next(iter(stage))
+        feature = transition.activate(transition.first(inputs[0]))
+        second, channels = transition.second(feature), stage.afi.channels
+        source = transition_source(transition, feature, second, channels)
+        starts[names[stage]] = 2 if source is None else 1
 
     with ExitStack() as hooks, torch.no_grad():
         for stage in names:

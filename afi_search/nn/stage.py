@@ -137,19 +137,6 @@ class Stage(nn.Module):
             x = block(x)
         return x
 
-    def first_source(self, x: Tensor) -> int:
-        """Return the number of the first feature that is a source, given the stage's input.
-
-        That is 1, or 2 where the transition block offers none. Only for a stage with AFI.
-        """
-        assert self.afi is not None
-        transition = next(iter(self))
-        feature = transition.activate(transition.first(x))
-        source = transition_source(
-            transition, feature, transition.second(feature), self.afi.channels
-        )
-        return 2 if source is None else 1
-
     def _integrating(self, x: Tensor, afi: AFI) -> Tensor:
         transition, *readers = self
         reading = (GatheredReading if accelerates(x, "join") else Reading)(afi)
