@@ -68,11 +68,6 @@ def location_of(folder: Path, checkpoints: str) -> str:
     return checkpoints if "://" in checkpoints else str((folder / checkpoints).resolve())
 
 
-def is_elsewhere(folder: Path, location: str) -> bool:
-    """Whether a location of checkpoints lies outside the study's folder."""
-    return not Path(location).is_relative_to(folder.resolve())
-
-
 def trial_location(location: str, number: int) -> str:
     """Return the folder or URL of a trial's checkpoints."""
     return f"{location}/{number:05d}"

@@ -38,12 +38,10 @@ from afi_search.space.schema import DO_NOT_IMPORT, Pruner
 from afi_search.study.checkpoint_location import (
     IN_THE_FOLDER,
     is_below,
-    is_elsewhere,
-    is_named_for,
     location_of,
     new_location,
 )
-from afi_search.study.ownership import Mark, delete_checkpoints, put_mark, trials_in, why_not_owned
+from afi_search.study.ownership import delete_checkpoints, trials_in
 from afi_search.study.storage import JOURNAL, in_database
 
 STUDY_FILE = "study.yaml"
@@ -253,30 +251,6 @@ def resumed(
         ledger=before.ledger,
         later=(*before.later, *_news(before, asked.facts)),
     )
-
-
-def mark_of(folder: Path, study: StudyFile) -> Mark:
-    """Return the mark that all bears which the study in a folder owns elsewhere."""
-    inode = folder.stat().st_ino
-    return Mark(study.id, study.name, str(folder.resolve() / STUDY_FILE), platform.node(), inode)
-
-
-@contextmanager
-def claimed(folder: Path, study: StudyFile) -> Iterator[None]:
-    """Refuse checkpoints elsewhere that are not the study's; mark them once study.yaml says so."""
-    location, mark = location_of(folder, study.checkpoints), mark_of(folder, study)
-    if not is_elsewhere(folder, location):
-        yield
-        return
-    adopts = is_named_for(location, study.name)  # as those of studies that had no mark yet
-    if reason := why_not_owned(location, mark, adopts=adopts):
-        raise StudyError(
-            f"{folder}: its checkpoints would lie in {location}, which {reason}. Resume the study "
-            f"there, or start another one with --name; afi-search study rm {folder} deletes this "
-            f"one and leaves those checkpoints"
-        )
-    yield
-    put_mark(location, mark)
 
 
 def written_in(folder: Path) -> list[str]:

@@ -15,7 +15,6 @@ from pydantic import TypeAdapter, ValidationError
 from afi_search.errors import UserError
 from afi_search.files import write_whole
 from afi_search.space import Architecture, Space
-from afi_search.study.checkpoint_location import is_elsewhere
 from afi_search.study.folder import (
     CONFIRM,
     STUDY_FILE,
@@ -23,7 +22,6 @@ from afi_search.study.folder import (
     StudyError,
     StudyFile,
     has_study,
-    mark_of,
     only_driver,
 )
 from afi_search.study.journal import (
@@ -70,7 +68,7 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
         file, is_damaged = _settings(folder, imports)
         study = Study(folder, file)
         with only_client(file.storage, file.ledger) as hold:
-            owner, mark = _owner(study, hold), mark_of(folder, file)
+            owner, mark = _owner(study, hold), study.mark
             if owner and owner.why_not_of(mark) and not owner.may_have_moved_to(mark):
                 raise StudyError(f"{folder}: its ledger {owner.why_not_of(mark)}")
             if is_damaged:
@@ -221,8 +219,8 @@ def _trial(study: Study, number: int) -> FrozenTrial:
 
 def _take_over(study: Study) -> Iterator[str]:
     """Mark what the study owns as that of its folder here; its ledger is not another's."""
-    mark, location = mark_of(study.folder, study.file), study.checkpoints
-    found = mark_at(location) if is_elsewhere(study.folder, location) else None
+    mark, location = study.mark, study.checkpoints
+    found = mark_at(location) if study.keeps_elsewhere else None
     if found is not None and found.may_have_moved_to(mark):
         put_mark(location, mark)
         yield f"The checkpoints in {location} are now this study's, and not those of {found.home}."

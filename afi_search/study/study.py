@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from afi_search.cost import CostTable
 from afi_search.files import write_whole
 from afi_search.study.checkpoint_location import (
     IN_THE_FOLDER,
-    is_elsewhere,
+    is_named_for,
     location_of,
     size_of,
     trial_location,
@@ -30,19 +31,23 @@ from afi_search.study.folder import (
     SUPERNET,
     StudyError,
     StudyFile,
-    claimed,
     delete_written,
     differences,
     fixed,
     has_study,
-    mark_of,
     only_driver,
     resumed,
     written_in,
 )
 from afi_search.study.info import StudyInfo, study_info
 from afi_search.study.ledger import Ledger, LedgerError
-from afi_search.study.ownership import delete_checkpoints, trials_in, why_not_owned
+from afi_search.study.ownership import (
+    Mark,
+    delete_checkpoints,
+    put_mark,
+    trials_in,
+    why_not_owned,
+)
 from afi_search.study.pareto import costs_of, front
 from afi_search.study.reference import measure_references, reference_point
 from afi_search.study.storage import FILES, has_file, in_database, only_client, open_storage
@@ -126,9 +131,11 @@ class Study:
                     study._require_own(ledger, may_change)
                     study._require_whole(ledger)
                 study.ledger = ledger or Ledger.create(folder, file, hold)
-                with claimed(folder, file):
-                    write_whole(folder / STUDY_FILE, file.dump())
-                study.ledger.claim(mark_of(folder, file), file, folder)
+                study._require_own_checkpoints()
+                write_whole(folder / STUDY_FILE, file.dump())
+                if study.keeps_elsewhere:
+                    put_mark(study.checkpoints, study.mark)
+                study.ledger.claim(study.mark, file, folder)
                 yield study
 
     @cached_property
@@ -159,6 +166,17 @@ class Study:
     def checkpoints(self) -> str:
         """The folder or fsspec URL of its trials' checkpoints."""
         return location_of(self.folder, self.file.checkpoints)
+
+    @property
+    def keeps_elsewhere(self) -> bool:
+        """Whether its checkpoints lie outside its folder."""
+        return not Path(self.checkpoints).is_relative_to(self.folder.resolve())
+
+    @property
+    def mark(self) -> Mark:
+        """The mark that all bears which it owns elsewhere."""
+        home, inode = str(self.folder.resolve() / STUDY_FILE), self.folder.stat().st_ino
+        return Mark(self.file.id, self.name, home, platform.node(), inode)
 
     @property
     def confirmation(self) -> Study | None:
@@ -193,7 +211,7 @@ class Study:
 
     def disk_use(self) -> int:
         """Return the bytes of its folder, and of what of it and its confirmation lies elsewhere."""
-        elsewhere = (p.checkpoints for p in self._parts() if is_elsewhere(p.folder, p.checkpoints))
+        elsewhere = (part.checkpoints for part in self._parts() if part.keeps_elsewhere)
         return size_of(str(self.folder)) + sum(map(size_of, elsewhere))
 
     @contextmanager
@@ -225,13 +243,12 @@ class Study:
     def require_owned(self) -> None:
         """Raise a StudyError where checkpoints of its elsewhere are not its own."""
         for part in self._parts():
-            location, mark = part.checkpoints, mark_of(part.folder, part.file)
-            if not is_elsewhere(part.folder, location):
+            if not part.keeps_elsewhere:
                 continue
-            if foreign := why_not_owned(location, mark):
+            if foreign := why_not_owned(part.checkpoints, part.mark):
                 raise StudyError(
-                    f"{part.folder}: the checkpoints in {location} are not touched: the folder "
-                    f"{foreign}"
+                    f"{part.folder}: the checkpoints in {part.checkpoints} are not touched: the "
+                    f"folder {foreign}"
                 )
 
     def remove(self) -> None:
@@ -257,8 +274,8 @@ class Study:
                     delete_written(folder)
 
     def _elsewhere(self) -> list[Belonging]:
-        mark, found = mark_of(self.folder, self.file), []
-        if is_elsewhere(self.folder, self.checkpoints):
+        mark, found = self.mark, []
+        if self.keeps_elsewhere:
             what = f"the checkpoints in {self.checkpoints}"
             foreign, taken = why_not_owned(self.checkpoints, mark), size_of(self.checkpoints)
             delete = partial(delete_checkpoints, self.checkpoints)
@@ -275,10 +292,22 @@ class Study:
         storage = open_storage(self.folder, self.file.storage)
         optuna.delete_study(study_name=self.file.ledger, storage=storage)
 
+    def _require_own_checkpoints(self) -> None:
+        """Refuse checkpoints elsewhere that are not the study's."""
+        if not self.keeps_elsewhere:
+            return
+        adopts = is_named_for(self.checkpoints, self.name)  # of studies that had no mark yet
+        if reason := why_not_owned(self.checkpoints, self.mark, adopts=adopts):
+            raise StudyError(
+                f"{self.folder}: its checkpoints would lie in {self.checkpoints}, which {reason}. "
+                f"Resume the study there, or start another one with --name; afi-search study rm "
+                f"{self.folder} deletes this one and leaves those checkpoints"
+            )
+
     def _require_own(self, ledger: Ledger, may_change: Sequence[str]) -> None:
         """Refuse a ledger of another study, or of other settings than study.yaml has."""
         owner, settings = ledger.owner(), ledger.settings()
-        mark = mark_of(self.folder, self.file)
+        mark = self.mark
         foreign = owner.why_not_of(mark) if owner is not None else ""
         if owner is not None and not in_database(self.file.storage) and owner.id == mark.id:
             foreign = ""  # the folder was copied with the ledger in it
