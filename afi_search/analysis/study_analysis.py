@@ -52,9 +52,8 @@ def analyse_study(
 ) -> Analysis:
     """Work out Grad-CAM maps, class selectivity, AFI's weights, peak memory of trained networks.
 
-    Args:
-        trials: one or two, by number or architecture; none: the most accurate trial with AFI.
-        images: for Grad-CAM, each of another class.
+    Of one or two trials, by number or architecture, or the most accurate with AFI; Grad-CAM of so
+    many `images`, each of another class.
     """
     models = load_models(study, trials)
     settings = StudyFile.read(study).space.data

@@ -112,9 +112,7 @@ class SpaceCosts:
     def least(self, *names: str, sign: int = 1) -> Architecture:
         """Return the architecture that has the least of a cost, by its name in `Cost`.
 
-        Args:
-            names: of the cost, and of others that decide between equals.
-            sign: -1 for the most instead.
+        Further names decide between equals; the most instead with a `sign` of -1.
         """
 
         def figures(count: Count) -> list[int]:
@@ -197,9 +195,7 @@ class SpaceCosts:
 def count_below(parts: list[NDArray[np.int64]], bounds: NDArray[np.int64]) -> int:
     """Count the ways to take one row of each part so that every column's sum keeps its bound.
 
-    Args:
-        parts: n_i x k each.
-        bounds: k, the largest sum allowed.
+    The parts are n_i x k each, the bounds k.
 
     >>> count_below([np.array([[1], [2]]), np.array([[1], [5]])], np.array([3]))
     2

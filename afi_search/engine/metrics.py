@@ -112,8 +112,7 @@ def worker_samples(trial: int, history: Sequence[EpochResult]) -> list[Sample]:
 def exported(study: str, samples: Callable[[], list[Sample]]) -> Iterator[None]:
     """Export the metrics of this process to Ray, again and again until the context ends.
 
-    Args:
-        samples: called every few seconds, in a thread of its own.
+    `study` labels every gauge; `samples` is called every few seconds, in a thread of its own.
     """
     over = threading.Event()
     gauges = {

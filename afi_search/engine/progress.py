@@ -27,8 +27,7 @@ def tell(study: str, number: int, epochs: float, images_per_second: float) -> No
 class Hearing(tune.Callback):
     """Passes on what workers tell, while Tune runs.
 
-    Args:
-        heard: called with a trial's number and what `tell` was given.
+    `heard` is called with a trial's number and what `tell` was given.
     """
 
     def __init__(

@@ -32,9 +32,8 @@ from afi_search.study.study import Interrupted, Study
 class Run:
     """One run of the program, which may be one of many of a study.
 
-    Attributes:
-        session: Ray, which begins when it is first needed.
-        data: the folder of the data sets, before the study's own.
+    The `session` begins when it is first needed; `data` is the folder of the data sets, before the
+    study's own.
     """
 
     session: RaySession

@@ -49,13 +49,8 @@ def inherit(
 ) -> Inherited:
     """Train a study's supernet and score its architectures, or go on with that; return the scores.
 
-    Args:
-        study: held by this process.
-        checkpoints: where the study's were asked to lie.
-
-    Raises:
-        Interrupted, EngineError, DataUnavailable, DataCorrupt: as `run_trials`.
-        SupernetError: the supernet could not be trained.
+    The study is held by this process; `checkpoints` is where its own were asked to lie. A
+    SupernetError says that the supernet could not be trained.
     """
     trained = study.supernet
     try:
@@ -81,12 +76,7 @@ def audit_scores(study: Study, run: Run) -> None:
 def scored_by_workers(study: Study, run: Run, kind: str) -> Score:
     """Return what scores architectures in workers, as many as train the study's trials at a time.
 
-    Args:
-        study: with a supernet, if it is to be `inherited` from.
-        kind: of scores: `inherited` or `cheap`.
-
-    Raises:
-        EngineError, DataUnavailable, DataCorrupt: as `run_trials`; the scores, too.
+    The `kind` of scores is `inherited` or `cheap`. The scores raise what `run_trials` does, too.
     """
     run.session.wait()
     capacity = plan_trials(study.file.space.search, cluster_nodes())

@@ -104,9 +104,7 @@ class AFI(nn.Module, ABC):
     def forward(self, reader: int, notes: Tensor) -> tuple[Tensor, Tensor]:
         """Return a reader's weights, sources x B x C', and the notes for the next reader.
 
-        Args:
-            reader: its number, from 0.
-            notes: what is noted of its sources, sources x B x C'.
+        Readers are numbered from 0; notes are what is noted of its sources, sources x B x C'.
         """
 
     def watched(self, seen: list[Tensor]) -> RemovableHandle:

@@ -34,9 +34,7 @@ PARTS = 4
 def score_cheaply(study: Study, score: Callable[[], Score]) -> None:
     """Enter the scores of the untrained networks of a study's full trials in its ledger, once.
 
-    Args:
-        study: held by this process.
-        score: returns what gives them; asked where some are to score.
+    The study is held by this process; `score` is called where some are to score.
     """
     records, known = study.records(), study.ledger.scores()
     scored = set(known.index[known["synflow"].notna()]) if "synflow" in known else set()

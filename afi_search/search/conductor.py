@@ -21,12 +21,7 @@ from afi_search.study.ledger import DEATHS, RUNG, SAID, UNFINISHED, Ledger, Prop
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker is to train.
-
-    Attributes:
-        seed: of weights and batches.
-        inherits: whether it starts with the weights of the study's supernet.
-    """
+    """What a worker is to train, and whether it `inherits` the weights of the study's supernet."""
 
     number: int
     architecture: Architecture

@@ -34,8 +34,7 @@ STARTING = 10
 class Inherited:
     """The accuracies that architectures inherit from a study's supernet.
 
-    Args:
-        scores: a row an architecture, by its text, with a column `inherited`.
+    `scores` have a row an architecture, by its text, with a column `inherited`.
     """
 
     def __init__(self, costs: SpaceCosts, scores: pd.DataFrame) -> None:
@@ -102,11 +101,8 @@ def score_architectures(
     """Enter the inherited accuracies of a study's architectures in its ledger; return all scores.
 
     All that keep the constraints are scored where they are no more than `search.supernet.scores`;
-    otherwise that many, proposed by the known-cost sampler, which learns from the scores.
-
-    Args:
-        study: held by this process, its supernet trained.
-        score: returns what gives them; asked where some are to score.
+    otherwise that many, proposed by the known-cost sampler, which learns from the scores. The study
+    is held by this process, its supernet trained; `score` is called where some are to score.
     """
     ledger, limit = study.ledger, study.file.space.search.supernet.scores
     entered = ledger.scores().get(INHERITED, pd.Series(dtype=float)).dropna()

@@ -47,13 +47,9 @@ class Listener:
         """All trials are finished: there is nothing to train."""
 
     def engine_started(self, dashboard: str, concurrency: int, threads: int, gpus: float) -> None:
-        """Ray is there and the trials begin.
+        """Ray is there; so many trials run at a time, each with its cores and its share of a GPU.
 
-        Args:
-            dashboard: the address of Ray's dashboard, in words.
-            concurrency: trials at a time.
-            threads: CPU cores of each.
-            gpus: share of a GPU of each.
+        `dashboard` says in words where Ray's is.
         """
 
     def trial_changed(self, trial: FrozenTrial) -> None:

@@ -230,10 +230,8 @@ class Proposer:
 class ListedProposer:
     """Proposes each architecture once a seed, the first seed of all of them first.
 
-    So an interrupted confirmation has something to say of every architecture.
-
-    Args:
-        origins: the architectures, each with why it is confirmed.
+    So an interrupted confirmation has something to say of every architecture; `origins` has why
+    each is confirmed.
     """
 
     def __init__(

@@ -21,11 +21,7 @@ from afi_search.study.pareto import front_trials
 
 
 class CheckpointRetention:
-    """Deletes checkpoints that are no longer needed, when it starts and as trials end.
-
-    Args:
-        location: folder or fsspec URL of the study's checkpoints.
-    """
+    """Deletes checkpoints that are no longer needed, when it starts and as trials end."""
 
     def __init__(self, location: str, objectives: Sequence[str], trials: list[FrozenTrial]) -> None:
         self._location = location

@@ -15,14 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PaperDataset:
-    """How the paper trained on a data set.
-
-    Attributes:
-        name: `cifar100` or `imagenet`.
-        num_classes: its classes.
-        image_size: side of the square input in pixels.
-        epochs: the epochs of the paper's training.
-    """
+    """How the paper trained on a data set, `cifar100` or `imagenet`, of square images."""
 
     name: str
     num_classes: int

@@ -147,12 +147,8 @@ def front_size(points: np.ndarray) -> int:
 def dominated_share(points: np.ndarray, reference: Sequence[float]) -> float:
     """Return what points dominate as a share of what perfect accuracy at no cost would.
 
-    Args:
-        points: n x (1 + costs), accuracy (0 to 1) and losses; there may be none.
-        reference: as for `hypervolume`.
-
-    Returns:
-        The share; NaN where an objective goes up, for there is no best of it.
+    Points are n x (1 + costs), accuracy (0 to 1) and losses, there may be none; the reference is as
+    for `hypervolume`. NaN where an objective goes up, for there is no best of it.
     """
     best = (1 - reference[0]) * math.prod(reference[1:])
     return _dominated(points, reference) / best if best else math.nan

@@ -23,10 +23,8 @@ from afi_search.study.paper import PaperResult, paper_results_for
 class References:
     """The networks that the trials of a study are compared with.
 
-    Attributes:
-        plain: for each backbone of the study, what it costs without AFI.
-        paper: the paper's results for these backbones on this data set, each with our measure of
-            its cost; empty for any other backbone or data set.
+    `plain` is what each backbone of the study costs without AFI; `paper` the paper's results for
+    these on this data set, each with our measure of its cost: there may be none.
     """
 
     plain: Mapping[str, Cost]

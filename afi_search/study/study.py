@@ -55,13 +55,9 @@ from afi_search.study.storage import FILES, has_file, in_database, only_client, 
 
 @dataclass(frozen=True)
 class Belonging:
-    """Something that a study names outside its folder.
+    """Something that a study names outside its folder, of so many bytes as far as it is known.
 
-    Attributes:
-        what: it is, in words.
-        foreign: why it is not the study's and stays; empty where it is.
-        size: in bytes, as far as it is known.
-        delete: deletes it.
+    `foreign` says why it is not the study's and stays; it is empty where it is.
     """
 
     what: str

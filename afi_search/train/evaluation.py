@@ -19,11 +19,9 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy of a model on a set of images.
+    """Accuracy of a model on a set of images, 0 to 1.
 
-    Attributes:
-        accuracy: the fraction of images whose highest output is the label's, 0 to 1.
-        top5: the fraction of images whose label is among the five highest outputs.
+    The share whose label is the highest output, and among the five highest.
     """
 
     accuracy: float

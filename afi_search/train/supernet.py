@@ -154,13 +154,9 @@ def _width(choice: StageChoice | None) -> str:
 
 
 class InheritedAccuracy:
-    """What architectures of a supernet reach with the weights they inherit.
+    """What architectures of a supernet, on the device, reach with the weights they inherit.
 
     Each gets batch norm statistics of its own first, of images that it was trained on.
-
-    Args:
-        net: on `device`.
-        data: training images to calibrate on, and validation images.
     """
 
     def __init__(self, net: Supernet, data: Split, *, precision: Any, device: torch.device) -> None:

@@ -27,22 +27,10 @@ STRIDES, CIFAR_STRIDES = (2, 2, 2, 1, 2), (1, 2, 2, 1, 2)
 
 # Where torchvision's layers "features.0", "features.1", ... are here, and the last convolution's
 # place in a block.
-_PLACES = {
-    str(index): place
-    for index, place in enumerate(
-        [
-            "stem",
-            "first",
-            *(
-                f"stages.{stage}.{block}"
-                for stage, blocks in enumerate(STAGE_BLOCKS)
-                for block in range(blocks)
-            ),
-            "last",
-            "head",
-        ]
-    )
-}
+_STAGES = [
+    f"stages.{stage}.{n}" for stage, blocks in enumerate(STAGE_BLOCKS) for n in range(blocks)
+]
+_PLACES = dict(enumerate(["stem", "first", *_STAGES, "last", "head"]))
 _PROJECT = ("project.0", "project.1")
 
 
@@ -160,7 +148,7 @@ class MobileNetV2(nn.Module):
         feature = re.fullmatch(r"features\.(\d+)\.(.+)", name)
         if feature is None:
             return name.replace("classifier.1.", "classifier.")
-        place = _PLACES.get(feature[1], "")
+        place = _PLACES.get(int(feature[1]), "")
         parts = ("depthwise", *_PROJECT) if place == "first" else ("expand", "depthwise", *_PROJECT)
         names = {f"conv.{index}": part for index, part in enumerate(parts)}
         within = re.sub(r"^conv\.\d", lambda at: names.get(at[0], at[0]), feature[2])

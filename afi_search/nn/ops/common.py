@@ -60,10 +60,8 @@ def operator(*mutated: str) -> Callable[[Callable[..., Any]], Any]:
 
     The function is also the operator's rule for fake tensors. What it has allocated is filled by
     the function of the same name of `cuda`, which gets it, and then all arguments: features with
-    one stride from pixel to pixel, all else without gaps. The first argument is on the device.
-
-    Args:
-        mutated: the names of the arguments that the kernels change.
+    one stride from pixel to pixel, all else without gaps. The first argument is on the device;
+    those that are named as `mutated` are changed by the kernels.
     """
 
     def declare(allocate: Callable[..., Any]) -> Any:
