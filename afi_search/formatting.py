@@ -98,11 +98,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
-
-
-def size(number_of_bytes: float) -> str:
-    """Write a number of bytes in the largest unit that leaves at least one of it."""
-    for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
-        if number_of_bytes >= 10**power:
-            return f"{number_of_bytes / 10**power:.1f} {unit}"
-    return f"{number_of_bytes:.0f} bytes"

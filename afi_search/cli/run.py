@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal as size
 
 from afi_search.cli.common import Address, Checkpoints, Data, Preset, SpaceFile, console
 from afi_search.cli.confirm import confirm_and_show
-from afi_search.formatting import plural, size
+from afi_search.formatting import plural
 
 if TYPE_CHECKING:
     from afi_search.space.schema import Promote

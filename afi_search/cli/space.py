@@ -6,8 +6,10 @@ import os
 import re
 from typing import Any
 
+from rich.filesize import decimal as size
+
 from afi_search.cli.common import Json, Preset, SpaceFile, console
-from afi_search.formatting import duration, mega, plural, size
+from afi_search.formatting import duration, mega, plural
 
 
 def spaces(json: Json = False) -> None:

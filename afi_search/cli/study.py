@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal as size
 
 from afi_search.cli.common import Command, Imports, Json, StudyFolder, console
 from afi_search.errors import UserError
-from afi_search.formatting import size
 
 if TYPE_CHECKING:
     from afi_search.study.study import Study

@@ -21,6 +21,8 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
+from rich.filesize import decimal as size
+
 from afi_search.data.dataset import (
     DataCorrupt,
     DatasetSpec,
@@ -28,7 +30,6 @@ from afi_search.data.dataset import (
     ImageSet,
     register_dataset,
 )
-from afi_search.formatting import size
 
 _LOG = logging.getLogger(__name__)
 _PART = 1 << 16
