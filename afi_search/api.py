@@ -348,8 +348,7 @@ def _search(
                 if space.file.search.strategy != "scratch":
                     inherited = inherit(study, costs, run, asked.checkpoints)
                 known = evidence(study, space, costs)
-                name = study.file.ledger
-                proposer = Proposer(space, costs, study.objectives, name, inherited, known)
+                proposer = Proposer(space, costs, study.file.ledger, inherited, known)
                 run_trials(study, proposer, run, retention=study.retention(), loggers=made)
             except EngineError as error:
                 error.study = study

@@ -54,7 +54,7 @@ def ours(space: Space, costs: SpaceCosts, search: Search) -> Conductor:
     return Conductor(
         Ledger(study, storage),
         file,
-        Proposer(Space(file), costs, file.objectives),
+        Proposer(Space(file), costs),
         make_pruner(file),
     )
 

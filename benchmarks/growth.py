@@ -96,7 +96,7 @@ def measure(folder: Path, sampler: str, trials: int) -> dict[str, object]:
     def start() -> None:
         ledger = Ledger.at(folder, JOURNAL, NAME)
         assert ledger is not None
-        proposer = Proposer(space, costs, file.objectives)
+        proposer = Proposer(space, costs)
         found.append((ledger, Conductor(ledger, file, proposer, make_pruner(file))))
 
     opening = timed(start)

@@ -106,7 +106,7 @@ def ours(sampler: str) -> Callable[[int, Path, Capacity], Callable[[], object]]:
         conductor = Conductor(
             ledger,
             file,
-            Proposer(space, costs, file.objectives),
+            Proposer(space, costs),
             make_pruner(file),
         )
         worker = tune.with_resources(Idle, {"cpu": 1})

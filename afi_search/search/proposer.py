@@ -51,7 +51,6 @@ class Proposer:
         self,
         space: Space,
         costs: SpaceCosts,
-        objectives: Sequence[str],
         study_name: str | None = None,
         inherited: Inherited | None = None,
         evidence: Sequence[FrozenTrial] = (),
@@ -59,7 +58,7 @@ class Proposer:
         self._space = space
         self._costs = costs
         self._search: Search = space.file.search
-        self._name, self._directions = study_name, directions_of(objectives)
+        self._name, self._directions = study_name, directions_of(space.file.objectives)
         self._pruner = make_pruner(space.file)
         self._evidence = evidence
         self._trials: dict[int, FrozenTrial] = {}

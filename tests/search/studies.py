@@ -63,7 +63,7 @@ def conductor_for(
     return ledger, Conductor(
         ledger,
         file,
-        Proposer(space, costs, file.objectives, ledger.study.study_name),
+        Proposer(space, costs, ledger.study.study_name),
         pruner,
         **others,
     )

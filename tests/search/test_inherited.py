@@ -207,7 +207,7 @@ def test_an_extracted_model_is_the_network_that_was_scored(tmp_path, state):
 def proposer_for(file: SpaceFile, scores: dict[Architecture, float]) -> Proposer:
     costs = costs_of(file, 32)
     table = pd.DataFrame({"inherited": {a.text: score for a, score in scores.items()}})
-    return Proposer(Space(file), costs, file.objectives, None, Inherited(costs, table))
+    return Proposer(Space(file), costs, None, Inherited(costs, table))
 
 
 def final(architecture: Architecture) -> float:

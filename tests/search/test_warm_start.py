@@ -25,7 +25,7 @@ def begun(folder: Path, other: Path, **search: Any) -> tuple[Study, Proposer]:
     open_study(folder, StudyFile("new", "", "", file, {}))
     study, space, costs = Study.open(folder), Space(file), conductor_costs(file)
     known = evidence(study, space, costs)
-    return study, Proposer(space, costs, file.objectives, evidence=known)
+    return study, Proposer(space, costs, evidence=known)
 
 
 def test_the_sampler_learns_from_the_other_study_and_trains_nothing_of_it_again(
@@ -62,7 +62,7 @@ def test_what_was_learned_is_kept_where_the_other_study_goes(tmp_path: Path) -> 
     space, costs = Space(again.file.space), conductor_costs(again.file.space)
     known = evidence(again, space, costs)
     assert len(known) == 30
-    one = Proposer(space, costs, again.objectives, evidence=known).propose(0)
+    one = Proposer(space, costs, evidence=known).propose(0)
     other_one = proposer.propose(0)
     assert one is not None
     assert other_one is not None

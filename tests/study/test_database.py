@@ -157,7 +157,7 @@ def test_a_study_waits_for_its_database_and_ends_as_if_it_had_never_been_away(
                 threading.Timer(1.5, server.start).start()
 
     with Study.begin(tmp_path / "study", asked) as study:
-        proposer = Proposer(Space(file), conductor_costs(file), file.objectives)
+        proposer = Proposer(Space(file), conductor_costs(file))
         play(Conductor(study.ledger, file, proposer, make_pruner(file)), on_epoch=restart)
 
     assert len(restarts) == 6
@@ -253,7 +253,7 @@ def test_what_was_entered_before_the_answer_was_lost_is_not_entered_again(
         enter_and_lose.__name__ = operation
         monkeypatch.setattr(storage, operation, enter_and_lose)
         monkeypatch.setattr(storage, "get_all_studies", _lost)
-        proposer = Proposer(Space(file), conductor_costs(file), file.objectives)
+        proposer = Proposer(Space(file), conductor_costs(file))
         play(Conductor(study.ledger, file, proposer, make_pruner(file)))
         assert list(study.records()["state"]) == ["complete"]
 
