@@ -48,7 +48,7 @@ class Attention:
             )
 
     def layer(self, channels: int) -> Any:
-        """Return a new torch module for that many channels; a UserError: they are few."""
+        """Return a new torch module for that many channels; too few are a UserError."""
         if channels < self.least_channels:
             every = map(ATTENTIONS.get, ATTENTIONS.names)
             fitting = [other.name for other in every if channels >= other.least_channels]
