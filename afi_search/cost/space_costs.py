@@ -38,8 +38,7 @@ class SpaceCosts:
     def table(self) -> CostTable:
         """The costs of all that may be tried; measured when it is first asked for.
 
-        Raises:
-            UserError: latency is asked for, and this machine has not the target's device.
+        A UserError: latency is asked for, and this machine has not the target's device.
         """
         asked = {"macs", *filter(self.space.file.asks_for, ("memory", "latency"))}
         known = self._known()
@@ -53,8 +52,7 @@ class SpaceCosts:
     def of(self, architecture: Architecture) -> Cost:
         """Return what an architecture costs, in the space or not.
 
-        Raises:
-            KeyError: latency is asked for, and a part of the architecture was not measured.
+        A KeyError: latency is asked for, and a part of the architecture was not measured.
         """
         try:
             cost = self.table.of(architecture).cost

@@ -49,9 +49,7 @@ def choose_preset(document: SpaceDocument, asked: str, listener: Listener) -> st
 def settle_data(file: SpaceFile, folder: str | None, listener: Listener) -> SpaceFile:
     """Make sure that the data set is there, or take the space file's fallback and tell of it.
 
-    Raises:
-        DataUnavailable: it is not there and the space file names no fallback.
-        DataCorrupt: a file of it is not what it should be.
+    DataUnavailable: there is no fallback. DataCorrupt: a file is not what it should be.
     """
     try:
         locate(file.data.name, folder or file.data.folder)

@@ -22,10 +22,7 @@ def evidence(study: Study, space: Space, costs: SpaceCosts) -> list[FrozenTrial]
     """Return the trials of the study that `search.warm_start` names, if it names one.
 
     They are read when the study begins and kept in its own ledger, on which alone its proposals
-    depend from then on.
-
-    Raises:
-        StudyError: there is no such study, or its trials would not compare.
+    depend from then on. A StudyError: there is no such study, or its trials would not compare.
     """
     if space.file.search.warm_start is None:
         return []

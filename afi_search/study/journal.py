@@ -92,11 +92,7 @@ class Journal(JournalFileBackend):
 
 
 class LedgerJournal(JournalStorage):
-    """Optuna's storage on a journal, of which every line has to be an operation of a ledger.
-
-    Raises:
-        DamagedLedger: one is not.
-    """
+    """Optuna's storage on a journal; a line that is no operation of a ledger is a DamagedLedger."""
 
     def __init__(self, journal: Journal) -> None:
         self._path = journal.path

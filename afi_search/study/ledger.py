@@ -211,8 +211,7 @@ class Ledger:
     def claim(self, owner: Mark, study: StudyFile, folder: Path) -> None:
         """Mark it as that study's, for its driver, and keep its study.yaml.
 
-        Raises:
-            LedgerError: it was made for other objectives, or it cannot be written.
+        A LedgerError: it was made for other objectives, or it cannot be written.
         """
         with _written(folder):
             self._name_objectives(study)

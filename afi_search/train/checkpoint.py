@@ -35,11 +35,7 @@ class CheckpointWarning(UserWarning):
 
 
 def save(state: dict[str, Any], url: str) -> str:
-    """Write `state` to the folder `url` as epoch `state["epoch"]`, and drop all but the last two.
-
-    Returns:
-        The file written.
-    """
+    """Write `state` to the folder `url` as its epoch, and drop all but two; return the file."""
     filesystem, folder = _open_folder(url)
     epoch = int(state["epoch"])
     target = f"{folder}/epoch-{epoch:06d}.pt"
@@ -63,10 +59,8 @@ def save(state: dict[str, Any], url: str) -> str:
 def load(url: str) -> dict[str, Any] | None:
     """Return the newest readable state of the folder `url`, on the CPU; None where there is none.
 
-    An unreadable newer file is passed over with a CheckpointWarning that names it.
-
-    Raises:
-        CorruptCheckpoint: there are checkpoints and none can be read.
+    An unreadable newer file is passed over with a CheckpointWarning that names it; where none of
+    them can be read, a CorruptCheckpoint says so.
     """
     filesystem, folder = _open_folder(url)
     unreadable: list[CorruptCheckpoint] = []
