@@ -153,5 +153,5 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
             showlegend=False,
             hoverinfo="skip",
         )
-    style.apply_theme(figure, axis.label, "validation accuracy, %", showlegend=True)
-    return figure.update_layout(margin_b=60)  # the title of the costs has two lines
+    looks = {"showlegend": True, "margin_b": 60}  # the title of the costs has two lines
+    return style.apply_theme(figure, axis.label, "validation accuracy, %", **looks)

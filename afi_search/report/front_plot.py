@@ -145,7 +145,7 @@ def _panels(axes: Mapping[str, Mapping[str, Any]], view: StudyView, x_range: Ran
         vertical_spacing=0.035,
         row_heights=[PANELS[name][1] for name in axes],
     )
-    style.apply_theme(figure, None, None, margin={"l": 62, "r": 16, "t": 24, "b": 58})
+    style.apply_theme(figure, None, None, margin_b=58)
     figure.update_xaxes(range=x_range)
     figure.update_xaxes(title_text=view.axis.label, row=len(axes))
     for row, (name, looks) in enumerate(axes.items(), start=1):

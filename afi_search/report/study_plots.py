@@ -183,8 +183,7 @@ def parallel_figure(view: StudyView) -> go.Figure:
             for x, y, text in labels
         ]
     )
-    margin = {"l": 20, "r": 56, "t": 24, "b": 56}
-    style.apply_theme(figure, None, None, dragmode=False, margin=margin)
+    style.apply_theme(figure, None, None, dragmode=False, margin_l=20, margin_r=56, margin_b=56)
     figure.update_xaxes(
         range=[-0.5, len(heights) - 0.5],
         tickvals=list(range(len(heights))),
@@ -206,8 +205,7 @@ def importance_figure(table: DataFrame, low: DataFrame, high: DataFrame) -> go.F
     for bars, column in zip(figure.data, names, strict=True):
         ends = (100 * of.loc[shown.index, column] for of in (low, table, high))
         bars.error_x = style.error_bars(*ends, color=style.SOFT, width=2)
-    margin = {"l": 118, "r": 16, "t": 24, "b": 44}
-    looks = {"margin": margin, "bargap": 0.25, "legend_traceorder": "reversed"}
+    looks = {"margin_l": 118, "bargap": 0.25, "legend_traceorder": "reversed"}
     style.apply_theme(figure, "importance, %", None, **looks)
     return figure.update_xaxes(rangemode="tozero").update_yaxes(showgrid=False)
 
@@ -277,6 +275,5 @@ def timeline_figure(view: StudyView) -> go.Figure:
     )
     for bars in figure.data:
         bars.hovertemplate = f"%{{customdata[0]}}<extra>{bars.name}</extra>"
-    margin = {"l": 62, "r": 16, "t": 24, "b": 56}
-    style.apply_theme(figure, "time", "trial", showlegend=True, bargap=0.1, margin=margin)
+    style.apply_theme(figure, "time", "trial", showlegend=True, bargap=0.1, margin_b=56)
     return figure.update_xaxes(type="date")
