@@ -15,11 +15,11 @@ from afi_search.promote.confirm import (
     confirm_study,
     confirmation_file,
     fresh_seeds,
-    read_confirmed,
     to_confirm,
 )
 from afi_search.promote.confirm_results import (
     confirmed_table,
+    read_confirmed,
     write_confirmed,
 )
 from afi_search.search.conductor import Conductor
