@@ -39,6 +39,7 @@ from afi_search.study.study import Interrupted, Study
 
 TRAININGS = 2
 """Epochs of a supernet for each of a trial's, unless the space file says how many."""
+_SECONDS_TO_DIE = 5
 
 
 def inherit(
@@ -99,6 +100,11 @@ def scored_by_workers(study: Study, run: Run, kind: str) -> Score:
         for architecture, answer in zip(architectures, asked, strict=True):
             try:
                 yield ray.get(answer)
+            except KeyboardInterrupt:  # or Ray prints a line for each that is still asked
+                for worker in workers:
+                    ray.kill(worker)
+                ray.wait(asked, num_returns=len(asked), timeout=_SECONDS_TO_DIE)
+                raise
             except RayTaskError as error:
                 if isinstance(error.cause, UserError):
                     raise error.cause from None

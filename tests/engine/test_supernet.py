@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from functools import partial
 from pathlib import Path
@@ -140,6 +141,19 @@ def test_scoring_workers_that_are_killed_are_followed_by_others(tmp_path: Path) 
     with threads(1):
         for text, inherited in scores["inherited"][::4].items():
             assert undisturbed(afi.Architecture.parse(str(text))).accuracy == inherited, text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ctrl_c_while_scoring_is_answered_in_our_words_alone(tmp_path: Path) -> None:
+    space = SPACE.replace("B-r4]", "B-r4, B-r16]").replace("epochs: 6", "epochs: 1")
+    (tmp_path / "space.yaml").write_text(space)
+    driver = Driver(tmp_path, "space.yaml", prefix=("setsid",))
+    driver.wait_for(f"{PORTION} of 64 architectures have", PATIENCE)
+    os.killpg(driver.process.pid, signal.SIGINT)  # as a terminal does
+    assert driver.end(PATIENCE) == 130
+    _, told = driver.output.split(" of 64 architectures have an inherited accuracy.\n", 1)
+    assert re.fullmatch(r"(\nStopping\. .*\n)?Interrupted\. .*\n", told)
 
 
 def trained_at_once(study: afi.Study) -> dict[str, torch.Tensor]:
