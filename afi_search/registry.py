@@ -134,7 +134,7 @@ def lazy_exports(package: str, modules: Mapping[str, Sequence[str]]) -> Callable
 
 DATASETS = Registry[Any](
     "data set",
-    {"afi_search.data.cifar": ("cifar10", "cifar100"), "afi_search.data.dataset": ("digits",)},
+    {"afi_search.data.cifar": ("cifar10", "cifar100"), "afi_search.data.digits": ("digits",)},
 )
 _SAMPLERS = ("known-cost", "tpe", "tpe-multivariate", "nsga2", "gp", "random", "grid")
 SAMPLERS = Registry[Any]("sampler", {"afi_search.search.samplers": _SAMPLERS})
