@@ -42,6 +42,8 @@ _WRITES = ("set_", "create_", "delete_")
 _OWN_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _HOLDS = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = %(pid)s"
 _SILENCE = 15.0
+_ENDED_AGAIN = "This connection is closed"
+"""What SQLAlchemy says where sessions end faster than its pool makes others."""
 _logger = logging.getLogger(__name__)
 
 
@@ -308,7 +310,7 @@ def cause(error: BaseException) -> str:
 def _is_away(error: BaseException | None) -> bool:
     """Whether an error says that the database cannot be reached, for now."""
     while error is not None:
-        if isinstance(error, OperationalError | InterfaceError):
+        if isinstance(error, OperationalError | InterfaceError) or str(error) == _ENDED_AGAIN:
             return True
         error = error.__cause__
     return False

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from optuna.storages._rdb import storage as rdb
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.event import listen
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from afi_search.engine.stopping import StopRequest
@@ -101,6 +102,23 @@ def test_sessions_that_end_while_the_ledger_is_opened_are_followed_by_others(
     monkeypatch.setattr(rdb, "_VersionManager", ended)
     with only_client(server.url, "opened") as hold:
         assert database.open_database(server.url, hold).get_all_studies() == []
+
+
+def test_sessions_that_end_as_fast_as_others_are_made_are_waited_for(
+    server: postgresql.Server,
+) -> None:
+    left = [1, 2, 3]
+
+    def ended(*_: Any) -> None:
+        if left:
+            left.pop()
+            raise DisconnectionError
+
+    with only_client(server.url, "ending") as hold:
+        storage = database.open_database(server.url, hold)
+        listen(storage._storage._backend.engine, "checkout", ended)  # type: ignore[attr-defined]
+        assert storage.get_all_studies() == []
+    assert not left
 
 
 def test_no_timeout_of_idle_sessions_ends_the_hold(server: postgresql.Server) -> None:
