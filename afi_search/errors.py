@@ -9,6 +9,8 @@ from difflib import get_close_matches
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _OF_THE_PATH = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+_OF_THE_MEMORY = ("can't allocate memory", "could not create a primitive")
+"""How PyTorch and oneDNN say that they were given none."""
 
 
 class UserError(Exception):
@@ -46,6 +48,15 @@ def refusal(error: OSError) -> str:
     if error.filename is None or error.strerror is None:
         return str(error) or type(error).__name__
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that the machine gave this process no memory.
+
+    >>> lacks_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    True
+    """
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OF_THE_MEMORY)
 
 
 def last_line(error: object) -> str:

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import NoReturn
 
 from afi_search.engine.stopping import SECONDS_OF_ONE
-from afi_search.errors import UserError, refusal
+from afi_search.errors import UserError, lacks_memory, refusal
 from afi_search.formatting import printable, shortened
 
 GOES_ON = "Nothing is lost; the same command resumes it."
@@ -73,7 +73,7 @@ def in_words() -> Iterator[None]:
                 _end("error: there is no home folder; name one that can be written in HOME", 2)
             if "torchvision::" in str(error):  # it was built for another PyTorch than is installed
                 _end(f"error: {error}; {_PAIR}", 2)
-            if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's
+            if lacks_memory(error):
                 _end("error: there is not enough memory", 2)
             raise
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from afi_search.errors import UserError
+from afi_search.errors import UserError, lacks_memory
 
 EMPTY_WORKER = 1_000_000_000
 """Bytes that Python, PyTorch and Ray take in a worker before there is a trial, about."""
@@ -23,8 +23,6 @@ WORKER_DEATHS = 3
 """So many workers may die at one task; what loses another has failed."""
 
 _STATUS = Path("/proc/self/status")
-_REFUSALS = ("can't allocate memory", "could not create a primitive")
-"""How PyTorch and oneDNN say that they were given no memory."""
 
 
 class NoRoom(UserError):
@@ -72,7 +70,6 @@ def limit_memory(size: int | None) -> None:
 
 def as_limit(error: Exception, size: int | None) -> str | None:
     """Return the reason for an error that the memory limit made; None where it did not."""
-    refused = isinstance(error, MemoryError) or any(words in str(error) for words in _REFUSALS)
-    if size is None or not refused:
+    if size is None or not lacks_memory(error):
         return None
     return f"took more than search.memory_per_trial allows ({size:,} bytes)"

@@ -263,6 +263,10 @@ def test_weights_in_shards_are_read_by_their_index(kind, tmp_path):
     assert digest(path) not in (before, "")
     (tmp_path / f"model-1.{kind}").unlink()
     assert digest(path) == ""
+    for content in ("[]", "{}", '{"weight_map": 3}', "no JSON", "\udce9"):
+        index = tmp_path / "other.index.json"
+        index.write_text(content, errors="surrogateescape")
+        assert digest(index) == ""
     with pytest.raises(UserError, match=f"model-1.{kind}: there is no such file"):
         warm_start(model, path)
 
