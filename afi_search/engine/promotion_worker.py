@@ -25,7 +25,7 @@ from afi_search.engine.capacity import Capacity
 from afi_search.errors import to_mend
 from afi_search.files import write_once
 from afi_search.model.from_checkpoint import with_shared_names
-from afi_search.nn import build, warm_start
+from afi_search.nn import build, load_pretrained
 from afi_search.registry import import_modules
 from afi_search.space import Architecture
 from afi_search.space.backbone import IMAGENET_SIZE
@@ -270,7 +270,7 @@ def make_trainer(
     )
     model = make_model(config)
     if config.pretrained is not None:
-        warm_start(model, config.pretrained)
+        load_pretrained(model, config.pretrained)
     if config.recipe.sync_batch_norm:
         model = synchronised(model, sharding.world, device)
     source = ImageSource(

@@ -1,7 +1,7 @@
 """Architectures as torch modules."""
 
 from afi_search.nn.build import build as build
-from afi_search.nn.pretrained import warm_start as warm_start
+from afi_search.nn.pretrained import load_pretrained as load_pretrained
 from afi_search.nn.stage import Block as Block
 from afi_search.nn.stage import Stage as Stage
 from afi_search.nn.stage import afi_weights as afi_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from afi_search.nn.pretrained import warm_start
+from afi_search.nn.pretrained import load_pretrained
 from afi_search.space import Architecture, get_backbone
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def build(
         image_size: height and width of the images; up to 32 gives the CIFAR stem.
         pretrained: a file with torchvision's state dict of the plain backbone. Every tensor of the
             same name and shape is taken from it; what was and was not taken is logged. To get
-            that list as a value, call `afi_search.nn.warm_start` on a built model instead.
+            that list as a value, call `afi_search.nn.load_pretrained` on a built model instead.
 
     Raises:
         ArchitectureError, UnknownName: the text is of no architecture.
@@ -48,5 +48,5 @@ def build(
     sizes = {"num_classes": num_classes, "image_size": image_size}
     model: nn.Module = backbone.builder(architecture, **sizes)
     if pretrained is not None:
-        logger.info("%s from %s: %s", architecture, pretrained, warm_start(model, pretrained))
+        logger.info("%s from %s: %s", architecture, pretrained, load_pretrained(model, pretrained))
     return model

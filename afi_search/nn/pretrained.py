@@ -1,4 +1,4 @@
-"""Warm starts: torchvision's weights for every layer that AFI leaves as it is."""
+"""Pretrained weights: torchvision's, for every layer that AFI leaves as it is."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _Inert(dict[Any, Any]):
 
 
 @dataclass(frozen=True)
-class WarmStart:
+class Loaded:
     """What was loaded into a network, by the names of its tensors.
 
     Attributes:
@@ -81,7 +81,7 @@ class WarmStart:
         return "\n".join(lines)
 
 
-def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
+def load_pretrained(model: nn.Module, path: str | Path) -> Loaded:
     """Load into a network all that fits of a torchvision state dict; return what did.
 
     A tensor fits where it has the same name and shape. A model whose names are not torchvision's
@@ -103,16 +103,16 @@ def warm_start(model: nn.Module, path: str | Path) -> WarmStart:
     best.require_all_is_well(in_a_line(path))
     model.load_state_dict(best.tensors, strict=False)
     fresh = tuple(name for name in best.own if name not in best.tensors)
-    return WarmStart(tuple(best.tensors), fresh, best.unused)
+    return Loaded(tuple(best.tensors), fresh, best.unused)
 
 
 def digest(path: str | Path) -> str:
-    """Return the SHA-256 of what `warm_start` reads; "" where that cannot be read any more."""
+    """Return the SHA-256 of what `load_pretrained` reads; "" where that cannot be read."""
     try:
         file = _file(path)
         shards = _shard_files(file) if file.name.endswith(_INDEX) else []
         parts = [hashlib.sha256(part.read_bytes()).digest() for part in (file, *shards)]
-    except Exception:  # an index may hold anything; where it matters, `warm_start` says what
+    except Exception:  # an index may hold anything; where it matters, `load_pretrained` says what
         return ""
     return hashlib.sha256(b"".join(parts)).hexdigest()
 

@@ -24,7 +24,7 @@ from afi_search.errors import UserError
 from afi_search.files import csv_of, write_whole
 from afi_search.formatting import duration, plural
 from afi_search.model.from_checkpoint import promoted_model, whole, with_shared_names
-from afi_search.nn import build, warm_start
+from afi_search.nn import build, load_pretrained
 from afi_search.nn.pretrained import digest
 from afi_search.promote.confirm_results import most_promising, read_confirmed
 from afi_search.search.listener import Listener
@@ -143,8 +143,8 @@ def promote_study(
             pretrained_sha256 = digest(pretrained)
         for each, place in places.items():  # what is wrong is told before anything starts
             if load(place) is None:
-                classes = len(images.classes)
-                warm_start(build(each, num_classes=classes, image_size=IMAGENET_SIZE), pretrained)
+                sizes = {"num_classes": len(images.classes), "image_size": IMAGENET_SIZE}
+                load_pretrained(build(each, **sizes), pretrained)
     with RaySession(address, listener.engine_lost) as session:
         dashboard = session.wait()
         capacity = plan_promotion(workers, cluster_nodes())
@@ -178,7 +178,7 @@ def promote_one(config: PromotionConfig, own: Path, listener: Listener) -> None:
     if finished:
         listener.promotion_resumed(finished, epochs)
     elif config.pretrained is not None:
-        fitting = warm_start(make_model(config), config.pretrained)
+        fitting = load_pretrained(make_model(config), config.pretrained)
         listener.said(f"Starting from {config.pretrained}: {fitting}")
     if finished < epochs:
         listener.said("Measuring one worker ...")

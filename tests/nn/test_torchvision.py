@@ -1,4 +1,4 @@
-"""Plain ImageNet backbones are torchvision's, and warm starts load what AFI leaves as it is."""
+"""Plain ImageNet backbones are torchvision's, whose weights load where AFI changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from afi_search.errors import UserError
-from afi_search.nn import build, warm_start
+from afi_search.nn import build, load_pretrained
 from afi_search.nn.pretrained import digest
 from afi_search.space import Architecture
 from tests.typed import there
@@ -63,7 +63,7 @@ def test_plain_backbone_has_torchvisions_parameters_and_output(backbone, saved):
     twin = make_twin(backbone)
     model = build(Architecture.plain(backbone), num_classes=1000, image_size=64)
 
-    report = warm_start(model, saved(twin.state_dict()))
+    report = load_pretrained(model, saved(twin.state_dict()))
 
     assert (report.fresh, report.unused) == ((), ())
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in twin.parameters())
@@ -75,14 +75,14 @@ def test_plain_backbone_has_torchvisions_parameters_and_output(backbone, saved):
         )
 
 
-def test_a_warm_start_lists_what_was_and_was_not_loaded(saved):
+def test_loading_lists_what_was_and_was_not_loaded(saved):
     twin = torchvision.models.resnet50(weights=None)
     model = build(
         Architecture.parse("resnet50(off, B-r16, base-r4, off)"), num_classes=10, image_size=64
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
-    report = warm_start(model, saved(twin.state_dict()))
+    report = load_pretrained(model, saved(twin.state_dict()))
 
     after, source = model.state_dict(), twin.state_dict()
     assert set(report.loaded) | set(report.fresh) == set(after)
@@ -105,10 +105,10 @@ def test_a_warm_start_lists_what_was_and_was_not_loaded(saved):
 
 @pytest.mark.parametrize("backbone", ["mobilenetv2", "shufflenetv2", "resnext50", "seresnet50"])
 @pytest.mark.parametrize("image_size", [32, 64])
-def test_what_a_warm_start_loads_is_of_the_same_place(backbone, image_size, saved):
+def test_what_is_loaded_is_of_the_same_place(backbone, image_size, saved):
     twin = make_twin(backbone.removeprefix("se"))
     model = build(Architecture.parse(f"{backbone}(base-r4)"), num_classes=10, image_size=image_size)
-    report = warm_start(model, saved(twin.state_dict()))
+    report = load_pretrained(model, saved(twin.state_dict()))
     loaded, theirs = model.state_dict(), iter(twin.state_dict().items())
     taken = [tensor for name, tensor in theirs if name not in report.unused]
     assert len(taken) == len(report.loaded) > len(loaded) // 3
@@ -158,7 +158,7 @@ def test_a_training_checkpoint_with_the_weights_inside_will_do(keys, beside, sav
         content = {key: content, "epoch": 3}
     path = saved({**content, **BESIDE[beside]})
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
-    assert warm_start(model, path).fresh == ()
+    assert load_pretrained(model, path).fresh == ()
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -168,7 +168,7 @@ def test_arguments_beside_the_weights_are_no_hindrance_in_older_files(zipped, tm
     path = tmp_path / "weights.pth"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
-    assert warm_start(model, path).fresh == ()
+    assert load_pretrained(model, path).fresh == ()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_names_of_wrapped_networks_are_understood(prefix, backbone, saved):
     twin = make_twin(backbone)
     path = saved({prefix + name: tensor for name, tensor in twin.state_dict().items()})
     model = build(Architecture.plain(backbone), num_classes=1000, image_size=64)
-    report = warm_start(model, path)
+    report = load_pretrained(model, path)
     assert (report.fresh, report.unused) == ((), ())
 
 
@@ -196,7 +196,7 @@ def test_names_of_networks_whose_parts_are_wrapped_are_understood(wrapper, saved
     names = {name: f"module.{name}".replace("module.stage2.0.", part) for name in twin.state_dict()}
     path = saved({names[name]: tensor for name, tensor in twin.state_dict().items()})
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
-    report = warm_start(model, path)
+    report = load_pretrained(model, path)
     assert (report.fresh, report.unused) == ((), ())
 
 
@@ -205,11 +205,11 @@ def test_safetensors_are_read(name, tmp_path):
     twin = torchvision.models.shufflenet_v2_x1_0(weights=None)
     save_file(twin.state_dict(), tmp_path / name)
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
-    assert warm_start(model, tmp_path / name).fresh == ()
+    assert load_pretrained(model, tmp_path / name).fresh == ()
     cut = (tmp_path / name).read_bytes()[:-1000]
     (tmp_path / name).write_bytes(cut)
     with pytest.raises(UserError, match="cut short or damaged"):
-        warm_start(model, tmp_path / name)
+        load_pretrained(model, tmp_path / name)
 
 
 def test_the_moving_average_is_taken_where_there_is_one(saved):
@@ -219,7 +219,7 @@ def test_the_moving_average_is_taken_where_there_is_one(saved):
         {"model": plain.state_dict(), "model_ema": {"n_averaged": torch.tensor(3), **averaged}}
     )
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
-    assert warm_start(model, path).unused == ("n_averaged",)
+    assert load_pretrained(model, path).unused == ("n_averaged",)
     assert torch.equal(model.state_dict()["fc.weight"], average.fc.weight)
 
 
@@ -240,7 +240,7 @@ def test_the_state_dict_is_found_under_any_key(key, ema, saved):
         content = {"ema": ema, part: content, "acc": 93.1}
     content["itself"] = content
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
-    assert warm_start(model, saved(content)).fresh == ()
+    assert load_pretrained(model, saved(content)).fresh == ()
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
@@ -254,10 +254,10 @@ def test_weights_in_shards_are_read_by_their_index(kind, tmp_path):
     path = tmp_path / f"model.{kind}.index.json"
     path.write_text(json.dumps({"metadata": {}, "weight_map": index}))
     model = build(Architecture.plain("resnet50"), num_classes=1000, image_size=64)
-    assert warm_start(model, path).fresh == ()
+    assert load_pretrained(model, path).fresh == ()
     for part in (0, 1):
         with pytest.raises(UserError, match=r"or it is one shard of several"):
-            warm_start(model, tmp_path / f"model-{part}.{kind}")
+            load_pretrained(model, tmp_path / f"model-{part}.{kind}")
     before = digest(path)
     (tmp_path / f"model-1.{kind}").write_bytes(b"other content")
     assert digest(path) not in (before, "")
@@ -268,7 +268,7 @@ def test_weights_in_shards_are_read_by_their_index(kind, tmp_path):
         index.write_text(content, errors="surrogateescape")
         assert digest(index) == ""
     with pytest.raises(UserError, match=f"model-1.{kind}: there is no such file"):
-        warm_start(model, path)
+        load_pretrained(model, path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e5m2, torch.float64])
@@ -276,7 +276,7 @@ def test_weights_of_another_precision_are_read(dtype, saved):
     twin = torchvision.models.shufflenet_v2_x1_0(weights=None).state_dict()
     content = {n: t.to(dtype) if t.is_floating_point() else t for n, t in twin.items()}
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
-    assert warm_start(model, saved(content)).fresh == ()
+    assert load_pretrained(model, saved(content)).fresh == ()
     assert torch.equal(model.state_dict()["fc.weight"], content["fc.weight"].float())
 
 
@@ -295,7 +295,7 @@ def test_weights_that_were_converted_are_refused(convert, complaint, saved):
     path = saved({n: convert(t) if t.dim() == 4 else t for n, t in twin.items()})
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
     with pytest.raises(UserError, match=complaint):
-        warm_start(model, path)
+        load_pretrained(model, path)
 
 
 def test_negative_variances_are_refused(saved):
@@ -303,7 +303,7 @@ def test_negative_variances_are_refused(saved):
     twin["conv1.1.running_var"][3] = -1.0
     model = build(Architecture.plain("shufflenetv2"), num_classes=1000, image_size=64)
     with pytest.raises(UserError, match=r"negative variances in conv1.1.running_var;"):
-        warm_start(model, saved(twin))
+        load_pretrained(model, saved(twin))
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -316,7 +316,7 @@ def test_a_file_cut_anywhere_is_refused(place, zipped, tmp_path):
     path.write_bytes(whole[: int(len(whole) * place)])
     model = build(Architecture.plain("shufflenetv2"), num_classes=10, image_size=64)
     with pytest.raises(UserError, match=r"weights.pth: is no file of weights, or is cut short: \S"):
-        warm_start(model, path)
+        load_pretrained(model, path)
 
 
 def test_a_hole_in_a_file_is_told(saved):
@@ -327,7 +327,7 @@ def test_a_hole_in_a_file_is_told(saved):
     path.write_bytes(content)
     model = build(Architecture.plain("shufflenetv2"), num_classes=10, image_size=64)
     with pytest.raises(UserError, match=r"its part \S+ is damaged"):
-        warm_start(model, path)
+        load_pretrained(model, path)
 
 
 @pytest.mark.parametrize(
@@ -352,16 +352,16 @@ def test_what_is_no_file_of_weights_is_told_with_the_reason(make, complaint, nam
     make(tmp_path / name)
     model = build(Architecture.plain("resnet50"), num_classes=10, image_size=64)
     with pytest.raises(UserError, match=complaint) as caught:
-        warm_start(model, tmp_path / name)
+        load_pretrained(model, tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
 
 
 def test_a_url_and_a_name_that_no_file_can_have_are_told():
     model = build(Architecture.plain("resnet50"), num_classes=10, image_size=64)
     with pytest.raises(UserError, match=r"https://host/resnet50.pth: is a URL; download it"):
-        warm_start(model, "https://host/resnet50.pth")
+        load_pretrained(model, "https://host/resnet50.pth")
     with pytest.raises(UserError, match="File name too long"):
-        warm_start(model, "x" * 300)
+        load_pretrained(model, "x" * 300)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_weights_of_another_depth_are_refused(backbone, theirs, afi, saved):
     model = build(Architecture.parse(backbone + afi), num_classes=10, image_size=64)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UserError, match=r"another depth: its layer[23] has \d+ blocks"):
-        warm_start(model, path)
+        load_pretrained(model, path)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -386,14 +386,14 @@ def test_weights_that_are_not_finite_are_refused(tensor, value, saved):
         twin.state_dict()[tensor].view(-1)[3] = value
     model = build(Architecture.plain("shufflenetv2"), num_classes=10, image_size=64)
     with pytest.raises(UserError, match=f"NaN or infinity in {re.escape(tensor)};"):
-        warm_start(model, saved(twin.state_dict()))
+        load_pretrained(model, saved(twin.state_dict()))
 
 
 def test_a_whole_network_is_told_from_its_weights(saved):
     path = saved(torchvision.models.shufflenet_v2_x1_0(weights=None))
     model = build(Architecture.plain("shufflenetv2"), num_classes=10, image_size=64)
     with pytest.raises(UserError, match="holds a whole network"):
-        warm_start(model, path)
+        load_pretrained(model, path)
 
 
 def test_build_takes_pretrained_weights_and_logs_what_it_took(saved, caplog):

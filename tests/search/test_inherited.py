@@ -21,7 +21,7 @@ from afi_search.model.from_checkpoint import (
     trained_supernet,
 )
 from afi_search.model.model import load as load_model
-from afi_search.nn import SupernetError, build, warm_start
+from afi_search.nn import SupernetError, build, load_pretrained
 from afi_search.report.export import front_csv
 from afi_search.report.view import StudyView
 from afi_search.search.cheap_scores import Score
@@ -195,7 +195,7 @@ def test_an_extracted_model_is_the_network_that_was_scored(tmp_path, state):
     assert torch.equal(loaded(pixels), model(pixels))
     assert torch.equal(read_checkpoint(str(tmp_path / "model"))(pixels), model(pixels))
     other = build(text, num_classes=10, image_size=16)
-    assert not warm_start(other, tmp_path / "model").fresh
+    assert not load_pretrained(other, tmp_path / "model").fresh
     torch.testing.assert_close(other.eval()(pixels), model(pixels))
     with pytest.raises(SupernetError, match="stage 1 cannot be 'B-r2'"):
         inherited_model(study, "resnet20(B-r2)")
