@@ -25,7 +25,9 @@ from afi_search.train.optimiser import build_optimiser, learning_rate, momenta
 from afi_search.train.precision import Narrowed, autocast_dtype, narrowed_by_autocast
 
 LOOK_EVERY = 50
-"""Steps between two looks at the loss: each look waits for the device."""
+"""Steps between two looks at the loss at most: each look waits for the device."""
+LOOKS = 4
+"""Looks in an epoch at least."""
 
 
 class DivergedError(Exception):
@@ -171,8 +173,8 @@ class Trainer:
         """Train one epoch, then validate; every process returns the same accuracy and loss.
 
         Args:
-            heard: called every LOOK_EVERY steps with the share of the epoch's steps that are made,
-                and images a second.
+            heard: called at each look at the loss with the share of the epoch's steps that are
+                made, and images a second.
 
         Raises:
             DivergedError: the loss or a weight became infinite or not a number; the model is of no
@@ -238,7 +240,7 @@ class Trainer:
         """Continue from `state`; also sets torch's global generators.
 
         Raises:
-            CheckpointMismatch: it is of another model, recipe, seed or data set.
+            CheckpointMismatch: `state` is of another model, recipe, seed or data set.
         """
         try:
             require_same(self._identity, state["identity"])
@@ -268,11 +270,11 @@ class Trainer:
         self.model.train()
         self._loss_sum.zero_()
         batches = self._source.epoch(self.epoch)
-        mean = 0.0
+        mean, every = 0.0, min(LOOK_EVERY, -(-self.steps_per_epoch // LOOKS))
         for step in range(self.steps_per_epoch):
             rounds = [next(batches) for _ in range(self._sharding.accumulation_steps)]
             self.step(self.epoch * self.steps_per_epoch + step, rounds)
-            if (step + 1) % LOOK_EVERY == 0 or step + 1 == self.steps_per_epoch:
+            if (step + 1) % every == 0 or step + 1 == self.steps_per_epoch:
                 mean = self._mean_loss(step + 1)
                 self._require_finite("loss", mean)
                 if heard is not None:
