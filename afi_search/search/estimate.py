@@ -28,8 +28,7 @@ class Estimate:
         self._concurrency = 1
         self._lives: dict[int, int] = {}
         self._epochs: dict[int, float] = {}  # of those that are not finished
-        self._since: dict[int, float] = {}
-        self._heard: set[int] = set()
+        self._since: dict[int, float | None] = {}
         self._trained = self._worked = 0.0
         self._over: float | None = None
         for trial in trials:
@@ -43,22 +42,20 @@ class Estimate:
         """A trial was begun, has trained an epoch, or ended."""
         if trial.number in self._since:
             self.progressed(trial.number, len(curve(trial)))
-        else:
-            self._since[trial.number] = self._clock()
+        else:  # what the first workers take to start is no part of the pace
+            reused = len(self._since) >= self._concurrency
+            self._since[trial.number] = self._clock() if reused else None
         self._note(trial)
         self._foresee()
 
     def progressed(self, number: int, epochs: float) -> None:
         """A trial has trained so many epochs, a part of one; at first, that its worker is there."""
-        now, trained = self._clock(), epochs - self._epochs.get(number, epochs)
-        if trained <= 0:
-            if number not in self._heard:  # what its worker took to start is no part of the pace
-                self._since[number] = now
-            self._heard.add(number)
-            return
-        self._trained += trained
-        self._worked += now - self._since[number]
-        self._since[number], self._epochs[number] = now, epochs
+        now, since = self._clock(), self._since[number]
+        if since is not None:
+            self._trained += max(0.0, epochs - self._epochs[number])
+            self._worked += now - since
+        self._since[number] = now
+        self._epochs[number] = max(epochs, self._epochs[number])
         self._foresee()
 
     @property

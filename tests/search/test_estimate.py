@@ -37,6 +37,7 @@ def test_what_is_left_is_told_before_a_trial_has_ended_and_counts_down(
     while running or conductor.has_next:
         while len(running) < 2 and (assigned := conductor.next() if conductor.has_next else None):
             running[assigned.number], epochs[assigned.number] = assigned, 0.0
+            estimate.progressed(assigned.number, 0.0)
         clock.seconds += QUARTER
         for number, one in list(running.items()):
             epochs[number] += QUARTER / EPOCH
@@ -89,6 +90,9 @@ def test_a_resumed_study_counts_what_is_left_of_its_trials(tmp_path: Path) -> No
     estimate = Estimate(file, ledger.trials(), clock)
     _, again = conductor_for(file, tmp_path, on_change=estimate.changed)
     again.next()
-    clock.seconds = 10.0
+    clock.seconds = 5.0
+    again.report(assigned.number, [0.1] * 5, 0.0)
+    assert estimate.seconds_left is None
+    clock.seconds = 15.0
     again.report(assigned.number, [0.1] * 6, 0.0)
     assert estimate.seconds_left == pytest.approx(30.0)
