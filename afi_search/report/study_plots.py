@@ -164,7 +164,7 @@ def parallel_figure(view: StudyView) -> go.Figure:
                 **_lines(full["number"][of_kind], xs, list(lines[of_kind]), kind),
                 mode="lines",
                 line={"color": colour, "width": 2 if kind == FRONT else 1},
-                legendrank=rank,
+                legendrank=-rank,  # as accurate ones lie above others
                 showlegend=True,
             )
     choices = len(table.columns)
