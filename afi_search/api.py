@@ -72,7 +72,7 @@ class Study(stored.Study):
 
         Raises:
             LedgerError: there is no trial of that number.
-            NoCheckpoint: its weights are not kept.
+            NoCheckpoint: the trial's weights are not kept.
         """
         from afi_search.model.from_checkpoint import trial_model
 
@@ -87,7 +87,7 @@ class Study(stored.Study):
             data: the folder of the data sets, before the study's own.
 
         Raises:
-            NoCheckpoint: the study has trained no supernet, or its weights are not kept.
+            NoCheckpoint: the study has trained no supernet, or the supernet's weights are not kept.
             SupernetError: the supernet does not hold the architecture.
             DataUnavailable, DataCorrupt: the data set, to calibrate on, cannot be read.
         """
@@ -110,7 +110,7 @@ class Study(stored.Study):
             data, address, listener: as for `run_study`.
 
         Raises:
-            Interrupted, UserError: as `run_study` does.
+            Interrupted, UserError: for the reasons for which `run_study` raises them.
         """
         from afi_search.device import describe_device
 
@@ -150,8 +150,8 @@ class Study(stored.Study):
             95 % intervals, and a verdict, as `afi_search.promote.significance.verdicts` gives.
 
         Raises:
-            UserError: there is nothing to confirm, or it was begun with other settings.
-            Interrupted: Ctrl-C or SIGTERM.
+            UserError: there is nothing to confirm, or it was begun with other settings before.
+            Interrupted: a person stopped the run, with Ctrl-C or SIGTERM.
         """
         from afi_search.promote.confirm import confirm_study
 
@@ -204,7 +204,7 @@ class Study(stored.Study):
 
         Raises:
             UserError: the data, the recipe or the checkpoints are not what they should be.
-            Interrupted: Ctrl-C.
+            Interrupted: a person stopped the training, with Ctrl-C.
         """
         from afi_search.promote.promotion import promote_study
 
@@ -235,7 +235,7 @@ class Study(stored.Study):
             The bytes that are free now.
 
         Raises:
-            StudyError, StorageError: a driver is at work on a part of it.
+            StudyError, StorageError: a driver is at work on a part of the study.
         """
         from afi_search.promote.confirm import prune_study
 
@@ -274,7 +274,7 @@ def run_study(
         listener: hears of the progress.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; the same call resumes the study.
+        Interrupted: a person stopped the run; the same call resumes the study.
         UserError: the space file, the data, the study that is there or the machine is not as it
             should be; the message says what would be right.
 

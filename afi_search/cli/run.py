@@ -104,7 +104,7 @@ def read_settings(texts: Sequence[str]) -> dict[str, Any]:
     """Return what `--set` gives, each value read as in a space file.
 
     Raises:
-        SpaceFileError: one is not KEY=VALUE.
+        SpaceFileError: a text is not KEY=VALUE.
 
     >>> read_settings(["recipe.epochs=3", "search.pruner={name: none}"])
     {'recipe.epochs': 3, 'search.pruner': {'name': 'none'}}

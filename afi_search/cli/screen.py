@@ -274,7 +274,7 @@ def demand_success(study: Study) -> None:
     """Make sure that a study that has come to its end has completed any trial.
 
     Raises:
-        StudyError: it has not; the message has the first failure's reason, if there is one.
+        StudyError: no trial was completed; the message has the reason of the first failure.
     """
     trials = study.ledger.trials()
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]

@@ -44,7 +44,7 @@ def measure(
 
     Raises:
         ArchitectureError, UnknownName: the text is of no architecture.
-        UserError: as `afi_search.nn.build` does.
+        UserError: `afi_search.nn.build` refuses the architecture.
 
     >>> measure("resnet32", num_classes=100, image_size=32).macs
     69130496

@@ -131,7 +131,7 @@ def require_shared(place: str) -> None:
     """Make sure that the driver and all machines that train reach the place of the checkpoints.
 
     Raises:
-        EngineError: it cannot be written, or a machine does not see what is written there.
+        EngineError: the place cannot be written, or a machine does not see what is written there.
     """
     nodes = [node for node in _alive() if node["Resources"].get("CPU")]
     probe = f"{place}/.probe-{secrets.token_hex(8)}"

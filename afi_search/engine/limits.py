@@ -43,7 +43,7 @@ def left_to_tensors(share: float, size: int) -> float:
     0.375
 
     Raises:
-        NoRoom: nothing is.
+        NoRoom: nothing is left for the worker.
     """
     left = share - CONTEXT / size
     if left <= 0:

@@ -95,7 +95,7 @@ def find_cluster(address: str) -> Cluster:
             `ray start`, for others to join. The Ray of another search is not.
 
     Raises:
-        EngineError: there is none, or it does not let us in; known within ten seconds.
+        EngineError: no cluster answers within ten seconds, or it does not let us in.
     """
     cluster = _started_here() if address == "auto" else Cluster(address)
     if not _HOST_AND_PORT.fullmatch(cluster.address):

@@ -62,10 +62,10 @@ def run_trials(
         supernet: costs of the architectures whose supernet the trials train, instead of their own.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM.
+        Interrupted: a person stopped the run, with Ctrl-C or SIGTERM.
         EngineError: Ray or the machine cannot do what the study asks; its trials wait.
         DataUnavailable, DataCorrupt: the data set cannot be read.
-        LedgerError: it is another than that of the trials before.
+        LedgerError: the data set is another than that of the trials before.
     """
     file, ledger = study.file.space, study.ledger
     listener, session = run.listener, run.session

@@ -54,7 +54,7 @@ def train_to_the_end(
         on_left_out: likewise with why each image that a worker left out so far cannot be read.
 
     Raises:
-        PromotionError: the training diverged, something is there to mend, or its workers failed
+        PromotionError: the training diverged, something must be mended first, or its workers failed
             again and again.
         KeyboardInterrupt: a person stopped it.
     """

@@ -95,8 +95,8 @@ def load_pretrained(model: nn.Module, path: str | Path) -> Loaded:
             folder, as `afi-search extract` writes it. Nothing in the file is executed.
 
     Raises:
-        PretrainedError: the file is not there, is no such file, no convolution in it fits, it is of
-            a network of another depth, or weights are no plain finite numbers.
+        PretrainedError: the file is not there or is no file of weights; no convolution in it fits;
+            it is of a network of another depth; or weights are no plain finite numbers.
     """
     found = [_Fitting(model, weights) for weights in _read(path)]
     best = max(found, key=lambda fitting: len(fitting.tensors))  # the first of equals

@@ -70,7 +70,7 @@ class Supernet(nn.Module):
 
     Raises:
         SupernetError: the space lists architectures of several backbones.
-        UserError: as `build`.
+        UserError: `build` refuses one of the space's networks.
 
     >>> net = Supernet(Space.load("afi-bench-16"))
     >>> net.set_active("resnet20(base-r4, off, B-r16-eca)")
@@ -112,7 +112,8 @@ class Supernet(nn.Module):
         """Choose the architecture that runs from now on.
 
         Raises:
-            SupernetError: it is of another backbone, or has a choice that is not in the space.
+            SupernetError: the architecture is of another backbone, or has a choice that is not
+                in the space.
         """
         self._active = self._held(architecture)
         for stage, (name, choice) in enumerate(zip(self._names, self._active.stages, strict=True)):

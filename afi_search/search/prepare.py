@@ -29,7 +29,7 @@ def choose_preset(document: SpaceDocument, asked: str, listener: Listener) -> st
             is a CUDA device and `smoke` where there is none, if the file has it.
 
     Raises:
-        UnusableGpu: `auto` would be chosen for the CPU of a machine whose GPU does not work.
+        UnusableGpu: the machine has a GPU that does not work, so that `auto` cannot choose.
     """
     if asked == NONE:
         return None

@@ -41,7 +41,7 @@ class StageChoice:
     B-r16-se
 
     Raises:
-        ArchitectureError: a value that is none of these.
+        ArchitectureError: a value is none of these.
     """
 
     width: str

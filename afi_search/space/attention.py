@@ -74,7 +74,7 @@ def register_attention(attention: Attention) -> Attention:
     ```
 
     Raises:
-        ValueError: another has that name.
+        ValueError: another attention has that name.
 
     >>> register_attention(Attention("same", "torch.nn:Identity")).layer(16)
     Identity()

@@ -66,7 +66,7 @@ class SpaceDocument:
         """Read a space file by its path, or by its name if it comes with the package.
 
         Raises:
-            SpaceFileError: the file cannot be read, or is wrong anywhere.
+            SpaceFileError: the file cannot be read, or has mistakes; the message tells all of them.
 
         >>> list(SpaceDocument.read("resnet").presets)
         ['smoke', 'laptop', 'short', 'paper']

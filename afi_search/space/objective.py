@@ -32,7 +32,7 @@ class Objective:
         unit: of the number, for readers.
 
     Raises:
-        ValueError: the name is none, by the rule of `afi_search.space.fields.check_name`.
+        ValueError: `afi_search.space.fields.check_name` refuses the name.
 
     >>> def depth(architecture, **known):
     ...     return int(architecture.backbone.removeprefix("resnet"))
@@ -71,7 +71,7 @@ def register_objective(objective: Objective) -> Objective:
     What has to look at the network builds it: `afi_search.build(architecture, **sizes)`.
 
     Raises:
-        ValueError: another has that name.
+        ValueError: another objective has that name.
 
     >>> register_objective(Objective("doubled", lambda architecture, cost, **_: 2 * cost.macs)).name
     'doubled'

@@ -53,7 +53,7 @@ class Space:
         """Read a space file, by path or by the name of one that comes with the package.
 
         Raises:
-            SpaceFileError: every mistake of the file.
+            SpaceFileError: the file has mistakes; the message tells all of them.
         """
         return cls(SpaceDocument.read(path).resolve(preset))
 

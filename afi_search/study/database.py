@@ -286,7 +286,7 @@ def postgresql(name: str) -> URL:
     """Read a database's URL, with the driver that the extra `postgres` installs.
 
     Raises:
-        StorageError: it is none of a PostgreSQL database.
+        StorageError: it is no address of a PostgreSQL database.
     """
     try:
         url = make_url(name)

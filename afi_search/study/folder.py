@@ -111,7 +111,7 @@ class StudyFile:
         later: what later runs ran with that was another than before: facts, and when they started.
 
     Raises:
-        StudyError: the name is none, by the rule of `afi_search.space.fields.check_name`.
+        StudyError: `afi_search.space.fields.check_name` refuses the name.
     """
 
     name: str
@@ -154,7 +154,7 @@ class StudyFile:
                 decides what they do; without them, what only they register is not known.
 
         Raises:
-            StudyError: there is none, or it is not one of ours.
+            StudyError: the folder has no such file, or no study wrote it.
         """
         path = Path(folder) / STUDY_FILE
         if not path.is_file():
@@ -291,7 +291,7 @@ def only_driver(folder: Path) -> Iterator[None]:
     """Hold the study for this process alone; the operating system lets go when the process ends.
 
     Raises:
-        StudyError: another driver is at work on it, or its folder cannot be written.
+        StudyError: another driver is at work on the study, or its folder cannot be written.
     """
     with ExitStack() as held:
         try:

@@ -80,7 +80,7 @@ class Journal(JournalFileBackend):
         """Append operations, in place of a last line that a power failure left unfinished.
 
         Raises:
-            OSError: they cannot be written; the file is then as it was.
+            OSError: the lines cannot be written; the file is then as it was.
         """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         matters = any(log.get("op_code") not in _BROUGHT_BACK for log in logs)
@@ -162,7 +162,7 @@ def read_trial(path: Path, number: int) -> FrozenTrial | None:
     """Return one trial of a journal without reading the others; None where there is none.
 
     Raises:
-        Exception: whatever is met in lines that are damaged.
+        Exception: of any kind, where a line is damaged.
     """
     known = _FirstReading("")
     begins, about = b'{"op_code":%d,' % Op.CREATE_TRIAL, b'"trial_id":%d,' % number

@@ -58,8 +58,8 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
         imports: whether to run the modules that its `imports:` names, as `StudyFile.read` says.
 
     Raises:
-        StudyError: a driver is at work on it, it is a copy of another study, or its settings are
-            not known any more.
+        StudyError: a driver is at work on the study, the folder is a copy of another study, or
+            the study's settings are not known any more.
         StorageError: its database cannot be reached.
     """
     if not _is_studys(folder):

@@ -29,7 +29,7 @@ def check_storage(name: str) -> str:
     """Return the name of a storage, or the URL of a database, as it may be written to study.yaml.
 
     Raises:
-        StorageError: it is none, or holds a password.
+        StorageError: it is no address of a storage, or holds a password.
     """
     if name in FILES:
         return name

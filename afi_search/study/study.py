@@ -139,7 +139,7 @@ class Study:
         """Its trials, to be read.
 
         Raises:
-            StorageError, LedgerError: there is none, or it cannot be opened.
+            StorageError, LedgerError: there is no ledger, or it cannot be opened.
         """
         return Ledger.open(self.folder)
 
@@ -215,8 +215,8 @@ class Study:
         """Hold the study, its confirmation and its promotions for this process alone.
 
         Raises:
-            StudyError: a driver is at work on a part of it.
-            StorageError: one is at work on its ledger in a database.
+            StudyError: a driver is at work on a part of the study.
+            StorageError: a driver is at work on the study's ledger in a database.
         """
         if self._is_held:
             yield
@@ -257,7 +257,7 @@ class Study:
         the same call finishes the work.
 
         Raises:
-            StudyError, StorageError: a driver is at work on a part of it.
+            StudyError, StorageError: a driver is at work on a part of the study.
             UserError: what lies elsewhere cannot be reached.
         """
         with self.held():

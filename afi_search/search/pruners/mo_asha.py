@@ -46,7 +46,7 @@ class MultiObjectiveAsha(BasePruner):
         min_trials: trials that must have reached a rung before any is stopped there.
 
     Raises:
-        ValueError: an argument below its least value.
+        ValueError: an argument is below its least value.
 
     >>> import optuna
     >>> study = optuna.create_study(directions=["maximize", "minimize"])
