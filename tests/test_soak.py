@@ -200,11 +200,7 @@ def test_a_full_disk_stops_the_study_and_an_empty_one_lets_it_go_on(folder: Path
 
 
 def test_a_database_that_restarts_is_waited_for_and_keeps_others_out(folder: Path) -> None:
-    pytest.importorskip("psycopg", reason="needs the extra postgres")
-    programs = postgresql.find_programs()
-    if programs is None:
-        pytest.skip("needs PostgreSQL's programs: apt-get install postgresql")
-    with postgresql.server(programs) as server:
+    with postgresql.server() as server:
         driver = Driver(folder, "tiny.yaml", "--storage", server.url)
         driver.wait_for(r"trial 0 .*epoch 2/4")
         server.stop()

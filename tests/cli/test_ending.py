@@ -199,10 +199,9 @@ needs_nobody = pytest.mark.skipif(
 
 
 @needs_nobody
-@pytest.mark.parametrize("command", ["--help", "run --help", "table", "front"])
+@pytest.mark.parametrize("command", ["--help", "run --help", "inspect digits", "front STUDY"])
 def test_without_a_home_and_a_known_user_it_works(study: Path, command: str) -> None:
-    words = command.split()
-    words += [str(study)] if words == ["front"] else []
+    words = [str(study) if word == "STUDY" else word for word in command.split()]
     done = call(*words, prefix=NOBODY, HOME=None, USER=None, LOGNAME=None)
 
     assert done.returncode == 0, done.stderr

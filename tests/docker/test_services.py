@@ -29,11 +29,7 @@ NODES = "nodes.json"
 
 @pytest.fixture
 def database() -> Iterator[str]:
-    pytest.importorskip("psycopg", reason="needs the extra postgres")
-    programs = postgresql.find_programs()
-    if programs is None:
-        pytest.skip("needs PostgreSQL's programs: apt-get install postgresql")
-    with postgresql.server(programs) as server:
+    with postgresql.server() as server:
         yield server.url
 
 

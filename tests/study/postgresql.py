@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 
-def find_programs() -> Path | None:
+
+def _find_programs() -> Path | None:
     """Return the folder of initdb and postgres, or None where they are not installed."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     found = debian[-1] if debian else shutil.which("initdb")
@@ -44,11 +46,15 @@ class Server:
 
 
 @contextmanager
-def server(programs: Path) -> Iterator[Server]:
-    """Run a server with an empty database.
+def server() -> Iterator[Server]:
+    """Run a server with an empty database; the test is skipped where that cannot be.
 
     Not in pytest's folder, which another pytest that starts closes to the server's user.
     """
+    pytest.importorskip("psycopg", reason="needs the extra postgres")
+    programs = _find_programs()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's programs: apt-get install postgresql")
     with tempfile.TemporaryDirectory() as folder:
         yield from _server(programs, Path(folder))
 

@@ -35,11 +35,7 @@ FACTS = ["number", "state", "architecture", "epochs", "accuracy"]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgresql.Server]:
-    pytest.importorskip("psycopg", reason="needs the extra postgres")
-    programs = postgresql.find_programs()
-    if programs is None:
-        pytest.skip("needs PostgreSQL's programs: apt-get install postgresql")
-    with postgresql.server(programs) as running:
+    with postgresql.server() as running:
         yield running
 
 

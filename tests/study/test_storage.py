@@ -21,11 +21,7 @@ FILES = {"journal": "ledger.log", "sqlite": "ledger.db"}
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    pytest.importorskip("psycopg", reason="needs the extra postgres")
-    programs = postgresql.find_programs()
-    if programs is None:
-        pytest.skip("needs PostgreSQL's programs: apt-get install postgresql")
-    with postgresql.server(programs) as server:
+    with postgresql.server() as server:
         yield server.url
 
 
