@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -89,6 +89,7 @@ def network(text: str, num_classes: int, image_size: int) -> Callable[[], nn.Mod
     return partial(build, architecture, num_classes=num_classes, image_size=image_size)
 
 
+@cache
 def table6(text: str, batch_size: int) -> Memory:
     return traced(network(text, 1000, 224), 224, batch_size)
 

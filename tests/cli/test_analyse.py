@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,22 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from afi_search import data
+from afi_search.analysis import memory
 from afi_search.cli.main import app
 from afi_search.cli.views import analyse
 from afi_search.nn import build
 from afi_search.space import Recipe, SpaceFile
 from afi_search.train import save, seed_everything, trial_trainer
 from tests.search.studies import conductor_for
+
+
+@pytest.fixture(autouse=True, scope="module")
+def measured_once() -> Iterator[None]:
+    """Measure each network's memory once: ResNet-50's, of the paper's Table 6, takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "measure_memory", cache(memory.measure_memory))
+        yield
+
 
 TEXTS = ("resnet20", "resnet20(base-r4, off, B-r4-eca-shared)")
 
@@ -79,8 +91,8 @@ def check_what_is_written(study: Path) -> None:
     ]
     assert float(weights[1]["weight"]) + float(weights[2]["weight"]) == pytest.approx(1, abs=1e-4)
 
-    memory = rows(folder / "memory.csv")
-    assert [row["architecture"] for row in memory] == [*TEXTS, "resnet50", "resnet50(base-r4)"]
+    measured = rows(folder / "memory.csv")
+    assert [row["architecture"] for row in measured] == [*TEXTS, "resnet50", "resnet50(base-r4)"]
 
 
 def test_a_study_on_digits_is_analysed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,11 +100,11 @@ def test_a_study_on_digits_is_analysed(tmp_path: Path, capsys: pytest.CaptureFix
     analyse(study)
     check_what_is_written(study)
     assert "gradcam.png" in capsys.readouterr().out
-    memory = json.loads(CliRunner().invoke(app, ["analyse", str(study), "--json"]).stdout)
-    assert [row["architecture"] for row in memory] == [*TEXTS, "resnet50", "resnet50(base-r4)"]
-    assert memory[0]["paper_training_mib"] is None
-    assert memory[1]["training_ratio"] > 0
-    assert memory[2]["paper_training_mib"] > 0
+    told = json.loads(CliRunner().invoke(app, ["analyse", str(study), "--json"]).stdout)
+    assert [row["architecture"] for row in told] == [*TEXTS, "resnet50", "resnet50(base-r4)"]
+    assert told[0]["paper_training_mib"] is None
+    assert told[1]["training_ratio"] > 0
+    assert told[2]["paper_training_mib"] > 0
 
 
 def test_a_study_on_cifar100_is_analysed(tmp_path: Path, cifar100_folder: Path) -> None:

@@ -250,7 +250,9 @@ def test_what_is_another_users_is_not_swept(tmp_path: Path) -> None:
     assert folder.exists()
 
 
-@pytest.mark.parametrize("stuck", ["gcs_server", "raylet/raylet"])
+@pytest.mark.parametrize(
+    "stuck", ["raylet/raylet", pytest.param("gcs_server", marks=pytest.mark.slow)]
+)
 def test_ctrl_c_is_answered_while_a_part_of_ray_does_not_come_up(
     tmp_path: Path, stuck: str
 ) -> None:

@@ -15,9 +15,9 @@ from afi_search.space import Architecture
 from tests.typed import part
 
 
-def batch(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(size: int = 16, pixels: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(size, 3, 16, 16, generator=generator)
+    images = torch.randn(size, 3, pixels, pixels, generator=generator)
     return images, torch.randint(0, 10, (size,), generator=generator)
 
 
@@ -25,9 +25,7 @@ def batch(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
     "text", ["resnet20", "resnet20(base-r4-cbam)", "mobilenetv2(B-r16-shared)"]
 )
 def test_scores_depend_on_architecture_and_seed_alone(text):
-    images, labels = batch()
-    if text.startswith("mobile"):
-        images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images, labels = batch(8, pixels=32 if text.startswith("mobile") else 16)
     one, other, another = (
         cheap_scores(Architecture.parse(text), images, labels, num_classes=10, seed=seed)
         for seed in (0, 0, 1)
