@@ -6,7 +6,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".unfinished"
 """How the name of a file ends that is being written; a killed process leaves it."""
+Content = str | bytes | memoryview
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?|[+-]?inf", re.IGNORECASE)
 _SECRET = re.compile(  # before a host, in place of its port, or as an option by its name
@@ -29,30 +30,43 @@ _SECRET = re.compile(  # before a host, in place of its port, or as an option by
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-def write_whole(path: Path, content: str | bytes | memoryview) -> Path:
-    """Write a file beside its place, make sure that it is on disk, and move it there; return it.
+def write_whole(path: Path, content: Content) -> Path:
+    """Write a file as `write_together` does; return it."""
+    return write_together(path.parent, {path.name: content})[0]
 
-    Missing folders are made. Where it cannot be written, what stood there before still stands.
+
+def write_together(
+    folder: Path, contents: Mapping[str, Content], outdated: Collection[str] = ()
+) -> list[Path]:
+    """Write files beside their places, make sure that they are on disk, and move all there.
+
+    Missing folders are made. Where one cannot be written, what stood there before still stands, all
+    of it. The files `outdated` are deleted before the first is moved. Returns the files.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = {name: folder / f".{name}.{os.getpid()}{UNFINISHED}" for name in contents}
     try:
-        with unfinished.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
+        for name, content in contents.items():
+            with unfinished[name].open("wb") as stream:
+                stream.write(content.encode() if isinstance(content, str) else content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for name in outdated:
+            (folder / name).unlink(missing_ok=True)
+        for name in contents:
+            unfinished[name].replace(folder / name)
     except OSError as error:  # of a file that nobody knows
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise OSError(error.errno, error.strerror, str(folder / name)) from None
     finally:
-        with suppress(OSError):  # it has been moved, or never was
-            unfinished.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
+        for path in unfinished.values():
+            with suppress(OSError):  # it has been moved, or never was
+                path.unlink()
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
-    return path
+        os.close(opened)
+    return [folder / name for name in contents]
 
 
 def open_url(url: str | os.PathLike[str]) -> tuple[Any, str]:

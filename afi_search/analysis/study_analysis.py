@@ -19,7 +19,7 @@ from afi_search.analysis.weights import mean_weights, weights_plot
 from afi_search.data import DatasetSpec, ImageSet, locate, read_data, split_of
 from afi_search.data.tensor_source import Normalise
 from afi_search.device import compute_device
-from afi_search.files import csv_of, write_whole
+from afi_search.files import csv_of, write_together
 from afi_search.model import Model
 from afi_search.study.folder import StudyFile
 
@@ -39,7 +39,7 @@ class Analysis:
     files: Files
 
     def write(self, study: Path) -> list[Path]:
-        return [write_whole(study / FOLDER / name, text) for name, text in self.files.items()]
+        return write_together(study / FOLDER, self.files)
 
 
 def analyse_study(

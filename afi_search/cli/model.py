@@ -31,7 +31,8 @@ def export(
 ) -> None:
     """Write a model that ships: safetensors, facts and card, ONNX, torch.export."""
     from afi_search.model.from_checkpoint import read_checkpoint
-    from afi_search.model.onnx import demand_onnx, write_exported, write_onnx
+    from afi_search.model.model import EXPORTED, ONNX
+    from afi_search.model.onnx import demand_onnx, to_exported, to_onnx
 
     if onnx:
         demand_onnx()
@@ -39,12 +40,10 @@ def export(
     if fold:
         model = model.folded()
     folder = to or Path("models") / model.architecture.slug
-    paths = model.save(folder)
-    if onnx:
-        paths.append(write_onnx(model, folder))
+    others = {ONNX: to_onnx(model)} if onnx else {}
     if torch_export:
-        paths.append(write_exported(model, folder))
-    console.written(paths)
+        others[EXPORTED] = to_exported(model)
+    console.written(model.save(folder, others))
     match model.facts.training:
         case {"epochs": int(epochs), "recipe": {"epochs": int(planned)}} if epochs < planned:
             console.say(f"Its training has not ended: the weights are of epoch {epochs}/{planned}.")

@@ -3,6 +3,7 @@
 model.safetensors    the weights
 model.json           architecture, preprocessing, classes, metrics, costs, how it was trained
 README.md            the same for a reader: the model card
+model.onnx, .pt2     the network for other runtimes, where `afi-search export` was asked for it
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from afi_search.cost import CONVENTIONS, measure
 from afi_search.data.image_reader import Preprocessing, read_image
 from afi_search.errors import UserError
-from afi_search.files import write_whole
+from afi_search.files import Content, write_together
 from afi_search.formatting import printable
 from afi_search.model.fold import fold_batch_norms
 from afi_search.nn import build
@@ -36,6 +37,7 @@ from afi_search.space.fields import Fraction, Strict, Whole
 from afi_search.space.mistakes import describe, explain
 
 WEIGHTS, FACTS, CARD = "model.safetensors", "model.json", "README.md"
+ONNX, EXPORTED = "model.onnx", "model.pt2"
 _WNID = re.compile(r"n\d{8}")
 MOST_CLASSES = 20
 """The card names so many classes."""
@@ -196,15 +198,22 @@ class Model:
         module = fold_batch_norms(self.module, self.facts.stem)
         return Model(module, self.facts.model_copy(update={"batch_norms": "folded"}))
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, others: Mapping[str, bytes] | None = None) -> list[Path]:
         """Write the folder, or write over a model that is there; return the files.
+
+        Nothing is changed before all is on disk; of a kill while files are moved, `load` tells.
+
+        Args:
+            folder: where to; a model.onnx or model.pt2 of other weights that is there is deleted.
+            others: files for other runtimes that belong to it, by name.
 
         Raises:
             ModelError: what is there by those names is of something else, and would be lost.
         """
         folder = Path(folder)
         there = [*folder.glob(CARD), *sorted(folder.glob("model.*"))]
-        if there and not _is_of_a_model(folder):
+        before = _facts_in(folder)
+        if there and before is None:
             raise ModelError(
                 f"{there[0]}: is of no model that afi_search wrote, and would be overwritten; name "
                 f"another folder"
@@ -218,21 +227,23 @@ class Model:
             "costs": facts.costs or measure(text, **sizes).figures(),
             "sha256": sha256(weights).hexdigest(),
         }
-        contents: dict[str, str | bytes] = {
+        contents: dict[str, Content] = {  # the facts first: by them a folder is known as a model's
             FACTS: json.dumps(stored, indent=2, ensure_ascii=False) + "\n",
             WEIGHTS: weights,
             CARD: model_card(stored),
+            **(others or {}),
         }
-        return [write_whole(folder / name, content) for name, content in contents.items()]
+        same = before is not None and before.get("sha256") == stored["sha256"]
+        return write_together(folder, contents, outdated=() if same else (ONNX, EXPORTED))
 
 
-def _is_of_a_model(folder: Path) -> bool:
-    """Whether a folder has the facts of a model, whatever else of it is there."""
+def _facts_in(folder: Path) -> dict[str, Any] | None:
+    """Return the facts of a model, whatever else of it is there; None where there are none."""
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        return str(facts["format"]).startswith("afi_search model")
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return facts if facts["format"].startswith("afi_search model") else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def class_name(label: str) -> str:
@@ -310,19 +321,23 @@ def load(folder: str | Path) -> Model:
         module = fold_batch_norms(module, facts.stem)
     try:
         stored = weights.read_bytes()
-        module.load_state_dict(from_safetensors(stored))
+        tensors = from_safetensors(stored)
     except FileNotFoundError:
-        raise ModelError(f"{folder}: there is no {WEIGHTS} in it") from None
+        raise ModelError(
+            f"{folder}: there is no {WEIGHTS} in it; copy the folder or export the model again"
+        ) from None
     except SafetensorError as error:
         raise ModelError(f"{weights}: is cut short or damaged: {error}") from None
-    except RuntimeError as error:
-        what = facts.architecture
-        raise ModelError(f"{weights}: are not the weights of {what}: {error}") from None
-    if not all(tensor.isfinite().all() for tensor in module.state_dict().values()):
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise ModelError(f"{weights}: holds NaN or infinity; the training that wrote it diverged")
     if facts.sha256 and facts.sha256 != (found := sha256(stored).hexdigest()):
         raise ModelError(
             f"{weights}: is not the file that was exported: its SHA-256 is {found}, and {FACTS} "
-            f"says {facts.sha256}. Copy it again, or export the model again"
+            f"says {facts.sha256}. Copy the folder again, or export the model again"
         )
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        what = facts.architecture
+        raise ModelError(f"{weights}: are not the weights of {what}: {error}") from None
     return Model(module, facts.model_copy(update={"sha256": ""}))

@@ -8,16 +8,13 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from afi_search.errors import UserError
-from afi_search.files import write_whole
-from afi_search.model.model import Model
+from afi_search.model.model import EXPORTED, ONNX, Model
 
-ONNX, EXPORTED = "model.onnx", "model.pt2"
 TOLERANCE = 1e-3
 """The largest difference of logits allowed, as a share of the largest logit."""
 _CHECKED_BATCHES = (1, 3)
@@ -36,8 +33,8 @@ def demand_onnx() -> None:
         ) from None
 
 
-def write_onnx(model: Model, folder: Path) -> Path:
-    """Write model.onnx, any batch size, `images` in and `logits` out, and check it; return it.
+def to_onnx(model: Model) -> bytes:
+    """Return a model as ONNX, any batch size, `images` in and `logits` out, once it is checked.
 
     Raises:
         UserError: onnx is not installed, or onnxruntime's logits differ from PyTorch's.
@@ -56,25 +53,26 @@ def write_onnx(model: Model, folder: Path) -> Path:
             verbose=False,
         )
     assert program is not None
-    content = program.model_proto.SerializeToString()
+    content: bytes = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(["logits"], {"images": images.cpu().numpy()})[0])
 
-    return _written(folder / ONNX, content, model, run)
+    _check(ONNX, model, run)
+    return content
 
 
-def write_exported(model: Model, folder: Path) -> Path:
-    """Write model.pt2, a torch.export program for any batch size, and check it likewise."""
+def to_exported(model: Model) -> bytes:
+    """Return a model as a torch.export program for any batch size, checked likewise."""
     content = io.BytesIO()
     with _quiet(), torch.no_grad():
         program = torch.export.export(
             model.module, (_images(model, 2),), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
         torch.export.save(program, content)
-        run = torch.export.load(content).module()
-        return _written(folder / EXPORTED, content.getbuffer(), model, run)
+        _check(EXPORTED, model, torch.export.load(content).module())
+    return content.getvalue()
 
 
 def _images(model: Model, batch: int) -> Tensor:
@@ -83,10 +81,8 @@ def _images(model: Model, batch: int) -> Tensor:
     return torch.randn(batch, 3, crop, crop, generator=generator).to(model.device)
 
 
-def _written(
-    path: Path, content: bytes | memoryview, model: Model, run: Callable[[Tensor], Tensor]
-) -> Path:
-    """Write a file once what runs from it gives the model's logits; return the path."""
+def _check(name: str, model: Model, run: Callable[[Tensor], Tensor]) -> None:
+    """Make sure that what runs from a file gives the model's logits."""
     for batch in _CHECKED_BATCHES:
         images = _images(model, batch)
         expected = model(images)
@@ -94,10 +90,9 @@ def _written(
         difference = float((run(images).cpu() - expected.cpu()).abs().max())
         if not difference <= TOLERANCE * max(largest, 1.0):
             raise UserError(
-                f"{path}: its logits differ from PyTorch's by up to {difference:.2g} (the largest "
-                f"logit is {largest:.2g}), and it was not written"
+                f"{name}: its logits differ from PyTorch's by up to {difference:.2g} (the largest "
+                f"logit is {largest:.2g}), and nothing was written"
             )
-    return write_whole(path, content)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from afi_search.cost import CONVENTIONS as OF_COSTS
-from afi_search.files import csv_of, plain, write_whole
+from afi_search.files import csv_of, plain, write_together
 from afi_search.promote.significance import LEVEL, Point, interval, pooled_spread, verdicts
 from afi_search.study.ledger import curve
 from afi_search.study.study import Study
@@ -90,4 +90,4 @@ def write_confirmed(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Write confirmed.csv and confirmed.json into a confirmation's folder; return the paths."""
     document = {"conventions": CONVENTIONS, "confirmed": table.to_dict("records")}
     contents = csv_of(table), json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n"
-    return [write_whole(folder / name, text) for name, text in zip(FILES, contents, strict=True)]
+    return write_together(folder, dict(zip(FILES, contents, strict=True)))

@@ -10,7 +10,7 @@ from pandas import DataFrame
 
 from afi_search.cost import CONVENTIONS
 from afi_search.errors import UserError
-from afi_search.files import csv_of, plain, write_whole
+from afi_search.files import Content, csv_of, plain, write_together, write_whole
 from afi_search.report.front_plot import front_figure
 from afi_search.report.front_png import front_png
 from afi_search.report.page import front_page
@@ -32,14 +32,14 @@ def write_report(view: StudyView, folder: Path) -> list[Path]:
     Where no trial has reached full fidelity yet, the front is empty and the pictures say so.
     """
     figure = front_figure(view)
-    contents: dict[str, str | bytes] = {
+    contents: dict[str, Content] = {
         "front.csv": front_csv(view),
         "front.json": front_json(view),
         "front.html": front_page(view, figure),
         "front.png": front_png(view, figure),
         "trials.csv": _trials_csv(view.records),
     }
-    return [write_whole(folder / name, content) for name, content in contents.items()]
+    return write_together(folder, contents)
 
 
 def front_csv(view: StudyView) -> str:

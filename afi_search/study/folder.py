@@ -54,9 +54,9 @@ _WRITTEN = (
     *("confirmed.csv", "confirmed.json", "analysis/gradcam.png", "analysis/selectivity.*"),
     *("analysis/weights*.png", "analysis/weights.csv", "analysis/memory.csv", ".lock"),
     *("tensorboard/*/events.out.tfevents.*", "mlflow.db"),
-    f".*{UNFINISHED}",
-    *(f"{PROMOTE}/*/{name}" for name in ("history.csv", ".lock", f".*{UNFINISHED}")),
+    *(f"{PROMOTE}/*/{name}" for name in ("history.csv", ".lock")),
     *(f"{PROMOTE}/*/model/{name}" for name in ("model.safetensors", "model.json", "README.md")),
+    *(f"{at}.*{UNFINISHED}" for at in ("", "analysis/", f"{PROMOTE}/*/", f"{PROMOTE}/*/model/")),
 )
 _FOLDERS = (
     "analysis",

@@ -13,7 +13,7 @@ import afi_search
 from afi_search.cli.common import Command
 from afi_search.cli.model import export, predict
 from afi_search.model.from_checkpoint import read_checkpoint
-from afi_search.model.model import ModelError
+from afi_search.model.model import Model, ModelError
 from afi_search.study.folder import CONFIRM
 from afi_search.train import save
 from tests.pictures import noise, trained
@@ -54,6 +54,22 @@ def test_without_onnx_it_is_told_before_anything_is_written(
     assert result.exit_code == 2
     assert "--no-onnx" in result.output
     assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.parametrize("before", [{}, {"model.pt2": b"an earlier one"}])
+def test_a_file_that_computes_something_else_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: dict[str, bytes]
+) -> None:
+    trained("resnet20").save(tmp_path / "one")
+    if before:
+        trained("resnet20(base-r4)").save(tmp_path / "two", before)
+    there = {path.name: path.read_bytes() for path in tmp_path.glob("two/*")}
+    monkeypatch.setattr(Model, "__call__", lambda self, images: torch.zeros(len(images), 10))
+    result = run(export, tmp_path / "one", "--to", tmp_path / "two", "--no-onnx")
+
+    assert result.exit_code == 2
+    assert "model.pt2: its logits differ" in result.output
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("two/*")} == there
 
 
 def test_classes_of_imagenet_are_called_by_their_names(tmp_path: Path) -> None:

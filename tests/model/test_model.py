@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import math
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,6 +20,7 @@ from torchvision.io import write_jpeg, write_png
 import afi_search
 from afi_search.cost import measure
 from afi_search.data.image_reader import read_image
+from afi_search.files import Content
 from afi_search.model.model import ModelError, load, model_card
 from afi_search.space import Architecture
 from tests.pictures import noise, trained
@@ -63,6 +72,89 @@ def test_a_model_is_written_over_even_where_a_kill_left_only_its_facts(tmp_path:
     trained("resnet20").save(tmp_path)
 
     assert load(tmp_path).architecture == Architecture.parse("resnet20")
+
+
+_UNTIL_CUT = """
+import os, pickle, sys
+from afi_search.files import write_together
+
+folder, left = sys.argv[1], int(sys.argv[2])
+
+def count(event, args):
+    global left
+    changes = event in ("os.rename", "os.remove") or event == "open" and args[1] == "wb"
+    if changes and str(args[0]).startswith(folder):
+        left -= 1
+        if left < 0:
+            os._exit(9)
+
+sys.addaudithook(count)
+write_together(**pickle.load(sys.stdin.buffer))
+"""
+
+
+@pytest.mark.parametrize("before", [None, "resnet20(base-r4)"])
+def test_wherever_an_export_is_killed_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    done, told = set[int](), set[str]()
+
+    def write(folder: Path, contents: dict[str, Content], outdated: Sequence[str]) -> None:
+        given = pickle.dumps({"folder": folder, "contents": contents, "outdated": outdated})
+        child = [sys.executable, "-c", _UNTIL_CUT, str(folder), folder.name]
+        done.add(subprocess.run(child, input=given).returncode)
+
+    for cut in itertools.count():
+        folder = tmp_path / str(cut)
+        if before is not None:
+            trained(before).save(folder, {"model.onnx": b"before", "model.pt2": b"before"})
+
+        with monkeypatch.context() as patched:
+            patched.setattr("afi_search.model.model.write_together", write)
+            trained("resnet20").save(folder, {"model.onnx": b"after"})
+        try:
+            there = load(folder).architecture.text
+        except ModelError as error:
+            there = "none"
+            told.add(str(error).replace(str(folder), "M").partition(": its SHA")[0])
+        if (folder / "model.onnx").exists():
+            of = (folder / "model.onnx").read_bytes()
+            assert there == {b"before": before, b"after": "resnet20"}[of]
+        trained("resnet20").save(folder, {"model.onnx": b"after"})
+        assert load(folder).architecture.text == "resnet20"
+        assert (folder / "model.onnx").read_bytes() == b"after"
+        assert not (folder / "model.pt2").exists()
+        if done != {9}:
+            break
+    assert done == {0, 9}
+    assert cut > 8
+    again = "copy the folder or export the model again"
+    assert told == (
+        {
+            "M: is no model's folder; there is no model.json in it",
+            f"M: there is no model.safetensors in it; {again}",
+        }
+        if before is None
+        else {"M/model.safetensors: is not the file that was exported"}
+    )
+
+
+@pytest.mark.parametrize("before", [None, "resnet20(base-r4)"])
+def test_an_export_that_finds_the_disk_full_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    if before is not None:
+        trained(before).save(tmp_path, {"model.onnx": b"before"})
+    there = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for whole in range(4):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", Mock(side_effect=[*[None] * whole, full]))
+            with pytest.raises(OSError, match="No space left on device") as caught:
+                trained("resnet20").save(tmp_path, {"model.onnx": b"after"})
+        names = "model.json", "model.safetensors", "README.md", "model.onnx"
+        assert caught.value.filename == str(tmp_path / names[whole])
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == there
 
 
 def test_costs_are_measured_when_it_is_saved(tmp_path: Path) -> None:
