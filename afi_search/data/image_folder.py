@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,11 @@ class Images:
     validation: tuple[tuple[str, int], ...]
     unmatched: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many training images each class has."""
+        return dict(Counter(self.classes[label] for _, label in self.train))
 
 
 def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
@@ -187,6 +193,17 @@ def _broken(images: Images) -> dict[str, str]:
         return {path: str(why) for path, why in zip(paths, reasons, strict=True) if why is not None}
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for a million images
+
+
+def differences(before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
+    """Say of some of the classes whose number of training images has changed how many they had."""
+    return _some(
+        [
+            f"{TRAIN}/{name}: {before.get(name, 0):,} images there, {now.get(name, 0):,} here"
+            for name in sorted({*before, *now})
+            if before.get(name, 0) != now.get(name, 0)
+        ]
+    )
 
 
 def _some(lines: Sequence[str]) -> list[str]:

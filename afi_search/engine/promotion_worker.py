@@ -158,7 +158,7 @@ def _train(config: PromotionConfig, news: Queue) -> None:
     while not trainer.done:
         epoch = trainer.run_epoch()
         if rank == 0:
-            kept = {"origin": config.origin, "skipped": list(config.skipped)}
+            kept = {"origin": config.origin, "skipped": list(config.skipped), "sizes": images.sizes}
             save({**trainer.state_dict(), **kept}, config.checkpoints)
             news.put(trainer.history)
         if loader.left_out:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from afi_search.data.dali import require_dali
-from afi_search.data.image_folder import check, list_images
+from afi_search.data.image_folder import check, differences, list_images
 from afi_search.device import describe_device
 from afi_search.engine.capacity import cluster_nodes, plan_promotion, require_shared
 from afi_search.engine.promotion_worker import SHA256, Probe, PromotionConfig, make_model
@@ -225,16 +225,19 @@ def resumed(config: PromotionConfig) -> tuple[PromotionConfig, int]:
         identity, epoch = with_shared_names(state)["identity"], int(state["epoch"])
         skipped = tuple(state.get("skipped", config.skipped))
         origin = state.get("origin", config.origin)
+        sizes = dict(state.get("sizes", {}))
     now, then = config.pretrained_sha256, origin.get(SHA256, "")
-    left = len(list_images(config.folder, skipped).train)
+    images = list_images(config.folder, skipped)
+    left = len(images.train)
     config = replace(config, skipped=skipped, train_images=left, pretrained_sha256=then or now)
     began = {"pretrained": origin.get("started from"), "pretrained_sha256": then or now}
     asked = {"pretrained": config.pretrained, "pretrained_sha256": now or then}
     try:
         require_same({**config.identity, **asked}, {**identity, **began})
     except CheckpointMismatch as error:
+        changed = "; ".join(["", *differences(sizes or images.sizes, images.sizes)])
         raise CheckpointMismatch(
-            f"{error}. Take the settings back, or give --name to begin another one beside it."
+            f"{error}{changed}. Take that back, or give --name to begin another one beside it."
         ) from None
     return config, epoch
 

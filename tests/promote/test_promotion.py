@@ -235,7 +235,8 @@ def test_an_image_that_broke_since_a_training_began_does_not_keep_it_from_going_
     (pictures / "train/n01/0.JPEG").write_bytes(b"")
     begun = config_of_now()
     assert resumed(begun) == (begun, 0)
-    kept = {"skipped": list(begun.skipped), "identity": begun.identity}
+    sizes = list_images(pictures, begun.skipped).sizes
+    kept = {"skipped": list(begun.skipped), "identity": begun.identity, "sizes": sizes}
     save({"epoch": 3, **kept}, begun.checkpoints)
     for broken in ("train/n02/1.JPEG", "val/n03/0.JPEG"):
         (pictures / broken).write_bytes(b"")
@@ -247,7 +248,9 @@ def test_an_image_that_broke_since_a_training_began_does_not_keep_it_from_going_
     config, epoch = resumed(config_of_now())
     assert (config.skipped, config.train_images, epoch) == (begun.skipped, begun.train_images, 3)
     (pictures / "train/n02/1.JPEG").unlink()
-    with pytest.raises(CheckpointMismatch, match="train_images"):
+    count = sizes["n02"]
+    told = rf"train_images: .*; train/n02: {count} images there, {count - 1} here\. Take that back"
+    with pytest.raises(CheckpointMismatch, match=told):
         resumed(config_of_now())
 
 
