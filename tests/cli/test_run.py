@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from afi_search.cli.run import read_settings
 from afi_search.cli.screen import Screen
 from afi_search.cost import measure
 from afi_search.data import DataUnavailable
 from afi_search.model.from_checkpoint import trial_model
 from afi_search.search import prepare
 from afi_search.search.prepare import choose_preset, settle_data
-from afi_search.space import Architecture, Space
+from afi_search.space import Architecture, Space, SpaceFileError
 from afi_search.space.loading import SpaceDocument
 from afi_search.study import Ledger
 from afi_search.study.ledger import DEATHS
@@ -228,3 +229,9 @@ def test_data_that_cannot_be_had_is_replaced_only_where_the_file_says_so(
     strict = file.model_copy(update={"data": file.data.model_copy(update={"fallback": None})})
     with pytest.raises(DataUnavailable):
         settle_data(strict, None, screen)
+
+
+@pytest.mark.parametrize("text", ["recipe.epochs", "=3", "recipe..epochs=3", "recipe.epochs=[3"])
+def test_what_is_no_setting_is_told(text: str) -> None:
+    with pytest.raises(SpaceFileError, match=r"^--set "):
+        read_settings([text])
