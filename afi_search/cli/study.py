@@ -50,22 +50,22 @@ def status(study: StudyFolder, json: Json = False) -> None:
 
     opened = Study.open(study)
     states = opened.records()["state"].value_counts()
-    confirmation = opened.confirmation
+    confirmation, taken = opened.confirmation, opened.disk_use()
     told = {
         **outline(opened),
         **{state: int(states.get(state, 0)) for state in STATE_WORDS.values()},
         "confirmed trainings": 0
         if confirmation is None
         else int(confirmation.records()["full"].sum()),
-        "on disk": opened.disk_use() if json else size(opened.disk_use()),
+        "on disk, bytes" if json else "on disk": taken if json else size(taken),
     }
     if not json:
-        told["trials"] = f"{told['trials']} of {told.pop('of')}"
+        told["trials ended"] = f"{told['trials ended']} of {told.pop('trials wanted')}"
     rows = [told] if json else [{"": name, study.name: value} for name, value in told.items()]
     console.table_of(rows, json)
 
 
-_UNKNOWN = dict.fromkeys(("trials", "of", "front", "best accuracy, %"))
+_UNKNOWN = dict.fromkeys(("trials ended", "trials wanted", "on the front", "best accuracy, %"))
 
 
 def outline(study: Study) -> dict[str, Any]:

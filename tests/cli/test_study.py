@@ -412,13 +412,13 @@ def test_studies_are_listed_with_how_far_they_are(tmp_path: Path) -> None:
     said = call("status", tmp_path / "broken").output
     assert "study.yaml:1: name: 5 must be" in said and "study.yaml:1: facts: is missing" in said
     assert (done["study"], done["state"]) == (str(tmp_path / "done"), "complete")
-    assert (done["trials"], done["of"]) == (12, 12)
-    assert done["front"] == len(Study.open(done["study"]).front())
+    assert (done["trials ended"], done["trials wanted"]) == (12, 12)
+    assert done["on the front"] == len(Study.open(done["study"]).front())
     with only_driver(tmp_path / "done"):
         assert "at work" in call("list", "--studies", tmp_path).output
         status = json.loads(call("status", tmp_path / "done", "--json").stdout)
     assert (status[0]["state"], status[0]["complete"], status[0]["running"]) == ("at work", 12, 0)
-    assert re.search(r"trials +12 of 12\b", call("status", tmp_path / "done").output)
+    assert re.search(r"trials ended +12 of 12\b", call("status", tmp_path / "done").output)
 
 
 def test_confirmed_are_trainings_that_have_ended(tmp_path: Path) -> None:
