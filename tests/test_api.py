@@ -6,6 +6,8 @@ import gc
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from optuna.trial import FrozenTrial
 
 import afi_search as afi
+from afi_search.engine.ray_session import RaySession
 from afi_search.errors import UserError
 from afi_search.train import EpochResult
 
@@ -65,6 +68,27 @@ class Counting(afi.Listener):
         self.heard["ended"] += 1
 
 
+@contextmanager
+def one_ray() -> Iterator[None]:
+    """Start Ray once for all runs in the context: that takes as long as a run of few trials."""
+    begin, end = RaySession.begin, RaySession.__exit__
+    begun: list[RaySession] = []
+
+    def begin_once(session: RaySession) -> None:
+        if not begun:
+            begun.append(session)
+            begin(session)
+        session._dashboard = begun[0]._dashboard
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RaySession, "begin", begin_once)
+        patch.setattr(RaySession, "__exit__", lambda *raised: None)
+        try:
+            yield
+        finally:
+            end(begun[0])
+
+
 @pytest.mark.timeout(1200)
 def test_a_session_from_the_space_to_a_model(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -107,13 +131,14 @@ def test_a_session_from_the_space_to_a_model(
     assert again.heard == {"space": 1, "opened": 1, "nothing left": 1, "ended": 1}
     assert same.records().equals(records)
 
-    study.add_trials(2)
+    with one_ray():
+        study.add_trials(2)
+        table = study.confirm(top=1)
     assert len(study.records()) == 5
     assert study.records()[:3].equals(records)
     assert len(afi.Study.open(study.folder).records()) == 5
 
     assert (study.folder / "report.html") in study.report()
-    table = study.confirm(top=1)
     assert list(table["seeds"]) == [2]
     assert 0 < table["test"].item() < 1
     assert study.confirmation is not None
