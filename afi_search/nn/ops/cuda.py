@@ -24,7 +24,7 @@ from triton.language import constexpr
 
 from afi_search.nn.ops.common import pixel_stride
 
-TILE, DOTS_TILE = constexpr(2048), constexpr(4096)
+TILE, DOTS_TILE = constexpr(1024), constexpr(4096)
 """Numbers of one feature that a program works on at a time."""
 WIDEST = 32
 """Channels of a tile at most, of the kernels of AFI."""
@@ -32,6 +32,9 @@ ROWS, COLUMNS = constexpr(256), constexpr(32)
 """Of a tile of batch norm's kernels."""
 FEW, MOST = 4, 16
 """Features that a kernel is given, at most: a loop over 32, unrolled, takes seconds to compile."""
+DOTS = constexpr(4)
+"""Features whose sums over the pixels of an image a program makes; the others are other programs',
+as images alone are too few programs for a GPU."""
 BLOCKS = 256
 """Programs that share the pixels of a channel in batch norm's sums, at most. The last of them adds
 up what all have left, alone, so that many columns or programs are slow."""
@@ -57,9 +60,9 @@ def _weighted_sum(
         x = tl.load(plus + row * (strides[1] * unit) + c, inside, other=0.0)
         total += x.to(total.dtype)
     for j in tl.static_range(len(xs)):
-        if j < count:
-            x = tl.load(xs[j] + row * (strides[3 + j] * unit) + c, inside, other=0.0)
-            total += x.to(total.dtype) * tl.load(by[j] + of_image, within, other=0.0)
+        end = tl.where(j < count, channels, 0)  # no branch, behind which loads would wait
+        x = tl.load(xs[j] + row * (strides[3 + j] * unit) + c, (p < pixels) & (c < end), other=0.0)
+        total += x.to(total.dtype) * tl.load(by[j] + of_image, c < end, other=0.0)
     if gate is not None:
         x = tl.load(gate + row * (strides[2] * unit) + c, inside, other=0.0).to(total.dtype)
         total = tl.where((x > 0) & (x < ceiling), total, 0.0)
@@ -105,12 +108,13 @@ def _channel_dots(
         given = tl.load(gradient + row * (strides[0] * unit) + c, inside, other=0.0)
         given = given.to(total.dtype)
         for j in tl.static_range(len(xs)):
-            if j < count:
+            if (j < count) & (j // DOTS == tl.program_id(2)):
                 x = tl.load(xs[j] + row * (strides[1 + j] * unit) + c, inside, other=0.0)
                 dots = tl.sum(given * x.to(total.dtype), 0)[None, :]
                 total += tl.where(slot == j, dots, 0.0)
     at = (slot * images + image) * channels + c
-    tl.store(out + at, total, (slot < count) & (c < channels))
+    own = (slot < count) & (slot // DOTS == tl.program_id(2))
+    tl.store(out + at, total, own & (c < channels))
 
 
 @triton.jit(do_not_specialize=["count", "images"])
@@ -120,7 +124,7 @@ def _weigh(
     first, second, c = _scorer(reduce, expand, size, wide, deep)
     slot = tl.arange(0, slots)[:, None]
     scores = _zeros(out, slots, wide)
-    for j in range(count):
+    for j in tl.range(0, count, num_stages=4):
         row = j * images + tl.program_id(0)
         z = tl.load(zs + row * size[0] + c, c < size[0], other=0.0)
         h = tl.sum(first * z, 1)[:, None]
@@ -159,7 +163,7 @@ def _weigh_backward(
         share = tl.load(out + at, inside, other=0.0)
         given = tl.load(d_out + at, inside, other=0.0)
         d_scores = share * (given - tl.sum(share * given, 0)[None, :])
-        for j in range(count):
+        for j in tl.range(0, count, num_stages=4):
             row = (j * images + image) * size[0]
             z = tl.load(zs + row + c, c < size[0], other=0.0)
             h = tl.sum(first * z, 1)[:, None]
@@ -390,9 +394,8 @@ def channel_dots(out: Tensor, gradient: Tensor, features: Sequence[Tensor]) -> N
         some = features[start : start + MOST]
         read = _filled(some)
         strides = plan.strides(gradient, *read)
-        _channel_dots[plan.images, plan.channel_tiles](
-            dots, gradient, read, strides, len(some), plan.images, *plan.rest
-        )
+        grid = plan.images, plan.channel_tiles, triton.cdiv(len(some), DOTS.value)
+        _channel_dots[grid](dots, gradient, read, strides, len(some), plan.images, *plan.rest)
 
 
 def weigh(out: Tensor, reduce: Tensor, expand: Tensor, notes: Tensor) -> None:
