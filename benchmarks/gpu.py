@@ -8,6 +8,7 @@ Each part is a process of its own, which may fail or be cut short: what was meas
 in results/gpu.csv. Pixels are made up. Without a GPU it all runs with tiny sizes, so that it can be
 tried; those figures mean nothing and go nowhere. Needs neither Ray nor a data set.
 
+compiling   Triton's kernels and torch.compile's networks, on all cores, for all parts after it
 values      outputs and gradients against float64 on the CPU
 steps       training of every family: captured or not, its speed, the eager speed, memory
 kernels     of a step, and the bytes its operations read and write
@@ -29,6 +30,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from functools import partial, partialmethod
 from pathlib import Path
@@ -137,6 +139,32 @@ def seconds(run: Callable[[], object], rounds: int) -> float:
     return median(times[1:])
 
 
+def compiling(rounds: int) -> None:
+    """What is compiled is kept on disk, so that what comes next need not wait for one core."""
+    if not ON_GPU:
+        return
+    jobs: list[tuple[Callable[..., object], str, str]] = [
+        (_compile_promotion, text, "bf16") for text in reversed(with_afi("resnet50"))
+    ]
+    for backbone in reversed(["resnet20", *FAMILIES]):
+        jobs += [(_compile_step, t, p) for t in reversed(with_afi(backbone)) for p in PRECISIONS]
+    started = time.perf_counter()
+    with ProcessPoolExecutor(os.cpu_count(), mp.get_context("spawn")) as of:
+        for job in [of.submit(*job) for job in jobs]:
+            job.result()
+    tell("compiling", "seconds", time.perf_counter() - started)
+
+
+def _compile_step(text: str, precision: str) -> None:
+    with patch.object(trainer_module, "captured", _eager):
+        _trainer(text, precision, BATCHES[0], steps=1).run_epoch()
+
+
+def _compile_promotion(text: str, _precision: str) -> None:
+    with patch.object(trainer_module, "captured", _eager):
+        _promotion(text, "compiled")[1]()
+
+
 def values(rounds: int) -> None:
     """What is computed is right, to the rounding of its precision."""
     for backbone in ("resnet20", "mobilenetv2", "shufflenetv2", "resnext29")[: 4 if ON_GPU else 1]:
@@ -194,7 +222,7 @@ def steps(rounds: int) -> None:
 def _speed(text: str, precision: str, batch: int, rounds: int) -> float:
     told = partial(tell, "steps", network=text, precision=precision, batch=batch)
     others: dict[str, float] = {}
-    if rounds > 1:
+    if rounds > 1 and precision == PRECISIONS[-1] and batch == BATCHES[0]:
         eager = _trainer(text, precision, batch)
         with patch.object(trainer_module, "captured", _eager):
             others["eager steps"] = STEPS * batch / seconds(eager._train, rounds // 2)
@@ -264,10 +292,10 @@ def _step_of(
     return run
 
 
-def _trainer(text: str, precision: str, batch: int) -> Trainer:
+def _trainer(text: str, precision: str, batch: int, *, steps: int = STEPS) -> Trainer:
     seed_everything(0)
     model = build(Architecture.parse(text), num_classes=CLASSES, image_size=SIZE)
-    data = Split(dataset_spec(DATA), made_up(STEPS * batch), made_up(2000 if ON_GPU else 20))
+    data = Split(dataset_spec(DATA), made_up(steps * batch), made_up(2000 if ON_GPU else 20))
     recipe = Recipe.model_validate({"epochs": 1000, "batch_size": batch, "precision": precision})
     return trial_trainer(model, recipe, data, seed=0, device=DEVICE)
 
@@ -410,8 +438,11 @@ def supernets(rounds: int) -> None:
     batch = BATCHES[0]
     for choice in CHOICES:
         net.set_active(f"{backbone}({choice})")
-        own = seconds(_step_of(net.train(), batch, SIZE, "bf16", CLASSES), 3 * rounds)
-        alone = seconds(_step_of(net.extract().train(), batch, SIZE, "bf16", CLASSES), 3 * rounds)
+        with plain():
+            own, alone = (
+                seconds(_step_of(of.train(), batch, SIZE, "bf16", CLASSES), 3 * rounds)
+                for of in (net, net.extract())
+            )
         of = {"network": f"{backbone}({choice})", "precision": "bf16", "batch": batch}
         tell("supernet", "seconds of a step over the network's alone", own / alone, "< 1.1", **of)
 
@@ -444,33 +475,14 @@ def latencies(rounds: int) -> None:
 
 def promotion(rounds: int) -> None:
     """A step of a promotion, in the three ways it could be made."""
-    batch, size = (64, 224) if ON_GPU else (2, 64)
-    recipe = read_recipe("paper").model_copy(update={"precision": "bf16", "train_crop": size})
-    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
-    labels = torch.arange(batch)
+    batch, _ = OF_IMAGENET
     for text in reversed(with_afi("resnet50")) if ON_GPU else ["resnet50(base-r4)"]:
         told = partial(tell, "promotion", network=text, precision="bf16", batch=batch)
         for way in ("captured", "eager", "compiled"):
             free()
             torch._dynamo.reset()
             begun = time.perf_counter()
-            trainer = Trainer(
-                build(Architecture.parse(text), num_classes=1000, image_size=224),
-                recipe,
-                ImageSource(
-                    Batches(),
-                    recipe,
-                    BatchSharding(0, 1, 1, batch),
-                    images=batch,
-                    num_classes=1000,
-                    device=DEVICE,
-                ),
-                identity={},
-                device=DEVICE,
-                compiled=way == "compiled" and ON_GPU,
-            )
-            run = partial(trainer.step, 0, [(pixels, labels)])
-            trainer.model.train()
+            trainer, run = _promotion(text, way)
             with patch.object(trainer_module, "captured", _eager if way == "eager" else captured):
                 run()
             wait()
@@ -479,6 +491,35 @@ def promotion(rounds: int) -> None:
             if ON_GPU:
                 told(f"peak allocated, MB, {way}", torch.cuda.max_memory_allocated() / 1e6)
             del run, trainer
+
+
+OF_IMAGENET = (64, 224) if ON_GPU else (2, 64)
+"""Images and their pixels a side."""
+
+
+def _promotion(text: str, way: str) -> tuple[Trainer, Callable[[], object]]:
+    """Return a trainer that promotes, and a step of it."""
+    batch, size = OF_IMAGENET
+    recipe = read_recipe("paper").model_copy(update={"precision": "bf16", "train_crop": size})
+    pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+    source = ImageSource(
+        Batches(),
+        recipe,
+        BatchSharding(0, 1, 1, batch),
+        images=batch,
+        num_classes=1000,
+        device=DEVICE,
+    )
+    trainer = Trainer(
+        build(Architecture.parse(text), num_classes=1000, image_size=224),
+        recipe,
+        source,
+        identity={},
+        device=DEVICE,
+        compiled=way == "compiled" and ON_GPU,
+    )
+    trainer.model.train()
+    return trainer, partial(trainer.step, 0, [(pixels, torch.arange(batch))])
 
 
 class Batches:
@@ -494,6 +535,7 @@ class Batches:
 
 
 PARTS = {
+    "compiling": compiling,
     "values": values,
     "steps": steps,
     "kernels": kernels,
@@ -506,7 +548,7 @@ PARTS = {
 
 def main(
     parts: Annotated[list[str] | None, typer.Argument(help="All where none is named.")] = None,
-    rounds: Annotated[int, typer.Option(help="Repetitions of each timing.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option(help="Repetitions of each timing.", min=1)] = 3,
     seconds_each: Annotated[int, typer.Option(help="After which a part is cut short.")] = 180,
     here: Annotated[bool, typer.Option(help="Run the parts in this process.", hidden=True)] = False,
 ) -> None:

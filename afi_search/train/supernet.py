@@ -1,6 +1,8 @@
 """Training a supernet: which architectures each step trains, and what they inherit from it then.
 
 The network is `nn.supernet`'s, and the Ray worker and the study around it are `engine.supernet`'s.
+Each step runs other kernels than the one before, so none is captured; and as what a GPU then waits
+for is Python, it all runs in plain torch, whose operations are called sooner than ours.
 A step follows the mean of its architectures' losses. What it trains is a function of seed and step
 alone, so that any process, after any kill, does the same.
 """
@@ -22,6 +24,7 @@ from afi_search.data.dataset import DatasetSpec
 from afi_search.data.source import Batch
 from afi_search.data.tensor_source import Normalise, TensorSource, normalised_batches
 from afi_search.nn import Supernet
+from afi_search.nn.ops.common import plain
 from afi_search.space import Architecture, Recipe, Space, SpaceFile, StageChoice
 from afi_search.space.architecture import choice_text
 from afi_search.train.checkpoint import CorruptCheckpoint, load
@@ -174,7 +177,7 @@ class InheritedAccuracy:
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Activate, calibrate and evaluate an architecture; waits for the device once."""
         self.net.set_active(architecture)
-        with torch.no_grad(), self.net.lent():
+        with torch.no_grad(), plain(), self.net.lent():
             self.calibrate()
             while True:
                 try:
@@ -192,7 +195,8 @@ class InheritedAccuracy:
 
     def calibrate(self) -> None:
         """Calibrate the batch norms of the active architecture."""
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+        narrow = torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None)
+        with plain(), narrow:
             self.net.recalibrate(self._calibration)
 
 
@@ -224,7 +228,7 @@ class SupernetTrainer(Trainer):
         identity = trial_identity(recipe, data, seed) | {"supernet": schedule.identity}
         source = TensorSource(data, recipe, seed=seed, device=device)
         super().__init__(net, recipe, source, identity=identity, device=device)
-        self._captures = False  # each step runs other kernels
+        self._captures = False
         self.net = net
         self._schedule = schedule
         self._shown = shown
@@ -234,7 +238,8 @@ class SupernetTrainer(Trainer):
     def step(self, number: int, rounds: Sequence[Sequence[Tensor]]) -> None:
         """Make one step of all, counted from 0, with the architectures of its number."""
         self._drawn = self._schedule(number)
-        super().step(number, rounds)
+        with plain():
+            super().step(number, rounds)
 
     def _validate(self) -> Evaluation:
         return self._inherited(self._shown)

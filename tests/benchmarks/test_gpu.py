@@ -20,4 +20,4 @@ def test_every_part_runs_where_there_is_no_gpu(part, monkeypatch):
     gpu.PARTS[part](2 if part == "steps" else 1)
 
     assert all(value >= 0 for _, _, value, *_ in told)
-    assert told or part == "sharing"
+    assert told or part in ("compiling", "sharing")

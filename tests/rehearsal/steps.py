@@ -35,6 +35,7 @@ from afi_search.data import ImageSet, Split, dataset_spec
 from afi_search.data.image_loader import ImageSource
 from afi_search.data.source import BatchSharding
 from afi_search.nn import build
+from afi_search.nn.ops.common import plain
 from afi_search.space import Architecture, Recipe, Space, SpaceFile
 from afi_search.space.recipe import read_recipe
 from afi_search.train import Trainer, seed_everything, trial_trainer
@@ -321,10 +322,10 @@ def supernet():
     tell(
         text="supernet",
         waits=waited,
-        step=launches(lambda: step(training)),
-        step_alone=launches(lambda: step(alone)),
+        step=launches(plain()(lambda: step(training))),
+        step_alone=launches(plain()(lambda: step(alone))),
         score=launches(lambda: inherited(one)),
-        pass_alone=launches(lambda: pass_through(alone.model)),
+        pass_alone=launches(plain()(lambda: pass_through(alone.model))),
     )
 
 
