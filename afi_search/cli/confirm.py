@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,7 +58,8 @@ def confirm_and_show(study: Study, *, json: bool = False, **options: Any) -> Non
     from afi_search.study.folder import CONFIRM
 
     try:
-        study.confirm(listener=Listener() if json else ConfirmScreen(), **options)
+        with nullcontext(Listener()) if json else ConfirmScreen() as listener:
+            study.confirm(listener=listener, **options)
     finally:
         table = read_confirmed(study)
         if json:

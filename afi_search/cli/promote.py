@@ -47,21 +47,23 @@ def promote(
 ) -> None:
     """Train a study's winners on ImageNet, or go on with it, and export them."""
     from afi_search.cli.screen import Screen
-    from afi_search.promote.promotion import promote_study
 
-    promote_study(
-        study,
-        architecture or (),
-        data=data,
-        recipe=recipe,
-        top=top,
-        workers=workers,
-        classes=classes,
-        pretrained=pretrained,
-        checkpoints=checkpoints,
-        loader=loader,
-        skip_broken=skip_broken,
-        name=name,
-        address=address,
-        listener=Screen(),
-    )
+    with Screen() as screen:
+        from afi_search.promote.promotion import promote_study
+
+        promote_study(
+            study,
+            architecture or (),
+            data=data,
+            recipe=recipe,
+            top=top,
+            workers=workers,
+            classes=classes,
+            pretrained=pretrained,
+            checkpoints=checkpoints,
+            loader=loader,
+            skip_broken=skip_broken,
+            name=name,
+            address=address,
+            listener=screen,
+        )

@@ -70,7 +70,7 @@ def run(
 
     given = {"search.trials": trials, "search.seed": seed}
     try:
-        with console.status("Loading PyTorch and Ray") as loading:
+        with Screen() as screen:
             study = run_study(
                 space,
                 preset=preset,
@@ -83,7 +83,7 @@ def run(
                 settings=read_settings(settings or ())
                 | {key: value for key, value in given.items() if value is not None},
                 loggers=logger or (),
-                listener=Screen(loading),
+                listener=screen,
             )
     except (Interrupted, UserError) as stopped:
         with suppress(OSError, UserError):  # what stopped it may be the disk, and is told
@@ -155,7 +155,8 @@ def promote_where_imagenet_is(folder: Path, wanted: Promote, address: str | None
         from afi_search.cli.screen import Screen
         from afi_search.promote.promotion import promote_study
 
-        promote_study(folder, address=address, listener=Screen())
+        with Screen() as screen:
+            promote_study(folder, address=address, listener=screen)
         return
     console.say(
         f"ImageNet is not here ({wanted.data or 'the space file names no folder'}). Where it is, "

@@ -10,14 +10,13 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.segment import SegmentLines
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -50,14 +49,24 @@ _COLOURS = {
 
 
 class Screen(Listener):
-    """Shows what a run tells: messages, and the study's trials as they change."""
+    """Shows what a run tells: messages, and the study's trials as they change.
 
-    def __init__(self, status: Status | None = None) -> None:
-        self._status = status or console.status("")
+    Within it, what is at work stands in the last line, until the trials or epochs do.
+    """
+
+    def __init__(self) -> None:
+        self._status = console.status("Loading PyTorch and Ray")
         self._space = ""
         self._live: Live | None = None
         self._telling = ExitStack()
         self._stopping = self._over = False
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._status.stop()
 
     def data_replaced(self, missing: DataUnavailable, name: str, fallback: str) -> None:
         console.print(
@@ -69,8 +78,8 @@ class Screen(Listener):
             )
         )
 
-    def measuring(self, what: str) -> None:
-        self._status.update(Text(what))
+    def at_work(self, words: str) -> None:
+        self._status.update(Text(words))
         self._status.start()
 
     def costs_measured(self, device: str) -> None:
@@ -176,6 +185,7 @@ class Screen(Listener):
     def promotion_begun(
         self, architecture: Architecture, recipe: str, folder: Path, dashboard: str
     ) -> None:
+        self._status.stop()
         console.say(
             f"Promoting {architecture} by the recipe {recipe}, in {folder}. "
             f"Ray dashboard: {dashboard}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from typing import Any
 
 from rich.filesize import decimal as size
@@ -55,11 +56,11 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
     from afi_search.study.checkpoint_retention import checkpoint_size
 
     document = SpaceDocument.read(space)
-    screen = Listener() if json else Screen()
-    searched = Space(document.resolve(choose_preset(document, preset, screen)))
+    with nullcontext(Listener()) if json else Screen() as listener:
+        searched = Space(document.resolve(choose_preset(document, preset, listener)))
+        costs = measure_costs(searched, listener)
     file = searched.file
     source = spec_of(file.data)
-    costs = measure_costs(searched, screen)
     limits = ", ".join(
         f"{name} {'>=' if goes_up(name) else '<='} {write_objective(name, limit)}"
         for name, limit in file.constraints.limits().items()

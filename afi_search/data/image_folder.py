@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from afi_search.formatting import in_a_line, plural
 TRAIN, VALIDATION = "train", "val"
 _LISTED = 10
 _THREADS = 32
+_BLOCK = 1000
+"""So many images are looked at between two words of progress."""
 _SORT_IMAGENET = (
     "For ImageNet, run https://github.com/soumith/imagenetloader.torch/blob/master/valprep.sh in it"
 )
@@ -85,14 +87,18 @@ def list_images(folder: Path, skipped: Iterable[str] = ()) -> Images:
     )
 
 
-def check(folder: Path, classes: int, *, skip: bool) -> tuple[Images, dict[str, str]]:
+def check(
+    folder: Path, classes: int, *, skip: bool, tell: Callable[[str], None] = lambda words: None
+) -> tuple[Images, dict[str, str]]:
     """List a folder's images, so many classes, and look for what would stop a training hours later.
 
-    Returns why each path that was left out cannot be read, too. A UserError tells all that is wrong
-    and not to `skip`.
+    It takes minutes for a million images; `tell` hears again and again how far it is. Returns why
+    each path that was left out cannot be read, too. A UserError tells all that is wrong and not to
+    `skip`.
     """
+    tell(f"Listing the images of {in_a_line(folder)}")
     images = list_images(folder)
-    broken = _broken(images)
+    broken = _broken(images, tell)
     if skip:
         images = list_images(folder, broken)
     wrong = [] if skip else [*images.unmatched, *broken.values()]
@@ -183,14 +189,19 @@ def _unmatched(folder: Path, train: Iterable[str], validation: Iterable[str]) ->
     ]
 
 
-def _broken(images: Images) -> dict[str, str]:
+def _broken(images: Images, tell: Callable[[str], None]) -> dict[str, str]:
     """Return why each image that cannot be read cannot, by its path."""
     paths = [path for path, _ in (*images.train, *images.validation)]
+    reasons = dict[str, str]()
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        checks = [pool.submit(check_image, images.folder / path) for path in paths]
-        reasons = (check.exception() for check in checks)
-        return {path: str(why) for path, why in zip(paths, reasons, strict=True) if why is not None}
+        for begin in range(0, len(paths), _BLOCK):
+            tell(f"Looking at the images: {begin:,} of {len(paths):,}")
+            block = paths[begin : begin + _BLOCK]
+            checks = [pool.submit(check_image, images.folder / path) for path in block]
+            failed = ((path, check.exception()) for path, check in zip(block, checks, strict=True))
+            reasons |= {path: str(why) for path, why in failed if why is not None}
+        return reasons
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for a million images
 

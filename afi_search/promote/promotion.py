@@ -127,7 +127,9 @@ def promote_study(
             f"--name {name} is for one architecture, and {len(chosen)} are to be promoted; leave "
             f"it out, or take --top 1"
         )
-    images, skipped = check(Path(wanted.data), wanted.classes, skip=skip_broken)
+    images, skipped = check(
+        Path(wanted.data), wanted.classes, skip=skip_broken, tell=listener.at_work
+    )
     for what in (*images.ignored, *skipped.values()):
         listener.said(f"Left out: {what}")
     stem = Path(wanted.recipe).stem
@@ -145,6 +147,7 @@ def promote_study(
             if load(place) is None:
                 sizes = {"num_classes": len(images.classes), "image_size": IMAGENET_SIZE}
                 load_pretrained(build(each, **sizes), pretrained)
+    listener.at_work("Starting Ray")
     with RaySession(address, listener.engine_lost) as session:
         dashboard = session.wait()
         capacity = plan_promotion(workers, cluster_nodes())

@@ -31,8 +31,8 @@ class Listener:
     def data_replaced(self, missing: DataUnavailable, name: str, fallback: str) -> None:
         """The data set `name` is not there, and the space file's fallback is taken instead."""
 
-    def measuring(self, what: str) -> None:
-        """The latency of a network is being measured."""
+    def at_work(self, words: str) -> None:
+        """What is at work, and takes a while, in words; told again and again."""
 
     def costs_measured(self, device: str) -> None:
         """What the space's architectures cost is known; latencies, if any, are of that device."""

@@ -72,7 +72,7 @@ def measure_costs(space: Space, listener: Listener, kept: CostTable | None = Non
         num_classes=spec.num_classes,
         image_size=spec.image_size,
         kept=kept,
-        progress=listener.measuring,
+        progress=listener.at_work,
     )
     listener.costs_measured(costs.table.device)
     return costs

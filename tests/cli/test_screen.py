@@ -9,14 +9,15 @@ import re
 import struct
 import sys
 import termios
-from contextlib import nullcontext
+import time
+from contextlib import AbstractContextManager, nullcontext
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from afi_search.cli.common import PlainConsole
+from afi_search.cli.common import PlainConsole, console
 from afi_search.cli.screen import Screen
 from afi_search.study.study import Study
 from tests.search.studies import conductor_for, space_file
@@ -115,6 +116,34 @@ def test_ctrl_c_is_answered_and_no_row_of_the_table_stays(
     assert shown.count("Stopping:") == 1  # it stands there while Ray ends, and is told once
     assert not re.search(r"architecture|of 20 trials|resnet20", shown.replace("\n", " "))
     assert not screen.cursor.hidden
+
+
+@pytest.mark.parametrize("ends", [nullcontext(), pytest.raises(KeyboardInterrupt)])
+def test_what_is_at_work_stands_there_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch, ends: AbstractContextManager[object]
+) -> None:
+    written = StringIO()
+    monkeypatch.setattr(console, "_file", written)
+    monkeypatch.setattr(console, "_force_terminal", True)
+    monkeypatch.setattr(console, "is_interactive", True)
+    monkeypatch.setenv("TERM", "xterm")
+    shown = pyte.Screen(80, 8)
+    stream = pyte.Stream(shown)
+    with ends, Screen() as screen:
+        screen.at_work("Looking at the images: 1,000 of 3,000")
+        for _ in range(1000):
+            if "1,000 of 3,000" in written.getvalue():
+                break
+            time.sleep(0.01)
+        stream.feed(written.getvalue().replace("\n", "\r\n"))
+        assert any("1,000 of 3,000" in line for line in shown.display)
+        assert shown.cursor.hidden
+        if not isinstance(ends, nullcontext):
+            raise KeyboardInterrupt
+    shown.reset()
+    stream.feed(written.getvalue().replace("\n", "\r\n"))
+    assert not any("images" in line for line in shown.display)
+    assert not shown.cursor.hidden
 
 
 def test_why_a_worker_died_is_told_until_its_trial_is_further(

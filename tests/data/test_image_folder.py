@@ -208,6 +208,19 @@ def test_a_name_of_two_lines_is_told_in_one(pictures: Path) -> None:
     assert "\n" not in reason
 
 
+def test_it_tells_how_far_it_is(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_folder, "_BLOCK", 10)
+    for broken in ("train/n01/0.JPEG", "val/n03/0.JPEG"):
+        (pictures / broken).write_bytes(b"")
+    told = list[str]()
+    _, skipped = check(pictures, 3, skip=True, tell=told.append)
+
+    total = 3 * (TRAIN_IMAGES + VALIDATION_IMAGES)
+    counts = [f"Looking at the images: {begin} of {total}" for begin in range(0, total, 10)]
+    assert told == [f"Listing the images of {pictures}", *counts]
+    assert list(skipped) == ["train/n01/0.JPEG", "val/n03/0.JPEG"]
+
+
 def test_ctrl_c_ends_the_look_at_all_images(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
