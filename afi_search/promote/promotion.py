@@ -145,8 +145,9 @@ def promote_study(
             pretrained_sha256 = digest(pretrained)
         for each, place in places.items():  # what is wrong is told before anything starts
             if load(place) is None:
-                sizes = {"num_classes": len(images.classes), "image_size": IMAGENET_SIZE}
-                load_pretrained(build(each, **sizes), pretrained)
+                classes = len(images.classes)
+                network = build(each, num_classes=classes, image_size=IMAGENET_SIZE)
+                load_pretrained(network, pretrained)
     listener.at_work("Starting Ray")
     with RaySession(address, listener.engine_lost) as session:
         dashboard = session.wait()
