@@ -63,6 +63,14 @@ class Driver:
         finally:
             self.process.kill()
 
+    @property
+    def ray_folder(self) -> Path:
+        """The folder of the Ray that it has started."""
+        (raylet,) = self.descendants("raylet/raylet")
+        sockets = re.search(r"--store_socket_name=(\S+)/ray/session", " ".join(raylet.cmdline()))
+        assert sockets is not None
+        return Path(sockets[1])
+
     def descendants(self, *names: str) -> list[psutil.Process]:
         """Return the processes below the driver whose command line has one of the names in it."""
         return matching(lambda: psutil.Process(self.process.pid).children(recursive=True), names)

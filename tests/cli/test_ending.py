@@ -176,7 +176,10 @@ def test_long_values_are_shortened_where_they_are_told() -> None:
     assert len(told) < 1100
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["ascii", *(pytest.param(each, marks=pytest.mark.slow) for each in ("latin-1", "cp1252"))],
+)
 def test_a_terminal_without_utf8_shows_substitutes(study: Path, encoding: str) -> None:
     done = call("front", study, PYTHONIOENCODING=encoding)
 

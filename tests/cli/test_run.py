@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from afi_search.cli.run import read_settings
 from afi_search.cli.screen import Screen
 from afi_search.cost import measure
 from afi_search.data import DataUnavailable
+from afi_search.engine.ray_guard import processes_of
 from afi_search.model.from_checkpoint import trial_model
 from afi_search.search import prepare
 from afi_search.search.prepare import choose_preset, settle_data
@@ -35,8 +38,13 @@ def test_killed_driver_then_the_same_command_then_the_same_again(folder: Path) -
     study = folder / "studies" / "resnet20-digits"
     first = Driver(folder, "tiny.yaml")
     first.wait_for(r"trial 1 .*epoch 2/4")
+    of_ray, folder_of_ray = list(processes_of(first.ray_folder)), first.ray_folder
+    assert any("Agent" in " ".join(process.cmdline()) for process in of_ray)
     first.process.send_signal(signal.SIGKILL)
     first.end()
+    assert psutil.wait_procs(of_ray, timeout=60)[1] == [], "of its Ray, something is left"
+    while folder_of_ray.exists():
+        time.sleep(0.05)
     known = {
         number: there(load(str(study / "checkpoints" / f"{number:05d}")))["history"]
         for number in (0, 1)

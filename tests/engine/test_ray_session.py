@@ -66,10 +66,7 @@ def test_nobody_else_hears_or_reads_a_run_and_a_second_ctrl_c_stops_it_at_once(
     assert len({name for name, _ in heard}) > 4
     assert {place for place in heard if not is_loopback(place[1])} == set()
 
-    (raylet,) = driver.descendants("raylet/raylet")
-    sockets = re.search(r"--store_socket_name=(\S+)/ray/session", " ".join(raylet.cmdline()))
-    assert sockets is not None
-    folder, token = Path(sockets[1]), tmp_path / ".ray" / "auth_token"
+    folder, token = driver.ray_folder, tmp_path / ".ray" / "auth_token"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert "its token: ray get-auth-token" in driver.output
@@ -392,18 +389,3 @@ def test_a_worker_is_its_rays_by_what_it_has_open_and_not_another_rays(tmp_path:
         for worker in workers.values():
             worker.kill()
             worker.wait()
-
-
-def test_where_a_run_is_killed_nothing_of_its_ray_is_left(driver: Driver) -> None:
-    (raylet,) = driver.descendants("raylet/raylet")
-    found = re.search(r"--store_socket_name=(\S+)/ray/session", " ".join(raylet.cmdline()))
-    assert found is not None
-    folder = Path(found[1])
-    of_ray = list(processes_of(folder))
-    assert any("Agent" in " ".join(process.cmdline()) for process in of_ray)
-
-    driver.process.kill()
-
-    assert psutil.wait_procs(of_ray, timeout=60)[1] == []
-    while folder.exists():
-        time.sleep(0.05)
