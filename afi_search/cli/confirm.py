@@ -24,7 +24,12 @@ def confirm(
         typer.Option(help="Confirm only so many of the front, the most accurate.", min=1),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="Trainings of each architecture.", min=2, max=1000)
+        int | None,
+        typer.Option(
+            help="Number of trainings of each architecture; else the file's, else 3.",
+            min=2,
+            max=1000,
+        ),
     ] = None,
     architecture: Annotated[
         list[str] | None,

@@ -15,8 +15,8 @@ def export(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="STUDY/promote/NAME, STUDY/confirm/checkpoints/NUMBER, one file of these, an "
-            "fsspec URL, or a folder that was exported before."
+            help="STUDY/promote/NAME, STUDY/checkpoints/TRIAL, STUDY/confirm/checkpoints/TRIAL, "
+            "one file of these, an fsspec URL, or a folder that was exported before."
         ),
     ],
     to: Annotated[
@@ -51,7 +51,7 @@ def export(
 
 def extract(
     study: StudyFolder,
-    architecture: Annotated[str, typer.Argument(help="One of its space, by its text.")],
+    architecture: Annotated[str, typer.Argument(help="The text of an architecture of its space.")],
     to: Annotated[
         Path | None, typer.Option(help="The folder to write; models/ARCHITECTURE otherwise.")
     ] = None,
@@ -68,7 +68,7 @@ def extract(
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that export or promote wrote.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int, typer.Option(help="How many guesses for each.", min=1)] = 5,
+    top: Annotated[int, typer.Option(help="Number of classes to name for each.", min=1)] = 5,
 ) -> None:
     """Print the likeliest classes of image files with their probabilities."""
     from afi_search.model import load

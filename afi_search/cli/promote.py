@@ -25,11 +25,14 @@ def promote(
         list[str] | None,
         typer.Option(help="What to train instead of the winners; may be repeated."),
     ] = None,
-    top: Annotated[int | None, typer.Option(help="How many winners.", min=1)] = None,
+    top: Annotated[int | None, typer.Option(help="Number of winners to train.", min=1)] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; all GPUs, or one CPU process.", min=1)
+        int | None,
+        typer.Option(help="Number of processes; otherwise one a GPU, or one on the CPU.", min=1),
     ] = None,
-    classes: Annotated[int | None, typer.Option(help="Class folders there must be.", min=2)] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of class folders that there must be.", min=2)
+    ] = None,
     pretrained: Annotated[
         str | None,
         typer.Option(help="Weights to start with: a file of torchvision's, or a model's folder."),
@@ -37,12 +40,13 @@ def promote(
     checkpoints: Checkpoints = None,
     loader: Annotated[
         Literal["torchvision", "dali"] | None,
-        typer.Option(help="Of the images; dali decodes on the GPU."),
+        typer.Option(help="What loads the images; dali decodes them on the GPU."),
     ] = None,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out what is broken, found now or later.")
+        bool,
+        typer.Option("--skip-broken", help="Leave out images that are broken, found now or later."),
     ] = False,
-    name: Annotated[str | None, typer.Option(help="Of the promotion's folder.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the promotion's folder.")] = None,
     address: Address = None,
 ) -> None:
     """Train a study's winners on ImageNet, or go on with it, and export them."""

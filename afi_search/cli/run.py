@@ -27,27 +27,33 @@ def run(
     space: SpaceFile,
     preset: Preset = "auto",
     name: Annotated[
-        str | None, typer.Option(help="The study's name, instead of backbone-data-preset.")
+        str | None, typer.Option(help="Name of the study, instead of backbone-data-preset.")
     ] = None,
     studies: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("studies"),
     data: Data = None,
     address: Address = None,
     storage: Annotated[
         str,
-        typer.Option(help="Of the ledger: 'journal', 'sqlite' or postgresql://USER@HOST/DATABASE."),
+        typer.Option(
+            help="Where the ledger is: 'journal', 'sqlite' or postgresql://USER@HOST/DATABASE."
+        ),
     ] = "journal",
     checkpoints: Checkpoints = None,
     trials: Annotated[
         int | None,
-        typer.Option(help="How many; more than a study has already make it go on.", min=1),
+        typer.Option(
+            help="Number of trials. A complete study goes on where this is more than it has.", min=1
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of proposals, weights and batches.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of proposals, weights and batches.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A key of the space file, before it and its preset: recipe.epochs=3; may be "
+            help="Set a key, whatever the space file and its preset say: recipe.epochs=3; may be "
             "repeated.",
         ),
     ] = None,

@@ -120,7 +120,7 @@ def compare(
 
 def dashboard(
     study: StudyFolder,
-    port: Annotated[int, typer.Option(help="Of this machine alone, to listen on.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on, of this machine alone.")] = 8080,
 ) -> None:
     """Show a study's trials in optuna-dashboard, also while they run, until Ctrl-C."""
     from afi_search.study.folder import StudyFile

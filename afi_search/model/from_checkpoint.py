@@ -50,8 +50,8 @@ def read_checkpoint(place: str, *, imports: bool = False) -> Model:
     found = _newest_state(place, is_file)
     if found is None:
         raise ModelError(
-            f"{place}: there is no checkpoint in it; name a folder like STUDY/promote/NAME or "
-            f"STUDY/confirm/checkpoints/00000"
+            f"{place}: there is no checkpoint in it; name a folder like STUDY/promote/NAME, "
+            f"STUDY/checkpoints/00000 or STUDY/confirm/checkpoints/00000"
         )
     if "classes" not in found.get("identity", ()):
         raise ModelError(
