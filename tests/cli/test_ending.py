@@ -15,7 +15,7 @@ import pytest
 from afi_search.cli import in_words
 from afi_search.errors import UserError
 from tests.driver import SPACE
-from tests.search.studies import conductor_for, play, space_file
+from tests.search.studies import conductor_costs, conductor_for, play, space_file
 
 PROGRAM = (sys.executable, "-m", "afi_search")
 NOBODY = ("unshare", "--user", "--map-user=54321")
@@ -23,9 +23,10 @@ NOBODY = ("unshare", "--user", "--map-user=54321")
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    folder = tmp_path / "a study [v1] :smile:"
-    _, conductor = conductor_for(space_file(), folder)
+    file, folder = space_file(), tmp_path / "a study [v1] :smile:"
+    _, conductor = conductor_for(file, folder)
     play(conductor)
+    conductor_costs(file).table.write(folder)  # or they are counted again, with PyTorch
     return folder
 
 
