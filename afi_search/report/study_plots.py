@@ -176,7 +176,7 @@ def parallel_figure(view: StudyView) -> go.Figure:
                 "text": text or NOT_APPLICABLE,
                 "showarrow": False,
                 "font": {"size": 11},
-                "bgcolor": "rgba(255, 255, 255, 0.8)" if x < choices else None,
+                "bgcolor": "rgba(255, 255, 255, 0.8)",
                 "xanchor": "center" if x < choices else "left",
                 "xshift": 0 if x < choices else 6,
             }
