@@ -92,6 +92,7 @@ def end_at_once(words: str, code: int) -> NoReturn:
     """End the process from any thread, whatever the main one waits for."""
     if sys.stdout.isatty():
         os.write(1, _SHOW_CURSOR)
+    sys.stderr = sys.__stderr__ or sys.stderr  # Rich's writes above the rows that it shows
     _write(words)
     os._exit(code)
 
