@@ -22,7 +22,7 @@ from afi_search.space import Architecture, Recipe, Space
 from afi_search.space.schema import SpaceFile
 from afi_search.train import Trainer, load, save, trial_trainer
 from afi_search.train.supernet import inherited_accuracy
-from tests.study.test_operations import paths
+from tests.study.test_operations import paths, put
 from tests.typed import part, there
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, precision="fp32")
@@ -208,12 +208,7 @@ def test_whatever_a_checkpoint_holds_it_is_used_or_stops_the_study(
     values = cycle(wrong)
     for at in paths(some):
         for value in islice(values, each):
-            other = copy.deepcopy(state)
-            changed = other
-            for name in at[:-1]:
-                changed = changed[name]
-            changed[at[-1]] = value
-            torch.save(other, path)
+            torch.save(put(copy.deepcopy(state), at, value), path)
             worker.reset_config({"number": 7, "architecture": "resnet20", "seed": 3})
             (outcome,) = worker.step().keys() & {"accuracies", "broken", "failed"}
             assert outcome != "failed", (at, value)

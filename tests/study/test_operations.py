@@ -36,13 +36,17 @@ def paths(line: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[s
             yield from paths(value, (*above, name))
 
 
-def changed(line: bytes, path: tuple[str, ...], value: Any) -> bytes:
-    whole = json.loads(line)
+def put(whole: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """Put a value at the end of a path; return the whole."""
     part = whole
     for name in path[:-1]:
         part = part[name]
     part[path[-1]] = value
-    return json.dumps(whole).encode()
+    return whole
+
+
+def changed(line: bytes, path: tuple[str, ...], value: Any) -> bytes:
+    return json.dumps(put(json.loads(line), path, value)).encode()
 
 
 @pytest.mark.parametrize("each", [3, pytest.param(7, marks=pytest.mark.slow)])
@@ -136,11 +140,7 @@ def test_whatever_a_checkpoint_says_repair_ends_in_a_ledger_that_can_be_read(
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(whole, folder)
             (folder / "ledger.log").unlink()
-            other = copy.deepcopy(state)
-            part = other
-            for name in at[:-1]:
-                part = part[name]
-            part[at[-1]] = value
+            other = put(copy.deepcopy(state), at, value)
             (path,) = (folder / "checkpoints" / "00001").iterdir()
             torch.save({"format": FORMAT, **other}, path)
             assert list(repair(folder)), (at, value)
