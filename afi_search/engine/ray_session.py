@@ -258,6 +258,7 @@ class RaySession:
         ray_worker._worker_logs_enabled = False  # log_to_driver lets through that a process died
         address = "local" if self._cluster is None else self._cluster.address
         context: Any = None
+        began = time.monotonic()
         for may_fail in (True, True, False):
             try:
                 with _unchanged_handler(signal.SIGTERM):
@@ -267,7 +268,7 @@ class RaySession:
                 break
             except Exception as error:
                 if self._folder is None or not (may_fail and isinstance(error, ChildProcessError)):
-                    raise self._not_started(_in_a_line(error)) from None
+                    raise self._not_started(_in_a_line(error, time.monotonic() - began)) from None
                 end_processes_of(self._folder)
                 psutil.wait_procs(_parts(), timeout=_SECONDS_TO_ANSWER)
         joined = f" of the cluster {self._cluster}" if self._cluster else ""
@@ -327,11 +328,16 @@ def _unchanged_handler(number: int) -> Iterator[None]:
         libc.sigaction(number, handler, None)
 
 
-def _in_a_line(error: Exception) -> str:
-    """Return what an error of Ray's start says; that of its dashboard is the end of a log."""
-    if "dashboard" in str(error):
-        return f"its dashboard was not there after {_SECONDS_FOR_A_PART} seconds"
-    return last_line(error).rstrip(".")
+def _in_a_line(error: Exception, seconds: float) -> str:
+    """Return what an error of Ray's start says that came after so many seconds.
+
+    That of its dashboard is the end of the dashboard's log.
+    """
+    if "dashboard" not in str(error):
+        return last_line(error).rstrip(".")
+    if seconds < _SECONDS_FOR_A_PART:
+        return f"its dashboard ended at once: {last_line(error)}"
+    return f"its dashboard was not there after {_SECONDS_FOR_A_PART} seconds"
 
 
 def _patiently(look: Callable[[], Any], part: str) -> Any:

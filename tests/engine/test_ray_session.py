@@ -344,6 +344,22 @@ main("main_of_run")
 """
 
 
+@pytest.mark.parametrize(
+    "seconds, told",
+    [
+        (3.0, "its dashboard ended at once: ModuleNotFoundError: No module named 'aiohttp_cors'"),
+        (181.0, "its dashboard was not there after 180 seconds"),
+    ],
+)
+def test_a_dashboard_that_ended_is_told_by_the_end_of_its_log(seconds: float, told: str) -> None:
+    log = (
+        "The last 20 lines of x/dashboard.err",
+        "ModuleNotFoundError: No module named 'aiohttp_cors'",
+    )
+
+    assert ray_session._in_a_line(Exception("\n".join(log)), seconds) == told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stuck", ["gcs_server", "dashboard.py", "raylet/raylet"])
 def test_a_part_of_ray_that_does_not_come_up_is_told(tmp_path: Path, stuck: str) -> None:
