@@ -1,8 +1,6 @@
 """Training a supernet: which architectures each step trains, and what they inherit from it then.
 
 The network is `nn.supernet`'s, and the Ray worker and the study around it are `engine.supernet`'s.
-Each step runs other kernels than the one before, so none is captured; and as what a GPU then waits
-for is Python, it all runs in plain torch, whose operations are called sooner than ours.
 A step follows the mean of its architectures' losses. What it trains is a function of seed and step
 alone, so that any process, after any kill, does the same.
 """
@@ -177,7 +175,7 @@ class InheritedAccuracy:
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Activate, calibrate and evaluate an architecture; waits for the device once."""
         self.net.set_active(architecture)
-        with torch.no_grad(), plain(), self.net.lent():
+        with torch.no_grad(), self.net.lent():
             self.calibrate()
             while True:
                 try:
@@ -195,8 +193,7 @@ class InheritedAccuracy:
 
     def calibrate(self) -> None:
         """Calibrate the batch norms of the active architecture."""
-        narrow = torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None)
-        with plain(), narrow:
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
             self.net.recalibrate(self._calibration)
 
 
@@ -228,7 +225,7 @@ class SupernetTrainer(Trainer):
         identity = trial_identity(recipe, data, seed) | {"supernet": schedule.identity}
         source = TensorSource(data, recipe, seed=seed, device=device)
         super().__init__(net, recipe, source, identity=identity, device=device)
-        self._captures = False
+        self._captures = False  # each step runs other kernels
         self.net = net
         self._schedule = schedule
         self._shown = shown
@@ -238,7 +235,7 @@ class SupernetTrainer(Trainer):
     def step(self, number: int, rounds: Sequence[Sequence[Tensor]]) -> None:
         """Make one step of all, counted from 0, with the architectures of its number."""
         self._drawn = self._schedule(number)
-        with plain():
+        with plain():  # uncaptured, a GPU waits for Python, which calls torch's operations sooner
             super().step(number, rounds)
 
     def _validate(self) -> Evaluation:

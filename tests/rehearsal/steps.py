@@ -325,7 +325,7 @@ def supernet():
         step=launches(plain()(lambda: step(training))),
         step_alone=launches(plain()(lambda: step(alone))),
         score=launches(lambda: inherited(one)),
-        pass_alone=launches(plain()(lambda: pass_through(alone.model))),
+        pass_alone=launches(lambda: pass_through(alone.model)),
     )
 
 
