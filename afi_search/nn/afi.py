@@ -71,9 +71,7 @@ class Scorer(nn.Module):
         self.expand = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        kind = pooled.device.type
-        narrows = torch.amp.is_autocast_available(kind)
-        with torch.autocast(kind, enabled=False) if narrows else nullcontext():
+        with nullcontext() if pooled.is_meta else torch.autocast(pooled.device.type, enabled=False):
             z = pooled.to(self.reduce.weight.dtype)
             scores: Tensor = self.expand(F.relu(self.reduce(z)))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))

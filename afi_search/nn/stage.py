@@ -26,6 +26,11 @@ from afi_search.space.architecture import afi_channels, hidden_units
 Step = Callable[[Tensor], Tensor]
 
 
+def unchanged(x: Tensor) -> Tensor:
+    """Return what was given."""
+    return x
+
+
 class Block(nn.Module, ABC):
     """A block in steps, so that AFI can step in before its second convolution.
 
@@ -63,7 +68,7 @@ class Block(nn.Module, ABC):
         What is returned has the height and width of `y`.
         """
 
-    def forward(self, x: Tensor, activate: Step | None = None, note: Step | None = None) -> Tensor:
+    def forward(self, x: Tensor, activate: Step | None = None, note: Step = unchanged) -> Tensor:
         """Run the block.
 
         Args:
@@ -71,10 +76,10 @@ class Block(nn.Module, ABC):
                 activation where None.
             note: is shown what `second` returned, and returns it.
         """
+        if activate is None:
+            activate = self.activate
         # One expression, so that no tensor outlives its use.
-        return self.last(
-            (note or unchanged)(self.second((activate or self.activate)(self.first(x)))), x
-        )
+        return self.last(note(self.second(activate(self.first(x)))), x)
 
 
 MakeBlock = Callable[[int, int], Block]
@@ -157,11 +162,6 @@ class Stage(nn.Module):
             join = partial(reading.join, ceiling=block.ceiling, attention=attention)
             x = block(x, join)
         return x
-
-
-def unchanged(x: Tensor) -> Tensor:
-    """Return what was given."""
-    return x
 
 
 def split_channels(shape: StageShape, choice: StageChoice | None) -> tuple[int, int]:

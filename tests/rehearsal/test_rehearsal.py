@@ -31,14 +31,18 @@ RUNTIMES = [path.name for path in LIB.parents[1].glob("nvidia/cu*/lib/libcudart.
 THERE_IS_A_GPU = torch.cuda.is_available()
 CAN_BE_REHEARSED = bool(
     RUNTIMES
-    and HEADERS.exists()
+    and (HEADERS / "cuda_runtime_api.h").exists()
+    and re.search(  # Triton 3.6 has those of CUDA 12 beside a PyTorch for CUDA 13
+        rf"CUDART_VERSION +{RUNTIMES[0].rpartition('.')[2]}",
+        (HEADERS / "cuda_runtime_api.h").read_text(encoding="utf-8"),
+    )
     and shutil.which("g++")
     and shutil.which("nm")
     and sys.platform == "linux"
 )
 pytestmark = pytest.mark.skipif(
     not (THERE_IS_A_GPU or CAN_BE_REHEARSED),
-    reason="needs a GPU, or g++, nm and PyTorch for CUDA with its headers",
+    reason="needs a GPU, or g++, nm and PyTorch for CUDA with headers of its version",
 )
 rehearsed = pytest.mark.skipif(THERE_IS_A_GPU, reason="is seen by the runtime without a GPU only")
 
