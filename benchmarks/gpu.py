@@ -549,7 +549,7 @@ PARTS = {
 def main(
     parts: Annotated[list[str] | None, typer.Argument(help="All where none is named.")] = None,
     rounds: Annotated[int, typer.Option(help="Repetitions of each timing.", min=1)] = 3,
-    seconds_each: Annotated[int, typer.Option(help="After which a part is cut short.")] = 180,
+    seconds_each: Annotated[int, typer.Option(help="After which a part is cut short.")] = 240,
     here: Annotated[bool, typer.Option(help="Run the parts in this process.", hidden=True)] = False,
 ) -> None:
     """Measure, print and write results/gpu.csv."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from afi_search.study.database import Hold
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _INFEASIBLE = "too dear: "  # in ledgers since 0.1.0, before an architecture's text
