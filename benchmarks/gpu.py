@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from functools import partial, partialmethod
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -143,14 +144,13 @@ def compiling(rounds: int) -> None:
     """What is compiled is kept on disk, so that what comes next need not wait for one core."""
     if not ON_GPU:
         return
-    jobs: list[tuple[Callable[..., object], str, str]] = [
-        (_compile_promotion, text, "bf16") for text in reversed(with_afi("resnet50"))
-    ]
-    for backbone in reversed(["resnet20", *FAMILIES]):
-        jobs += [(_compile_step, t, p) for t in reversed(with_afi(backbone)) for p in PRECISIONS]
     started = time.perf_counter()
-    with ProcessPoolExecutor(os.cpu_count(), mp.get_context("spawn")) as of:
-        for job in [of.submit(*job) for job in jobs]:
+    with ProcessPoolExecutor(os.cpu_count(), mp.get_context("spawn")) as of:  # the longest first
+        jobs = [of.submit(_compile_promotion, text) for text in reversed(with_afi("resnet50"))]
+        for backbone in reversed(["resnet20", *FAMILIES]):
+            for text, precision in product(reversed(with_afi(backbone)), PRECISIONS):
+                jobs.append(of.submit(_compile_step, text, precision))
+        for job in jobs:
             job.result()
     tell("compiling", "seconds", time.perf_counter() - started)
 
@@ -160,9 +160,9 @@ def _compile_step(text: str, precision: str) -> None:
         _trainer(text, precision, BATCHES[0], steps=1).run_epoch()
 
 
-def _compile_promotion(text: str, _precision: str) -> None:
+def _compile_promotion(text: str) -> None:
     with patch.object(trainer_module, "captured", _eager):
-        _promotion(text, "compiled")[1]()
+        _promotion(text, "compiled")()
 
 
 def values(rounds: int) -> None:
@@ -482,7 +482,7 @@ def promotion(rounds: int) -> None:
             free()
             torch._dynamo.reset()
             begun = time.perf_counter()
-            trainer, run = _promotion(text, way)
+            run = _promotion(text, way)
             with patch.object(trainer_module, "captured", _eager if way == "eager" else captured):
                 run()
             wait()
@@ -490,15 +490,15 @@ def promotion(rounds: int) -> None:
             told(f"images/s, {way}", batch / seconds(run, 3 * rounds))
             if ON_GPU:
                 told(f"peak allocated, MB, {way}", torch.cuda.max_memory_allocated() / 1e6)
-            del run, trainer
+            del run
 
 
 OF_IMAGENET = (64, 224) if ON_GPU else (2, 64)
 """Images and their pixels a side."""
 
 
-def _promotion(text: str, way: str) -> tuple[Trainer, Callable[[], object]]:
-    """Return a trainer that promotes, and a step of it."""
+def _promotion(text: str, way: str) -> Callable[[], object]:
+    """Return a step of a promotion, made in one of the ways."""
     batch, size = OF_IMAGENET
     recipe = read_recipe("paper").model_copy(update={"precision": "bf16", "train_crop": size})
     pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
@@ -519,7 +519,7 @@ def _promotion(text: str, way: str) -> tuple[Trainer, Callable[[], object]]:
         compiled=way == "compiled" and ON_GPU,
     )
     trainer.model.train()
-    return trainer, partial(trainer.step, 0, [(pixels, torch.arange(batch))])
+    return partial(trainer.step, 0, [(pixels, torch.arange(batch))])
 
 
 class Batches:
