@@ -229,7 +229,9 @@ class Study(stored.Study):
             raise stored.Interrupted(self) from None
 
     def prune(self) -> int:
-        """Delete the checkpoints that nothing needs: not the front's, the confirmation's, ...
+        """Delete the checkpoints that nothing needs, the study's and its confirmation's.
+
+        Those of the front, of trials that have not ended and of promotions stay.
 
         Returns:
             The bytes that are free now.
