@@ -43,7 +43,7 @@ T = TypeVar("T")
 HAS_SYNE_TUNE = importlib.util.find_spec("syne_tune") is not None
 NO_END = 10**9
 REDUCTION = 3
-_LOOKED_AT = 2_000
+_DRAWN, _LOOKED_AT = 2_000, 250
 
 
 def ours(space: Space, costs: SpaceCosts, search: Search) -> Conductor:
@@ -338,9 +338,16 @@ def ehvi(space: Space, costs: SpaceCosts) -> Callable[[dict[str, Any], list[str]
         class Searcher(theirs.ExpectedHyperVolumeImprovement):  # type: ignore[misc]
             def _untried(self) -> list[dict[str, Any]]:
                 tried = {tuple(each.values()) for each in self.trial_configs.values()}
-                drawn = (self._get_random_config() for _ in range(_LOOKED_AT))
-                fresh = {tuple(each.values()): each for each in drawn}
-                return [each for key, each in fresh.items() if key not in tried]
+                drawn = zip(
+                    *(
+                        np.array(of.categories)[self.random_state.choice(len(of), _DRAWN)].tolist()
+                        for of in self.config_space.values()
+                    ),
+                    strict=True,
+                )
+                fresh = dict.fromkeys(each for each in drawn if each not in tried)
+                looked_at = [*fresh][:_LOOKED_AT]
+                return [dict(zip(self.config_space, each, strict=True)) for each in looked_at]
 
             def _sample_next_candidate(self) -> Any:
                 usual = torch.get_default_dtype()
