@@ -101,9 +101,10 @@ class SpaceDocument:
         that there is no such preset, or that a setting is wrong.
         """
         if preset is not None and preset not in self.presets:
+            there_are = f"There are: {', '.join(self.presets)}"
             raise SpaceFileError(
                 f"{self.path}: there is no preset {preset!r}.{did_you_mean(preset, self.presets)} "
-                f"There are: {', '.join(self.presets) or 'none'}"
+                f"{there_are if self.presets else 'The file has no presets'}"
             )
         if not settings:
             return self.plain if preset is None else self.presets[preset]

@@ -48,6 +48,12 @@ def test_front_writes_the_files_and_shows_the_front(study: Path) -> None:
     assert all(f"#{point['number']}" in output for point in document["front"])
 
 
+def test_what_a_command_shows_is_json_for_programs(study: Path) -> None:
+    printed = json.loads(call("front", study, "--json"))
+    assert printed == json.loads((study / "front.json").read_text())
+    assert "digits" in [row["space"] for row in json.loads(call("spaces", "--json"))]
+
+
 def test_report_writes_one_page(study: Path) -> None:
     assert str(study / "report.html") in call("report", study)
     assert (study / "report.html").stat().st_size > 0
