@@ -9,8 +9,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 
 _FINISHED_SHOWN = 8
 _STOPPING = f"Stopping: epochs that end within seconds are kept, others are trained again. {AGAIN}"
-_WIDE = 80
-"""Columns of a terminal that has room for the speed as well."""
+_COLUMNS = ("trial", "architecture", "MACs/image", "epoch", "accuracy", "state", "images/s")
+_NEEDS = {"MACs/image": 60, "state": 60, "images/s": 80}
+"""Columns of a table that are shown in a terminal of so many letters."""
 _COLOURS = {
     TrialState.RUNNING: "cyan",
     TrialState.COMPLETE: "green",
@@ -209,15 +211,13 @@ class Screen(Listener):
         if self._over:
             return Group()
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("trial", justify="right")
-        table.add_column("architecture", overflow="fold", ratio=1)
-        table.add_column("MACs/image", justify="right")
-        table.add_column("epoch", justify="right")
-        table.add_column("accuracy", justify="right")
-        table.add_column("state")
-        wide = console.width >= _WIDE
-        if wide:
-            table.add_column("images/s", justify="right")
+        looks: dict[str, dict[str, Any]] = {
+            "architecture": {"overflow": "fold", "ratio": 1},
+            "state": {"no_wrap": True},
+        }
+        fitting = [_NEEDS.get(name, 0) <= console.width for name in _COLUMNS]
+        for name in compress(_COLUMNS, fitting):
+            table.add_column(name, **looks.get(name, {"justify": "right", "no_wrap": True}))
         for trial in [*self._latest, *self._unfinished.values()]:
             cells = [*_cells(trial), ""]
             if trial.number in self._speeds and trial.number in self._unfinished:
@@ -226,7 +226,7 @@ class Screen(Listener):
                 cells[6] = f"{images_per_second:,.0f}" if images_per_second else ""
             elif trial.state == TrialState.RUNNING and not curve(trial):
                 cells[5] = "starting"
-            table.add_row(*cells[: 7 if wide else 6], style=_COLOURS[trial.state])
+            table.add_row(*compress(cells, fitting), style=_COLOURS[trial.state])
         told = _STOPPING if self._stopping else self._summary()
         lines = console.render_lines(Group(Text(told, style="bold"), table), pad=False)
         shown = SegmentLines(lines[: console.height - 1], new_lines=True)

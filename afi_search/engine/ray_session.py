@@ -9,11 +9,12 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
@@ -46,9 +47,13 @@ _SECONDS_OF_SILENCE = 40  # after 60 Ray itself ends this process
 _SECONDS_FOR_A_PART, _SECONDS_TO_START = 180, 400
 """Ray gives up on its dashboard after 60 seconds and on its raylet after 30: too few under load."""
 _PARTS = {"gcs_server", "raylet"}
+_LAST_WORDS = re.compile(r"(?m)^\[\S+ \S+ C .*?\] .*?:\d+: *(.*)")
 _PREFIX, _SECONDS_TO_LOCK = "afi-", 60
 _LONGEST_PLACE = 20
 """Of the 107 bytes that the path of a socket may have, our folder and Ray's take the rest."""
+_LEAST_PORTS = 24
+_LEAST_FREE = 16 << 20
+"""Bytes for the logs of a Ray that starts; on a full disk it is silent."""
 _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """Where it is off, Ray listens on 127.0.0.1 alone, as on macOS; its processes inherit it."""
 _TOKEN, _TOKEN_FILE, _AUTH_MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
@@ -249,6 +254,7 @@ class RaySession:
         if self._cluster is not None:
             os.environ[_AUTH_MODE] = "token" if self._cluster.wants_token else "disabled"
         else:
+            _demand_ports()
             self._folder, self._lock = _private_folder()
             self._guard = RayGuard(self._folder)
             os.environ.update(_for_itself(self._folder))
@@ -268,7 +274,8 @@ class RaySession:
                 break
             except Exception as error:
                 if self._folder is None or not (may_fail and isinstance(error, ChildProcessError)):
-                    raise self._not_started(_in_a_line(error, time.monotonic() - began)) from None
+                    reason = _in_a_line(error, time.monotonic() - began) + self._last_words()
+                    raise self._not_started(reason) from None
                 end_processes_of(self._folder)
                 psutil.wait_procs(_parts(), timeout=_SECONDS_TO_ANSWER)
         joined = f" of the cluster {self._cluster}" if self._cluster else ""
@@ -287,6 +294,14 @@ class RaySession:
             f"Ray does not start on {self._cluster or 'this machine'}: {reason}{logs}. Where the "
             f"machine is busy, try again later"
         )
+
+    def _last_words(self) -> str:
+        """Return what a part of Ray that ended itself has written of it in its log."""
+        logs = () if self._folder is None else self._folder.glob("ray/session_latest/logs/*.out")
+        for log in logs:
+            if words := _LAST_WORDS.findall(log.read_text(errors="replace")):
+                return f": {words[-1]}"
+        return ""
 
     def _watch(self, lost: Callable[[str], None]) -> None:
         node: Any = ray_worker._global_node
@@ -383,19 +398,35 @@ ray_node.wait_for_persisted_port = _find_port_patiently  # type: ignore[attr-def
 ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = _SECONDS_FOR_A_PART
 
 
+def _demand_ports() -> None:
+    """Make sure that there are ports for Ray's processes, which wait for minutes otherwise."""
+    try:
+        with ExitStack() as taken:
+            for _ in range(_LEAST_PORTS):
+                server = taken.enter_context(socket.create_server(("127.0.0.1", 0)))
+            socket.create_connection(server.getsockname(), _SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise EngineError(
+            f"Ray's processes need {_LEAST_PORTS} free ports of 127.0.0.1, and open files for "
+            f"them: {os.strerror(error.errno or 0)}; `ip addr`, `ss` and `ulimit -n` show what "
+            f"there is"
+        ) from None
+
+
 def _private_folder() -> tuple[Path, FileLock]:
     """Make a folder that only we enter, locked while it is in use; delete those that are not."""
     for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")):
-        if len(os.fsencode(place)) <= _LONGEST_PLACE:
-            with suppress(OSError):
+        with suppress(OSError):
+            has_room = shutil.disk_usage(place).free >= _LEAST_FREE
+            if has_room and len(os.fsencode(place)) <= _LONGEST_PLACE:
                 folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
                 lock = FileLock(folder / LOCK_FILE)
                 lock.acquire()
                 _sweep(Path(place))
                 return folder, lock
     raise EngineError(
-        f"Ray's sockets need a folder that can be written and whose path is no longer than "
-        f"{_LONGEST_PLACE} characters; name one with TMPDIR"
+        f"Ray's sockets and logs need a folder that can be written, with {_LEAST_FREE >> 20} MB "
+        f"free, whose path is no longer than {_LONGEST_PLACE} characters; name one with TMPDIR"
     )
 
 

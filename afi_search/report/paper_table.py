@@ -13,7 +13,7 @@ from rich.text import Text
 
 from afi_search.cost import CONVENTIONS, Cost, measure
 from afi_search.formatting import mega, signed
-from afi_search.report.table import terminal_table
+from afi_search.report.table import TerminalTable
 from afi_search.study.paper import PaperResult, paper_data, paper_results
 
 SCHEMA_VERSION = 1
@@ -83,7 +83,7 @@ def paper_tables(rows: Sequence[Comparison]) -> RenderableType:
 
 
 def _table(number: int, rows: Iterable[Comparison], notes: list[str]) -> Table:
-    table = terminal_table(TITLES[number])
+    table = TerminalTable(TITLES[number])
     table.add_column("model\n", overflow="fold", min_width=16)
     for heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich import box
 from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 
 from afi_search.formatting import against, count, mega, percent
@@ -22,13 +24,37 @@ CONVENTIONS = {
 SHORT = {"parameters": "params", "paper FLOPs, G": "paper, G"}
 """Names of figures that are shorter in the terminal."""
 KEY_LINES = 20
-NAME_LETTERS = 16
-"""The column of architectures is at least so wide."""
+NAME_LETTERS, _EDGES = 16, 3
+"""The column of architectures is so wide, where there is room."""
+_LEAST_NAME = 12
 
 
-def terminal_table(title: str, **looks: Any) -> Table:
-    frame: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
-    return Table(title=title, title_justify="left", **(frame | looks))
+class TerminalTable(Table):
+    """Names and figures; where the figures leave no room for names, each row is a paragraph."""
+
+    def __init__(self, title: str, caption: str | None = None) -> None:
+        looks: dict[str, Any] = {"title_justify": "left", "caption_justify": "left"}
+        looks |= {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
+        super().__init__(title=title, caption=caption, **looks)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names, *figures = ([*map(str, column.cells)] for column in self.columns)
+        headings = [str(column.header) for column in self.columns[1:]]
+        needed = (_width([name, *cells]) for name, cells in zip(headings, figures, strict=True))
+        if _LEAST_NAME + _EDGES + sum(needed) <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        yield console.render_str(str(self.title or ""))
+        for name, *cells in zip(names, *figures, strict=True):
+            yield console.render_str(name)
+            told = zip((" ".join(heading.split()) for heading in headings), cells, strict=True)
+            figures_of = "; ".join(f"{heading}: {cell}" for heading, cell in told if cell)
+            yield Padding(figures_of, (0, 0, 1, 2))
+        yield console.render_str(str(self.caption or ""))
+
+
+def _width(cells: Sequence[str]) -> int:
+    return 2 + max(cell_len(line) for cell in cells for line in cell.split("\n"))
 
 
 def front_rows(view: StudyView) -> list[dict[str, str]]:
@@ -116,7 +142,7 @@ def fitting_table(
     left_out = [_heading(name).split("\n")[0] for name in columns if name not in shown]
     wider = [f"a wider terminal adds {', '.join(left_out)}"] if left_out else []
     told = [text for name, text in conventions.items() if name in shown]
-    table = terminal_table(title, caption="; ".join([*told, *wider]), caption_justify="left")
+    table = TerminalTable(title, "; ".join([*told, *wider]))
     for name in shown:
         if name == "architecture":
             table.add_column(name, overflow="fold", min_width=NAME_LETTERS)
@@ -131,11 +157,10 @@ def fitting_table(
 
 def _fitting(columns: list[str], rows: list[dict[str, str]], width: int) -> list[str]:
     lasting = columns[:3]
-    room = width - NAME_LETTERS - 3
+    room = width - NAME_LETTERS - _EDGES
     fitting = []
     for name in dict.fromkeys([*lasting, *columns[3:4], columns[-1], *columns[4:]]):
-        cells = [row.get(name, "") for row in rows]
-        taken = 2 + max(cell_len(text) for text in (*cells, *_heading(name).split("\n")))
+        taken = _width([_heading(name), *(row.get(name, "") for row in rows)])
         if name in lasting or taken <= room:
             room -= 0 if name == "architecture" else taken
             fitting.append(name)

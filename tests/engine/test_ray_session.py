@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -14,16 +15,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
+from http.client import HTTPException
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
+import grpc
 import psutil
 import pytest
 import ray
 
 from afi_search.engine import ray_session
 from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, processes_of
-from afi_search.engine.ray_session import EngineError, find_cluster
+from afi_search.engine.ray_session import EngineError, RaySession, find_cluster
 from tests.driver import SPACE, Driver, matching
 
 SOMEBODY = 65534
@@ -44,14 +49,45 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     driver.process.kill()
 
 
-def listening(process: psutil.Process) -> set[tuple[str, str]]:
-    """Return the names of the processes of a tree that listen, and the addresses they listen on."""
+def listening(process: psutil.Process) -> set[tuple[str, str, int]]:
+    """Return the names of the processes of a tree that listen, their addresses and ports."""
     return {
-        (each.name(), connection.laddr.ip)
+        (each.name(), connection.laddr.ip, connection.laddr.port)
         for each in (process, *process.children(recursive=True))
         for connection in each.net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     }
+
+
+SERVICES = (
+    *("NodeInfoGcsService/GetAllNodeInfo", "InternalKVGcsService/InternalKVKeys"),
+    *("JobInfoGcsService/GetAllJobInfo", "NodeManagerService/GetNodeStats"),
+    *("ObjectManagerService/Pull", "CoreWorkerService/GetCoreWorkerStats"),
+    *("ReporterService/GetTraceback", "LogService/ListLogs"),
+)
+
+
+def asked_without_a_token(process: psutil.Process) -> dict[str, list[str]]:
+    """Ask all that listens below a process; the agent's metrics alone are there for all here."""
+    answers: dict[str, list[str]] = {"gRPC": [], "HTTP": []}
+    for port in {port for _, _, port in listening(process)}:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for service in SERVICES:
+                try:
+                    channel.unary_unary(f"/ray.rpc.{service}")(b"", timeout=20)
+                    answers["gRPC"].append(f"OK: {service}")
+                except grpc.RpcError as error:
+                    answers["gRPC"].append(error.code().name)
+        for path in ("api/jobs/", "nodes?view=summary", "logs/"):
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/{path}", timeout=20) as page:
+                    if b"# HELP" not in page.read():
+                        answers["HTTP"].append(f"OK: {path}")
+            except HTTPError as error:
+                answers["HTTP"].append(str(error.code))
+            except (OSError, HTTPException):  # it speaks no HTTP
+                continue
+    return answers
 
 
 def is_loopback(text: str) -> bool:
@@ -63,7 +99,7 @@ def test_nobody_else_hears_or_reads_a_run_and_a_second_ctrl_c_stops_it_at_once(
     driver: Driver, tmp_path: Path
 ) -> None:
     heard = listening(psutil.Process(driver.process.pid))
-    assert len({name for name, _ in heard}) > 4
+    assert len({name for name, _, _ in heard}) > 4
     assert {place for place in heard if not is_loopback(place[1])} == set()
 
     folder, token = driver.ray_folder, tmp_path / ".ray" / "auth_token"
@@ -71,8 +107,21 @@ def test_nobody_else_hears_or_reads_a_run_and_a_second_ctrl_c_stops_it_at_once(
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert "its token: ray get-auth-token" in driver.output
     if os.getuid() == 0:
-        for command in (["ls", str(folder)], ["cat", str(token)]):
-            assert subprocess.run(command, user=SOMEBODY, capture_output=True).returncode != 0
+        tmp_path.chmod(0o755)  # as a home may be
+        for command in (
+            ["ls", str(folder)],
+            ["ls", f"{folder}/ray/session_latest/logs"],
+            ["touch", f"{folder}/x"],
+            ["cat", str(token)],
+            ["cp", "/dev/null", str(token)],
+        ):
+            tried = subprocess.run(command, user=SOMEBODY, capture_output=True, text=True)
+            assert "Permission denied" in tried.stderr
+
+    answers = asked_without_a_token(psutil.Process(driver.process.pid))
+    assert not [answer for answer in answers["gRPC"] if answer.startswith("OK")], answers
+    assert answers["gRPC"].count("UNAUTHENTICATED") >= 6, answers
+    assert {"401"} == set(answers["HTTP"]), answers
 
     processes = driver.descendants("ResourceTrainable", "gcs_server", "raylet/raylet")
     assert len(processes) >= 3
@@ -217,6 +266,41 @@ def test_what_a_killed_process_left_is_swept_and_what_is_in_use_stays(
     assert used.exists()
     assert held.is_locked
     assert other.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EMFILE, errno.ENETUNREACH])
+def test_where_ports_or_open_files_are_used_up_it_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(address: tuple[str, int]) -> socket.socket:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(socket, "create_server", refused)
+    with pytest.raises(EngineError, match=rf"free ports of 127\.0\.0\.1, .*{os.strerror(number)}"):
+        ray_session._demand_ports()
+
+
+def test_a_full_disk_is_no_place_for_rays_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ray_session, "_LEAST_FREE", 1 << 60)
+    with pytest.raises(EngineError, match=r"MB free, whose path .* name one with TMPDIR"):
+        ray_session._private_folder()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_part_of_ray_wrote_before_it_ended_itself_is_told(tmp_path: Path) -> None:
+    logs = tmp_path / "ray" / "session_latest" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "gcs_server.out").write_text("[2026-11-27 16:38:34,139 I 22127 22127] a.cc:1: up\n")
+    (logs / "raylet.out").write_text(
+        "[2026-11-27 16:38:34,139 C 22127 22138] (raylet) dlmalloc.cc:161: create_buffer failed "
+        "to open file /dev/shm/plasmaX, errorRead-only file system\n*** StackTrace ***\n"
+    )
+    session = RaySession()
+    session._folder = tmp_path
+    assert session._last_words().startswith(": create_buffer failed to open file /dev/shm/plasmaX")
 
 
 def test_logs_of_a_ray_that_did_not_start_are_kept_for_a_day(
