@@ -6,7 +6,6 @@ that CIFAR's networks fit.
 
 from __future__ import annotations
 
-from importlib.metadata import distribution
 from pathlib import Path
 
 from afi_search.data.dataset import DatasetSpec, ImageSet, register_dataset
@@ -17,14 +16,13 @@ def read_digits(folder: Path) -> tuple[ImageSet, ImageSet]:
     """Return 1,437 training and 360 test images; the folder is not looked at."""
     import numpy as np
     import torch
+    from sklearn.datasets import load_digits  # takes longer to import than the rest to run
 
-    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    table = np.loadtxt(str(file), delimiter=",")  # as load_digits does, once it has imported SciPy
-    pixels, target = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
-    grey = np.rint(pixels * (255 / 16)).astype(np.uint8)
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     drawn = grey.repeat(4, axis=1).repeat(4, axis=2)
     images = torch.from_numpy(drawn).unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
-    everything = ImageSet(images, torch.from_numpy(target.astype(np.int64)))
+    everything = ImageSet(images, torch.from_numpy(digits.target.astype(np.int64)))
     rest, test = held_out(everything.labels, 360)
     return everything.select(rest), everything.select(test)
 
