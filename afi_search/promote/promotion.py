@@ -177,7 +177,7 @@ def promote_study(
 def promote_one(config: PromotionConfig, own: Path, listener: Listener) -> None:
     """Train one architecture to the recipe's end and export it."""
     require_shared(config.checkpoints)
-    config, finished = resumed(config)
+    config, finished = resumed(config, listener)
     epochs = config.recipe.epochs
     if finished:
         listener.promotion_resumed(finished, epochs)
@@ -217,10 +217,13 @@ def promote_one(config: PromotionConfig, own: Path, listener: Listener) -> None:
     listener.model_written(promoted_model(state, facts).save(own / "model"))
 
 
-def resumed(config: PromotionConfig) -> tuple[PromotionConfig, int]:
+def resumed(
+    config: PromotionConfig, listener: Listener | None = None
+) -> tuple[PromotionConfig, int]:
     """Return how many epochs the checkpoint has, 0 where there is none, and how to go on.
 
     What has broken since the training began is not taken from its images: the loader skips it.
+    Where broken images are skipped, deleted ones of classes that are still there may miss, too.
     """
     state = load(config.checkpoints)
     if state is None:
@@ -229,19 +232,24 @@ def resumed(config: PromotionConfig) -> tuple[PromotionConfig, int]:
         identity, epoch = with_shared_names(state)["identity"], int(state["epoch"])
         skipped = tuple(state.get("skipped", config.skipped))
         origin = state.get("origin", config.origin)
-        sizes = dict(state.get("sizes", {}))
+        sizes, had = dict(state.get("sizes", {})), int(identity["train_images"])
     now, then = config.pretrained_sha256, origin.get(SHA256, "")
     images = list_images(config.folder, skipped)
-    left = len(images.train)
+    left, changed = len(images.train), differences(sizes or images.sizes, images.sizes)
+    fewer = all(0 < images.sizes.get(name, 0) <= count for name, count in sizes.items())
+    if config.skip_broken and fewer and left < had:
+        for gone in changed:
+            (listener or Listener()).said(f"Images are gone: {gone}.")
+        left = had
     config = replace(config, skipped=skipped, train_images=left, pretrained_sha256=then or now)
     began = {"pretrained": origin.get("started from"), "pretrained_sha256": then or now}
     asked = {"pretrained": config.pretrained, "pretrained_sha256": now or then}
     try:
         require_same({**config.identity, **asked}, {**identity, **began})
     except CheckpointMismatch as error:
-        changed = "; ".join(["", *differences(sizes or images.sizes, images.sizes)])
         raise CheckpointMismatch(
-            f"{error}{changed}. Take that back, or give --name to begin another one beside it."
+            f"{'; '.join([str(error), *changed])}. Take that back, or give --name to begin another "
+            f"one beside it."
         ) from None
     return config, epoch
 

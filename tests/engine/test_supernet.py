@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from afi_search.search.listener import Listener
 from afi_search.search.rank import audit
 from afi_search.space import Space
 from afi_search.study.folder import SUPERNET, StudyFile
-from afi_search.study.ledger import DEATHS
+from afi_search.study.ledger import DEATHS, Ledger
 from afi_search.study.study import Study
 from afi_search.train import save, seed_everything
 from afi_search.train.supernet import inherited_accuracy, supernet_trainer
@@ -145,15 +146,36 @@ def test_scoring_workers_that_are_killed_are_followed_by_others(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_ctrl_c_while_scoring_is_answered_in_our_words_alone(tmp_path: Path) -> None:
+def test_ctrl_c_while_scoring_is_answered_in_our_words_alone_and_scores_are_kept(
+    tmp_path: Path,
+) -> None:
     space = SPACE.replace("B-r4]", "B-r4, B-r16]").replace("epochs: 6", "epochs: 1")
-    (tmp_path / "space.yaml").write_text(space)
+    (tmp_path / "space.yaml").write_text(space.replace("trials: 13", "trials: 1"))
     driver = Driver(tmp_path, "space.yaml", prefix=("setsid",))
     driver.wait_for(f"{PORTION} of 64 architectures have", PATIENCE)
     os.killpg(driver.process.pid, signal.SIGINT)  # as a terminal does
     assert driver.end(PATIENCE) == 130
     _, told = driver.output.split(" of 64 architectures have an inherited accuracy.\n", 1)
     assert re.fullmatch(r"(\nStopping\. .*\n)?Interrupted\. .*\n", told)
+
+    ledger = Ledger.open(tmp_path / "studies" / "resnet20-digits")
+    entered = ledger.scores()
+    assert len(entered) == PORTION
+    twice = Driver(tmp_path, "space.yaml", prefix=("setsid",))
+    while not twice.descendants("_Scorer"):
+        assert twice.process.poll() is None, twice.output
+        time.sleep(0.05)
+    os.killpg(twice.process.pid, signal.SIGINT)
+    twice.wait_for("Ctrl-C again stops at once")
+    os.killpg(twice.process.pid, signal.SIGINT)
+    assert twice.end(PATIENCE) == 130
+    assert twice.output.endswith("Stopped at once. The same command resumes it.\n")
+
+    last = Driver(tmp_path, "space.yaml")
+    assert last.end(PATIENCE) == 0, last.output
+    assert "64 of 64 architectures have an inherited accuracy." in last.output
+    assert "epoch 1/1" not in last.output.split("Ray dashboard")[0]
+    assert ledger.scores().loc[entered.index].equals(entered)
 
 
 def trained_at_once(study: afi.Study) -> dict[str, torch.Tensor]:

@@ -249,9 +249,20 @@ def test_an_image_that_broke_since_a_training_began_does_not_keep_it_from_going_
     config, epoch = resumed(config_of_now())
     assert (config.skipped, config.train_images, epoch) == (begun.skipped, begun.train_images, 3)
     (pictures / "train/n02/1.JPEG").unlink()
-    count = sizes["n02"]
-    told = rf"train_images: .*; train/n02: {count} images there, {count - 1} here\. Take that back"
-    with pytest.raises(CheckpointMismatch, match=told):
+    count, heard = sizes["n02"], Heard()
+    told = f"train/n02: {count} images there, {count - 1} here"
+    config, epoch = resumed(config_of_now(), heard)
+    assert (config.skipped, config.train_images, epoch) == (begun.skipped, begun.train_images, 3)
+    assert heard.sentences == [f"Images are gone: {told}."]
+    with pytest.raises(CheckpointMismatch, match=rf"train_images: .*; {told}\. Take that back"):
+        resumed(replace(config_of_now(), skip_broken=False))
+    now = {"sizes": list_images(pictures, begun.skipped).sizes}
+    save({"epoch": 4, **kept, **now}, begun.checkpoints)
+    assert resumed(config_of_now(), heard)[1] == 4
+    assert len(heard.sentences) == 1
+    shutil.copyfile(pictures / "train/n02/0.JPEG", pictures / "train/n02/new.JPEG")
+    shutil.copyfile(pictures / "train/n02/0.JPEG", pictures / "train/n02/newer.JPEG")
+    with pytest.raises(CheckpointMismatch, match="Take that back"):
         resumed(config_of_now())
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from afi_search.errors import UserError
-from afi_search.study import Ledger
+from afi_search.study import Ledger, journal
 from afi_search.study.journal import Journal, StorageError
+from afi_search.study.operations import Log, read_operation
 from afi_search.study.storage import check_storage, only_client, open_storage
 from tests.search.studies import Killed, conductor_for, play, space_file
 from tests.study import postgresql
@@ -176,3 +177,22 @@ def test_readers_do_not_disturb_the_driver(tmp_path: Path) -> None:
     other.rollback()
 
     assert len(ledger.records()) == 6
+
+
+def test_each_line_of_a_ledger_is_read_and_checked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, conductor = conductor_for(space_file(), tmp_path)
+    play(conductor)
+    read = []
+
+    def counted(line: bytes) -> Log:
+        read.append(line)
+        return read_operation(line)
+
+    monkeypatch.setattr(journal, "read_operation", counted)
+    ledger = Ledger.open(tmp_path)
+    ledger.records()
+    ledger.trials()
+    lines = (tmp_path / "ledger.log").read_bytes().splitlines()
+    assert len(read) == len(lines) > 100
