@@ -139,7 +139,9 @@ def fitting_table(
     dim, below a line.
     """
     shown = _fitting(columns, [*rows, *plain], width)
-    left_out = [_heading(name).split("\n")[0] for name in columns if name not in shown]
+    begun = {_heading(name).split("\n")[0] for name in shown}
+    headings = (_heading(name).split("\n") for name in columns if name not in shown)
+    left_out = [f"{text} {unit}" if text in begun else text for text, unit in headings]
     wider = [f"a wider terminal adds {', '.join(left_out)}"] if left_out else []
     told = [text for name, text in conventions.items() if name in shown]
     table = TerminalTable(title, "; ".join([*told, *wider]))

@@ -4,7 +4,7 @@ import pytest
 from pandas import DataFrame
 from rich.console import Console
 
-from afi_search.report.table import KEY_LINES, front_key, front_table
+from afi_search.report.table import KEY_LINES, fitting_table, front_key, front_table
 from afi_search.report.view import StudyView
 from afi_search.study.ledger import OBJECTIVES
 from tests.report.synthetic_records import empty, record, study_info
@@ -64,6 +64,15 @@ def test_a_narrow_terminal_shows_architectures_accuracy_and_cost_and_names_the_r
     )
     assert "MACs: multiply" in text and "paper G" not in text
     assert "paper G" in shown(DataFrame([record(120, 0.712, 69e6)]), 200)
+
+
+def test_of_two_columns_under_one_heading_the_one_left_out_is_named_with_its_unit() -> None:
+    columns = ["architecture", "test, %", "MACs, M", "seeds", "test, +-"]
+    rows = [dict.fromkeys(columns, "resnet20")]
+    console = Console(width=44, color_system=None)
+    with console.capture() as capture:
+        console.print(fitting_table("Confirmed", {}, columns, rows, 44))
+    assert "a wider terminal adds seeds, test +-" in " ".join(capture.get().split())
 
 
 def test_the_cost_of_the_study_stands_beside_the_accuracy() -> None:
