@@ -51,7 +51,7 @@ _LAST_WORDS = re.compile(r"(?m)^\[\S+ \S+ C .*?\] .*?:\d+: *(.*)")
 _PREFIX, _SECONDS_TO_LOCK = "afi-", 60
 _LONGEST_PLACE = 20
 """Of the 107 bytes that the path of a socket may have, our folder and Ray's take the rest."""
-_LEAST_PORTS = 24
+_LEAST_PORTS = 64
 _LEAST_FREE = 16 << 20
 """Bytes for the logs of a Ray that starts; on a full disk it is silent."""
 _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
