@@ -119,8 +119,10 @@ class PlainConsole(Console):
         texts = [[*map(_text, row.values())] for row in rows]
         for name, *cells in zip(names, *texts, strict=True):
             figures = all(re.match(r"[-+\d]|$", cell) for cell in cells)
-            looks: dict[str, Any] = {"justify": "right", "min_width": max(map(len, cells))}
-            table.add_column(name, overflow="fold", **(looks if figures else {}))
+            looks: dict[str, Any] = {"no_wrap": not any(" " in cell for cell in cells)}
+            if figures:
+                looks = {"justify": "right", "min_width": max(map(len, cells))}
+            table.add_column(name, overflow="fold", **looks)
         for line in texts:
             table.add_row(*line)
         needed = Measurement.get(self, self.options.update(width=WIDE), table).minimum
