@@ -19,6 +19,7 @@ from tests.pictures import bucket, imagenette, pictures  # noqa: F401
 THIRD_PARTY = Path(__file__).parent / "third_party"
 STRICT = str(Path(__file__).parent / "strict")
 sys.path.insert(0, STRICT)  # of which processes that tests start make their PYTHONPATH
+os.environ.pop("COLUMNS", None)  # a console that is made with it keeps to it, whatever a test sets
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (STRICT, os.environ.get("PYTHONPATH"))))
 
 

@@ -46,6 +46,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_OF_SILENCE = 40  # after 60 Ray itself ends this process
 _SECONDS_FOR_A_PART, _SECONDS_TO_START = 180, 400
 """Ray gives up on its dashboard after 60 seconds and on its raylet after 30: too few under load."""
+_LATER = "where the machine is busy, try again later"
 _PARTS = {"gcs_server", "raylet"}
 _LAST_WORDS = re.compile(r"(?m)^\[\S+ \S+ C .*?\] .*?:\d+: *(.*)")
 _PREFIX, _SECONDS_TO_LOCK = "afi-", 60
@@ -233,7 +234,9 @@ class RaySession:
         try:
             return self._dashboard.result(_SECONDS_TO_START)
         except TimeoutError:
-            raise self._not_started(f"it is not there after {_SECONDS_TO_START} seconds") from None
+            raise self._not_started(
+                f"it is not there after {_SECONDS_TO_START} seconds; {_LATER}"
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -291,8 +294,7 @@ class RaySession:
             self._guard.finish(keep=True)
             self._guard, logs = None, f"; its logs are in {self._folder} for a day"
         return EngineError(
-            f"Ray does not start on {self._cluster or 'this machine'}: {reason}{logs}. Where the "
-            f"machine is busy, try again later"
+            f"Ray does not start on {self._cluster or 'this machine'}: {reason}{logs}"
         )
 
     def _last_words(self) -> str:
@@ -352,7 +354,7 @@ def _in_a_line(error: Exception, seconds: float) -> str:
         return last_line(error).rstrip(".")
     if seconds < _SECONDS_FOR_A_PART:
         return f"its dashboard ended at once: {last_line(error)}"
-    return f"its dashboard was not there after {_SECONDS_FOR_A_PART} seconds"
+    return f"its dashboard was not there after {_SECONDS_FOR_A_PART} seconds; {_LATER}"
 
 
 def _patiently(look: Callable[[], Any], part: str) -> Any:
@@ -366,7 +368,7 @@ def _patiently(look: Callable[[], Any], part: str) -> Any:
                 if each.status() == psutil.STATUS_ZOMBIE:  # a raylet waits 15 s for its agents
                     raise ChildProcessError(f"its {each.name()} has died") from None
             if time.monotonic() > deadline:
-                raise TimeoutError(f"its {part} does not answer: {error}") from None
+                raise TimeoutError(f"its {part} does not answer: {error}; {_LATER}") from None
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 

@@ -63,12 +63,15 @@ class Comparison:
 
 
 def compare_studies(studies: Sequence[Study]) -> Comparison:
-    """Compare the fronts of studies; a UserError where accuracies or costs are not of one kind.
+    """Compare the fronts of two studies or more, whose accuracies and costs are of one kind.
 
     The hypervolumes, as shares of what a perfect accuracy at no cost would dominate, have one
-    reference: guessing, and twice what the dearest of the plain backbones costs.
+    reference: guessing, and twice what the dearest of the plain backbones costs. A UserError says
+    what cannot be compared.
     """
     views = {str(study.folder): StudyView.of(study) for study in studies}
+    if len(views) < 2:
+        raise UserError(f"name two studies to compare, or more: {', '.join(views)} is one")
     kinds = {name: _kind(view) for name, view in views.items()}
     for name, kind in kinds.items():
         for what, mine in kind.items():
@@ -79,7 +82,7 @@ def compare_studies(studies: Sequence[Study]) -> Comparison:
                     f"with the same can be compared"
                 )
     ends = [reference_point(v.references, v.info, costs_of(v.records)) for v in views.values()]
-    reference = tuple(np.max(ends, axis=0).tolist()) if ends else ()
+    reference = tuple(np.max(ends, axis=0).tolist())
     rows = [_row(name, view, reference) for name, view in views.items()]
     return Comparison(views, rows, reference)
 

@@ -45,6 +45,8 @@ class Mistake:
 def explain(error: ValidationError, model: type[BaseModel], *below: str) -> Iterator[Mistake]:
     """Yield what pydantic found in the input of `model`, which lies under the keys `below`."""
     for details in error.errors():
+        if details["type"] == "too_short" and details["input"]:
+            continue  # what is in it is wrong, and told by itself
         path = tuple(part for part in details["loc"] if part != "[key]")
         yield Mistake((*below, *path), _message(details, path, model))
 
@@ -97,6 +99,8 @@ def _message(details: ErrorDetails, path: KeyPath, model: type[BaseModel]) -> st
         case "tuple_type":
             shown = show(value)
             rule = f"must be a list, like [{shown[1:-1] if isinstance(value, str) else shown}]"
+        case "too_short":
+            rule = "must list at least one"
         case _ if kind in _MUST_BE:
             rule = f"must be {_MUST_BE[kind]}"
         case _:

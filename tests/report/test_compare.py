@@ -49,6 +49,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     other = searched(tmp_path / "other", objectives=["accuracy", "params"])
     with pytest.raises(UserError, match=r"its cost is params, and that of .*one macs"):
         compare_studies([one, other])
+    with pytest.raises(UserError, match=r"name two studies to compare, or more: .*one is one"):
+        compare_studies([one, one])
 
 
 @pytest.mark.parametrize("width", [40, 80])

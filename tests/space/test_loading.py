@@ -129,7 +129,7 @@ def test_parts_must_fit_each_other(write, addition: str, said: str) -> None:
     [
         ("{1: {width: [off]}}", "stages: nothing is said of stage 2, 3"),
         ("{all: {width: [off]}, 4: {width: [B]}}", "stages.4: resnet32 has stages 1 to 3"),
-        ("{all: {width: []}}", "stages.all.width: [] tuple should have at least 1 item"),
+        ("{all: {width: []}}", "stages.all.width: [] must list at least one"),
         ("{all: {width: [B, B]}}", "stages.all.width: B more than once"),
         ("{all: {ratio: [4]}}", "stages.all: name the widths, like 'width: [off, base]', or list"),
         ("{all: {choice: [off], ratio: [2]}}", "stages.all: 'choice' lists what may be chosen, so"),
@@ -138,6 +138,12 @@ def test_parts_must_fit_each_other(write, addition: str, said: str) -> None:
 )
 def test_stages_must_be_those_of_the_backbone(write, stages: str, said: str) -> None:
     assert said in "\n".join(mistakes(write(f"backbone: resnet32\nstages: {stages}\n")))
+
+
+def test_a_list_of_nothing_but_mistakes_is_not_also_said_to_be_empty(write) -> None:
+    stages = "{all: {width: [B], ratio: [-4]}}"
+    (told,) = mistakes(write(f"backbone: resnet32\nstages: {stages}\n"))
+    assert "stages.all.ratio.0: -4 must be greater than or equal to 1" in told
 
 
 @pytest.mark.parametrize(
