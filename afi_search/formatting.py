@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -73,6 +74,15 @@ def megabytes(number_of_bytes: float) -> str:
 def plural(number: int, noun: str) -> str:
     """Write a number of things."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def with_names(figures: Iterable[tuple[str, str]]) -> str:
+    """Return figures in a line, each after its name; empty ones are left out.
+
+    >>> with_names([("trials", "12"), ("best", ""), ("epochs", "4")])
+    'trials: 12; epochs: 4'
+    """
+    return "; ".join(f"{name}: {figure}" for name, figure in figures if figure)
 
 
 def signed(value: float, digits: int) -> str:

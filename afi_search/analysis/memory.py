@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from afi_search.cost.counts import kept_bytes, storage_id
 from afi_search.files import csv_of
 from afi_search.nn import build
-from afi_search.report.table import NAME_LETTERS, TerminalTable
+from afi_search.report.table import TerminalTable
 from afi_search.space import Architecture
 from afi_search.study.paper import paper_data
 
@@ -216,11 +216,11 @@ def rich_table(table: DataFrame) -> RenderableType:
     """Return the table for the terminal, with what is measured."""
     in_paper = table[PAPER].notna().all(axis=None)
     shown = TerminalTable(table["table"].iloc[0])
-    shown.add_column("\n", overflow="fold", min_width=NAME_LETTERS)
+    shown.add_names("\n")
     headings = ["training\npaper", "training\nours", "testing\npaper", "testing\nours"]
     for heading in headings if in_paper else headings[1::2]:
-        shown.add_column(heading, justify="right", no_wrap=True)
-    shown.add_column("kept for\nbackward", justify="right", no_wrap=True)
+        shown.add_figures(heading)
+    shown.add_figures("kept for\nbackward")
     columns = [PAPER[0], OURS[0], PAPER[1], *OURS[1:]] if in_paper else OURS
     figures = table[columns].astype(float)
     for row, (name, values) in enumerate(

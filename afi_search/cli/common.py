@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 
 from afi_search.cli import in_words
 from afi_search.files import plain
-from afi_search.formatting import printable
+from afi_search.formatting import printable, with_names
 
 SpaceFile = Annotated[
     Path, typer.Argument(help="A space file, or one that `spaces` lists, by name.")
@@ -131,8 +131,7 @@ class PlainConsole(Console):
             return
         for first, *others in texts:
             self.say(first)
-            told = (f"{name}: {text}" for name, text in zip(names[1:], others, strict=True) if text)
-            self.print(Padding("; ".join(told), (0, 0, 1, 2)))
+            self.print(Padding(with_names(zip(names[1:], others, strict=True)), (0, 0, 1, 2)))
 
     def written(self, paths: Iterable[object]) -> None:
         """Name the files that were written."""

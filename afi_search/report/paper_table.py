@@ -84,9 +84,9 @@ def paper_tables(rows: Sequence[Comparison]) -> RenderableType:
 
 def _table(number: int, rows: Iterable[Comparison], notes: list[str]) -> Table:
     table = TerminalTable(TITLES[number])
-    table.add_column("model\n", overflow="fold", min_width=16)
+    table.add_names("model\n")
     for heading in COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_figures(heading)
     for paper, cost, _, our_params, *changes in rows:
         if paper.table != number:
             continue

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 
-from afi_search.formatting import against, count, mega, percent
+from afi_search.formatting import against, count, mega, percent, with_names
 from afi_search.report.view import StudyView
 
 OVER_PLAIN = "over plain, points"
@@ -24,7 +24,7 @@ CONVENTIONS = {
 SHORT = {"parameters": "params", "paper FLOPs, G": "paper, G"}
 """Names of figures that are shorter in the terminal."""
 KEY_LINES = 20
-NAME_LETTERS, _EDGES = 16, 3
+_NAME_LETTERS, _EDGES = 16, 3
 """The column of architectures is so wide, where there is room."""
 _LEAST_NAME = 12
 
@@ -37,6 +37,14 @@ class TerminalTable(Table):
         looks |= {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
         super().__init__(title=title, caption=caption, **looks)
 
+    def add_names(self, heading: str) -> None:
+        """Add the column of names, which is the first and may be folded."""
+        self.add_column(heading, overflow="fold", min_width=_NAME_LETTERS)
+
+    def add_figures(self, heading: str) -> None:
+        """Add a column of figures, which stay whole."""
+        self.add_column(heading, justify="right", no_wrap=True)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         names, *figures = ([*map(str, column.cells)] for column in self.columns)
         headings = [str(column.header) for column in self.columns[1:]]
@@ -47,9 +55,8 @@ class TerminalTable(Table):
         yield console.render_str(str(self.title or ""))
         for name, *cells in zip(names, *figures, strict=True):
             yield console.render_str(name)
-            told = zip((" ".join(heading.split()) for heading in headings), cells, strict=True)
-            figures_of = "; ".join(f"{heading}: {cell}" for heading, cell in told if cell)
-            yield Padding(figures_of, (0, 0, 1, 2))
+            in_a_line = (" ".join(heading.split()) for heading in headings)
+            yield Padding(with_names(zip(in_a_line, cells, strict=True)), (0, 0, 1, 2))
         yield console.render_str(str(self.caption or ""))
 
 
@@ -147,9 +154,9 @@ def fitting_table(
     table = TerminalTable(title, "; ".join([*told, *wider]))
     for name in shown:
         if name == "architecture":
-            table.add_column(name, overflow="fold", min_width=NAME_LETTERS)
+            table.add_names(name)
         else:
-            table.add_column(_heading(name), justify="right", no_wrap=True)
+            table.add_figures(_heading(name))
     for some, style in ((rows, None), (plain, "dim")):
         for row in some:
             table.add_row(*(row.get(name, "") for name in shown), style=style)
@@ -159,7 +166,7 @@ def fitting_table(
 
 def _fitting(columns: list[str], rows: list[dict[str, str]], width: int) -> list[str]:
     lasting = columns[:3]
-    room = width - NAME_LETTERS - _EDGES
+    room = width - _NAME_LETTERS - _EDGES
     fitting = []
     for name in dict.fromkeys([*lasting, *columns[3:4], columns[-1], *columns[4:]]):
         taken = _width([_heading(name), *(row.get(name, "") for row in rows)])
