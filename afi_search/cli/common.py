@@ -19,6 +19,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from afi_search.cli import in_words
+from afi_search.engine import require_settings
 from afi_search.files import plain
 from afi_search.formatting import printable, with_names
 
@@ -70,6 +71,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         with in_words():
+            require_settings()
             if (address := ctx.params.get("address")) is not None:
                 from afi_search.engine.ray_session import find_cluster
 

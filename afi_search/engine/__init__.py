@@ -4,6 +4,11 @@ Ray reads its settings when it is imported, and its workers inherit theirs: they
 """
 
 import os
+import re
+import subprocess
+import sys
+
+from afi_search.errors import UserError
 
 for _name, _value in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -18,3 +23,22 @@ for _name, _value in {
     "GOMP_SPINCOUNT": "20000",  # threads that wait soon leave their core to others
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+def require_settings() -> None:
+    """Make sure that Ray's import does not kill this process, as it does where it wants a number.
+
+    Raises:
+        UserError: a setting of Ray in the environment is none.
+    """
+    settings = re.compile(r"RAY_[a-z]\w+=(?!\d+$).*", re.DOTALL)
+    odd = [one for one in map("=".join, os.environ.items()) if settings.fullmatch(one)]
+    if (
+        odd
+        and subprocess.run([sys.executable, "-Pc", "import ray"], capture_output=True).returncode
+        < 0
+    ):
+        raise UserError(
+            f"Ray cannot read its settings in the environment: {', '.join(odd)}; where it wants a "
+            f"number, give one, or leave the setting out"
+        )

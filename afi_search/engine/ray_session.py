@@ -234,9 +234,8 @@ class RaySession:
         try:
             return self._dashboard.result(_SECONDS_TO_START)
         except TimeoutError:
-            raise self._not_started(
-                f"it is not there after {_SECONDS_TO_START} seconds; {_LATER}"
-            ) from None
+            reason = f"it is not there after {_SECONDS_TO_START} seconds"
+            raise self._not_started(reason, _SECONDS_TO_START) from None
 
     def __enter__(self) -> Self:
         return self
@@ -277,8 +276,8 @@ class RaySession:
                 break
             except Exception as error:
                 if self._folder is None or not (may_fail and isinstance(error, ChildProcessError)):
-                    reason = _in_a_line(error, time.monotonic() - began) + self._last_words()
-                    raise self._not_started(reason) from None
+                    seconds = time.monotonic() - began
+                    raise self._not_started(_in_a_line(error, seconds), seconds) from None
                 end_processes_of(self._folder)
                 psutil.wait_procs(_parts(), timeout=_SECONDS_TO_ANSWER)
         joined = f" of the cluster {self._cluster}" if self._cluster else ""
@@ -288,7 +287,9 @@ class RaySession:
             return f"none{joined}"
         return f"http://{context.dashboard_url}{joined} ({_who_may_open()})"
 
-    def _not_started(self, reason: str) -> EngineError:
+    def _not_started(self, reason: str, seconds: float) -> EngineError:
+        is_late = seconds >= _SECONDS_FOR_A_PART
+        reason += self._last_words() or (f"; {_LATER}" if is_late else "")
         logs = ""
         if self._guard is not None:
             self._guard.finish(keep=True)
@@ -354,7 +355,7 @@ def _in_a_line(error: Exception, seconds: float) -> str:
         return last_line(error).rstrip(".")
     if seconds < _SECONDS_FOR_A_PART:
         return f"its dashboard ended at once: {last_line(error)}"
-    return f"its dashboard was not there after {_SECONDS_FOR_A_PART} seconds; {_LATER}"
+    return f"its dashboard was not there after {_SECONDS_FOR_A_PART} seconds"
 
 
 def _patiently(look: Callable[[], Any], part: str) -> Any:
@@ -368,7 +369,7 @@ def _patiently(look: Callable[[], Any], part: str) -> Any:
                 if each.status() == psutil.STATUS_ZOMBIE:  # a raylet waits 15 s for its agents
                     raise ChildProcessError(f"its {each.name()} has died") from None
             if time.monotonic() > deadline:
-                raise TimeoutError(f"its {part} does not answer: {error}; {_LATER}") from None
+                raise TimeoutError(f"its {part} does not answer: {error}") from None
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 

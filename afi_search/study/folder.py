@@ -261,7 +261,10 @@ def written_in(folder: Path) -> list[str]:
 
 
 def delete_written(folder: Path) -> None:
-    """Delete what a study has written into its folder, study.yaml last; all else stays."""
+    """Delete what a study has written into its folder, study.yaml last; all else stays.
+
+    Where `folder` is a link, and that leaves nothing behind it, the link goes, too.
+    """
     from afi_search.train.checkpoint import delete
 
     if (folder / IN_THE_FOLDER).is_symlink():
@@ -272,9 +275,11 @@ def delete_written(folder: Path) -> None:
             delete_checkpoints(str(checkpoints))
     for path in _inside(folder, *_WRITTEN, STUDY_FILE):
         path.unlink()
-    for emptied in (*_inside(folder, *_FOLDERS), folder):
+    for emptied in (*_inside(folder, *_FOLDERS), folder.resolve()):
         with suppress(OSError):  # what the study has not written is in it
             emptied.rmdir()
+    if folder.is_symlink() and not folder.exists():
+        folder.unlink()
 
 
 def _inside(folder: Path, *patterns: str) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,17 @@ def test_a_front_that_cannot_be_written_is_shown_all_the_same(study: Path) -> No
     assert done.stderr == f"error: {study}/front.csv: Is a directory\n"
 
 
+@pytest.mark.parametrize("value", ["abc", "", "120 s"])
+def test_a_setting_at_which_ray_would_die_is_told(tmp_path: Path, value: str) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    done = call("run", tmp_path / "tiny.yaml", RAY_raylet_start_wait_time_s=value)
+
+    assert done.returncode == 2
+    assert re.fullmatch(
+        f"error: Ray cannot .*RAY_raylet_start_wait_time_s={value};.*\n", done.stderr
+    )
+
+
 def test_a_full_disk_behind_the_output_is_told(study: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -197,7 +209,8 @@ def test_paths_are_text(study: Path) -> None:
 
 
 needs_nobody = pytest.mark.skipif(
-    subprocess.run([*NOBODY, "true"], capture_output=True).returncode != 0,
+    shutil.which(NOBODY[0]) is None
+    or subprocess.run([*NOBODY, "true"], capture_output=True).returncode != 0,
     reason="needs the right to become an unknown user",
 )
 

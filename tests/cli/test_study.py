@@ -64,6 +64,22 @@ def test_prune_keeps_the_front_and_says_what_is_free(tmp_path: Path) -> None:
     assert Study.open(tmp_path).prune() == 0
 
 
+@pytest.mark.parametrize("foreign", [(), ("notes.txt",)])
+def test_a_link_to_a_study_is_the_study(tmp_path: Path, foreign: tuple[str, ...]) -> None:
+    front, link = searched(tmp_path / "study"), tmp_path / "link"
+    link.symlink_to("study")
+    for name in foreign:
+        (tmp_path / "study" / name).touch()
+
+    assert call("prune", link).exit_code == 0
+    assert front <= kept(tmp_path / "study") < set(range(12))
+    assert call("rm", link, "--yes").exit_code == 0
+    assert {path.name for path in tmp_path.rglob("*")} == {
+        *foreign,
+        *(foreign and ("study", "link")),
+    }
+
+
 def test_rm_deletes_a_study_and_nothing_of_another(tmp_path: Path) -> None:
     shared = str(tmp_path / "shared")
     one, other = tmp_path / "one", tmp_path / "other"
