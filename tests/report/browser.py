@@ -20,7 +20,19 @@ FLAGS = (
     "--no-first-run",
     "--enable-logging=stderr",
     "--virtual-time-budget=10000",
+    "--allow-file-access-from-files",
 )
+
+ON_A_PHONE = """<!DOCTYPE html>
+<iframe src="{page}" width="{width}" height="9000" style="border: 0"></iframe>
+<script>
+onload = () => setTimeout(() => {{
+  const {{document: page, innerWidth: width}} = frames[0];
+  for (const part of page.querySelectorAll('p, th, svg text'))
+    if (part.getBoundingClientRect().right > width + 1) console.log(part.textContent);
+}}, 2000);
+</script>"""
+"""A browser's window is wider than a phone; a frame in it need not be."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +59,10 @@ def open_page(page: Path, scratch: Path, width: int = 1280) -> OpenedPage:
         check=True,
     )
     return OpenedPage(done.stdout, re.findall(r":CONSOLE\S*\] (.*)", done.stderr))
+
+
+def cut_off(page: Path, scratch: Path, width: int) -> list[str]:
+    """Return a page's texts, but for cells, that end beyond the edge of so many pixels."""
+    phone = scratch.with_suffix(".html")
+    phone.write_text(ON_A_PHONE.format(page=page.as_uri(), width=width), encoding="utf-8")
+    return [said.split('"')[1] for said in open_page(phone, scratch).console]

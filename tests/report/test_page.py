@@ -11,7 +11,7 @@ from afi_search.report.page import write_page
 from afi_search.report.view import StudyView
 from afi_search.search.rank import audited
 from afi_search.study.info import StudyInfo
-from tests.report.browser import OpenedPage, open_page
+from tests.report.browser import OpenedPage, cut_off, open_page
 from tests.report.synthetic_records import empty, searched, study_info
 
 INFO = study_info()
@@ -83,6 +83,13 @@ def test_a_browser_draws_every_plot_without_complaint(
     opened = open_page(page, tmp_path / "profile")
     assert opened.console == []
     assert drawn(opened) == plots
+
+
+@pytest.mark.parametrize("width", [360, 412])
+def test_a_phone_shows_all_but_the_last_columns_of_the_front(width: int, tmp_path: Path) -> None:
+    page = write_page(StudyView(searched(60, info=INFO), INFO), tmp_path / "study")
+    scrolled_to = ["vs plain", "parameters", "paper FLOPs, G", "seed"]
+    assert cut_off(page, tmp_path / "profile", width) == scrolled_to
 
 
 def test_the_page_tells_what_was_pruned_saved_and_lost(tmp_path: Path) -> None:
