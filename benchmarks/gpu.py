@@ -60,7 +60,7 @@ from afi_search.train import Trainer, seed_everything, trial_trainer
 from afi_search.train import trainer as trainer_module
 from afi_search.train.supernet import InheritedAccuracy
 from benchmarks.epoch import CLASSES, DATA, SIZE, made_up
-from benchmarks.rounds import RESULTS, best_device, console, facts
+from benchmarks.rounds import RESULTS, against, best_device, console, facts, in_turn
 
 FAMILIES = ["resnet32", "resnet110", "mobilenetv2", "shufflenetv2", "resnext29"]
 DEVICE = best_device()
@@ -438,13 +438,13 @@ def supernets(rounds: int) -> None:
     batch = BATCHES[0]
     for choice in CHOICES:
         net.set_active(f"{backbone}({choice})")
+        pair = {"supernet": net.train(), "alone": net.extract()}
+        steps = {name: _step_of(of, batch, SIZE, "bf16", CLASSES) for name, of in pair.items()}
         with plain():
-            own, alone = (
-                seconds(_step_of(of.train(), batch, SIZE, "bf16", CLASSES), 3 * rounds)
-                for of in (net, net.extract())
-            )
+            times = in_turn(steps, 3 * rounds, DEVICE)
+        ratio = against(times["supernet"], times["alone"])["ratio"]
         of = {"network": f"{backbone}({choice})", "precision": "bf16", "batch": batch}
-        tell("supernet", "seconds of a step over the network's alone", own / alone, "< 1.1", **of)
+        tell("supernet", "seconds of a step over the network's alone", ratio, "< 1.1", **of)
 
 
 CHOICES = ["off", "base-r4", "B-r4", "B-r4-se"][: 4 if ON_GPU else 2]

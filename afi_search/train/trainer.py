@@ -310,8 +310,8 @@ class Trainer:
         # Not DistributedDataParallel: it averages in autograd's hooks, which a captured step does
         # not run, and a capture that fails in one process would leave the others waiting for it.
         world = self._sharding.world
-        gradients = [of.grad for of in self.model.parameters() if of.grad is not None]
         if world > 1:
+            gradients = [of.grad for of in self.model.parameters() if of.grad is not None]
             flat = torch.cat([gradient.flatten() for gradient in gradients]) / world
             dist.all_reduce(flat)
             parts = flat.split([gradient.numel() for gradient in gradients])
