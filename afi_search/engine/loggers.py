@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import quote
 
 from ray import tune
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
@@ -54,8 +55,8 @@ def _mlflow(study: Study) -> tune.Callback:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
-    place = f"sqlite:///{study.folder.absolute()}/mlflow.db"
-    return MLflowLoggerCallback(place, experiment_name=study.name)
+    path = quote(quote(f"{study.folder.absolute()}/mlflow.db"))  # MLflow unquotes it, then SQLite
+    return MLflowLoggerCallback(f"sqlite:///file:{path}?uri=true", experiment_name=study.name)
 
 
 class _WandB(LoggerCallback):

@@ -61,3 +61,18 @@ def test_wandb_writes_a_trials_epochs_offline_and_asks_for_no_key(
     for text in (b"00007", b"resnet20(B-r16)", b"accuracy", b"0.25", b"0.5"):
         assert text in written
     assert b"accuracies" not in written
+
+
+@pytest.mark.parametrize("name", ["plain", "what? #1 100%20"])
+def test_mlflow_writes_into_the_studys_folder_and_nowhere_else(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("mlflow")
+    study = Study.open(Path(shutil.copytree(RECORDED, tmp_path / name / "study")))
+    [make] = find_loggers(["mlflow"])
+    logger: Any = make(study)
+    logger.setup()
+    logger.on_trial_start(0, [], trial := _Trial())
+    logger.on_trial_result(1, [], trial, {"accuracy": 0.25, "training_iteration": 1})
+    logger.on_trial_complete(1, [], trial)
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert b"accuracy" in (study.folder / "mlflow.db").read_bytes()
