@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
-from afi_search.errors import UserError
+from afi_search.errors import UserError, refusal
 from afi_search.files import UNFINISHED
 from afi_search.space import SpaceFile
 from afi_search.space.document import Document
@@ -309,7 +309,7 @@ def only_driver(folder: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise StudyError(
-                f"{folder}: cannot be written ({error.strerror}); make it writable, or take a "
+                f"{folder}: cannot be written ({refusal(error)}); make it writable, or take a "
                 f"folder that is"
             ) from None
         yield

@@ -149,6 +149,8 @@ def _mend_file(study: Study) -> Iterator[str]:
     except DamagedLedger:
         is_damaged = True
     except StorageError as error:
+        if not path.is_file():
+            raise
         is_damaged = False
         aside = set_aside(path)
         yield f"{path}: was no database ({error}); it was set aside as {aside.name}."

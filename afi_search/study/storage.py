@@ -109,7 +109,8 @@ def _errors_of_storages() -> tuple[type[Exception], ...]:
 def has_file(folder: Path, name: str) -> bool:
     """Whether a folder holds the file of that storage, with anything in it."""
     path = folder / FILES.get(name, "")
-    return not in_database(name) and path.is_file() and path.stat().st_size > 0
+    is_empty = path.is_file() and path.stat().st_size == 0
+    return not in_database(name) and path.exists() and not is_empty
 
 
 def in_database(name: str) -> bool:

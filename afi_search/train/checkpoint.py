@@ -113,6 +113,8 @@ def _files(filesystem: Any, folder: str) -> dict[str, int | None]:
 
 def _read(filesystem: Any, path: str) -> dict[str, Any]:
     try:
+        if filesystem.info(path)["type"] != "file":  # nothing may ever write into a pipe
+            raise FileNotFoundError
         content = io.BytesIO(filesystem.cat_file(path))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise CorruptCheckpoint(f"checkpoint {path} is not a file.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -257,6 +258,20 @@ def test_any_line_may_be_lost_and_no_trial_takes_anothers_place(
             else:
                 same = ("number", "state", "architecture", "seed", "macs")
                 assert [was[name] for name in same] == [now[name] for name in same], lines[lost]
+
+
+@pytest.mark.parametrize("storage", FILES)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_ledger_that_is_no_file_is_told(tmp_path: Path, storage: str, make: Any) -> None:
+    file = searched(tmp_path, storage=storage)
+    for path in tmp_path.glob("ledger.*"):
+        path.unlink()
+    make(tmp_path / FILES[storage])
+
+    asked = StudyFile("study", "", "", file, {}, storage)
+    for opened in (repair, Ledger.open, lambda path: open_study(path, asked)):
+        with pytest.raises(UserError, match=rf"{FILES[storage]} cannot be opened: it is no file"):
+            list(opened(tmp_path))
 
 
 @pytest.mark.parametrize("storage", FILES)

@@ -211,11 +211,13 @@ def test_a_second_driver_is_refused_while_the_first_lives_though_it_be_suspended
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(StudyError, match=r"file/study: cannot be written .*; make it writable"),
-        only_driver(tmp_path / "file" / "study"),
-    ):
-        pass
+    (tmp_path / "study" / ".lock").mkdir(parents=True)
+    for folder, named in (("file/study", "file/study"), ("study", r"study/\.lock")):
+        with (
+            pytest.raises(StudyError, match=rf"{folder}: cannot be written \(\S+{named}: .*; make"),
+            only_driver(tmp_path / folder),
+        ):
+            pass
 
 
 def test_a_moved_study_still_opens(tmp_path: Path) -> None:

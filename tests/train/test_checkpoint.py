@@ -143,6 +143,15 @@ def test_a_missing_file_is_named(tmp_path):
         load_file(str(tmp_path / "none.pt"))
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_passed_over(tmp_path, make):
+    save(state(1), str(tmp_path))
+    make(tmp_path / "epoch-000002.pt")
+
+    with pytest.warns(CheckpointWarning, match=r"epoch-000002\.pt is not a file"):
+        assert load(str(tmp_path))["epoch"] == 1
+
+
 @pytest.mark.parametrize("interrupted", ["fsync", "replace"])
 def test_an_interrupted_write_leaves_the_epochs_before_it(tmp_path, monkeypatch, interrupted):
     save(state(1), str(tmp_path))
