@@ -29,6 +29,7 @@ SHORTER = {
     r"run spaces/resnet\.yaml$|run resnet .*epochs=6": f"--trials 2 {FEW_IMAGES}",
     r"run resnet .*--trials 100": f"--trials 3 {FEW_IMAGES}",
     r"run paper ": FEW_IMAGES,
+    r"run shared\.yaml": f"--trials 3 --set search.supernet.epochs=1 {FEW_IMAGES}",
     r"promote .* IMAGENET": "--recipe tiny.yaml --classes 10",
     r"benchmarks\.afi_bench$": "--space spaces/digits.yaml --folder tiny --trainings 1",
     r"benchmarks\.gpu": "sharing --rounds 1",
