@@ -145,13 +145,13 @@ def show(study: Study, *, whole: bool = False) -> None:
     left_out = f"; left out as infeasible: {plural(rejected, 'architecture')}" if rejected else ""
     parts = [part for part in (study, study.supernet) if part is not None]
     kept = size(sum(size_of(part.checkpoints) for part in parts))
+    paths = write_report(view, study.folder)
+    if whole:
+        paths.append(write_page(view, study.folder))
     console.say(
         f"{plural(len(view.records), 'trial')}{f': {states}' if states else ''}{left_out}",
         f"On disk: {size(study.disk_use())}, {kept} of it checkpoints.",
     )
-    paths = write_report(view, study.folder)
-    if whole:
-        paths.append(write_page(view, study.folder))
     console.written(paths)
 
 

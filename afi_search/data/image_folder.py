@@ -102,16 +102,16 @@ def check(
     if skip:
         images = list_images(folder, broken)
     wrong = [] if skip else [*images.unmatched, *broken.values()]
+    way_out = "\nMend that, or leave it all out with --skip-broken." if wrong else ""
     count = len(images.classes)
     if count != classes:
-        way_out = f"; say --classes {count} if that is right" if count else ""
+        hint = f"; say --classes {count} if that is right" if count else ""
         wrong.insert(
             0,
             f"{in_a_line(folder / TRAIN)}: has {count} class folders and {classes} "
-            f"are expected{way_out}",
+            f"are expected{hint}",
         )
     if wrong:
-        way_out = "" if skip else "\nMend that, or leave it all out with --skip-broken."
         raise UserError("\n".join([*_some(wrong), *_some(images.ignored)]) + way_out)
     if not images.train or not images.validation:
         empty = f"{in_a_line(folder)}: {TRAIN} or {VALIDATION} holds no image that can be read"

@@ -50,6 +50,11 @@ def test_all_that_is_wrong_is_told_at_once(pictures: Path) -> None:
         assert part in message
 
 
+def test_a_wrong_number_of_classes_is_nothing_to_leave_out(pictures: Path) -> None:
+    with pytest.raises(UserError, match=r"say --classes 3 if that is right$"):
+        check(pictures, 4, skip=False)
+
+
 def test_what_is_broken_is_left_out_only_if_asked(pictures: Path) -> None:
     (pictures / "train" / "n02" / "3.JPEG").write_bytes(b"\xff\xd8 no image")
     images, skipped = check(pictures, 3, skip=True)

@@ -127,7 +127,7 @@ def test_a_page_runs_from_top_to_bottom(
     if page == "README":
         for block in blocks(ROOT / "docs/tutorial.md"):
             if block.title in ("pictures.py", "tiny.yaml"):
-                (tmp_path / block.title).write_text(block.text.replace("epochs: 12", "epochs: 1"))
+                (tmp_path / block.title).write_text(block.text.replace("epochs: 4", "epochs: 1"))
         gives([sys.executable, "pictures.py"], tmp_path)
         (tmp_path / "IMAGENET").symlink_to("pictures")
     if page in ("README", "docs/space", "docs/paper"):
