@@ -109,6 +109,11 @@ class Study:
                 another driver is at work on it.
             StorageError, LedgerError: its ledger cannot be opened.
         """
+        if folder.is_symlink() and has_study(folder.parent):
+            raise StudyError(
+                f"{folder}: is a link, and what lies elsewhere is no part of this study; take the "
+                f"link away, or put the folder itself in its place"
+            )
         with only_driver(folder):
             is_there = has_study(folder)
             known = StudyFile.read(folder) if is_there else _left_in_a_ledger(folder, asked)

@@ -80,6 +80,16 @@ def test_a_link_to_a_study_is_the_study(tmp_path: Path, foreign: tuple[str, ...]
     }
 
 
+def test_a_part_that_is_a_link_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    searched(tmp_path / "study")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "study" / "confirm").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(StudyError, match=r"study/confirm: is a link, and what lies elsewhere"):
+        Study.open(tmp_path / "study").confirm()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_rm_deletes_a_study_and_nothing_of_another(tmp_path: Path) -> None:
     shared = str(tmp_path / "shared")
     one, other = tmp_path / "one", tmp_path / "other"
