@@ -13,6 +13,7 @@ from afi_search.cli import in_words
 def main(program: str = "main") -> None:
     """Run a program of `afi_search.cli.main`, end in words, and leave nobody waiting at the end."""
     _open_streams()
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files, whatever a notebook asks for
     code: object = 0
     try:
         with in_words():

@@ -182,6 +182,13 @@ def test_a_terminal_that_says_it_has_no_columns_is_printed_to(study: Path) -> No
     assert "Front of" in call("front", study, COLUMNS="0").stdout
 
 
+def test_pictures_are_drawn_whatever_screen_is_asked_for(study: Path) -> None:
+    done = call("front", study, MPLBACKEND="no-such-backend")
+
+    assert done.returncode == 0, done.stderr
+    assert (study / "front.png").stat().st_size > 0
+
+
 def test_long_values_are_shortened_where_they_are_told() -> None:
     told = call("front", 60_000 * "x").stderr
 
