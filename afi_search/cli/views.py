@@ -120,7 +120,9 @@ def compare(
 
 def dashboard(
     study: StudyFolder,
-    port: Annotated[int, typer.Option(help="Port to listen on, of this machine alone.")] = 8080,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on, of this machine alone.", min=1, max=65535)
+    ] = 8080,
 ) -> None:
     """Show a study's trials in optuna-dashboard, also while they run, until Ctrl-C."""
     from afi_search.study.folder import StudyFile
