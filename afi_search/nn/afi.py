@@ -12,6 +12,7 @@ weights, and R = sum_j w_j X_j. Neither W1 nor W2 has a bias.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -47,48 +48,15 @@ def pixels(x: Tensor, channels: int) -> Tensor:
     return x.unflatten(2, (-1, channels))
 
 
-class WeightedSum(torch.autograd.Function):
-    """R = sum_j w_j X_j and the X_j for the next reader, given sources x B x C' and X_j in rows.
-
-    Taken from here, the X_j bring what later readers' gradients are, and this reader's are added to
-    them in one pass over each feature; autograd's own take several: a step of AFI-ResNet-110 takes
-    1.1 times as long with them on a CPU.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weights: Tensor, *sources: Tensor) -> tuple[Tensor, ...]:
-        (w, x), *rest = zip(_over_rows(weights, sources[0]), sources, strict=True)
-        total = w * x
-        for w, x in rest:
-            total = torch.addcmul(total, w, x)  # in place, vmap would have no rule for it
-        return total, *(x.view_as(x) for x in sources)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, d_sum: Tensor | None, *later: Tensor | None) -> tuple[Any, ...]:
-        if d_sum is None:
-            return None, *later
-        weights, *sources = ctx.saved_tensors
-        columns = torch.stack([(d_sum * x).sum(1, dtype=weights.dtype) for x in sources])
-        d_weights = columns.unflatten(2, (-1, weights.shape[2])).sum(2)
-        d_sources = (
-            w * d_sum if others is None else torch.addcmul(others, w, d_sum)
-            for w, others in zip(_over_rows(weights, d_sum), later, strict=True)
-        )
-        return d_weights, *d_sources
-
-
-def _over_rows(weights: Tensor, feature: Tensor) -> Tensor:
-    """Return weights, sources x B x C', as they weigh a feature's rows, B x 1 x (W * C')."""
-    width = feature.shape[2] // weights.shape[2]
-    by_pixel = weights.to(feature.dtype)[:, :, None, None].expand(-1, -1, -1, width, -1)
-    return by_pixel.flatten(3)
+def weighted_sum(sources: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Return R = sum_j w_j X_j in rows, given X_j in rows and weights, sources x B x C'."""
+    width = sources[0].shape[2] // weights.shape[2]
+    by_source = weights.to(sources[0].dtype)[:, :, None, None].expand(-1, -1, -1, width, -1)
+    (w, x), *rest = zip(by_source.flatten(3), sources, strict=True)
+    total = w * x
+    for w, x in rest:
+        total = torch.addcmul(total, w, x)  # in place, vmap would have no rule for it
+    return total
 
 
 class Scorer(nn.Module):
@@ -211,9 +179,7 @@ class Reading:
 
     def integrate(self) -> Tensor:
         """Return the next reader's R, B x C' x H x W."""
-        sources, weights = self._weigh()
-        integrated, *read = WeightedSum.apply(weights, *sources)
-        self._sources = list(read)  # to the compiler of PyTorch 2.11 it is a tuple
+        integrated = weighted_sum(*self._weigh())
         self._end(integrated)
         return pixels(integrated, self._afi.channels).permute(0, 3, 1, 2)
 
