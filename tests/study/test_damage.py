@@ -269,7 +269,8 @@ def test_a_ledger_that_is_no_file_is_told(tmp_path: Path, storage: str, make: An
     make(tmp_path / FILES[storage])
 
     asked = StudyFile("study", "", "", file, {}, storage)
-    for opened in (repair, Ledger.open, lambda path: open_study(path, asked)):
+    readers: list[Any] = [repair, Ledger.open, lambda path: open_study(path, asked)]
+    for opened in readers:
         with pytest.raises(UserError, match=rf"{FILES[storage]} cannot be opened: it is no file"):
             list(opened(tmp_path))
 

@@ -149,7 +149,7 @@ def test_what_is_no_file_is_passed_over(tmp_path, make):
     make(tmp_path / "epoch-000002.pt")
 
     with pytest.warns(CheckpointWarning, match=r"epoch-000002\.pt is not a file"):
-        assert load(str(tmp_path))["epoch"] == 1
+        assert there(load(str(tmp_path)))["epoch"] == 1
 
 
 @pytest.mark.parametrize("interrupted", ["fsync", "replace"])
