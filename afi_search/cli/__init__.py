@@ -88,6 +88,11 @@ def told_to_stop(tell: Callable[[], None]) -> Iterator[None]:
         _stop.tell = before
 
 
+def is_stopping() -> bool:
+    """Return whether a person, or what ends the process, has asked for that."""
+    return _stop.asked
+
+
 def end_at_once(words: str, code: int) -> NoReturn:
     """End the process from any thread, whatever the main one waits for."""
     if sys.stdout.isatty():

@@ -21,7 +21,7 @@ from rich.segment import SegmentLines
 from rich.table import Table
 from rich.text import Text
 
-from afi_search.cli import AGAIN, GOES_ON, end_at_once, told_to_stop
+from afi_search.cli import AGAIN, GOES_ON, end_at_once, is_stopping, told_to_stop
 from afi_search.cli.common import console
 from afi_search.data import DataUnavailable
 from afi_search.formatting import duration, mega, plural
@@ -145,7 +145,7 @@ class Screen(Listener):
 
     def engine_lost(self, reason: str) -> None:
         self.run_ended()
-        if self._stopping:  # whoever ended us has ended Ray's processes, too
+        if is_stopping():  # whoever ended us has ended Ray's processes, too
             end_at_once(f"Interrupted. {GOES_ON}", 130)
         end_at_once(f"error: {reason}. {GOES_ON}", 2)
 
