@@ -67,11 +67,12 @@ WIDE = 10_000
 
 
 class Command(TyperCommand):
-    """A command that ends in words; it asks the cluster that is named before it imports more."""
+    """A command that ends in words; one with an address asks of Ray before it imports more."""
 
     def invoke(self, ctx: Any) -> Any:
         with in_words():
-            require_settings()
+            if "address" in ctx.params:
+                require_settings()
             if (address := ctx.params.get("address")) is not None:
                 from afi_search.engine.ray_session import find_cluster
 

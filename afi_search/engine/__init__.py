@@ -33,11 +33,10 @@ def require_settings() -> None:
     """
     settings = re.compile(r"RAY_[a-z]\w+=(?!\d+$).*", re.DOTALL)
     odd = [one for one in map("=".join, os.environ.items()) if settings.fullmatch(one)]
-    if (
-        odd
-        and subprocess.run([sys.executable, "-Pc", "import ray"], capture_output=True).returncode
-        < 0
-    ):
+    if not odd:
+        return
+    tried = subprocess.run([sys.executable, "-Pc", "import ray"], capture_output=True)
+    if tried.returncode < 0:
         raise UserError(
             f"Ray cannot read its settings in the environment: {', '.join(odd)}; where it wants a "
             f"number, give one, or leave the setting out"

@@ -139,6 +139,12 @@ def test_a_setting_at_which_ray_would_die_is_told(tmp_path: Path, value: str) ->
     )
 
 
+def test_a_setting_of_ray_is_nothing_to_a_command_without_it(study: Path) -> None:
+    done = call("front", study, RAY_raylet_start_wait_time_s="abc")
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_full_disk_behind_the_output_is_told(study: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
