@@ -10,6 +10,7 @@ from typing import Any
 from rich.filesize import decimal as size
 
 from afi_search.cli.common import Json, Preset, SpaceFile, console
+from afi_search.engine import require_settings
 from afi_search.formatting import duration, mega, plural
 
 
@@ -55,6 +56,7 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
     from afi_search.space.objective import goes_up, write_objective
     from afi_search.study.checkpoint_retention import checkpoint_size
 
+    require_settings()
     document = SpaceDocument.read(space)
     with nullcontext(Listener()) if json else Screen() as listener:
         searched = Space(document.resolve(choose_preset(document, preset, listener)))

@@ -128,10 +128,12 @@ def test_a_front_that_cannot_be_written_is_shown_all_the_same(study: Path) -> No
     assert done.stderr == f"error: {study}/front.csv: Is a directory\n"
 
 
-@pytest.mark.parametrize("value", ["abc", "", "120 s"])
-def test_a_setting_at_which_ray_would_die_is_told(tmp_path: Path, value: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "value"), [("run", "abc"), ("run", ""), ("run", "120 s"), ("inspect", "abc")]
+)
+def test_a_setting_at_which_ray_would_die_is_told(tmp_path: Path, command: str, value: str) -> None:
     (tmp_path / "tiny.yaml").write_text(SPACE)
-    done = call("run", tmp_path / "tiny.yaml", RAY_raylet_start_wait_time_s=value)
+    done = call(command, tmp_path / "tiny.yaml", RAY_raylet_start_wait_time_s=value)
 
     assert done.returncode == 2
     assert re.fullmatch(
