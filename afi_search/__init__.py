@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from afi_search.space import register_objective as register_objective
     from afi_search.study import Ledger as Ledger
     from afi_search.study import front as front
+    from afi_search.study.facts import __version__ as __version__
     from afi_search.study.study import Interrupted as Interrupted
-
-__version__ = "0.1.0"
 
 _EXPORTS = {
     "api": ("Study", "run_study"),
@@ -50,9 +49,10 @@ _EXPORTS = {
         *("register_attention", "register_backbone", "register_objective"),
     ),
     "study": ("Ledger", "front"),
+    "study.facts": ("__version__",),
     "study.study": ("Interrupted",),
 }
-__all__ = [name for names in _EXPORTS.values() for name in names]
+__all__ = [name for names in _EXPORTS.values() for name in names if name != "__version__"]
 
 if not TYPE_CHECKING:  # each when it is first asked for: training needs neither Ray nor Optuna
     __getattr__ = lazy_exports(__name__, _EXPORTS)

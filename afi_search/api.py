@@ -18,7 +18,8 @@ from afi_search.search.listener import Listener
 from afi_search.search.prepare import AUTO
 from afi_search.space import Architecture
 from afi_search.study import study as stored
-from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts, has_study, study_name
+from afi_search.study.facts import gather_facts
+from afi_search.study.folder import STUDY_FILE, StudyFile, has_study, study_name
 from afi_search.study.storage import JOURNAL, check_storage
 
 if TYPE_CHECKING:

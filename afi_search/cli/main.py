@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from afi_search import __version__
 from afi_search.cli.common import Command
 from afi_search.cli.confirm import confirm
 from afi_search.cli.model import export, extract, predict
@@ -32,6 +31,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from afi_search import __version__
+
         print(f"afi-search {__version__}")
         raise typer.Exit
 

@@ -30,7 +30,8 @@ from afi_search.space import Architecture, Space, SpaceFile
 from afi_search.space.schema import Confirm, Search
 from afi_search.study.checkpoint_location import check_url
 from afi_search.study.checkpoint_retention import drop_others, worth_keeping
-from afi_search.study.folder import CONFIRM, StudyFile, gather_facts, has_study
+from afi_search.study.facts import gather_facts
+from afi_search.study.folder import CONFIRM, StudyFile, has_study
 from afi_search.study.ledger import Ledger
 from afi_search.study.study import Study
 from afi_search.train import Evaluator

@@ -34,7 +34,8 @@ from afi_search.space.fields import check_name
 from afi_search.space.recipe import read_recipe
 from afi_search.space.schema import Promote
 from afi_search.study.checkpoint_location import IN_THE_FOLDER, check_url, location_of
-from afi_search.study.folder import PROMOTE, StudyFile, gather_facts, has_study, only_driver
+from afi_search.study.facts import gather_facts
+from afi_search.study.folder import PROMOTE, StudyFile, has_study, only_driver
 from afi_search.study.study import Study
 from afi_search.train import CheckpointMismatch, EpochResult, load
 from afi_search.train.checkpoint import KEPT

@@ -11,15 +11,11 @@ promote/        a folder for each network that is trained on ImageNet
 from __future__ import annotations
 
 import os
-import platform
 import secrets
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
-from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -41,6 +37,7 @@ from afi_search.study.checkpoint_location import (
     location_of,
     new_location,
 )
+from afi_search.study.facts import STARTED
 from afi_search.study.ownership import delete_checkpoints, trials_in
 from afi_search.study.storage import JOURNAL, in_database
 
@@ -68,9 +65,7 @@ _FOLDERS = (
 )
 _LOCK_FILE = ".lock"
 _MOMENT = 0.2  # in which another process may look whether a driver is at work
-STARTED = "started"
 _MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
-_PACKAGES = ("afi-search", "torch", "torchvision", "timm", "ray", "optuna", "moocore")
 
 
 class StudyError(UserError):
@@ -340,38 +335,6 @@ def is_at_work(folder: Path) -> bool:
             return False
     except StudyError:
         return True
-
-
-def gather_facts(command: str, device: str) -> dict[str, str]:
-    """Return the facts of this run that study.yaml keeps: names to texts."""
-    return {
-        "command": command,
-        STARTED: datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "device": device,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        **{name: _version(name) for name in _PACKAGES},
-    }
-
-
-def _commit() -> str:
-    """Return the commit of the sources, with a mark where they differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    here = Path(__file__).parent
-    try:
-        return subprocess.check_output(
-            command, cwd=here, text=True, stderr=subprocess.DEVNULL
-        ).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _up_to_date(space: Mapping[str, Any]) -> dict[str, Any]:

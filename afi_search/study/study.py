@@ -23,10 +23,10 @@ from afi_search.study.checkpoint_location import (
     trial_location,
 )
 from afi_search.study.checkpoint_retention import CheckpointRetention
+from afi_search.study.facts import STARTED
 from afi_search.study.folder import (
     CONFIRM,
     PROMOTE,
-    STARTED,
     STUDY_FILE,
     SUPERNET,
     StudyError,

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
-from afi_search import __version__
 from afi_search.cli.main import app
 from afi_search.cli.space import first_sentence
 from afi_search.report import paper_table
@@ -144,7 +144,7 @@ def test_modules_run_as_the_program(program: str) -> None:
 
 
 def test_version() -> None:
-    assert call("--version") == f"afi-search {__version__}\n"
+    assert call("--version") == f"afi-search {version('afi-search')}\n"
 
 
 def test_shells_complete_commands() -> None:

@@ -237,8 +237,7 @@ def test_the_reference_has_every_public_name() -> None:
         assert re.search(rf"^::: afi_search\.([\w.]+\.)?{name}$", text, re.MULTILINE), name
 
 
-def test_the_changelog_and_citation_are_of_this_version() -> None:
-    assert f"## {afi_search.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+def test_the_citation_names_the_licence() -> None:
     citation = YAML(typ="safe").load(ROOT / "CITATION.cff")
     assert citation["license"] == PROJECT["license"]
 

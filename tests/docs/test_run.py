@@ -195,6 +195,14 @@ def test_an_environment_is_made(page: str, copy: Path) -> None:
     assert str(copy) in gives(list(map(str, installed)), copy, environment)
 
 
+@pytest.mark.slow
+def test_a_tag_is_the_version(tmp_path: Path) -> None:
+    gives(["git", "clone", "-q", "--depth", "1", ROOT.as_uri(), str(tmp_path / "clone")], tmp_path)
+    gives(["git", "tag", "v7.6.5"], tmp_path / "clone")
+    gives([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "./clone"], tmp_path)
+    assert [wheel.name for wheel in tmp_path.glob("*.whl")] == ["afi_search-7.6.5-py3-none-any.whl"]
+
+
 @pytest.fixture
 def port() -> int:
     with socket.socket() as free:

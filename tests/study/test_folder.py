@@ -11,13 +11,8 @@ from pathlib import Path
 import pytest
 
 from afi_search.study import Ledger
-from afi_search.study.folder import (
-    StudyError,
-    StudyFile,
-    gather_facts,
-    only_driver,
-    study_name,
-)
+from afi_search.study.facts import gather_facts
+from afi_search.study.folder import StudyError, StudyFile, only_driver, study_name
 from afi_search.study.ledger import LedgerError
 from afi_search.study.study import Study
 from tests.search.studies import conductor_for, open_study, play, space_file
