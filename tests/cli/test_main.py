@@ -5,8 +5,8 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
