@@ -41,7 +41,8 @@ from afi_search.device import compute_device, describe_device
 from afi_search.files import write_whole
 from afi_search.nn import build
 from afi_search.space import Architecture, Space, StageChoice
-from afi_search.study.folder import gather_facts, only_driver
+from afi_search.study.facts import gather_facts
+from afi_search.study.folder import only_driver
 from afi_search.train import (
     delete,
     keep_freed_memory,
