@@ -19,9 +19,9 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-from afi_search.engine.stopping import SECONDS_OF_ONE
 from afi_search.errors import UserError, lacks_memory, refusal
 from afi_search.formatting import printable, shortened
+from afi_search.search.stopping import SECONDS_OF_ONE
 
 GOES_ON = "Nothing is lost; the same command resumes it."
 AGAIN = "Ctrl-C again stops at once."

@@ -19,7 +19,6 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from afi_search.cli import in_words
-from afi_search.engine import require_settings
 from afi_search.files import plain
 from afi_search.formatting import printable, with_names
 
@@ -71,8 +70,6 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         with in_words():
-            if "address" in ctx.params:
-                require_settings()
             if (address := ctx.params.get("address")) is not None:
                 from afi_search.engine.ray_session import find_cluster
 

@@ -10,7 +10,6 @@ from typing import Any
 from rich.filesize import decimal as size
 
 from afi_search.cli.common import Json, Preset, SpaceFile, console
-from afi_search.engine import require_settings
 from afi_search.formatting import duration, mega, plural
 
 
@@ -41,9 +40,12 @@ def first_sentence(text: str) -> str:
 
 def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False) -> None:
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
+    import torch
+
     from afi_search.cli.screen import Screen
     from afi_search.data import spec_of, trained_images
     from afi_search.device import compute_device, describe_device, threads
+    from afi_search.engine.capacity import Node, plan_trials
     from afi_search.search.listener import Listener
     from afi_search.search.prepare import (
         choose_preset,
@@ -56,7 +58,6 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
     from afi_search.space.objective import goes_up, write_objective
     from afi_search.study.checkpoint_retention import checkpoint_size
 
-    require_settings()
     document = SpaceDocument.read(space)
     with nullcontext(Listener()) if json else Screen() as listener:
         searched = Space(document.resolve(choose_preset(document, preset, listener)))
@@ -75,10 +76,6 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
             f"{searched.size:,} architectures, {kept} keep the constraints ({limits or 'none'})."
         )
     require_feasible(space, costs)
-    import torch
-
-    from afi_search.engine.capacity import Node, plan_trials
-
     images = trained_images(source, file.data.validation, file.data.train_subset)
     device = compute_device()
     here = Node(os.cpu_count() or 1, gpus=torch.cuda.device_count())

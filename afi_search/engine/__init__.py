@@ -1,6 +1,7 @@
 """Everything that imports Ray: machines, processes, and the trials that run in them.
 
-Ray reads its settings when it is imported, and its workers inherit theirs: they are made here.
+Ray reads its settings when it is imported, and its workers inherit theirs: they are made here, and
+a UserError says here which of them Ray cannot read.
 """
 
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 
 from afi_search.errors import UserError
+from afi_search.files import has_secret
 
 for _name, _value in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -25,19 +27,24 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 
-def require_settings() -> None:
-    """Make sure that Ray's import does not kill this process, as it does where it wants a number.
+def _require_settings() -> None:
+    """Make sure that Ray's import does not end this process, as it does where it wants a number.
 
     Raises:
         UserError: a setting of Ray in the environment is none.
     """
-    settings = re.compile(r"RAY_[a-z]\w+=(?!\d+$).*", re.DOTALL)
-    odd = [one for one in map("=".join, os.environ.items()) if settings.fullmatch(one)]
+    settings = re.compile(r"(RAY|TUNE)_(?!AUTH_|ADDRESS|TMPDIR)\w+=(?!\d+$).*", re.DOTALL)
+    told = [one for one in map("=".join, os.environ.items()) if not has_secret(one)]
+    odd = [one for one in told if settings.fullmatch(one)]
     if not odd:
         return
-    tried = subprocess.run([sys.executable, "-Pc", "import ray"], capture_output=True)
-    if tried.returncode < 0:
+    tried = subprocess.run([sys.executable, "-Pc", "import ray.tune"], capture_output=True)
+    if tried.returncode < 0 or b"ValueError" in tried.stderr:
         raise UserError(
             f"Ray cannot read its settings in the environment: {', '.join(odd)}; where it wants a "
             f"number, give one, or leave the setting out"
         )
+
+
+if "ray" not in sys.modules:
+    _require_settings()

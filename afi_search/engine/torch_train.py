@@ -17,8 +17,8 @@ from ray.util.queue import Queue
 
 from afi_search.engine.limits import WORKER_DEATHS
 from afi_search.engine.promotion_worker import Probe, PromotionConfig, probe, train_worker
-from afi_search.engine.stopping import StopRequest
 from afi_search.errors import UserError, last_line, refusal
+from afi_search.search.stopping import StopRequest
 from afi_search.train import EpochResult
 
 _NEWS_SECONDS = 0.5

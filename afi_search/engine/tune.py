@@ -22,9 +22,9 @@ from ray.tune.search import Searcher
 
 from afi_search.engine.limits import WORKER_DEATHS
 from afi_search.engine.ray_session import EngineError
-from afi_search.engine.stopping import StopRequest
 from afi_search.errors import last_line
 from afi_search.search.conductor import Conductor
+from afi_search.search.stopping import StopRequest
 
 _SECONDS_TO_ANSWER = 30.0
 _SECONDS_TO_END_AN_EPOCH = 2.0

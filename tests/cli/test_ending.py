@@ -128,17 +128,40 @@ def test_a_front_that_cannot_be_written_is_shown_all_the_same(study: Path) -> No
     assert done.stderr == f"error: {study}/front.csv: Is a directory\n"
 
 
+SETTINGS = [
+    *(("RAY_raylet_start_wait_time_s", value) for value in ("abc", "", "120 s")),
+    ("RAY_NUM_REDIS_GET_RETRIES", "many"),
+    ("TUNE_WARN_THRESHOLD_S", "soon"),
+]
+
+
 @pytest.mark.parametrize(
-    ("command", "value"), [("run", "abc"), ("run", ""), ("run", "120 s"), ("inspect", "abc")]
+    ("command", "setting", "value"),
+    [("run", *SETTINGS[0]), *(("inspect", *setting) for setting in SETTINGS)],
 )
-def test_a_setting_at_which_ray_would_die_is_told(tmp_path: Path, command: str, value: str) -> None:
+def test_a_setting_at_which_ray_would_die_is_told(
+    tmp_path: Path, command: str, setting: str, value: str
+) -> None:
     (tmp_path / "tiny.yaml").write_text(SPACE)
-    done = call(command, tmp_path / "tiny.yaml", RAY_raylet_start_wait_time_s=value)
+    done = call(command, tmp_path / "tiny.yaml", **{setting: value})
 
     assert done.returncode == 2
-    assert re.fullmatch(
-        f"error: Ray cannot .*RAY_raylet_start_wait_time_s={value};.*\n", done.stderr
+    assert re.fullmatch(f"error: Ray cannot .*{setting}={value};.*\n", done.stderr)
+
+
+def test_the_api_tells_it_likewise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "abc")
+    asks = (
+        "import afi_search as afi\ntry: afi.run_study('tiny.yaml')\nexcept afi.UserError: exit(7)"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", asks],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert done.returncode == 7
 
 
 def test_a_setting_of_ray_is_nothing_to_a_command_without_it(study: Path) -> None:

@@ -11,8 +11,8 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 
 from afi_search.engine.ray_session import EngineError
-from afi_search.engine.stopping import StopRequest
 from afi_search.engine.tune import run_workers
+from afi_search.search.stopping import StopRequest
 from tests.search.studies import conductor_for, play, space_file
 
 WORDS = "2 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 1"

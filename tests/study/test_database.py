@@ -16,10 +16,10 @@ from sqlalchemy.event import listen
 from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.pool import StaticPool
 
-from afi_search.engine.stopping import StopRequest
 from afi_search.search.conductor import Conductor
 from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import make_pruner
+from afi_search.search.stopping import StopRequest
 from afi_search.space import Space
 from afi_search.study import Ledger, database
 from afi_search.study.database import postgresql as url_of
