@@ -64,6 +64,7 @@ _FOLDERS = (
     PROMOTE,
 )
 _LOCK_FILE = ".lock"
+_RUN_IMPORTS = "--imports runs them"
 _MOMENT = 0.2  # in which another process may look whether a driver is at work
 _MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
 
@@ -154,7 +155,14 @@ class StudyFile:
         path = Path(folder) / STUDY_FILE
         if not path.is_file():
             raise StudyError(f"{folder}: is not a study's folder; there is no {STUDY_FILE} in it")
-        return cls._of(Document.read(path, StudyError), imports)
+        try:
+            return cls._of(Document.read(path, StudyError), imports)
+        except StudyError as error:
+            way_out = (
+                f"\nafi-search study repair {folder} brings it back from the ledger; where that "
+                f"cannot be, put a copy in its place, or move {folder} away"
+            )
+            raise StudyError(f"{error}{'' if _RUN_IMPORTS in str(error) else way_out}") from None
 
     @classmethod
     def parse(cls, text: str, name: str, *, imports: bool = False) -> StudyFile:
@@ -181,7 +189,7 @@ class StudyFile:
             if modules and isinstance(modules, list) and not imports:
                 mistakes += (
                     f"\nIts modules ({', '.join(map(str, modules))}) may register that. They are "
-                    f"not run unasked, as they do what they like; --imports runs them"
+                    f"not run unasked, as they do what they like; {_RUN_IMPORTS}"
                 )
             raise StudyError(mistakes) from None
         except StudyError as error:
@@ -269,7 +277,8 @@ def delete_written(folder: Path) -> None:
         if checkpoints.is_dir():
             delete_checkpoints(str(checkpoints))
     for path in _inside(folder, *_WRITTEN, STUDY_FILE):
-        path.unlink()
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
     for emptied in (*_inside(folder, *_FOLDERS), folder.resolve()):
         with suppress(OSError):  # what the study has not written is in it
             emptied.rmdir()

@@ -101,7 +101,7 @@ def _settings(folder: Path, imports: bool) -> tuple[StudyFile, bool]:
         try:
             return StudyFile.read(folder, imports=imports), False
         except UserError as error:
-            reason = str(error)
+            reason = str(error).splitlines()[0]
     kept: StudyFile | None = None
     journal = folder / FILES[JOURNAL]
     if journal.is_file() and (text := attribute_in(journal, SETTINGS)) is not None:

@@ -226,11 +226,11 @@ class Study:
         if self._is_held:
             yield
             return
-        folders = (self.folder / PROMOTE).glob("*")
-        promotions = [path for path in folders if path.is_dir() and not path.is_symlink()]
+        inner = (self.folder / CONFIRM, self.folder / SUPERNET, *(self.folder / PROMOTE).glob("*"))
         with ExitStack() as stack:
-            for folder in (*(part.folder for part in self._parts()), *promotions):
-                stack.enter_context(only_driver(folder))
+            for folder in (*inner, self.folder):
+                if folder == self.folder or (folder.is_dir() and not folder.is_symlink()):
+                    stack.enter_context(only_driver(folder))
             for part in self._parts():
                 stack.enter_context(only_client(part.file.storage, part.file.ledger))
             self._is_held = True
@@ -239,7 +239,14 @@ class Study:
 
     def elsewhere(self) -> list[Belonging]:
         """Return what of it and its confirmation lies outside its folder, owned or not."""
-        return [belonging for part in self._parts() for belonging in part._elsewhere()]
+        found = [belonging for part in self._parts() for belonging in part._elsewhere()]
+        for folder in (self.folder / CONFIRM, self.folder / SUPERNET):
+            try:
+                self._part(folder.name)
+            except StudyError:
+                what = f"what the study {folder} may keep elsewhere"
+                found.append(Belonging(what, f"its damaged {STUDY_FILE} does not say", 0, int))
+        return found
 
     def require_owned(self) -> None:
         """Raise a StudyError where checkpoints of its elsewhere are not its own."""
@@ -335,8 +342,12 @@ class Study:
             )
 
     def _parts(self) -> list[Study]:
-        """Return the studies in its folder that have a ledger: confirmation, supernet, itself."""
-        return [part for part in (self.confirmation, self.supernet, self) if part is not None]
+        """Return the studies in its folder that can be read: confirmation, supernet, itself."""
+        parts = [self]
+        for name in (SUPERNET, CONFIRM):
+            with suppress(StudyError):
+                parts[:0] = filter(None, [self._part(name)])
+        return parts
 
     def _part(self, name: str) -> Study | None:
         folder = self.folder / name

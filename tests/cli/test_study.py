@@ -218,7 +218,7 @@ def test_of_marked_checkpoints_only_what_a_study_writes_is_deleted(tmp_path: Pat
     (location,) = (tmp_path / "shared").iterdir()
     foreign = [location / "notes.txt", location / "00003" / "mine.pt", location / "7" / "x"]
     foreign += [study / "thesis.tex", study / "checkpoints" / "mine", study / "front.xlsx"]
-    foreign += [study / "ledger.log.bak", study / "ledger.db.2026"]
+    foreign += [study / "ledger.log.bak", study / "ledger.db.2026", study / "front.png" / "mine"]
     promoted = study / "promote" / "resnet50"
     foreign += [study / "promote" / "plan.md", promoted / "mine.csv", promoted / "model" / "x.onnx"]
     theirs = tmp_path / "theirs"

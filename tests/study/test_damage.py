@@ -20,6 +20,7 @@ from afi_search.cli.study import app
 from afi_search.data import ImageSet, load, split_of
 from afi_search.engine.run_study import figures_of
 from afi_search.errors import UserError
+from afi_search.report.view import StudyView
 from afi_search.space import SpaceFile
 from afi_search.space.schema import Data
 from afi_search.study import Ledger
@@ -525,6 +526,25 @@ def test_the_studies_in_a_study_are_repaired_with_it(tmp_path: Path, part: str) 
     assert "set aside beside it: 1" in "".join(repair(tmp_path))
     assert trials(tmp_path / part) == expected
     assert not list(repair(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "garbage: [", "name: x"])
+@pytest.mark.parametrize("part", ["confirm", "supernet"])
+def test_a_damaged_study_in_a_study_is_told_with_the_way_out_and_deleted_with_it(
+    tmp_path: Path, part: str, content: str
+) -> None:
+    study, inner = tmp_path / "study", tmp_path / "study" / part
+    searched(study, trials=2)
+    searched(inner, trials=2)
+    (inner / "study.yaml").write_text(content)
+    (inner / "mine").write_text("mine")
+    with pytest.raises(StudyError, match=rf"study.yaml(?s:.*)\n.*study repair {inner} brings"):
+        StudyView.of(Study.open(study))
+
+    done = CliRunner().invoke(app, ["rm", str(study), "--yes"])
+    assert done.exit_code == 0
+    assert f"{inner} may keep elsewhere" in " ".join(done.output.split())
+    assert [path for path in study.rglob("*") if path.is_file()] == [inner / "mine"]
 
 
 def test_settings_that_were_edited_are_not_the_ledgers(tmp_path: Path) -> None:
