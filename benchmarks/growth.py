@@ -29,7 +29,8 @@ from afi_search.search.proposer import Proposer
 from afi_search.search.pruners import judge, make_pruner
 from afi_search.space import Space, SpaceFile
 from afi_search.study import Ledger
-from afi_search.study.folder import STUDY_FILE, StudyFile, gather_facts
+from afi_search.study.facts import gather_facts
+from afi_search.study.folder import STUDY_FILE, StudyFile
 from afi_search.study.ledger import Proposal, asked_for
 from afi_search.study.storage import JOURNAL
 from benchmarks.overhead import SPACE
