@@ -64,7 +64,6 @@ _FOLDERS = (
     PROMOTE,
 )
 _LOCK_FILE = ".lock"
-_RUN_IMPORTS = "--imports runs them"
 _MOMENT = 0.2  # in which another process may look whether a driver is at work
 _MAY_CHANGE = ("trials", "concurrency", "gpus_per_trial", "memory_per_trial")
 
@@ -86,6 +85,10 @@ class _Keys(BaseModel):
     id: str = ""
     ledger: str = ""
     later: list[dict[str, Any]] = []
+
+
+class NotImported(StudyError):
+    """Settings that a study's own modules may register, which are not imported unasked."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,13 @@ class StudyFile:
             raise StudyError(f"{folder}: is not a study's folder; there is no {STUDY_FILE} in it")
         try:
             return cls._of(Document.read(path, StudyError), imports)
+        except NotImported:
+            raise
         except StudyError as error:
-            way_out = (
-                f"\nafi-search study repair {folder} brings it back from the ledger; where that "
-                f"cannot be, put a copy in its place, or move {folder} away"
-            )
-            raise StudyError(f"{error}{'' if _RUN_IMPORTS in str(error) else way_out}") from None
+            raise StudyError(
+                f"{error}\nafi-search study repair {folder} brings it back from the ledger; where "
+                f"that cannot be, put a copy in its place, or move {folder} away"
+            ) from None
 
     @classmethod
     def parse(cls, text: str, name: str, *, imports: bool = False) -> StudyFile:
@@ -187,10 +191,10 @@ class StudyFile:
             mistakes = describe(document, explain(error, SpaceFile, "space"))
             modules = raw["space"].get("imports")
             if modules and isinstance(modules, list) and not imports:
-                mistakes += (
-                    f"\nIts modules ({', '.join(map(str, modules))}) may register that. They are "
-                    f"not run unasked, as they do what they like; {_RUN_IMPORTS}"
-                )
+                raise NotImported(
+                    f"{mistakes}\nIts modules ({', '.join(map(str, modules))}) may register that. "
+                    f"They are not run unasked, as they do what they like; --imports runs them"
+                ) from None
             raise StudyError(mistakes) from None
         except StudyError as error:
             raise StudyError(f"{document.name}: {error}") from None

@@ -245,7 +245,8 @@ class Study:
                 self._part(folder.name)
             except StudyError:
                 what = f"what the study {folder} may keep elsewhere"
-                found.append(Belonging(what, f"its damaged {STUDY_FILE} does not say", 0, int))
+                why = f"its damaged {STUDY_FILE} does not say"
+                found.append(Belonging(what, why, 0, delete=lambda: None))
         return found
 
     def require_owned(self) -> None:

@@ -140,10 +140,11 @@ SETTINGS = [
     [("run", *SETTINGS[0]), *(("inspect", *setting) for setting in SETTINGS)],
 )
 def test_a_setting_at_which_ray_would_die_is_told(
-    tmp_path: Path, command: str, setting: str, value: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, setting: str, value: str
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(SPACE)
-    done = call(command, tmp_path / "tiny.yaml", **{setting: value})
+    monkeypatch.setenv(setting, value)
+    done = call(command, tmp_path / "tiny.yaml")
 
     assert done.returncode == 2
     assert re.fullmatch(f"error: Ray cannot .*{setting}={value};.*\n", done.stderr)
