@@ -273,3 +273,14 @@ def test_facts_name_versions_and_commit() -> None:
 
     assert {"command", "started", "commit", "device", "python", "torch", "ray"} <= set(facts)
     assert all(isinstance(value, str) and value for value in facts.values())
+
+
+def test_a_package_in_somebodys_repository_is_not_of_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "theirs"]
+    for command in (["git", "init", "-q"], [*commit, "--allow-empty"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    monkeypatch.setattr("afi_search.study.facts._SOURCES", tmp_path / ".venv/lib/site-packages")
+
+    assert gather_facts("", "")["commit"] == "unknown"
