@@ -5,6 +5,7 @@ Files are read as RGB; no file, however damaged, ends the process.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import warnings
 from contextlib import suppress
@@ -38,6 +39,9 @@ _JPEG_END = b"\xff\xd9"
 
 # What Pillow warns of, damaged EXIF or a size that `MOST_PIXELS` bounds, is decided here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+with suppress(AttributeError):  # libtiff, which Pillow has in it, would print to stderr
+    for _handler in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
+        ctypes.CDLL(Image.core.__file__)[_handler](None)
 
 
 class ImageError(UserError):

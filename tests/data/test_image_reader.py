@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +206,16 @@ def test_bytes_after_a_jpeg_do_no_harm(tmp_path: Path, padding: bytes) -> None:
     path.write_bytes(saved("jpg", tmp_path) + padding)
     check_image(path)
     assert read_image(path).shape == (3, 30, 40)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "packbits", "jpeg"])
+def test_a_damaged_tiff_says_nothing_beside_its_reason(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], compression: str
+) -> None:
+    IMAGE.save(tmp_path / "a.tif", compression=compression)
+    whole = (tmp_path / "a.tif").read_bytes()
+    for at in range(8, len(whole), len(whole) // 40):
+        (tmp_path / "a.tif").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with suppress(ImageError):
+            read_image(tmp_path / "a.tif")
+    assert capfd.readouterr() == ("", "")
