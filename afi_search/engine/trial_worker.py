@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -167,6 +168,8 @@ class TrialWorker(tune.Trainable):
             self._tell(0.0, 0.0)
         self._trainer.run_epoch(self._tell)
         try:
+            if "://" not in self._common.checkpoints:
+                Path(self._common.checkpoints).stat()  # what has been moved is not made again
             save({**self._trainer.state_dict(), "trial": self._trial}, self._folder)
         except OSError as error:
             return self._broken(f"{self._folder} cannot be written: {error}")

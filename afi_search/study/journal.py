@@ -80,12 +80,18 @@ class Journal(JournalFileBackend):
         """Append operations, in place of a last line that a power failure left unfinished.
 
         Raises:
-            OSError: the lines cannot be written; the file is then as it was.
+            OSError, StorageError: the lines cannot be written; the file is then as it was.
         """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         matters = any(log.get("op_code") not in _BROUGHT_BACK for log in logs)
         self._alone.acquire()
         try:
+            if self.path.stat().st_size < next(reversed(self._log_number_offset.values())):
+                raise StorageError(
+                    f"{self.path} is shorter than it was: another program has cut it. Put the "
+                    f"whole one back, or let afi-search study repair {self.path.parent} bring back "
+                    f"what the checkpoints know"
+                )
             _append_whole(self.path, lines, on_disk=matters)
         finally:
             self._alone.release()

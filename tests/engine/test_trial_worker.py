@@ -35,7 +35,8 @@ def data(digits: Dataset) -> Split:
 
 
 def begin(folder: Path, data: Split, recipe: Recipe = RECIPE, **config: Any) -> TrialWorker:
-    """A worker as Ray makes it, without Ray."""
+    """A worker as Ray makes it, without Ray; the driver has made the folder."""
+    folder.mkdir(exist_ok=True)
     worker = TrialWorker.__new__(TrialWorker)
     common = TrialConfig(SpaceFile(recipe=recipe), str(folder), ALONE)
     worker.setup({"number": 7, "architecture": "resnet20", "seed": 3, **config}, common, data)
@@ -103,6 +104,17 @@ def test_what_goes_wrong_leaves_the_worker_fit_for_the_next_trial(
     assert "Traceback" in result["details"]
     worker.reset_config({"number": 8, "architecture": "resnet20", "seed": 3})
     assert len(worker.step()["accuracies"]) == 1
+
+
+def test_a_study_that_was_moved_is_not_made_again_at_its_old_place(
+    tmp_path: Path, data: Split
+) -> None:
+    worker = begin(tmp_path / "checkpoints", data)
+    worker.step()
+    (tmp_path / "checkpoints").rename(tmp_path / "moved")
+
+    assert f"No such file or directory: '{tmp_path}/checkpoints'" in worker.step()["broken"]
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
 
 
 def test_a_booked_gpu_that_pytorch_does_not_see_stops_the_study(
@@ -283,6 +295,7 @@ def test_a_worker_trains_a_supernet_as_a_trial_and_another_goes_on(
     costs = SpaceCosts(Space(FILE), num_classes=10, image_size=32).table
 
     def worker(folder: str) -> TrialWorker:
+        (tmp_path / folder).mkdir(exist_ok=True)
         common = TrialConfig(FILE, str(tmp_path / folder), ALONE, supernet=costs)
         made = TrialWorker.__new__(TrialWorker)
         made.setup({"number": 0, "architecture": "resnet20", "seed": 3}, common, data)

@@ -159,6 +159,18 @@ def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path) -> None:
     assert list(journal.read_logs(0)) == [some, more]
 
 
+def test_what_another_program_has_cut_is_not_written_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "ledger.log")
+    line = {"op_code": 10, "worker_id": "some"}
+    journal.append_logs([line, line])
+    assert list(journal.read_logs(0)) == [line, line]
+    (tmp_path / "ledger.log").write_bytes(b"")
+
+    with pytest.raises(StorageError, match="shorter than it was"):
+        journal.append_logs([line])
+    assert (tmp_path / "ledger.log").read_bytes() == b""
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     if os.getuid() == 0:
         pytest.skip("root may write everywhere")
