@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from afi_search.registry import lazy_exports
+
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+"""Threads that wait soon leave their core to others; PyTorch reads it when it is imported."""
 
 if TYPE_CHECKING:
     from afi_search.api import Study as Study

@@ -22,7 +22,6 @@ for _name, _value in {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_raylet_start_wait_time_s": "900",  # after it Ray ends this process, without a word of ours
     "RAY_prestart_worker_first_driver": "0",  # no signal would be answered until there are workers
-    "GOMP_SPINCOUNT": "20000",  # threads that wait soon leave their core to others
 }.items():
     os.environ.setdefault(_name, _value)
 
