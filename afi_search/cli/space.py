@@ -40,12 +40,9 @@ def first_sentence(text: str) -> str:
 
 def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False) -> None:
     """Print a space's size, its cheapest and dearest architecture, and what a trial will cost."""
-    import torch
-
     from afi_search.cli.screen import Screen
     from afi_search.data import spec_of, trained_images
     from afi_search.device import compute_device, describe_device, threads
-    from afi_search.engine.capacity import Node, plan_trials
     from afi_search.search.listener import Listener
     from afi_search.search.prepare import (
         choose_preset,
@@ -76,6 +73,10 @@ def inspect_space(space: SpaceFile, preset: Preset = "auto", json: Json = False)
             f"{searched.size:,} architectures, {kept} keep the constraints ({limits or 'none'})."
         )
     require_feasible(space, costs)
+    import torch
+
+    from afi_search.engine.capacity import Node, plan_trials
+
     images = trained_images(source, file.data.validation, file.data.train_subset)
     device = compute_device()
     here = Node(os.cpu_count() or 1, gpus=torch.cuda.device_count())

@@ -248,7 +248,8 @@ def resumed(
         raise StudyError(
             f"{folder}: was started with other settings, and its trials would not compare:\n"
             f"{listed}\n"
-            f"Take the settings back, or start another study with --name."
+            f"Take the settings back, in {STUDY_FILE} where that was edited, or start another "
+            f"study with --name."
         )
     return replace(
         asked,
