@@ -9,7 +9,11 @@ from difflib import get_close_matches
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _OF_THE_PATH = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
-_OF_THE_MEMORY = ("can't allocate memory", "could not create a primitive")
+_OF_THE_MEMORY = (
+    "can't allocate memory",
+    "could not create a primitive",
+    "failed to map segment",
+)
 """How PyTorch and oneDNN say that they were given none."""
 
 

@@ -56,6 +56,7 @@ def call(
         (RuntimeError("Symlink loop from '/a'"), "error: Symlink loop from '/a'", 2),
         (MemoryError(), "error: there is not enough memory", 2),
         (RuntimeError("x: can't allocate memory: y"), "error: there is not enough memory", 2),
+        (ImportError("x.so: failed to map segment from y"), "error: there is not enough memory", 2),
         (
             RuntimeError("operator torchvision::nms does not exist"),
             "error: operator torchvision::nms does not exist; torch and torchvision do not belong "
