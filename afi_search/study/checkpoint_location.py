@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from pathlib import Path
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from afi_search.errors import UserError, did_you_mean
 from afi_search.files import has_secret, open_url, without_secret
@@ -77,6 +79,9 @@ def size_of(location: str) -> int:
     """Return the bytes of all files below a folder or fsspec URL; 0 where there is none."""
     filesystem, folder = open_url(location)
     filesystem.invalidate_cache()
+    if isinstance(filesystem, LocalFileSystem):  # whose own way ends at a link loop
+        below = (Path(at, name) for at, _, names in os.walk(folder) for name in names)
+        return sum(file.lstat().st_size for file in below if os.path.lexists(file))
     try:
         return int(filesystem.du(folder))
     except FileNotFoundError:

@@ -35,7 +35,7 @@ from afi_search.study.ledger import OWNER, SETTINGS, Ledger, asked_for, curve, d
 from afi_search.study.operations import Checkpointed, Log
 from afi_search.study.ownership import Mark, mark_at, put_mark, trials_in
 from afi_search.study.reference import cost_of
-from afi_search.study.storage import FILES, JOURNAL, SQLITE, in_database, only_client
+from afi_search.study.storage import FILES, JOURNAL, SQLITE, has_file, in_database, only_client
 from afi_search.study.study import Study
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def repair(folder: Path, *, imports: bool = False) -> Iterator[str]:
             if is_damaged:
                 set_aside(folder / STUDY_FILE)
             ended = _ended_in(folder / FILES[SQLITE]) if file.storage == SQLITE else {}
-            if not in_database(file.storage) and (folder / FILES[file.storage]).exists():
+            if not in_database(file.storage):
                 yield from _mend_file(study)
             ledger = Ledger.at(folder, file.storage, file.ledger, hold)
             study.ledger = ledger or Ledger.create(folder, file, hold)
@@ -142,10 +142,15 @@ def _ended_in(path: Path) -> dict[int, TrialState]:
 
 
 def _mend_file(study: Study) -> Iterator[str]:
-    path = study.folder / FILES[study.file.storage]
+    folder, storage = study.folder, study.file.storage
+    path = folder / FILES[storage]
+    logs = [end for end in ("-wal", "-shm") if path.with_name(path.name + end).exists()]
     try:
-        ledger = Ledger.at(study.folder, study.file.storage, study.file.ledger)
-        is_damaged = ledger is None and study.file.storage == JOURNAL and path.stat().st_size > 0
+        ledger = Ledger.at(folder, storage, study.file.ledger)
+        is_damaged = ledger is None and storage == JOURNAL and has_file(folder, storage)
+        if ledger is None and logs:  # of another file, with which SQLite opens no new one
+            path.touch()
+            raise StorageError("it was gone or empty")
     except DamagedLedger:
         is_damaged = True
     except StorageError as error:
@@ -155,9 +160,8 @@ def _mend_file(study: Study) -> Iterator[str]:
         aside = set_aside(path)
         yield f"{path}: was no database ({error}); it was set aside as {aside.name}."
         path.unlink()
-        for log in ("-wal", "-shm"):
-            if (of_it := path.with_name(path.name + log)).exists():
-                of_it.rename(aside.with_name(aside.name + log))
+        for end in logs:
+            path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
     if is_damaged:
         named = {"study_name": study.file.ledger, "directions": directions_of(study.objectives)}
         count, missing = mend(path, named, partial(_trial, study), partial(_trained, study))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from afi_search.errors import UserError
-from afi_search.study.checkpoint_location import check_url, location_of, new_location
+from afi_search.study.checkpoint_location import check_url, location_of, new_location, size_of
 from afi_search.study.folder import StudyError, StudyFile
 from tests.search.studies import open_study, space_file
 
@@ -69,3 +69,13 @@ def test_checkpoints_move_with_their_study(tmp_path: Path) -> None:
     there = here.rename(tmp_path / "there")
 
     assert location_of(there, StudyFile.read(there).checkpoints) == str(there / "checkpoints")
+
+
+def test_links_are_no_part_of_what_a_study_takes(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "ledger.log").write_bytes(bytes(1000))
+    (tmp_path / "large").write_bytes(bytes(100_000))
+    (tmp_path / "study" / "data").symlink_to(tmp_path / "large")
+    (tmp_path / "study" / "loop").symlink_to("loop")
+    assert 1000 <= size_of(str(tmp_path / "study")) < 2000
+    assert size_of(str(tmp_path / "none")) == 0

@@ -399,6 +399,17 @@ def test_a_database_file_that_is_none_is_set_aside(tmp_path: Path, content: byte
     assert [t["architecture"] for t in trials(tmp_path)] == [t["architecture"] for t in expected]
 
 
+def test_a_database_file_that_was_deleted_under_its_driver_is_made_anew(tmp_path: Path) -> None:
+    searched(tmp_path, storage="sqlite")
+    expected = trials(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
+        database.execute("create table mine (a)")
+        (tmp_path / "ledger.db").unlink()
+        list(repair(tmp_path))
+
+    assert [t["architecture"] for t in trials(tmp_path)] == [t["architecture"] for t in expected]
+
+
 @pytest.mark.parametrize(
     "statement",
     [
