@@ -14,7 +14,7 @@ _OF_THE_MEMORY = (
     "could not create a primitive",
     "failed to map segment",
 )
-"""How PyTorch and oneDNN say that they were given none."""
+"""How PyTorch, oneDNN and the loader of libraries say that they were given none."""
 
 
 class UserError(Exception):
