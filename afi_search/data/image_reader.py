@@ -41,7 +41,7 @@ _JPEG_END = b"\xff\xd9"
 warnings.filterwarnings("ignore", module=r"PIL\.")
 with suppress(AttributeError):  # libtiff, which Pillow has in it, would print to stderr
     for _handler in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
-        ctypes.CDLL(Image.core.__file__)[_handler](None)
+        ctypes.CDLL(Image.core.__file__)[_handler](None)  # type: ignore[attr-defined]
 
 
 class ImageError(UserError):
