@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,9 @@ STRICT = str(Path(__file__).parent / "strict")
 sys.path.insert(0, STRICT)  # of which processes that tests start make their PYTHONPATH
 os.environ.pop("COLUMNS", None)  # a console that is made with it keeps to it, whatever a test sets
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (STRICT, os.environ.get("PYTHONPATH"))))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell's &, and so in what tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
