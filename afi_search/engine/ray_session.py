@@ -52,7 +52,7 @@ _LAST_WORDS = re.compile(r"(?m)^\[\S+ \S+ C .*?\] .*?:\d+: *(.*)")
 _PREFIX, _SECONDS_TO_LOCK = "afi-", 60
 _LONGEST_PLACE = 20
 """Of the 107 bytes that the path of a socket may have, our folder and Ray's take the rest."""
-_LEAST_PORTS = _LEAST_THREADS = 64
+_LEAST_PORTS = 64
 _LEAST_FREE = 16 << 20
 """Bytes for the logs of a Ray that starts; on a full disk it is silent."""
 _LOOPBACK = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
@@ -257,7 +257,6 @@ class RaySession:
             os.environ[_AUTH_MODE] = "token" if self._cluster.wants_token else "disabled"
         else:
             _demand_ports()
-            _demand_threads()
             self._folder, self._lock = _private_folder()
             self._guard = RayGuard(self._folder)
             os.environ.update(_for_itself(self._folder))
@@ -415,21 +414,6 @@ def _demand_ports() -> None:
             f"them: {os.strerror(error.errno or 0)}; `ip addr`, `ss` and `ulimit -n` show what "
             f"there is"
         ) from None
-
-
-def _demand_threads() -> None:
-    """Make sure that Ray can start threads; where it cannot, it ends this process."""
-    over = Event()
-    try:
-        for _ in range(_LEAST_THREADS):
-            Thread(target=over.wait, daemon=True).start()
-    except RuntimeError:
-        raise EngineError(
-            f"Ray needs {_LEAST_THREADS} threads in this process, and memory for them; `ulimit -u` "
-            f"and `ulimit -v` show what there is"
-        ) from None
-    finally:
-        over.set()
 
 
 def _private_folder() -> tuple[Path, FileLock]:

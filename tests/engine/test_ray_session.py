@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -279,17 +278,6 @@ def test_where_ports_or_open_files_are_used_up_it_is_told_at_once(
     monkeypatch.setattr(socket, "create_server", refused)
     with pytest.raises(EngineError, match=rf"free ports of 127\.0\.0\.1, .*{os.strerror(number)}"):
         ray_session._demand_ports()
-
-
-def test_no_room_for_threads_is_told_and_not_left_to_ray() -> None:
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms, limits[1]))
-    try:
-        with pytest.raises(EngineError, match=r"needs 64 threads .*`ulimit -v`"):
-            ray_session._demand_threads()
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limits)
-    ray_session._demand_threads()
 
 
 def test_a_full_disk_is_no_place_for_rays_folder(
