@@ -159,7 +159,7 @@ class StudyFile:
         if not path.is_file():
             raise StudyError(f"{folder}: is not a study's folder; there is no {STUDY_FILE} in it")
         try:
-            return cls._of(Document.read(path, StudyError), imports)
+            return cls.of(Document.read(path, StudyError), imports)
         except NotImported:
             raise
         except StudyError as error:
@@ -171,10 +171,11 @@ class StudyFile:
     @classmethod
     def parse(cls, text: str, name: str, *, imports: bool = False) -> StudyFile:
         """Read the text of a study.yaml, that messages call by that name; raises as `read` does."""
-        return cls._of(Document.parse(text, name, StudyError), imports)
+        return cls.of(Document.parse(text, name, StudyError), imports)
 
     @classmethod
-    def _of(cls, document: Document, imports: bool) -> StudyFile:
+    def of(cls, document: Document, imports: bool) -> StudyFile:
+        """Return what a study.yaml says; raises as `read` does, without the way out."""
         raw = document.data
         try:
             keys = _Keys.model_validate(raw, strict=True)

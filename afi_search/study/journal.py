@@ -86,13 +86,8 @@ class Journal(JournalFileBackend):
         matters = any(log.get("op_code") not in _BROUGHT_BACK for log in logs)
         self._alone.acquire()
         try:
-            if self.path.stat().st_size < next(reversed(self._log_number_offset.values())):
-                raise StorageError(
-                    f"{self.path} is shorter than it was: another program has cut it. Put the "
-                    f"whole one back, or let afi-search study repair {self.path.parent} bring back "
-                    f"what the checkpoints know"
-                )
-            _append_whole(self.path, lines, on_disk=matters)
+            read = next(reversed(self._log_number_offset.values()))
+            _append_whole(self.path, lines, read, on_disk=matters)
         finally:
             self._alone.release()
 
@@ -369,10 +364,17 @@ def _begin(number: int, trial: FrozenTrial) -> Log:
     }
 
 
-def _append_whole(path: Path, content: bytes, *, on_disk: bool) -> None:
+def _append_whole(path: Path, content: bytes, read: int, *, on_disk: bool) -> None:
+    """Append to a file of which so many bytes were read."""
     file = os.open(path, os.O_RDWR | os.O_APPEND)
     try:
         before = os.fstat(file).st_size
+        if before < read:
+            raise StorageError(
+                f"{path} is shorter than it was: another program has cut it. Put the whole one "
+                f"back, or let afi-search study repair {path.parent} bring back what the "
+                f"checkpoints know"
+            )
         if before and os.pread(file, 1, before - 1) != b"\n":
             before = path.read_bytes().rfind(b"\n") + 1
             os.ftruncate(file, before)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from afi_search.errors import UserError
 from afi_search.files import write_whole
 from afi_search.space import Architecture, Space
+from afi_search.space.document import Document
 from afi_search.study.folder import (
     CONFIRM,
     STUDY_FILE,
@@ -99,9 +100,9 @@ def _settings(folder: Path, imports: bool) -> tuple[StudyFile, bool]:
     reason = f"there is no {STUDY_FILE} in it"
     if has_study(folder):
         try:
-            return StudyFile.read(folder, imports=imports), False
+            return StudyFile.of(Document.read(folder / STUDY_FILE, StudyError), imports), False
         except UserError as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error)
     kept: StudyFile | None = None
     journal = folder / FILES[JOURNAL]
     if journal.is_file() and (text := attribute_in(journal, SETTINGS)) is not None:

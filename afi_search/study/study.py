@@ -226,11 +226,12 @@ class Study:
         if self._is_held:
             yield
             return
-        inner = (self.folder / CONFIRM, self.folder / SUPERNET, *(self.folder / PROMOTE).glob("*"))
+        promotions = (self.folder / PROMOTE).glob("*")
+        folders = (self.folder / CONFIRM, self.folder / SUPERNET, *promotions)
+        inner = [path for path in folders if path.is_dir() and not path.is_symlink()]
         with ExitStack() as stack:
             for folder in (*inner, self.folder):
-                if folder == self.folder or (folder.is_dir() and not folder.is_symlink()):
-                    stack.enter_context(only_driver(folder))
+                stack.enter_context(only_driver(folder))
             for part in self._parts():
                 stack.enter_context(only_client(part.file.storage, part.file.ledger))
             self._is_held = True
@@ -239,15 +240,17 @@ class Study:
 
     def elsewhere(self) -> list[Belonging]:
         """Return what of it and its confirmation lies outside its folder, owned or not."""
-        found = [belonging for part in self._parts() for belonging in part._elsewhere()]
-        for folder in (self.folder / CONFIRM, self.folder / SUPERNET):
+        found = []
+        for name in (CONFIRM, SUPERNET):
             try:
-                self._part(folder.name)
+                part = self._part(name)
             except StudyError:
-                what = f"what the study {folder} may keep elsewhere"
+                what = f"what the study {self.folder / name} may keep elsewhere"
                 why = f"its damaged {STUDY_FILE} does not say"
                 found.append(Belonging(what, why, 0, delete=lambda: None))
-        return found
+            else:
+                found += part._elsewhere() if part is not None else []
+        return [*found, *self._elsewhere()]
 
     def require_owned(self) -> None:
         """Raise a StudyError where checkpoints of its elsewhere are not its own."""
