@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-_OF_THE_PATH = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+_OF_THE_PATH = {
+    *(errno.EACCES, errno.EPERM, errno.ENOENT),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+}
 _OF_THE_MEMORY = (
     "can't allocate memory",
     "could not create a primitive",

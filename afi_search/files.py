@@ -89,6 +89,12 @@ def open_url(url: str | os.PathLike[str]) -> tuple[Any, str]:
     return kind(**kind._get_kwargs_from_urls(text)), str(kind._strip_protocol(text))
 
 
+def require_there(url: str | os.PathLike[str]) -> None:
+    """Raise a FileNotFoundError where a local folder is gone: what was moved is not made again."""
+    if _SCHEME.match(os.fspath(url)) is None:
+        Path(url).stat()
+
+
 def has_secret(url: str) -> bool:
     """Whether a URL holds a password or a key, wherever it stands and however it is encoded.
 

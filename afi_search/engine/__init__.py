@@ -8,8 +8,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 
-from afi_search.errors import UserError
+from afi_search.errors import UserError, last_line
 from afi_search.files import has_secret
 
 for _name, _value in {
@@ -26,23 +27,39 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 
+def cannot_read(settings: Sequence[str]) -> UserError:
+    """Return what to say of settings of Ray, NAME=VALUE each."""
+    return UserError(
+        f"Ray cannot read its settings in the environment: {', '.join(settings)}; where it wants a "
+        f"number, give one, or leave the setting out"
+    )
+
+
+def blamed(error: BaseException) -> list[str]:
+    """Return the settings of Ray, which reads some only as it runs, that an error is about."""
+    told = last_line(error)
+    named = [one.partition("=") for one in _odd_settings()]
+    return [f"{name}={value}" for name, _, value in named if name in told or repr(value) in told]
+
+
+def _odd_settings() -> list[str]:
+    """Return the settings of Ray in the environment that are no numbers and hold no secret."""
+    settings = re.compile(r"(RAY|TUNE)_(?!AUTH_|ADDRESS|TMPDIR)\w+=(?!\d+$).*", re.DOTALL)
+    told = [one for one in map("=".join, os.environ.items()) if not has_secret(one)]
+    return [one for one in told if settings.fullmatch(one)]
+
+
 def _require_settings() -> None:
     """Make sure that Ray's import does not end this process, as it does where it wants a number.
 
     Raises:
         UserError: a setting of Ray in the environment is none.
     """
-    settings = re.compile(r"(RAY|TUNE)_(?!AUTH_|ADDRESS|TMPDIR)\w+=(?!\d+$).*", re.DOTALL)
-    told = [one for one in map("=".join, os.environ.items()) if not has_secret(one)]
-    odd = [one for one in told if settings.fullmatch(one)]
-    if not odd:
+    if not (odd := _odd_settings()):
         return
     tried = subprocess.run([sys.executable, "-Pc", "import ray.tune"], capture_output=True)
     if tried.returncode < 0 or b"ValueError" in tried.stderr:
-        raise UserError(
-            f"Ray cannot read its settings in the environment: {', '.join(odd)}; where it wants a "
-            f"number, give one, or leave the setting out"
-        )
+        raise cannot_read(odd)
 
 
 if "ray" not in sys.modules:

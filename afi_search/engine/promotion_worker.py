@@ -23,7 +23,7 @@ from afi_search.data.source import Batch, BatchSharding
 from afi_search.device import compute_device
 from afi_search.engine.capacity import Capacity
 from afi_search.errors import to_mend
-from afi_search.files import write_once
+from afi_search.files import require_there, write_once
 from afi_search.model.from_checkpoint import with_shared_names
 from afi_search.nn import build, load_pretrained
 from afi_search.registry import import_modules
@@ -144,6 +144,7 @@ def train_worker(given: dict[str, Any]) -> None:
 def _train(config: PromotionConfig, news: Queue) -> None:
     context = ray_train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    require_there(config.checkpoints)
     compute_device(booked=config.capacity.gpus > 0)
     device = get_device()
     images = list_images(config.folder, config.skipped)
@@ -159,6 +160,7 @@ def _train(config: PromotionConfig, news: Queue) -> None:
         epoch = trainer.run_epoch()
         if rank == 0:
             kept = {"origin": config.origin, "skipped": list(config.skipped), "sizes": images.sizes}
+            require_there(config.checkpoints)
             save({**trainer.state_dict(), **kept}, config.checkpoints)
             news.put(trainer.history)
         if loader.left_out:

@@ -34,6 +34,7 @@ from ray._raylet import Config, wait_for_persisted_port  # type: ignore[attr-def
 from ray.core.generated import gcs_service_pb2
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
+from afi_search.engine import blamed, cannot_read
 from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, end_processes_of
 from afi_search.errors import UserError, last_line
 
@@ -240,13 +241,21 @@ class RaySession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Stop Ray, or leave the cluster; where it is still starting, without waiting for that."""
+    def __exit__(
+        self, kind: object = None, error: BaseException | None = None, where: object = None
+    ) -> None:
+        """Stop Ray, or leave the cluster; where it is still starting, without waiting for that.
+
+        Raises:
+            UserError: the `error` is about a setting that Ray has read only now.
+        """
         if self._dashboard is not None:
             has_started = self._dashboard.done()
             stopped = _THREAD.submit(self._stop)
             if has_started:
                 stopped.result()
+        if error is not None and (settings := blamed(error)):
+            raise cannot_read(settings) from None
 
     def _start(self) -> str:
         if ray.is_initialized():

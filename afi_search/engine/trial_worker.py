@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from afi_search.engine.capacity import Capacity
 from afi_search.engine.limits import NoRoom, as_limit, limit_gpu, limit_memory
 from afi_search.engine.metrics import Sample, exported, worker_samples
 from afi_search.engine.progress import tell
+from afi_search.files import require_there
 from afi_search.nn import build
 from afi_search.registry import import_modules
 from afi_search.space import Architecture, Recipe, SpaceFile
@@ -168,8 +168,7 @@ class TrialWorker(tune.Trainable):
             self._tell(0.0, 0.0)
         self._trainer.run_epoch(self._tell)
         try:
-            if "://" not in self._common.checkpoints:
-                Path(self._common.checkpoints).stat()  # what has been moved is not made again
+            require_there(self._common.checkpoints)
             save({**self._trainer.state_dict(), "trial": self._trial}, self._folder)
         except OSError as error:
             return self._broken(f"{self._folder} cannot be written: {error}")

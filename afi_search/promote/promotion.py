@@ -21,7 +21,7 @@ from afi_search.engine.promotion_worker import SHA256, Probe, PromotionConfig, m
 from afi_search.engine.ray_session import RaySession
 from afi_search.engine.torch_train import PromotionError, measure_worker, train_to_the_end
 from afi_search.errors import UserError
-from afi_search.files import csv_of, write_whole
+from afi_search.files import csv_of, require_there, write_whole
 from afi_search.formatting import duration, plural
 from afi_search.model.from_checkpoint import promoted_model, whole, with_shared_names
 from afi_search.nn import build, load_pretrained
@@ -209,6 +209,7 @@ def promote_one(config: PromotionConfig, own: Path, listener: Listener) -> None:
             told.update(reasons)
 
         train_to_the_end(config, own, on_epoch, on_left_out)
+    require_there(config.checkpoints)
     state = load(config.checkpoints)
     if state is None or state["epoch"] < epochs:
         raise KeyboardInterrupt
@@ -304,5 +305,6 @@ def for_imagenet(architecture: Architecture, wanted: Promote | None = None) -> A
 
 
 def _write_history(own: Path, history: Sequence[EpochResult]) -> None:
+    require_there(own)
     table = pd.DataFrame(map(asdict, history)).rename(columns={"accuracy": "top1"})
     write_whole(own / "history.csv", csv_of(table))

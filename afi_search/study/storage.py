@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -58,14 +59,17 @@ def open_storage(folder: Path, name: str = JOURNAL, hold: Hold | None = None) ->
             return open_database(name, hold)
         if name == JOURNAL:
             return LedgerJournal(Journal(path))
+        from sqlalchemy.event import listen
         from sqlalchemy.pool import QueuePool
 
         settings = {"timeout": 60, "check_same_thread": False, "factory": _Connection}
         connect = partial(sqlite3.connect, path, **settings)
         # A path in a URL would be read for what it has in it: ?, %, {SCHEMA_VERSION}.
-        storage = get_storage(
-            RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
+        database = RDBStorage(
+            "sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool}
         )
+        listen(database.engine, "checkout", partial(_require_same, path, path.stat()))
+        storage = get_storage(database)
         _require_whole(connect(), storage)
         return storage
     except _errors_of_storages() as error:
@@ -75,6 +79,17 @@ def open_storage(folder: Path, name: str = JOURNAL, hold: Hold | None = None) ->
         raise StorageError(
             f"the ledger {path or name} cannot be opened: {cause(error)}{hint}"
         ) from None
+
+
+def _require_same(path: Path, opened: os.stat_result, *_: Any) -> None:
+    """Raise a StorageError where a file is not the one that was opened: SQLite itself goes on."""
+    now = path.stat() if path.is_file() else None
+    if now is None or now.st_ino != opened.st_ino or now.st_size < opened.st_size:
+        raise StorageError(
+            f"{path} was deleted, replaced or cut while a driver was at work on it. Put the whole "
+            f"one back, or let afi-search study repair {path.parent} bring back what the "
+            f"checkpoints know"
+        )
 
 
 def _require_whole(connection: sqlite3.Connection, storage: BaseStorage) -> None:

@@ -134,11 +134,19 @@ SETTINGS = [
     ("RAY_NUM_REDIS_GET_RETRIES", "many"),
     ("TUNE_WARN_THRESHOLD_S", "soon"),
 ]
+READ_AT_RUN = [
+    ("TUNE_FORCE_TRIAL_CLEANUP_S", "1.5"),
+    ("TUNE_DISABLE_STRICT_METRIC_CHECKING", "abc"),
+    ("TUNE_RESULT_DIR", "/tmp/results"),
+]
 
 
 @pytest.mark.parametrize(
     ("command", "setting", "value"),
-    [("run", *SETTINGS[0]), *(("inspect", *setting) for setting in SETTINGS)],
+    [
+        *(("run", *setting) for setting in (SETTINGS[0], *READ_AT_RUN)),
+        *(("inspect", *setting) for setting in SETTINGS),
+    ],
 )
 def test_a_setting_at_which_ray_would_die_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, setting: str, value: str

@@ -428,7 +428,11 @@ def test_a_worker_that_is_killed_is_started_again(pictures: Path, tmp_path: Path
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("refused", "words"),
-    [("epoch-000003.pt", "No space left on device"), ("history.csv", "Is a directory")],
+    [
+        ("epoch-000003.pt", "No space left on device"),
+        ("history.csv", "Is a directory"),
+        ("checkpoints", "No such file or directory"),
+    ],
 )
 def test_what_no_second_try_mends_ends_a_promotion_at_once(
     pictures: Path, tmp_path: Path, refused: str, words: str
@@ -438,7 +442,7 @@ def test_what_no_second_try_mends_ends_a_promotion_at_once(
     arguments += ["--architecture", "shufflenetv2", "--name", "p"]
     if refused == "history.csv":
         (own / refused).mkdir(parents=True)
-    else:
+    elif refused != "checkpoints":
         disk.mkdir()
         small = ["mount", "-t", "tmpfs", "-o", "size=25m", "tmpfs", str(disk)]
         if os.getuid() or subprocess.run(small).returncode:
@@ -446,6 +450,9 @@ def test_what_no_second_try_mends_ends_a_promotion_at_once(
         arguments += ["--checkpoints", str(disk)]
     try:
         process = start([*arguments, "--recipe", recipe_file(tmp_path, epochs=6)])
+        if refused == "checkpoints":
+            wait_for(own / "history.csv", process)
+            own.rename(tmp_path / "moved")
         output, _ = process.communicate(timeout=500)
     finally:
         if disk.exists():
@@ -455,7 +462,9 @@ def test_what_no_second_try_mends_ends_a_promotion_at_once(
     last = output.splitlines()[-1]
     assert last.startswith("error: shufflenetv2: ")
     assert f"{refused}: {words}" in last
-    assert output.count("epoch 2/6") == (refused != "history.csv")
+    assert own.exists() == (refused != "checkpoints")
+    if own.exists():
+        assert output.count("epoch 2/6") == (refused != "history.csv")
     assert "Traceback" not in output
 
 

@@ -171,6 +171,26 @@ def test_what_another_program_has_cut_is_not_written_on(tmp_path: Path) -> None:
     assert (tmp_path / "ledger.log").read_bytes() == b""
 
 
+@pytest.mark.parametrize("what", ["deleted", "replaced", "emptied"])
+def test_a_database_file_that_is_another_one_now_is_not_written_on(
+    tmp_path: Path, what: str
+) -> None:
+    _, conductor = conductor_for(space_file(search={"trials": 6}), tmp_path, "sqlite")
+    path = tmp_path / "ledger.db"
+    conductor.next()
+    content = path.read_bytes()
+    if what == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    if what == "replaced":
+        path.write_bytes(content)
+
+    with pytest.raises(StorageError, match="was deleted, replaced or cut"):
+        conductor.next()
+    assert path.exists() == (what != "deleted")
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     if os.getuid() == 0:
         pytest.skip("root may write everywhere")
