@@ -137,14 +137,14 @@ def show(study: Study, *, whole: bool = False) -> None:
 
     view = StudyView.of(study)
     console.print(front_table(view, console.width))
+    console.say(*(f"Left out: {why}" for why in view.left_out))
     if view.info.note:
         console.prose(f"What these numbers are good for: {view.info.note}")
     counts = view.records["state"].value_counts()
     states = ", ".join(f"{n} {state}" for state, n in counts.items())
     rejected = len(study.ledger.rejected())
     left_out = f"; left out as infeasible: {plural(rejected, 'architecture')}" if rejected else ""
-    parts = [part for part in (study, study.supernet) if part is not None]
-    kept = size(sum(size_of(part.checkpoints) for part in parts))
+    kept = size(sum(size_of(part.checkpoints) for part in study.parts()))
     paths = write_report(view, study.folder)
     if whole:
         paths.append(write_page(view, study.folder))

@@ -41,6 +41,7 @@ def front(study: StudyFolder, json: Json = False, imports: Imports = False) -> N
             console.print(front_table(view, console.width))
         paths = write_report(view, study)
         if not json:
+            console.say(*(f"Left out: {why}" for why in view.left_out))
             console.written(paths)
 
 
@@ -52,7 +53,9 @@ def report(study: StudyFolder, imports: Imports = False) -> None:
         from afi_search.study.study import Study
 
         view = StudyView.of(Study.open(study, imports=imports))
-        console.say(f"Written: {write_page(view, study)}")
+        console.say(
+            *(f"Left out: {why}" for why in view.left_out), f"Written: {write_page(view, study)}"
+        )
 
 
 def explain(

@@ -14,6 +14,7 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from afi_search.cost import Cost
+from afi_search.errors import UserError
 from afi_search.formatting import (
     against,
     count,
@@ -92,6 +93,7 @@ class StudyView:
 
     `confirmed` is what its confirmation has found (`read_confirmed`), by the recipe in the
     sentence `confirmed_by`; `audit` what scores have been worth (`afi_search.search.rank.audit`).
+    `left_out` says why what there is of these cannot be read.
     """
 
     records: DataFrame
@@ -99,26 +101,19 @@ class StudyView:
     confirmed: DataFrame | None = None
     confirmed_by: str = ""
     audit: DataFrame | None = None
+    left_out: Sequence[str] = ()
 
     @classmethod
     def of(cls, study: Study) -> Self:
-        """Read a study and its confirmation, where there is one."""
-        confirmed, confirmed_by = None, ""
-        if (confirmation := study.confirmation) is not None:
-            from afi_search.promote.confirm_results import read_confirmed
-
-            confirmed = read_confirmed(study)
-            recipe = confirmation.file.space.recipe
-            confirmed_by = (
-                f"Each training: {recipe.epochs} epochs of {confirmation.info.train_images or 0:,} "
-                f"images, batches of {recipe.batch_size}."
-            )
-        audit = None
-        if study.supernet is not None:
-            from afi_search.search import rank
-
-            audit = rank.audit(study)
-        return cls(study.records(), study.info, confirmed, confirmed_by, audit)
+        """Read a study, its confirmation and its supernet; a damaged one of these is left out."""
+        parts: dict[str, Any] = {}
+        left_out = []
+        for read in (_confirmed, _audited):
+            try:
+                parts |= read(study)
+            except UserError as error:
+                left_out.append(str(error))
+        return cls(study.records(), study.info, **parts, left_out=left_out)
 
     @cached_property
     def references(self) -> References:
@@ -206,6 +201,7 @@ class StudyView:
             f"seed {info.seed}",
             f"{plural(heirs, 'trial')} started with inherited weights" if heirs else "",
             f"training the supernet cost {cost:.1f} trials" if math.isfinite(cost) else "",
+            "its confirmation or supernet, which is damaged, is left out" if self.left_out else "",
         ]
         return [part for part in parts if part]
 
@@ -241,6 +237,27 @@ class StudyView:
         """Return those of the costs that only some studies ask for which are known."""
         names = ("memory", "latency", *own_measures())
         return [axis_named(n) for n in names if math.isfinite(costs.get(n, math.nan))]
+
+
+def _confirmed(study: Study) -> dict[str, Any]:
+    if (confirmation := study.confirmation) is None:
+        return {}
+    from afi_search.promote.confirm_results import read_confirmed
+
+    recipe = confirmation.file.space.recipe
+    return {
+        "confirmed": read_confirmed(study),
+        "confirmed_by": f"Each training: {recipe.epochs} epochs of "
+        f"{confirmation.info.train_images or 0:,} images, batches of {recipe.batch_size}.",
+    }
+
+
+def _audited(study: Study) -> dict[str, Any]:
+    if study.supernet is None:
+        return {}
+    from afi_search.search import rank
+
+    return {"audit": rank.audit(study)}
 
 
 def hover(lines: Sequence[str]) -> str:

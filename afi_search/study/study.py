@@ -189,6 +189,14 @@ class Study:
         """The study that has trained its supernet; None where there is none."""
         return self._part(SUPERNET)
 
+    def parts(self) -> list[Study]:
+        """Return the studies in its folder that can be read: confirmation, supernet, itself."""
+        parts = [self]
+        for name in (SUPERNET, CONFIRM):
+            with suppress(StudyError):
+                parts[:0] = filter(None, [self._part(name)])
+        return parts
+
     def trial_checkpoints(self, number: int) -> str:
         """Return the folder or fsspec URL of one trial's checkpoints."""
         return trial_location(self.checkpoints, number)
@@ -212,7 +220,7 @@ class Study:
 
     def disk_use(self) -> int:
         """Return the bytes of its folder, and of what of it and its confirmation lies elsewhere."""
-        elsewhere = (part.checkpoints for part in self._parts() if part.keeps_elsewhere)
+        elsewhere = (part.checkpoints for part in self.parts() if part.keeps_elsewhere)
         return size_of(str(self.folder)) + sum(map(size_of, elsewhere))
 
     @contextmanager
@@ -232,7 +240,7 @@ class Study:
         with ExitStack() as stack:
             for folder in (*inner, self.folder):
                 stack.enter_context(only_driver(folder))
-            for part in self._parts():
+            for part in self.parts():
                 stack.enter_context(only_client(part.file.storage, part.file.ledger))
             self._is_held = True
             stack.callback(setattr, self, "_is_held", False)
@@ -254,7 +262,7 @@ class Study:
 
     def require_owned(self) -> None:
         """Raise a StudyError where checkpoints of its elsewhere are not its own."""
-        for part in self._parts():
+        for part in self.parts():
             if not part.keeps_elsewhere:
                 continue
             if foreign := why_not_owned(part.checkpoints, part.mark):
@@ -277,7 +285,7 @@ class Study:
             UserError: what lies elsewhere cannot be reached.
         """
         with self.held():
-            for part in self._parts():
+            for part in self.parts():
                 for belonging in part._elsewhere():
                     if not belonging.foreign:
                         belonging.delete()
@@ -344,14 +352,6 @@ class Study:
                 f"{newest}: the ledger is an older copy. Put the newer one back, or let afi-search "
                 f"study repair {self.folder} bring back what the checkpoints know"
             )
-
-    def _parts(self) -> list[Study]:
-        """Return the studies in its folder that can be read: confirmation, supernet, itself."""
-        parts = [self]
-        for name in (SUPERNET, CONFIRM):
-            with suppress(StudyError):
-                parts[:0] = filter(None, [self._part(name)])
-        return parts
 
     def _part(self, name: str) -> Study | None:
         folder = self.folder / name
