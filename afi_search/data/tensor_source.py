@@ -107,10 +107,9 @@ def draw_views(
     images: int, samples: int, *, pad: int, flip: bool, generator: torch.Generator
 ) -> Views:
     """Draw an epoch: a random order, repeated up to `samples`, each cropped and mirrored anew."""
-    device = generator.device
-    order = torch.randperm(images, generator=generator, device=device)
-    corners = torch.randint(0, 2 * pad + 1, (2, samples), generator=generator, device=device)
-    coins = torch.randint(0, 2, (samples,), generator=generator, device=device)
+    order = torch.randperm(images, generator=generator)
+    corners = torch.randint(0, 2 * pad + 1, (2, samples), generator=generator)
+    coins = torch.randint(0, 2, (samples,), generator=generator)
     return Views(
         image=order.repeat(-(-samples // images))[:samples],
         top=corners[0],

@@ -13,7 +13,6 @@ in groups, whose groups read other channels in another width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, product
 from typing import Any
 
@@ -33,65 +32,51 @@ Piece = tuple[tuple[slice, ...], tuple[slice, ...]]
 """Where it lies in a shared tensor, and where in what is taken of that."""
 
 
-@dataclass(frozen=True)
 class StageSharing:
     """What the choices of one stage share.
 
-    Attributes:
-        joined: the tensors' names and dimensions along which X_i and R_i are read.
-        apart: the modules that each width has for itself.
-        own: the most channels that X_i has in any choice.
+    Args:
+        stages: the stage in each of `WIDTHS`, to see which dimensions X_i and R_i are read along,
+            and which modules each width has for itself.
     """
 
-    shape: StageShape
-    joined: frozenset[tuple[str, int]]
-    apart: frozenset[str]
-    own: int
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         shape: StageShape,
         choices: Sequence[StageChoice | None],
         stages: Sequence[nn.Module],
-    ) -> StageSharing:
-        """Compare the stage's modules in each of `WIDTHS`."""
+    ) -> None:
+        self._shape = shape
+        self._own = max(split_channels(shape, choice)[0] for choice in choices)
+        self._apart, joined = set[str](), set[tuple[str, str, int]]()
         first, second = zip(*(split_channels(shape, choice) for choice in WIDTHS), strict=True)
-        joined, apart = set(), set()
         for name, module in stages[0].named_modules():
             widths = [stage.get_submodule(name) for stage in stages]
             if name.split(".")[0] != "0" and list(module.buffers(recurse=False)):
-                apart.add(name)
+                self._apart.add(name)
             for of, _ in module.named_parameters(recurse=False):
                 shapes = zip(*(width.get_parameter(of).shape for width in widths), strict=True)
                 for dimension, sizes in enumerate(shapes):
                     if sizes == second:
-                        joined.add((f"{name}.{of}", dimension))
+                        joined.add((name, of, dimension))
                     elif sizes != first and len(set(sizes)) > 1:
-                        apart.add(name)
-        own = max(split_channels(shape, choice)[0] for choice in choices)
-        return cls(shape, frozenset(joined), frozenset(apart), own)
+                        self._apart.add(name)
+        self._joined = {(f"{name}.{of}", d) for name, of, d in joined if name not in self._apart}
 
     def owner(self, choice: StageChoice | None, module: str) -> str:
         """Return under which name a module of a choice is shared."""
         width = OFF if choice is None else choice.width
         if choice is not None and module.split(".")[0] == "attention":
             return f"{module}[{width}-{choice.attention}]"
-        return f"{module}[{width}]" if module in self.apart else module
+        return f"{module}[{width}]" if module in self._apart else module
 
     def runs(self, choice: StageChoice | None, tensor: str, size: torch.Size) -> list[list[Run]]:
         """Return what a choice's tensor of that name takes of each dimension of the shared one."""
-        module = tensor.rpartition(".")[0]
-        first, both = split_channels(self.shape, choice)
-        parts = [(0, first), (self.own, both - first)]
-        return [
-            parts
-            if (tensor, dimension) in self.joined
-            and module not in self.apart
-            and self.own > first < both
-            else of
-            for dimension, of in enumerate(whole(size))
-        ]
+        first, both = split_channels(self._shape, choice)
+        if not self._own > first < both:
+            return whole(size)
+        parts = [(0, first), (self._own, both - first)]
+        return [parts if (tensor, d) in self._joined else of for d, of in enumerate(whole(size))]
 
 
 def whole(size: torch.Size) -> list[list[Run]]:

@@ -222,7 +222,7 @@ class Supernet(nn.Module):
         self._names = list(searched_stages(probes[0]))
         by_stage = zip(*(searched_stages(probe).values() for probe in probes), strict=True)
         sharing = [
-            StageSharing.of(shape, choices, stages)
+            StageSharing(shape, choices, stages)
             for shape, choices, stages in zip(shapes, self.choices, by_stage, strict=True)
         ]
         for architecture in _covering(self.backbone, self.choices, shapes):

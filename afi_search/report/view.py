@@ -15,15 +15,7 @@ from pandas import DataFrame, Series
 
 from afi_search.cost import Cost
 from afi_search.errors import UserError
-from afi_search.formatting import (
-    against,
-    count,
-    mega,
-    megabytes,
-    percent,
-    plural,
-    signed,
-)
+from afi_search.formatting import against, count, mega, megabytes, percent, plural, signed
 from afi_search.space.objective import OBJECTIVES, own_measures
 from afi_search.study.info import StudyInfo
 from afi_search.study.pareto import comparable, costs_of, front

@@ -1,8 +1,10 @@
-"""What the families share: stems, the image sizes they stand for, and the initialisation."""
+"""What the families share: stems, convolutions with their batch norms, the initialisation."""
 
 from __future__ import annotations
 
 from torch import nn
+
+from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential
 
 CIFAR_SIZE = 32
 
@@ -25,6 +27,26 @@ def stem(channels: int, kernel_size: int, image_size: int) -> tuple[nn.Conv2d, n
         nn.Conv2d(3, channels, kernel_size, stride=2, padding=padding, bias=False),
         nn.MaxPool2d(3, stride=2, padding=1),
     )
+
+
+def conv_norm(
+    inputs: int,
+    outputs: int,
+    kernel_size: int,
+    activation: type[nn.ReLU] | type[nn.ReLU6] | None = None,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+) -> FusedSequential:
+    """Convolution, batch norm and, where one is given, activation."""
+    padding = kernel_size // 2
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel_size, stride, padding, groups=groups, bias=False),
+        BatchNorm2d(outputs),
+    ]
+    if activation is not None:
+        layers.append(activation(inplace=True))
+    return FusedSequential(*layers)
 
 
 def initialise(model: nn.Module) -> None:

@@ -15,8 +15,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from afi_search.nn.backbones.common import has_cifar_stem, initialise
-from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential, normalised
+from afi_search.nn.backbones.common import conv_norm, has_cifar_stem, initialise
+from afi_search.nn.ops.batch_norm import normalised
 from afi_search.nn.stage import Block, Stage
 from afi_search.space import Architecture, get_backbone
 
@@ -82,26 +82,6 @@ class InvertedResidual(Block):
     def last(self, y: Tensor, x: Tensor) -> Tensor:
         convolution, norm = self.project
         return normalised(norm, convolution(y), skip=self.shortcut(x) if self.residual else None)
-
-
-def conv_norm(
-    inputs: int,
-    outputs: int,
-    kernel_size: int,
-    activation: type[nn.ReLU] | type[nn.ReLU6] | None = None,
-    *,
-    stride: int = 1,
-    groups: int = 1,
-) -> FusedSequential:
-    """Convolution, batch norm and, where one is given, activation."""
-    padding = kernel_size // 2
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel_size, stride, padding, groups=groups, bias=False),
-        BatchNorm2d(outputs),
-    ]
-    if activation is not None:
-        layers.append(activation(inplace=True))
-    return FusedSequential(*layers)
 
 
 class MobileNetV2(nn.Module):

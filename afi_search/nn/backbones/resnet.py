@@ -14,7 +14,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.backbones.common import initialise, stem
+from afi_search.nn.backbones.common import conv_norm, initialise, stem
 from afi_search.nn.ops.batch_norm import BatchNorm2d, normalised
 from afi_search.nn.stage import Block, Stage
 from afi_search.space import Architecture, get_backbone
@@ -117,9 +117,7 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     """Option B: the identity, or a 1x1 convolution and batch norm where the shape changes."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), BatchNorm2d(outputs)
-    )
+    return conv_norm(inputs, outputs, 1, stride=stride)
 
 
 class ResNet(nn.Module):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afi_search.nn.backbones.common import initialise, stem
+from afi_search.nn.backbones.common import conv_norm, initialise, stem
 from afi_search.nn.ops.batch_norm import BatchNorm2d, FusedSequential, in_order
 from afi_search.nn.stage import Block, Stage
 from afi_search.space import Architecture, get_backbone
@@ -41,21 +41,14 @@ class ShuffleBlock(Block):
         self.branch1: nn.Module = nn.Identity()
         if not self.halves:
             self.branch1 = FusedSequential(
-                nn.Conv2d(inputs, inputs, 3, stride=2, padding=1, groups=inputs, bias=False),
-                BatchNorm2d(inputs),
-                nn.Conv2d(inputs, channels, 1, bias=False),
-                BatchNorm2d(channels),
-                nn.ReLU(inplace=True),
+                *conv_norm(inputs, inputs, 3, stride=2, groups=inputs),
+                *conv_norm(inputs, channels, 1, nn.ReLU),
             )
         self.branch2 = nn.Sequential(
-            nn.Conv2d(inputs // 2 if self.halves else inputs, first, 1, bias=False),
-            BatchNorm2d(first),
+            *conv_norm(inputs // 2 if self.halves else inputs, first, 1),
             nn.Identity(),  # torchvision's ReLU; here the stage activates
-            nn.Conv2d(second, channels, 3, stride, padding=1, groups=channels, bias=False),
-            BatchNorm2d(channels),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
+            *conv_norm(second, channels, 3, stride=stride, groups=channels),
+            *conv_norm(channels, channels, 1, nn.ReLU),
         )
 
     def first(self, x: Tensor) -> Tensor:
@@ -98,9 +91,7 @@ class ShuffleNetV2(nn.Module):
             stages.append(Stage(shape, choice, transition, following))
             inputs = outputs
         self.stage2, self.stage3, self.stage4 = stages
-        self.conv5 = FusedSequential(
-            nn.Conv2d(inputs, HEAD, 1, bias=False), BatchNorm2d(HEAD), nn.ReLU(inplace=True)
-        )
+        self.conv5 = conv_norm(inputs, HEAD, 1, nn.ReLU)
         self.fc = nn.Linear(HEAD, num_classes)
         initialise(self)
 
