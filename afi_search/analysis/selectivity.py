@@ -12,8 +12,9 @@ be) counts as none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -57,23 +58,20 @@ def selectivity_of_blocks(
     batch_size: int = 250,
 ) -> Mapping[BlockIndex, Tensor]:
     """Return the indices of the channels of every block of a model in eval mode."""
+    activities: dict[BlockIndex, Tensor] = {}
     sums: dict[BlockIndex, Tensor] = {}
-    labels = torch.empty(0)
 
-    def adder(place: BlockIndex) -> Callable[[nn.Module, object, Tensor], None]:
-        def add(_block: nn.Module, _inputs: object, output: Tensor) -> None:
-            activity = output.detach().relu().mean(dim=(2, 3)).double()
-            if place not in sums:
-                sums[place] = activity.new_zeros(num_classes, activity.shape[1])
-            sums[place].index_add_(0, labels, activity)
-
-        return add
+    def note(place: BlockIndex, _block: nn.Module, _inputs: object, output: Tensor) -> None:
+        activities[place] = output.relu().mean(dim=(2, 3)).double()
 
     with ExitStack() as hooks, torch.no_grad():
         for place, block in blocks_of(model).items():
-            hooks.enter_context(block.register_forward_hook(adder(place)))
-        for batch, labels in normalised_batches(images, normalise, batch_size):  # noqa: B007
+            hooks.enter_context(block.register_forward_hook(partial(note, place)))
+        for batch, labels in normalised_batches(images, normalise, batch_size):
             model(batch)
+            for place, activity in activities.items():
+                none = activity.new_zeros(num_classes, activity.shape[1])
+                sums.setdefault(place, none).index_add_(0, labels, activity)
     counts = torch.bincount(images.labels, minlength=num_classes).double()[:, None]
     seen = counts[:, 0] > 0
     return {place: class_selectivity((sums[place] / counts)[seen]) for place in sums}

@@ -24,20 +24,16 @@ UNITS = {"latency": 1_000_000}  # of a Count in one of a Cost: nanoseconds in a 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of an architecture.
+    """The cost of an architecture; CONVENTIONS says what each figure counts.
 
     Attributes:
-        macs: multiply-accumulates of convolutions, linear layers and AFI's scoring, per image. One
-            of them is what other tools may count as two FLOPs.
-        params: learnable parameters.
-        paper_gflops: the paper's own count of FLOPs, in 10^9, for a batch of 32:
-            32 x (macs + 2 x output elements of every batch norm). It gives the paper's baselines to
-            the printed digit; its AFI rows seem to hold up to 0.4 % more, perhaps AFI's elementwise
-            work.
-        memory: bytes that a training step holds at its peak, in float32: weights, gradients and
-            momentum, and what the forward pass keeps for the backward pass; None where nobody asked
-            for it.
-        latency: milliseconds of a forward pass on the target device; None where nobody asked.
+        macs: per image; one of them is what other tools may count as two FLOPs.
+        params: of the whole network.
+        paper_gflops: in 10^9. It gives the paper's baselines to the printed digit; its AFI rows
+            seem to hold up to 0.4 % more, perhaps AFI's elementwise work.
+        memory: bytes: weights, gradients and momentum, and what the forward pass keeps for the
+            backward pass; None where nobody asked for it.
+        latency: milliseconds; None where nobody asked for it.
         own: what a user's functions measure, by the name of the objective.
     """
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,21 +38,19 @@ def _pairs(model: nn.Module, image_size: int) -> list[tuple[str, str]]:
     outputs: list[tuple[str, Tensor]] = []
     pairs: list[tuple[str, str]] = []
 
-    def after_convolution(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _module, _inputs, output: outputs.append((name, output))
+    def after_convolution(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        outputs.append((name, output))
 
-    def before_norm(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _module, inputs: pairs.extend(
-            (convolution, name) for convolution, output in outputs if output is inputs[0]
-        )
+    def before_norm(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        pairs.extend((convolution, name) for convolution, of in outputs if of is inputs[0])
 
     device = next(model.parameters()).device
     with ExitStack() as hooks, torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
-                hooks.enter_context(module.register_forward_hook(after_convolution(name)))
+                hooks.enter_context(module.register_forward_hook(partial(after_convolution, name)))
             elif isinstance(module, nn.BatchNorm2d):
-                hooks.enter_context(module.register_forward_pre_hook(before_norm(name)))
+                hooks.enter_context(module.register_forward_pre_hook(partial(before_norm, name)))
         model(torch.zeros(1, 3, image_size, image_size, device=device))
     runs = [name for name, _ in outputs]
     return [(convolution, norm) for convolution, norm in pairs if runs.count(convolution) == 1]

@@ -22,13 +22,15 @@ from afi_search.space import Architecture, get_backbone
 
 EXPANSION = 6
 STEM, FIRST, LAST, HEAD = 32, 16, 320, 1280
-STAGE_WIDTHS, STAGE_BLOCKS = (24, 32, 64, 96, 160), (2, 3, 4, 3, 3)
+STAGE_WIDTHS = (24, 32, 64, 96, 160)
 STRIDES, CIFAR_STRIDES = (2, 2, 2, 1, 2), (1, 2, 2, 1, 2)
 
 # Where torchvision's layers "features.0", "features.1", ... are here, and the last convolution's
 # place in a block.
 _STAGES = [
-    f"stages.{stage}.{n}" for stage, blocks in enumerate(STAGE_BLOCKS) for n in range(blocks)
+    f"stages.{stage}.{n}"
+    for stage, shape in enumerate(get_backbone("mobilenetv2").stages)
+    for n in range(shape.blocks)
 ]
 _PLACES = dict(enumerate(["stem", "first", *_STAGES, "last", "head"]))
 _PROJECT = ("project.0", "project.1")
