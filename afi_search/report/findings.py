@@ -17,6 +17,7 @@ from scipy.special import stdtrit
 
 from afi_search.report.view import FRONT, KINDS, OTHERS, StudyView
 from afi_search.space.architecture import OFF, WIDTHS, Architecture
+from afi_search.space.schema import NONE
 from afi_search.study.pareto import points
 
 FEWEST_SPARE = 5
@@ -24,7 +25,6 @@ FEWEST_TRIALS = 10
 RESAMPLES, MOST_RESAMPLED = 40, 300
 BEST_SHARE = 0.1
 FEWEST_BEST = 5
-NO_ATTENTION = "none"
 FULL = "full fidelity"
 EFFECTS = ["stage", "width", "trials", "accuracy", "error", "macs"]
 
@@ -73,7 +73,7 @@ def choices_of(architecture: Architecture) -> dict[str, str]:
         chosen[f"{stage} width"] = OFF if choice is None else choice.width
         if choice is not None:
             chosen[f"{stage} ratio"] = str(choice.ratio)
-            chosen[f"{stage} attention"] = choice.attention or NO_ATTENTION
+            chosen[f"{stage} attention"] = choice.attention or NONE
             chosen[f"{stage} scorer"] = choice.scorer
     return chosen
 
@@ -101,7 +101,7 @@ def _order(name: str) -> tuple[int, int]:
 
 
 def _level_order(level: str) -> tuple[bool, int, str]:
-    return level not in (OFF, NO_ATTENTION), int(level) if level.isdigit() else 0, level
+    return level not in (OFF, NONE), int(level) if level.isdigit() else 0, level
 
 
 def importance(study: optuna.Study) -> DataFrame:

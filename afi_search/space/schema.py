@@ -114,7 +114,7 @@ class StageAxes(Strict):
     choice: Annotated[tuple[ChoiceText, ...], AtLeastOne, Distinct] | None = None
     width: Annotated[tuple[Literal["off", "base", "B"], ...], AtLeastOne, Distinct] | None = None
     ratio: Annotated[tuple[Annotated[Whole, Field(ge=1)], ...], AtLeastOne, Distinct] = (4, 16)
-    attention: Annotated[tuple[AttentionName, ...], AtLeastOne, Distinct] = ("none",)
+    attention: Annotated[tuple[AttentionName, ...], AtLeastOne, Distinct] = (NONE,)
     scorer: Annotated[tuple[Literal["block", "stage"], ...], AtLeastOne, Distinct] = ("block",)
 
     @model_validator(mode="after")
