@@ -150,7 +150,7 @@ def rm(
             console.say("To be deleted:", *(f"  {name}" for name in names))
             typer.confirm(f"Delete the study {opened.name}?", abort=True)
         opened.remove()
-    freed = before - size_of(str(study)) - sum(each.size for each in elsewhere if each.foreign)
+    freed = before - size_of(str(study))
     console.say(f"{study} is deleted; {size(freed)} are free.")
     stays = [f"{each.what}, which {each.foreign}" for each in elsewhere if each.foreign]
     if study.is_dir():

@@ -14,6 +14,7 @@ import optuna
 import pandas as pd
 
 from afi_search.cost import CostTable
+from afi_search.errors import UserError
 from afi_search.files import write_whole
 from afi_search.study.checkpoint_location import (
     IN_THE_FOLDER,
@@ -55,14 +56,13 @@ from afi_search.study.storage import FILES, has_file, in_database, only_client, 
 
 @dataclass(frozen=True)
 class Belonging:
-    """Something that a study names outside its folder, of so many bytes as far as it is known.
+    """Something that a study names outside its folder.
 
     `foreign` says why it is not the study's and stays; it is empty where it is.
     """
 
     what: str
     foreign: str
-    size: int
     delete: Callable[[], None]
 
 
@@ -219,9 +219,8 @@ class Study:
         return CheckpointRetention(self.checkpoints, self.objectives, self.ledger.trials())
 
     def disk_use(self) -> int:
-        """Return the bytes of its folder, and of what of it and its confirmation lies elsewhere."""
-        elsewhere = (part.checkpoints for part in self.parts() if part.keeps_elsewhere)
-        return size_of(str(self.folder)) + sum(map(size_of, elsewhere))
+        """Return the bytes of its folder, and of what it and its parts own and reach elsewhere."""
+        return size_of(str(self.folder)) + sum(part._size_elsewhere() for part in self.parts())
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -255,7 +254,7 @@ class Study:
             except StudyError:
                 what = f"what the study {self.folder / name} may keep elsewhere"
                 why = f"its damaged {STUDY_FILE} does not say"
-                found.append(Belonging(what, why, 0, delete=lambda: None))
+                found.append(Belonging(what, why, delete=lambda: None))
             else:
                 found += part._elsewhere() if part is not None else []
         return [*found, *self._elsewhere()]
@@ -297,16 +296,21 @@ class Study:
         mark, found = self.mark, []
         if self.keeps_elsewhere:
             what = f"the checkpoints in {self.checkpoints}"
-            foreign, taken = why_not_owned(self.checkpoints, mark), size_of(self.checkpoints)
-            delete = partial(delete_checkpoints, self.checkpoints)
-            found.append(Belonging(what, foreign, taken, delete))
+            foreign = why_not_owned(self.checkpoints, mark)
+            found.append(Belonging(what, foreign, partial(delete_checkpoints, self.checkpoints)))
         if in_database(self.file.storage):
             with suppress(LedgerError):  # it has been deleted
                 owner = Ledger.open(self.folder).owner()
                 foreign = owner.why_not_of(mark) if owner else "bears no mark of this study"
                 what = f"the ledger {self.file.ledger} in {self.file.storage}"
-                found.append(Belonging(what, foreign, 0, self._delete_ledger))
+                found.append(Belonging(what, foreign, self._delete_ledger))
         return found
+
+    def _size_elsewhere(self) -> int:
+        with suppress(UserError, OSError):
+            if self.keeps_elsewhere and not why_not_owned(self.checkpoints, self.mark):
+                return size_of(self.checkpoints)
+        return 0
 
     def _delete_ledger(self) -> None:
         storage = open_storage(self.folder, self.file.storage)

@@ -20,6 +20,7 @@ from afi_search.cli.main import app as program
 from afi_search.cli.study import app
 from afi_search.errors import UserError
 from afi_search.study import Ledger
+from afi_search.study.checkpoint_location import size_of
 from afi_search.study.folder import StudyError, StudyFile, only_driver
 from afi_search.study.ownership import Mark, mark_at, put_mark
 from afi_search.study.storage import open_storage
@@ -112,6 +113,8 @@ def test_a_copy_does_not_touch_what_the_original_owns(tmp_path: Path, is_url: bo
     shutil.copytree(original, copy)
     (location,) = shared.iterdir()
     before = sorted(location.rglob("*"))
+    assert Study.open(copy).disk_use() == size_of(str(copy))
+    assert Study.open(original).disk_use() == size_of(str(original)) + size_of(str(location))
 
     result = call("prune", copy)
     assert result.exit_code == 2
@@ -201,6 +204,7 @@ def test_a_study_yaml_may_name_any_folder_and_nothing_there_is_deleted(
     received = path.read_text().replace("checkpoints: checkpoints", f"checkpoints: {theirs}")
     path.write_text(received)
     before = sorted(theirs.rglob("*"))
+    assert call("status", tmp_path / "study").exit_code == 0
 
     assert call("prune", tmp_path / "study").exit_code == 2
     with (
@@ -210,6 +214,15 @@ def test_a_study_yaml_may_name_any_folder_and_nothing_there_is_deleted(
         pass
     assert call("rm", tmp_path / "study", "--yes").exit_code == 0
     assert sorted(theirs.rglob("*")) == before
+
+
+def test_how_far_a_study_is_is_told_where_its_checkpoints_cannot_be_reached(tmp_path: Path) -> None:
+    searched(tmp_path)
+    path = tmp_path / "study.yaml"
+    gone = "ftp://127.0.0.1:1/checkpoints"
+    path.write_text(path.read_text().replace("checkpoints: checkpoints", f"checkpoints: {gone}"))
+
+    assert call("status", tmp_path).exit_code == 0
 
 
 def test_of_marked_checkpoints_only_what_a_study_writes_is_deleted(tmp_path: Path) -> None:
