@@ -47,8 +47,10 @@ def write_together(
     unfinished = {name: folder / f".{name}.{os.getpid()}{UNFINISHED}" for name in contents}
     try:
         for name, content in contents.items():
+            if isinstance(content, str):  # with paths in it, perhaps, that are no UTF-8
+                content = content.encode(errors="backslashreplace")
             with unfinished[name].open("wb") as stream:
-                stream.write(content.encode() if isinstance(content, str) else content)
+                stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
         for name in outdated:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -59,3 +60,8 @@ def test_who_decides_at_the_same_time_gets_the_same(tmp_path):
 def test_it_may_be_on_an_object_store():
     url = "memory://study/checkpoints/choice"
     assert write_once(url, lambda: "bf16") == write_once(url, lambda: "fp32") == "bf16"
+
+
+def test_a_path_that_is_no_utf_8_can_be_told_in_a_file(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "facts.json", '["caf\udce9"]')
+    assert json.loads(path.read_text()) == [os.fsdecode(b"caf\xe9")]

@@ -27,7 +27,7 @@ import ray
 from filelock import FileLock, Timeout
 from ray._common.utils import get_ray_address_file
 from ray._private import node as ray_node
-from ray._private import ray_constants, services
+from ray._private import ray_constants, services, utils
 from ray._private import worker as ray_worker
 from ray._private.grpc_utils import init_grpc_channel
 from ray._raylet import Config, wait_for_persisted_port  # type: ignore[attr-defined]
@@ -37,6 +37,7 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from afi_search.engine import blamed, cannot_read
 from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, end_processes_of
 from afi_search.errors import UserError, last_line
+from afi_search.formatting import printable
 
 if TYPE_CHECKING:
     from afi_search.study.study import Study
@@ -405,6 +406,12 @@ def _find_port_patiently(folder: str, node: str, part: str, timeout_ms: int) -> 
     return _patiently(lambda: wait_for_persisted_port(folder, node, part, timeout_ms=0), part)
 
 
+def _printable_command() -> str:
+    """Return the command that Ray shows of its job, also where a path in it is no UTF-8."""
+    return printable(_command())
+
+
+_command, utils.get_entrypoint_name = utils.get_entrypoint_name, _printable_command
 _find_node, services.get_node = services.get_node, _find_patiently
 ray_node.wait_for_persisted_port = _find_port_patiently  # type: ignore[attr-defined]
 ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = _SECONDS_FOR_A_PART

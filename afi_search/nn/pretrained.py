@@ -110,8 +110,10 @@ def digest(path: str | Path) -> str:
     """Return the SHA-256 of what `load_pretrained` reads; "" where that cannot be read."""
     try:
         file = _file(path)
-        shards = _shard_files(file) if file.name.endswith(_INDEX) else []
-        parts = [hashlib.sha256(part.read_bytes()).digest() for part in (file, *shards)]
+        files = [file, *(_shard_files(file) if file.name.endswith(_INDEX) else ())]
+        if not all(each.is_file() for each in files):  # a device or a pipe may never end
+            return ""
+        parts = [hashlib.sha256(each.read_bytes()).digest() for each in files]
     except Exception:  # an index may hold anything; where it matters, `load_pretrained` says what
         return ""
     return hashlib.sha256(b"".join(parts)).hexdigest()

@@ -25,6 +25,7 @@ import grpc
 import psutil
 import pytest
 import ray
+from ray._private import utils
 
 from afi_search.engine import ray_session
 from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, processes_of
@@ -494,3 +495,11 @@ def test_a_worker_is_its_rays_by_what_it_has_open_and_not_another_rays(tmp_path:
         for worker in workers.values():
             worker.kill()
             worker.wait()
+
+
+def test_a_command_with_a_path_that_is_no_utf_8_can_be_told_to_ray(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["afi-search", os.fsdecode(b"caf\xe9")]
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda self: command)
+    assert utils.get_entrypoint_name() == r"afi-search caf\xe9"

@@ -325,7 +325,12 @@ def test_weights_that_are_none_are_told_before_anything_starts(
         named, given = ["shufflenetv2(base-r4)"], str(tmp_path / weights)
         promote_study(tmp_path, named, data=pictures, classes=3, pretrained=given, name="p")
 
-    for name, why in (("w.pth", "w.pth: is no file of weights"), ("x.pth", "there is no such")):
+    refused = {
+        "w.pth": "w.pth: is no file of weights",
+        "x.pth": "there is no such",
+        "/dev/zero": "it is no file",
+    }
+    for name, why in refused.items():
         with pytest.raises(UserError, match=why):
             promote(name)
     save({"epoch": 1}, str(tmp_path / "promote" / "p" / "checkpoints"))
