@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,17 @@ def test_plain_values_are_what_json_knows(value: object, expected: object) -> No
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     target = write_whole(tmp_path / "front.csv", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(target, "\ud800")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*front\.csv'"):
+            write_whole(target, "newer")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_text_with_a_path_that_is_no_utf_8_is_written_and_read(tmp_path: Path) -> None:
+    target = write_whole(tmp_path / "front.csv", "caf\udce9")
+    assert target.read_text(encoding="utf-8") == "caf\\udce9"
