@@ -138,8 +138,3 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_text_with_a_path_that_is_no_utf_8_is_written_and_read(tmp_path: Path) -> None:
-    target = write_whole(tmp_path / "front.csv", "caf\udce9")
-    assert target.read_text(encoding="utf-8") == "caf\\udce9"
