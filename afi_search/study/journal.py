@@ -33,6 +33,8 @@ from afi_search.study.operations import Log, read_operation
 
 DAMAGED = ".damaged"
 _BROUGHT_BACK = {Op.SET_TRIAL_INTERMEDIATE_VALUE, Op.SET_TRIAL_USER_ATTR, Op.SET_TRIAL_SYSTEM_ATTR}
+_BEGIN, _EPOCH = Op.CREATE_TRIAL, Op.SET_TRIAL_INTERMEDIATE_VALUE  # to look one up takes 0.2 us
+UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _BEGINS = b'{"op_code":'
 _LEAST_OF_A_TRIAL = 200  # bytes
 
@@ -65,15 +67,15 @@ class Journal(JournalFileBackend):
     def read_logs(self, log_number_from: int) -> Iterator[Log]:  # type: ignore[override]
         """Yield the operations from a number on, from 0; a DamagedLedger: a line is none."""
         with self.path.open("rb") as stream:
-            stream.seek(self._log_number_offset[log_number_from])
-            for number, line in enumerate(stream, start=log_number_from):
+            ends = stream.seek(self._log_number_offset[log_number_from])
+            for number, line in enumerate(stream, start=log_number_from + 1):
                 if not line.endswith(b"\n"):
                     return  # another process is writing it, or was when the power failed
-                self._log_number_offset[number + 1] = self._log_number_offset[number] + len(line)
+                self._log_number_offset[number] = ends = ends + len(line)
                 try:
                     log = read_operation(line)
                 except ValueError as error:
-                    raise DamagedLedger(self.path, number + 1, str(error)) from None
+                    raise DamagedLedger(self.path, number, str(error)) from None
                 yield log
 
     def append_logs(self, logs: list[Log]) -> None:
@@ -131,8 +133,18 @@ class _FirstReading(JournalStorageReplayResult):
     """What Optuna makes of a journal's lines, in half of the time that it takes for thousands.
 
     Trials of a study have their choices from the same lists, each of which is read once; and as
-    nobody holds a trial yet, a line changes it where it is, instead of a copy.
+    nobody holds a trial yet, a line changes it where it is, instead of a copy. Most lines are an
+    epoch, whose trial is there and has not ended, or `_why_out_of_place` had refused it.
     """
+
+    def apply_logs(self, logs: Iterable[Log]) -> None:
+        for log in logs:
+            if log["op_code"] == _EPOCH:
+                self.log_number_read += 1
+                epochs = self._trials[log["trial_id"]].intermediate_values
+                epochs[log["step"]] = log["intermediate_value"]
+            else:
+                super().apply_logs([log])
 
     def _apply_create_trial(self, log: Log) -> None:
         before = len(self._trials)
@@ -145,11 +157,6 @@ class _FirstReading(JournalStorageReplayResult):
                 name: trial.distributions[name].to_external_repr(value)
                 for name, value in log.get("params", {}).items()
             }
-
-    def _apply_set_trial_intermediate_value(self, log: Log) -> None:
-        if self._trial_exists_and_updatable(log["trial_id"], log):
-            values = self._trials[log["trial_id"]].intermediate_values
-            values[log["step"]] = log["intermediate_value"]
 
     def _apply_set_trial_user_attr(self, log: Log) -> None:
         if self._trial_exists_and_updatable(log["trial_id"], log):
@@ -322,18 +329,19 @@ def _numbered(log: Log) -> bool:
 
 def _why_out_of_place(log: Log, known: JournalStorageReplayResult) -> str:
     trial, study = log.get("trial_id"), log.get("study_id")
-    if _numbered(log):
-        if trial != len(known._trials):
+    if log["op_code"] == _BEGIN:
+        if trial not in (None, len(known._trials)):
             return f"begins trial {trial}, and trial {len(known._trials)} would be the next"
         trial = None
-    if trial is not None and trial >= len(known._trials):
-        return f"is about trial {trial}, which no line before it begins"
-    has_ended = trial is not None and known._trials[trial].state.is_finished()
-    if has_ended and not known._is_issued_by_this_worker(log):  # which Optuna raises
-        return f"is about trial {trial}, which a line before it has ended"
+    if trial is not None:
+        if trial >= len(known._trials):
+            return f"is about trial {trial}, which no line before it begins"
+        has_ended = known._trials[trial].state not in UNFINISHED
+        if has_ended and not known._is_issued_by_this_worker(log):  # which Optuna raises
+            return f"is about trial {trial}, which a line before it has ended"
     if study is not None and study >= known._next_study_id:
         return f"is about study {study}, which no line before it begins"
-    if log.get("state") == TrialState.COMPLETE:
+    if "state" in log and log["state"] == TrialState.COMPLETE:
         values = log.get("values") or [log.get("value")]
         of = known._studies[
             known._trial_id_to_study_id[log["trial_id"]] if study is None else study

@@ -27,6 +27,7 @@ from afi_search.errors import UserError
 from afi_search.space import Architecture, Space
 from afi_search.space.objective import goes_up, own_measures
 from afi_search.study.folder import StudyFile
+from afi_search.study.journal import UNFINISHED as UNFINISHED
 from afi_search.study.journal import read_trial
 from afi_search.study.ownership import Mark
 from afi_search.study.storage import FILES, JOURNAL, has_file, in_database, open_storage
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _INFEASIBLE = "too dear: "  # in ledgers since 0.1.0, before an architecture's text
 OWNER = "owner"
 _SCORES = "scores/"  # before the number of a portion of them
