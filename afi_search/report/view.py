@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from textwrap import wrap
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +27,7 @@ FAILED, UNFINISHED = "failed", "not finished"
 KINDS = (FRONT, OTHERS, PRUNED, FAILED, UNFINISHED)
 """What becomes of a trial."""
 HOVER_LETTERS = 44
+_FOLDED = re.compile(rf"(.{{1,{HOVER_LETTERS}}}|\S+)(?: |$)")
 Z_95 = 1.959963984540054
 """So many standard deviations around its mean hold 95 % of a normal distribution."""
 
@@ -136,8 +137,11 @@ class StudyView:
     @cached_property
     def hovers(self) -> Series:
         low, high = self.intervals
-        rows = zip(self.records.index, self.records.to_dict("records"), low, high, strict=True)
-        told = [hover(self._describe(*row)) for row in rows]
+        columns = {name: self.records[name].tolist() for name in self.records}
+        cells = zip(*columns.values(), strict=True)
+        rows = (dict(zip(columns, values, strict=True)) for values in cells)
+        trials = zip(self.records.index, rows, low, high, strict=True)
+        told = [hover(self._describe(*trial)) for trial in trials]
         return Series(told, index=self.records.index, dtype=object)
 
     @cached_property
@@ -254,8 +258,7 @@ def _audited(study: Study) -> dict[str, Any]:
 
 def hover(lines: Sequence[str]) -> str:
     """Return lines as plotly shows them at the pointer, the first one in bold and folded."""
-    folded = wrap(lines[0], HOVER_LETTERS, break_long_words=False, break_on_hyphens=False)
-    head = "<br>".join(map(escape, folded))
+    head = "<br>".join(map(escape, _FOLDED.findall(lines[0])))
     return "<br>".join([f"<b>{head}</b>", *map(escape, lines[1:])])
 
 
