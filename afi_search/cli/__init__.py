@@ -73,6 +73,8 @@ def in_words() -> Iterator[None]:
                 _end("error: there is no home folder; name one that can be written in HOME", 2)
             if "torchvision::" in str(error):  # it was built for another PyTorch than is installed
                 _end(f"error: {error}; {_PAIR}", 2)
+            if "start new thread" in str(error):
+                _end("error: this user or container may start no more threads (`ulimit -u`)", 2)
             if lacks_memory(error):
                 _end("error: there is not enough memory", 2)
             raise

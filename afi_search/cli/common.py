@@ -19,6 +19,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from afi_search.cli import in_words
+from afi_search.errors import UserError
 from afi_search.files import plain
 from afi_search.formatting import printable, with_names
 
@@ -66,10 +67,23 @@ WIDE = 10_000
 
 
 class Command(TyperCommand):
-    """A command that ends in words; one with an address asks of Ray before it imports more."""
+    """A command that ends in words."""
 
     def invoke(self, ctx: Any) -> Any:
         with in_words():
+            return super().invoke(ctx)
+
+
+class Computes(Command):
+    """A command that computes: it asks what the machine and Ray allow before it imports more."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from afi_search.engine import room
+
+        with in_words():
+            trains = "address" in ctx.params
+            if short := room.too_little() if trains else room.cannot_load():
+                raise UserError(short)
             if (address := ctx.params.get("address")) is not None:
                 from afi_search.engine.ray_session import find_cluster
 

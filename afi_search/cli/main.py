@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from afi_search.cli.common import Command
+from afi_search.cli.common import Command, Computes
 from afi_search.cli.confirm import confirm
 from afi_search.cli.model import export, extract, predict
 from afi_search.cli.promote import promote
@@ -49,6 +49,7 @@ def _program(
     pass
 
 
+_COMPUTE = {run, inspect_space, analyse, confirm, promote, export, extract, predict}
 for _command, _example in (
     (run, "run resnet --preset smoke"),
     (spaces, "spaces"),
@@ -66,9 +67,8 @@ for _command, _example in (
     (predict, "predict models/resnet32_base-r4 cat.jpg dog.jpg --top 3"),
     (table, "table --json"),
 ):
-    app.command(_example.split()[0], cls=Command, epilog=f"Example: afi-search {_example}")(
-        _command
-    )
+    _kind = Computes if _command in _COMPUTE else Command
+    app.command(_example.split()[0], cls=_kind, epilog=f"Example: afi-search {_example}")(_command)
 app.add_typer(study_app, name="study")
 
 

@@ -36,6 +36,7 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from afi_search.engine import blamed, cannot_read
 from afi_search.engine.ray_guard import LOCK_FILE, RayGuard, end_processes_of
+from afi_search.engine.room import too_little
 from afi_search.errors import UserError, last_line
 from afi_search.formatting import printable
 
@@ -266,6 +267,8 @@ class RaySession:
         if self._cluster is not None:
             os.environ[_AUTH_MODE] = "token" if self._cluster.wants_token else "disabled"
         else:
+            if short := too_little(shared=_shared_memory()):
+                raise EngineError(short)
             _demand_ports()
             self._folder, self._lock = _private_folder()
             self._guard = RayGuard(self._folder)
@@ -415,6 +418,11 @@ _command, utils.get_entrypoint_name = utils.get_entrypoint_name, _printable_comm
 _find_node, services.get_node = services.get_node, _find_patiently
 ray_node.wait_for_persisted_port = _find_port_patiently  # type: ignore[attr-defined]
 ray_constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S = _SECONDS_FOR_A_PART
+
+
+def _shared_memory() -> int:
+    """Return how many bytes Ray's processes are going to share."""
+    return int(utils.resolve_object_store_memory(utils.estimate_available_memory()))
 
 
 def _demand_ports() -> None:

@@ -55,6 +55,11 @@ def call(
         (FileNotFoundError(2, "No such file", b"/caf\xe9"), "error: /caf\\xe9: No such file", 2),
         (RuntimeError("Symlink loop from '/a'"), "error: Symlink loop from '/a'", 2),
         (MemoryError(), "error: there is not enough memory", 2),
+        (
+            RuntimeError("can't start new thread"),
+            "error: this user or container may start no more threads (`ulimit -u`)",
+            2,
+        ),
         (RuntimeError("x: can't allocate memory: y"), "error: there is not enough memory", 2),
         (ImportError("x.so: failed to map segment from y"), "error: there is not enough memory", 2),
         (
