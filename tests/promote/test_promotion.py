@@ -386,8 +386,8 @@ def test_pictures_become_a_model_that_ships(pictures: Path, tmp_path: Path) -> N
 
 
 COMMAND = (
-    "from afi_search.cli.common import Command; from afi_search.cli.promote import promote; "
-    "import typer; app = typer.Typer(); app.command(cls=Command)(promote); app()"
+    "from afi_search.cli.common import Computes; from afi_search.cli.promote import promote; "
+    "import typer; app = typer.Typer(); app.command(cls=Computes)(promote); app()"
 )
 
 
