@@ -5,6 +5,7 @@ A file is named by its path, or by the name of one of those that come with the p
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ def shipped_spaces() -> dict[str, Path]:
 def find_space(place: str | Path) -> Path:
     """Return `place`, a path, or that of the space file which is shipped under that name."""
     path, shipped = Path(place), shipped_spaces()
-    if path.is_file() or (path.exists() and str(place) not in shipped):
+    if path.is_file() or (os.path.lexists(path) and str(place) not in shipped):
         return path
     if str(place) in shipped:
         return shipped[str(place)]

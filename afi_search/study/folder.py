@@ -44,7 +44,7 @@ from afi_search.study.storage import JOURNAL, in_database
 STUDY_FILE = "study.yaml"
 CONFIRM, PROMOTE, SUPERNET = "confirm", "promote", "supernet"
 _WRITTEN = (
-    *("ledger.log", "ledger.log.lock", "ledger.log.damaged-*"),
+    *("ledger.log", "ledger.log.lock", "ledger.log.lock*.rename", "ledger.log.damaged-*"),
     *("ledger.db", "ledger.db-*", "ledger.db.damaged-*"),
     *("study.yaml.damaged-*", "costs.json", "latency.json"),
     *("front.csv", "front.json", "front.html", "front.png", "trials.csv", "report.html"),

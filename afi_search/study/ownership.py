@@ -22,6 +22,8 @@ from afi_search.study.checkpoint_location import trial_location
 
 MARK_FILE = ".afi_search-study"
 _TRIAL = re.compile(r"[0-9]{5,}")
+_CHOICE = re.compile(r".+\.(precision|way)(\.[0-9a-f]{32})?")
+"""What is decided once for all processes, and what one leaves that is killed as it writes it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def delete_checkpoints(location: str) -> None:
         for number in trials_in(location):
             delete(trial_location(location, number))
         names = _names(filesystem, folder)
-        for name in (*(n for n in names if n.endswith(".precision")), MARK_FILE):
+        for name in (*filter(_CHOICE.fullmatch, names), MARK_FILE):
             if name in names:
                 filesystem.rm_file(f"{folder}/{name}")
         with suppress(OSError):

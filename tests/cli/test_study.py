@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import optuna
 import pandas as pd
@@ -258,6 +259,20 @@ def test_of_marked_checkpoints_only_what_a_study_writes_is_deleted(tmp_path: Pat
     assert {path for path in location.rglob("*") if path.is_file()} == set(foreign[:3])
     assert {path for path in study.rglob("*") if path.is_file()} == set(foreign[3:])
     assert f"{study / 'thesis.tex'}, which no study writes" in result.output
+
+
+def test_what_killed_processes_leave_is_deleted_with_the_study(tmp_path: Path) -> None:
+    study, code = tmp_path / "study", uuid4()
+    searched(study)
+    promoted = study / "promote" / "resnet50" / "checkpoints"
+    save({"epoch": 1}, str(promoted))
+    left = [study / f"ledger.log.lock{code}.rename", study / ".front.csv.7.unfinished"]
+    left += [study / "checkpoints" / f"resnet20.precision.{code.hex}", promoted / "resnet50.way"]
+    for path in left:
+        path.touch()
+
+    assert call("rm", study, "--yes").exit_code == 0
+    assert not study.exists()
 
 
 def test_a_study_of_before_there_were_marks_gets_one(tmp_path: Path) -> None:
