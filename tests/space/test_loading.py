@@ -242,6 +242,6 @@ def test_a_wrong_setting_is_told_with_its_key(settings: dict[str, object], told:
 
 def test_a_link_to_nowhere_is_not_its_own_correction(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").symlink_to("gone.yaml")
-    with pytest.raises(SpaceFileError, match="a.yaml: cannot be read: .*No such file") as error:
+    with pytest.raises(SpaceFileError, match=r"a\.yaml: cannot be read: .*No such file") as error:
         SpaceDocument.read(tmp_path / "a.yaml")
     assert "Did you mean" not in str(error.value)
