@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Self
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
-from optuna.trial import create_trial
+from optuna.trial import FrozenTrial, create_trial
 from pandas import DataFrame
 from scipy.special import stdtrit
 
@@ -154,11 +155,15 @@ def importance_intervals(study: optuna.Study, table: DataFrame) -> tuple[DataFra
     return low.clip(upper=table), high.clip(lower=table)
 
 
-class _Levels(CategoricalDistribution):
-    """What all trials of a study share, and Optuna would copy and compare trial by trial."""
+class _Trial(FrozenTrial):
+    """A trial that nobody changes, and Optuna would copy with all that is in it."""
 
     def __deepcopy__(self, memo: object) -> Self:
-        return self
+        return copy(self)
+
+
+class _Levels(CategoricalDistribution):
+    """What all trials of a study share, and Optuna would compare value by value."""
 
     def __eq__(self, other: object) -> bool:
         return self is other or super().__eq__(other)
@@ -179,7 +184,9 @@ def as_optuna(view: StudyView) -> optuna.Study:
     for row, chosen in zip(values.tolist(), table.to_dict("records"), strict=True):
         params = {str(name): level for name, level in chosen.items() if isinstance(level, str)}
         distributions = {name: levels[name] for name in params}
-        study.add_trial(create_trial(values=row, params=params, distributions=distributions))
+        trial = create_trial(values=row, params=params, distributions=distributions)
+        trial.__class__ = _Trial
+        study.add_trial(trial)
     return study
 
 
