@@ -117,9 +117,11 @@ def _signals() -> Iterator[None]:
     earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
     threading.Thread(target=_answer, args=(reading,), daemon=True).start()
+    unraisable, sys.unraisablehook = sys.unraisablehook, _swallowed
     try:
         yield
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(earlier)
@@ -132,6 +134,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if not _stop.raised:  # a second one ends the process in `_answer`
         _stop.raised = True
         raise KeyboardInterrupt
+
+
+def _swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+    """End the process where Python drops our KeyboardInterrupt, as it does in callbacks.
+
+    Those of its imports may keep their lock then, so that other threads would wait for ever.
+    """
+    if _stop.raised and isinstance(unraisable.exc_value, KeyboardInterrupt):
+        end_at_once(f"Interrupted. {GOES_ON}", _INTERRUPTED)
+    sys.__unraisablehook__(unraisable)
 
 
 def _answer(reading: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from afi_search.cli import in_words
+from afi_search.cli import GOES_ON, in_words
 from afi_search.errors import UserError
 from tests.driver import SPACE
 from tests.search.studies import conductor_costs, conductor_for, play, space_file
@@ -353,3 +353,26 @@ def test_a_second_ctrl_c_stops_at_once_as_soon_as_that_is_told() -> None:
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=30)
     assert (running.returncode, said) == (130, "Stopped at once. The same command resumes it.\n")
+
+
+DROPPED = """
+import os, signal, time
+from afi_search.cli import in_words
+
+class Callback:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+with in_words():
+    callback = Callback()
+    del callback
+    time.sleep(60)
+"""
+
+
+def test_a_ctrl_c_that_python_drops_ends_the_program_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == f"Interrupted. {GOES_ON}\n"
