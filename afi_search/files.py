@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from uuid import uuid4
 
+from afi_search.formatting import printable
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -162,15 +164,17 @@ def plain(value: Any) -> Any:
 
 
 def csv_of(table: DataFrame, **options: Any) -> str:
-    """Return a table without its index as CSV in which no text is a formula for a spreadsheet.
+    """Return a table without its index as CSV, no text of which a spreadsheet or terminal obeys.
 
     Texts that begin as formulas do are led by an apostrophe, as OWASP advises ("CSV Injection").
     """
     texts = table.select_dtypes(include=["object", "string"])
-    safe = table.assign(**{str(name): texts[name].map(_no_formula) for name in texts})
+    safe = table.assign(**{str(name): texts[name].map(_disarmed) for name in texts})
     return safe.to_csv(index=False, lineterminator="\n", **options)
 
 
-def _no_formula(value: Any) -> Any:
-    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
-    return f"'{value}" if is_formula else value
+def _disarmed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    is_formula = _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{printable(value)}" if is_formula else printable(value)

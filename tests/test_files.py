@@ -34,6 +34,13 @@ def test_no_text_in_a_table_is_a_formula(text: str) -> None:
     assert pd.read_csv(StringIO(csv_of(table)))["text"].tolist()[:2] == [f"'{text}", "plain"]
 
 
+def test_no_text_in_a_table_is_a_command_for_a_terminal() -> None:
+    assert (
+        csv_of(pd.DataFrame({"text": ["\x1b[2J", "two\nlines"]}))
+        == 'text\n\\x1b[2J\n"two\nlines"\n'
+    )
+
+
 def test_numbers_stay_numbers() -> None:
     table = pd.DataFrame({"x": [-1.5, 2.0], "as text": ["-0.3", "+1e-3"]})
     assert csv_of(table) == "x,as text\n-1.5,-0.3\n2.0,+1e-3\n"
