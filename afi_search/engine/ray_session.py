@@ -338,6 +338,8 @@ class RaySession:
 
     def _stop(self) -> None:
         self._over.set()
+        if not self._environment:  # nothing was started: the Ray in this process is its caller's
+            return
         ray.shutdown()
         if self._guard is not None:
             self._guard.finish()

@@ -142,6 +142,15 @@ def nobody_listens() -> Iterator[str]:
         yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
+def test_the_ray_of_the_caller_is_told_and_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[bool] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", lambda: stopped.append(True))
+    with pytest.raises(EngineError, match="in this process already"), RaySession() as session:
+        session.wait()
+    assert not stopped
+
+
 def test_a_dead_address_is_told(nobody_listens: str) -> None:
     with pytest.raises(EngineError, match=f"no Ray cluster answers at {nobody_listens}"):
         find_cluster(nobody_listens)
