@@ -5,14 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from typing import Self
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import create_trial
 from pandas import DataFrame
 from scipy.special import stdtrit
 
@@ -155,15 +154,11 @@ def importance_intervals(study: optuna.Study, table: DataFrame) -> tuple[DataFra
     return low.clip(upper=table), high.clip(lower=table)
 
 
-class _Trial(FrozenTrial):
-    """A trial that nobody changes, and Optuna would copy with all that is in it."""
+class _Levels(CategoricalDistribution):
+    """What all trials of a study share, and Optuna would copy and compare trial by trial."""
 
     def __deepcopy__(self, memo: object) -> Self:
-        return copy(self)
-
-
-class _Levels(CategoricalDistribution):
-    """What all trials of a study share, and Optuna would compare value by value."""
+        return self
 
     def __eq__(self, other: object) -> bool:
         return self is other or super().__eq__(other)
@@ -184,9 +179,7 @@ def as_optuna(view: StudyView) -> optuna.Study:
     for row, chosen in zip(values.tolist(), table.to_dict("records"), strict=True):
         params = {str(name): level for name, level in chosen.items() if isinstance(level, str)}
         distributions = {name: levels[name] for name in params}
-        trial = create_trial(values=row, params=params, distributions=distributions)
-        trial.__class__ = _Trial
-        study.add_trial(trial)
+        study.add_trial(create_trial(values=row, params=params, distributions=distributions))
     return study
 
 
