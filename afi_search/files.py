@@ -169,12 +169,10 @@ def csv_of(table: DataFrame, **options: Any) -> str:
     Texts that begin as formulas do are led by an apostrophe, as OWASP advises ("CSV Injection").
     """
     texts = table.select_dtypes(include=["object", "string"])
-    safe = table.assign(**{str(name): texts[name].map(_disarmed) for name in texts})
-    return safe.to_csv(index=False, lineterminator="\n", **options)
+    safe = table.assign(**{str(name): texts[name].map(_no_formula) for name in texts})
+    return printable(safe.to_csv(index=False, lineterminator="\n", **options))
 
 
-def _disarmed(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    is_formula = _FORMULA.match(value) and not _NUMBER.fullmatch(value)
-    return f"'{printable(value)}" if is_formula else printable(value)
+def _no_formula(value: Any) -> Any:
+    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value

@@ -35,10 +35,8 @@ def test_no_text_in_a_table_is_a_formula(text: str) -> None:
 
 
 def test_no_text_in_a_table_is_a_command_for_a_terminal() -> None:
-    assert (
-        csv_of(pd.DataFrame({"text": ["\x1b[2J", "two\nlines"]}))
-        == 'text\n\\x1b[2J\n"two\nlines"\n'
-    )
+    table = pd.DataFrame({"text \x1b[2J": ["\x1b[2J", "two\nlines"]})
+    assert csv_of(table) == 'text \\x1b[2J\n\\x1b[2J\n"two\nlines"\n'
 
 
 def test_numbers_stay_numbers() -> None:
