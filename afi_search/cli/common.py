@@ -78,11 +78,11 @@ class Computes(Command):
     """A command that computes: it asks what the machine and Ray allow before it imports more."""
 
     def invoke(self, ctx: Any) -> Any:
-        from afi_search.engine import room
-
         with in_words():
-            trains = "address" in ctx.params
-            if short := room.too_little() if trains else room.cannot_load():
+            from afi_search.engine import room
+
+            starts_ray = ctx.params.get("address", "") is None
+            if short := room.too_little() if starts_ray else room.cannot_load():
                 raise UserError(short)
             if (address := ctx.params.get("address")) is not None:
                 from afi_search.engine.ray_session import find_cluster

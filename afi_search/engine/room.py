@@ -33,22 +33,21 @@ def too_little(shared: int = 0) -> str:
     """
     if sys.platform != "linux":  # others have the limits and do not keep them
         return ""
+    sharing = f", with the {shared:,} that Ray shares, which {_SHARED} lowers" if shared else ""
+    addresses, data = _soft(resource.RLIMIT_AS), _soft(resource.RLIMIT_DATA)
     limits = (
-        ("ulimit -v", "bytes of addresses", _soft(resource.RLIMIT_AS), _ADDRESSES + shared),
-        ("ulimit -d", "bytes of data", _soft(resource.RLIMIT_DATA), _DATA),
-        ("ulimit -f", "bytes a file", _soft(resource.RLIMIT_FSIZE), shared),
-        ("ulimit -u", "threads", _threads_of_user(), _THREADS),
-        ("the container's pids.max", "threads", _threads_of_container(), _THREADS),
+        ("ulimit -v", "bytes of addresses", addresses, _ADDRESSES + shared, sharing),
+        ("ulimit -d", "bytes of data", data, _DATA, ""),
+        ("ulimit -f", "bytes a file", _soft(resource.RLIMIT_FSIZE), shared, sharing),
+        ("ulimit -u", "threads", _threads_of_user(), _THREADS, ""),
+        ("the container's pids.max", "threads", _threads_of_container(), _THREADS, ""),
     )
     short = [
-        f"{name} leaves {left:,} {unit}, and {needed:,} are needed"
-        for name, unit, left, needed in limits
+        f"{name} leaves {left:,} {unit}, and {needed:,} are needed{remark}"
+        for name, unit, left, needed, remark in limits
         if left < needed
     ]
-    if not short:
-        return ""
-    less = f"; of these, Ray shares {shared:,} bytes, which {_SHARED} lowers" if shared else ""
-    return f"there is no room for Ray and a trial: {'; '.join(short)}{less}"
+    return f"there is no room for Ray and a trial: {'; '.join(short)}" if short else ""
 
 
 def cannot_load() -> str:
@@ -79,10 +78,8 @@ def _threads_of_user() -> float:
     soft, user = _soft(resource.RLIMIT_NPROC), os.getuid()
     if user == 0 or soft == math.inf:
         return math.inf
-    running = psutil.process_iter(["uids", "num_threads"])
-    return soft - sum(
-        each.info["num_threads"] for each in running if each.info["uids"].real == user
-    )
+    running = [each.info for each in psutil.process_iter(["uids", "num_threads"])]
+    return soft - sum(of["num_threads"] for of in running if of["uids"] and of["uids"].real == user)
 
 
 def _threads_of_container() -> float:

@@ -78,7 +78,8 @@ def test_ray_is_not_started_where_its_shared_memory_finds_no_room(
     )
     last = ended.stderr.splitlines()[-1]
     assert told in last
-    assert "Ray shares 2,000,000,000 bytes, which RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY" in last
+    shares = "with the 2,000,000,000 that Ray shares, which RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY"
+    assert shares in last
 
 
 def in_another_process(act: Callable[[], str]) -> str:
