@@ -5,6 +5,7 @@ Ray's parts and the libraries below abort, or wait for ever, where it is too lit
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import resource
@@ -20,7 +21,6 @@ a little more: it aborts at 6 GB of addresses, hangs at 2 GB of data and aborts 
 
 _OF_A_CONTAINER = [Path("/sys/fs/cgroup/pids.max"), Path("/sys/fs/cgroup/pids/pids.max")]
 _SECONDS_TO_LOAD = 90
-"""OpenBLAS, which gets no memory for a thread, asks for it for ever."""
 
 _SHARED = "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"
 
@@ -51,14 +51,19 @@ def too_little(shared: int = 0) -> str:
 
 
 def cannot_load() -> str:
-    """Say that the libraries cannot be loaded within the limits of memory; "" where they can."""
+    """Load the libraries; say where the limits of memory do not let that end, or "".
+
+    Another process tries it first. OpenBLAS takes its memory before PyTorch, as it would ask for
+    what it does not get for ever.
+    """
     if not _limited():
         return ""
     try:
-        loading = [sys.executable, "-Pc", "import torch, torchvision, scipy.linalg"]
+        loading = [sys.executable, "-Pc", "import scipy.linalg, torch, torchvision"]
         subprocess.run(loading, check=True, capture_output=True, timeout=_SECONDS_TO_LOAD)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return f"there is not enough memory for PyTorch: {'; '.join(_limited())}"
+    importlib.import_module("scipy.linalg")
     return ""
 
 
